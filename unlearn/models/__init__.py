@@ -1,0 +1,1 @@
+"""Networks, one family per file, and the one mechanism that adds and drops masked channels."""

@@ -1,0 +1,164 @@
+"""Extra channels beside a network's own, switched by fixed masks per sample (arXiv 2505.17730, 2307.09542).
+
+One mechanism serves REM's expansion in both its forms, half-capacity pre-training and example-tied
+dropout: a network of the same class with more channels, whose own (old) channels are the leading
+slice of every tensor. Dropping the extra channels is slicing, so it is exact by construction.
+Shapes: B batch, N samples, m extra channels of a group, K classes.
+"""
+
+import hashlib
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+
+def draw_masks(seed: int, group: int, rows: int, channels: int, density: float) -> Tensor:
+    """Return fixed random masks, float {0, 1} (rows, channels); row 0 is never all zero.
+
+    Args:
+        seed: Mask seed.
+        group: Gate group; groups draw independently.
+        rows: Number of masks.
+        channels: m.
+        density: Chance that a channel is on, in [0, 1]; 0 gives all zeros.
+    """
+    key = hashlib.sha256(f"{seed}/{group}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
+    masks = (torch.rand(rows, channels, generator=generator) < density).float()
+    if density > 0 and not masks[0].any():
+        masks[0, int(torch.randint(channels, (1,), generator=generator))] = 1.0
+    return masks
+
+
+class Expanded(nn.Module):
+    """A network with extra channels: base mode without them, masked mode with each sample's share.
+
+    ``forward(image)`` is base mode: exactly the network that ``drop`` returns. ``forward(image,
+    index)`` is masked mode; an index of -1 means that no extra channel is on.
+    """
+
+    masks: Tensor
+    mask_row: Tensor
+
+    def __init__(self, network: nn.Module, *, num_samples: int, density: float, seed: int):
+        """Wrap a network that was built with ``extra`` > 0.
+
+        Args:
+            network: Has ``arguments`` (of its constructor) and ``group_channels``.
+            num_samples: N, size of the full training set.
+            density: Chance that an extra channel is on for a sample, in [0, 1].
+            seed: Mask seed.
+
+        Raises:
+            ValueError: If the network cannot be expanded or has no extra channels.
+        """
+        super().__init__()
+        arguments = network.arguments
+        if not isinstance(arguments, dict) or not arguments.get("extra"):
+            raise ValueError(f"{type(network).__name__} has no extra channels to mask")
+        self.network = network
+        with torch.device("meta"):
+            skeleton = type(network)(**{**arguments, "extra": 0.0})
+        self._skeleton = (skeleton,)  # in a tuple: its parameters are not ours to train
+        self._old_shape = {k: tuple(v.shape) for k, v in skeleton.state_dict().items()}
+        self._num_samples = num_samples
+        self.density = density
+        self.seed = seed
+        self.register_buffer("mask_row", torch.arange(num_samples + 1) + 1, persistent=False)
+        self.mask_row[-1] = num_samples + 1
+        self._draw()
+
+    def _draw(self) -> None:
+        old = self._skeleton[0].group_channels
+        total = self.network.group_channels
+        self._split = [t - o for o, t in zip(old, total, strict=True)]  # type: ignore[arg-type]
+        rows = self._num_samples + 1
+        masks = torch.cat(
+            [draw_masks(self.seed, g, rows, m, self.density) for g, m in enumerate(self._split)],
+            dim=1,
+        )
+        masks = torch.cat([masks, torch.zeros(1, masks.shape[1])])  # last row: everything off
+        device = next(self.network.parameters()).device
+        self.register_buffer("masks", masks.to(device), persistent=False)
+
+    def redraw(self, *, density: float, seed: int) -> None:
+        """Draw new masks, for example to wake channels that were idle so far."""
+        self.density, self.seed = density, seed
+        self._draw()
+
+    def share(self, index: Tensor) -> None:
+        """Let the samples ``index`` int64 (n,) share one mask; others keep their own."""
+        self.mask_row[index] = 0
+
+    def gates(self, index: Tensor) -> list[Tensor]:
+        """Return one gate (B, c) per group for the samples ``index`` (B,); -1: extra channels off."""
+        extra = self.masks[self.mask_row[index]]
+        parts = extra.split(self._split, dim=1)
+        old = self._skeleton[0].group_channels
+        return [
+            torch.cat([p.new_ones(len(p), o), p], dim=1)
+            for o, p in zip(old, parts, strict=True)  # type: ignore[arg-type]
+        ]
+
+    def _old(self, name: str, tensor: Tensor) -> Tensor:
+        return tensor[tuple(slice(s) for s in self._old_shape[name])]
+
+    def base_state(self) -> dict[str, Tensor]:
+        """Return views of the old part of every parameter and buffer, by the plain network's names."""
+        tensors = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
+        return {name: self._old(name, tensor) for name, tensor in tensors.items()}
+
+    def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return logits (B, K): base mode without ``index``, masked mode with it."""
+        if index is None:
+            return functional_call(self._skeleton[0], self.base_state(), (image,))
+        return self.network(image, self.gates(index))
+
+    def train(self, mode: bool = True) -> "Expanded":
+        """Switch batch norm in both modes."""
+        self._skeleton[0].train(mode)
+        return super().train(mode)
+
+
+def expand(network: nn.Module, *, ratio: float, num_samples: int, density: float, seed: int) -> Expanded:
+    """Return the network with freshly initialised extra channels (REM's physical form).
+
+    Args:
+        network: Has ``arguments`` and ``group_channels``, and none extra yet.
+        ratio: Extra channels per old one at every gate point, > 0.
+        num_samples: N.
+        density: Chance that an extra channel is on for a sample, in [0, 1].
+        seed: Seeds both the new weights and the masks.
+
+    Raises:
+        ValueError: If the network's class does not know extra channels.
+    """
+    arguments: Any = getattr(network, "arguments", None)
+    if not isinstance(arguments, dict) or "extra" not in arguments:
+        raise ValueError(
+            f"{type(network).__name__} cannot be expanded: its class knows no extra channels; "
+            "methods that do not expand the network remain possible"
+        )
+    device = next(network.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        grown = type(network)(**{**arguments, "extra": ratio * arguments["capacity"]})
+    new = Expanded(grown, num_samples=num_samples, density=density, seed=seed).to(device)
+    with torch.no_grad():
+        state = network.state_dict()
+        for name, part in new.base_state().items():
+            part.copy_(state[name])
+    return new.train(network.training)
+
+
+def drop(model: nn.Module) -> nn.Module:
+    """Return the plain network without extra channels; any other model as it is."""
+    if not isinstance(model, Expanded):
+        return model
+    network = model.network
+    plain = type(network)(**{**network.arguments, "extra": 0.0})  # type: ignore[arg-type]
+    plain.load_state_dict({k: v.detach().clone() for k, v in model.base_state().items()})
+    device = next(network.parameters()).device
+    return plain.to(device).train(model.training)

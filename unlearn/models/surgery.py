@@ -1,0 +1,100 @@
+"""Small operations on whole networks: fresh weights, batch-norm modes and statistics."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core import ImageSet
+
+
+def fresh(model: nn.Module, seed: int) -> nn.Module:
+    """Return a network of the same architecture with new random weights.
+
+    Args:
+        model: A network with ``arguments`` of its constructor, or any whose layers have
+            ``reset_parameters``.
+        seed: Seeds the weights; the global random state is left as it was.
+
+    Raises:
+        ValueError: If some layer has weights but no way to draw new ones.
+    """
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        arguments = getattr(model, "arguments", None)
+        if isinstance(arguments, dict):
+            return type(model)(**arguments).to(device)
+        new = copy.deepcopy(model).cpu()
+        for name, module in new.named_modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+            elif any(True for _ in module.parameters(recurse=False)):
+                raise ValueError(
+                    f"cannot draw new weights: layer '{name or type(new).__name__}' has "
+                    "parameters but no reset_parameters()"
+                )
+        return new.to(device)
+
+
+def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
+    """Return the batch-norm layers that keep running statistics."""
+    kinds = nn.modules.batchnorm._BatchNorm
+    return [m for m in model.modules() if isinstance(m, kinds) and m.track_running_stats]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model into eval mode without gradients; restore each layer's mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        with torch.no_grad():
+            yield
+    finally:
+        model.train(modes[0][1])
+        for module, mode in modes:
+            module.training = mode
+
+
+def recalibrate(model: nn.Module, images: Iterable[Tensor]) -> None:
+    """Recompute running batch-norm statistics as plain averages over ``images``, in place.
+
+    Args:
+        model: Called as ``model(image)``; for an expanded network that is base mode, so only the
+            statistics of the old channels move.
+        images: Normalised batches (B, C, H, W).
+    """
+    layers = batch_norms(model)
+    skeleton = getattr(model, "_skeleton", ())
+    acting = layers + [layer for s in skeleton for layer in batch_norms(s)]
+    modes = [(layer, layer.momentum, layer.training) for layer in acting]
+    counts = [layer.num_batches_tracked for layer in layers]
+    before = [c.clone() if c is not None else None for c in counts]
+    for layer in layers:
+        if layer.num_batches_tracked is not None:
+            layer.num_batches_tracked.zero_()
+    try:
+        for layer in acting:
+            layer.momentum = None  # cumulative average: the first batch overwrites the old values
+            layer.training = True
+        with torch.no_grad():
+            for image in images:
+                model(image)
+    finally:
+        for layer, momentum, mode in modes:
+            layer.momentum, layer.training = momentum, mode
+        for count, old in zip(counts, before, strict=True):
+            if count is not None and old is not None:
+                count.copy_(old)
+
+
+def subset_batches(data: ImageSet, batch_size: int, limit: int) -> Iterator[Tensor]:
+    """Yield images of an evenly spread subset in order, at most ``limit`` batches."""
+    wanted = min(len(data), batch_size * limit)
+    keep = torch.linspace(0, len(data) - 1, wanted).round().long()
+    for batch in data.rows(keep.to(data.label.device)).batches(batch_size):
+        yield batch.image

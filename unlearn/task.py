@@ -1,0 +1,91 @@
+"""What is really wrong with the data. The evaluator's knowledge: methods may not import this.
+
+Shapes: N training samples, C H W image, B batch.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from unlearn.core import ImageSet, InputView, Request
+
+
+class Trigger(Protocol):
+    """A pattern that a backdoor answers to."""
+
+    def stamp(self, image: Tensor) -> Tensor:
+        """Return a copy of normalised images (B, C, H, W) with the pattern on every one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What only the evaluator knows of the training set.
+
+    Attributes:
+        clean_label: int64 (N,), the right labels.
+        corrupted: bool (N,), whether image or label was tampered with.
+        trigger: What to stamp on an image to wake a backdoor; None if there is none.
+        target_class: The class that the backdoor leads to; None if there is none.
+        confused_classes: The classes whose labels were exchanged; empty if none were.
+        clean_view: Turns stored images into input without what the corruption put on them.
+    """
+
+    clean_label: Tensor
+    corrupted: Tensor
+    trigger: Trigger | None = None
+    target_class: int | None = None
+    confused_classes: tuple[int, ...] = ()
+    clean_view: InputView | None = None
+
+
+@dataclass(frozen=True)
+class Task:
+    """A corrupted training set, the part of the corruption that was found, and the truth.
+
+    Attributes:
+        train: The training set as the victim received it; ``index`` is 0..N-1.
+        test: Clean test set.
+        truth: What is really wrong with ``train``.
+        forget: Sorted indices int64 of the discovered samples, one entry per request.
+        records: Per-sample values noted in pre-training, (N,) each.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    truth: Truth
+    forget: tuple[Tensor, ...]
+    records: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def corrupted(self) -> Tensor:
+        """Indices of all corrupted samples, sorted."""
+        return self.truth.corrupted.nonzero().flatten()
+
+    def discovered(self, step: int = 0) -> Tensor:
+        """Return the sorted indices of request ``step``: the forget set."""
+        return self.forget[step]
+
+    def undiscovered(self, step: int = 0) -> Tensor:
+        """Return the corrupted samples that no request up to ``step`` holds: the hidden ones."""
+        hidden = self.truth.corrupted.clone()
+        hidden[torch.cat(self.forget[: step + 1])] = False
+        return hidden.nonzero().flatten()
+
+    def believed_clean(self, step: int = 0) -> Tensor:
+        """Return the indices outside every request up to ``step``: the retain set."""
+        keep = torch.ones(len(self.train), dtype=torch.bool)
+        keep[torch.cat(self.forget[: step + 1])] = False
+        return keep.nonzero().flatten()
+
+    def request(self, step: int = 0) -> Request:
+        """Return what a method may see at request ``step``."""
+        device = self.train.label.device
+        return Request(
+            forget=self.train.rows(self.discovered(step).to(device)),
+            retain=self.train.rows(self.believed_clean(step).to(device)),
+            records=self.records,
+        )
