@@ -1,0 +1,24 @@
+"""Heal image classifiers that learned from bad data, and know in advance which method will work."""
+
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "Batch": "unlearn.core",
+    "ImageSet": "unlearn.core",
+    "Request": "unlearn.core",
+    "UnlearningMethod": "unlearn.methods.base",
+    "ResultsStore": "unlearn.results.store",
+    "metric": "unlearn.evaluation.metrics",
+}
+__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Import public names on first use: the command line must answer before torch is loaded."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'unlearn' has no attribute '{name}'")
+    import importlib
+
+    return getattr(importlib.import_module(_PUBLIC[name]), name)

@@ -1,0 +1,194 @@
+"""The three commands: check first, then let hydra run the jobs, one clear line per problem."""
+
+import json
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from unlearn.job import Job
+from unlearn.validation import ConfigError
+
+HYDRAS_OWN = {".hydra", "run.log"}
+
+
+@dataclass
+class Outcomes:
+    """What became of the jobs of this process."""
+
+    total: int = 1
+    started: int = 0
+    wrong: int = 0
+    broken: int = 0
+    lines: list[str] = field(default_factory=list)
+
+    def code(self) -> int:
+        """Return the exit code: 1 for a broken job, 2 for a wrong input, 0."""
+        return 1 if self.broken else 2 if self.wrong else 0
+
+
+def say(line: str) -> None:
+    """Write one line to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def train_main() -> None:
+    """Pre-train (``python train.py``, ``unlearn-train``)."""
+    _main("train", "pretrain_job")
+
+
+def unlearn_main() -> None:
+    """Unlearn (``python unlearn.py``, ``unlearn-run``)."""
+    _main("unlearn", "unlearn_job")
+
+
+def evaluate_main() -> None:
+    """Evaluate or summarise (``python evaluate.py``, ``unlearn-evaluate``)."""
+    _main("evaluate", "evaluate_job")
+
+
+def _main(name: str, job: str) -> None:
+    try:
+        outcomes = _checked(name, sys.argv[1:])
+        if outcomes is None:
+            return
+        _run(name, job, outcomes)
+    except ConfigError as error:
+        say(f"error: {error}")
+        sys.exit(2)
+    except KeyboardInterrupt:
+        say("interrupted; finished runs are kept, the same command goes on")
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    if outcomes.total > 1:
+        bad = outcomes.wrong + outcomes.broken
+        say(f"{outcomes.started - bad} of {outcomes.total} jobs done, {bad} failed")
+    sys.exit(outcomes.code())
+
+
+def _checked(name: str, argv: list[str]) -> Outcomes | None:
+    """Answer --help and --cfg, or check every job; None if there is nothing to run."""
+    from unlearn import compose
+
+    arguments = compose.parse(argv)
+    if arguments.help or arguments.show == "job":
+        from unlearn import describe
+
+        show = describe.show_help if arguments.help else describe.show_config
+        print(show(name, arguments))
+        return None
+    ids = compose.preflight(name, arguments)
+    return Outcomes(total=len(ids))
+
+
+def _run(name: str, job: str, outcomes: Outcomes) -> None:
+    import hydra
+
+    from unlearn.config import config_dir, register
+
+    register()
+    if outcomes.total == 1 and not sys.stderr.isatty():
+        pass
+
+    def task(config: DictConfig) -> Any:
+        return _one(config, name, job, outcomes)
+
+    hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(task)()
+
+
+def _job(config: DictConfig) -> Job:
+    import hydra
+    from hydra.core.hydra_config import HydraConfig
+
+    from unlearn.config import plain, run_id
+
+    def build(node: Any) -> Any:
+        return hydra.utils.instantiate(node, _convert_="all")
+
+    content = plain(config)
+    folder = Path(HydraConfig.get().runtime.output_dir)
+    return Job(content, run_id(config), folder, content["names"], build)
+
+
+def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> Any:
+    """Run one job; problems are counted, so that the jobs after it go on."""
+    job = _job(config)
+    outcomes.started += 1
+    if outcomes.total > 1:
+        from hydra.core.hydra_config import HydraConfig
+
+        changed = " ".join(HydraConfig.get().overrides.task)
+        say(f"[{outcomes.started}/{outcomes.total}] {changed}")
+    if name == "unlearn" and not job.config["force"] and _recorded(job):
+        return None
+    try:
+        from unlearn import run
+
+        call: Callable[[Job], Any] = getattr(run, function)
+        return call(job)
+    except (ValueError, OSError) as error:
+        if _internal(error):
+            return _broken(job, outcomes)
+        outcomes.wrong += 1
+        say("error: " + " ".join(str(error).split()))
+        _clean(job.folder)
+    except Exception as error:
+        cause = _user_error(error)
+        if cause is None:
+            return _broken(job, outcomes)
+        outcomes.wrong += 1
+        say("error: " + " ".join(str(cause).split()))
+        _clean(job.folder)
+    return None
+
+
+def _user_error(error: BaseException) -> BaseException | None:
+    """Return the ValueError with which a constructor of ours refused its arguments, if that is it."""
+    cause = error.__cause__
+    known = type(error).__name__ == "InstantiationException" and cause is not None
+    return cause if known and isinstance(cause, ValueError) else None
+
+
+def _internal(error: BaseException) -> bool:
+    """Say whether a ValueError was raised outside of our own files: that is a defect, not an input."""
+    frames = traceback.extract_tb(error.__traceback__)
+    here = str(Path(__file__).resolve().parent)
+    return isinstance(error, ValueError) and bool(frames) and not frames[-1].filename.startswith(here)
+
+
+def _broken(job: Job, outcomes: Outcomes) -> None:
+    outcomes.broken += 1
+    path = job.folder / "error.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(traceback.format_exc())
+    error = sys.exc_info()[1]
+    say(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]} (traceback: {path})")
+
+
+def _clean(folder: Path) -> None:
+    """Remove a run's folder if nothing but hydra has written to it."""
+    if folder.is_dir() and {p.name for p in folder.iterdir()} <= HYDRAS_OWN:
+        shutil.rmtree(folder)
+
+
+def _recorded(job: Job) -> bool:
+    """Say whether the row is there, and if so, what it holds; needs nothing heavy."""
+    path = job.folder / "row-0.json"
+    if not path.exists():
+        return False
+    row = json.loads(path.read_text())
+    values = [f"{k} {row[k]:.3f}" for k in ("healed", "utility", "healed_utility") if row.get(k)]
+    say(
+        f"already recorded: {row['method']} on {row['dataset']}, {row['corruption']}, discovery "
+        f"{row['discovery']}: {', '.join(values) or row['status']} ({job.folder}); "
+        "force=true runs it again"
+    )
+    return True

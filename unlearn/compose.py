@@ -1,0 +1,182 @@
+"""Composes and checks configs ahead of hydra's own run, so that bad input costs one line."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from unlearn.config import config_dir, plain, register, run_id
+from unlearn.validation import ConfigError, check, leaves, suggest
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What the command line asks for."""
+
+    overrides: list[str]
+    multirun: bool
+    help: bool
+    show: str | None
+    folders: list[str]
+
+
+def parse(argv: Sequence[str]) -> Arguments:
+    """Return the command line's parts, by hydra's own parser."""
+    found = get_args_parser().parse_args(list(argv))
+    folders = [config_dir()]
+    if found.config_dir:
+        folder = Path(found.config_dir).resolve()
+        if not folder.is_dir():
+            raise ConfigError(f"--config-dir: {folder} is not a folder")
+        folders.append(str(folder))
+    return Arguments(found.overrides, found.multirun, found.help, found.cfg, folders)
+
+
+@contextmanager
+def composing(folders: Sequence[str]) -> Iterator[None]:
+    """Let ``compose`` find the configs; hydra's global state is left clean."""
+    register()
+    GlobalHydra.instance().clear()
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(folders[0], version_base="1.3"):
+            yield
+    finally:
+        HydraConfig.instance().cfg = before
+        GlobalHydra.instance().clear()
+
+
+def composed(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
+    """Return a composed config with hydra's part; to be called within ``composing``.
+
+    Raises:
+        ConfigError: If it cannot be composed.
+    """
+    extra = [f"hydra.searchpath=[{','.join('file://' + f for f in folders[1:])}]"]
+    try:
+        config = compose(name, [*overrides, *(extra if folders[1:] else [])], return_hydra_config=True)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error, name, overrides, folders)) from error
+    HydraConfig.instance().set_config(config)
+    return config
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Return a config's values.
+
+    Raises:
+        ConfigError: If an interpolation leads nowhere.
+    """
+    try:
+        return plain(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def is_group(override: Override) -> bool:
+    """Say whether an override chooses an option of a group rather than a value."""
+    return "." not in override.key_or_group and any(
+        (Path(folder) / override.key_or_group).is_dir() for folder in [config_dir()]
+    )
+
+
+def explain(
+    error: Exception, name: str, overrides: Sequence[str], folders: Sequence[str]
+) -> str:
+    """Return one line for hydra's many."""
+    text = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        options = sorted(error.options or [])
+        known = f"; available: {', '.join(options)}" if options else ""
+        return f"unknown {group or 'config'} '{option}'{suggest(option, options)}{known}"
+    key = re.search(r"(?:Could not override|full_key:|Key) '?([\w./@-]+)'?", text)
+    cause = error.__cause__
+    if cause is not None and "could not be converted" in str(cause):
+        value = re.search(r"Value '(.*?)' of type", str(cause))
+        kind = re.search(r"converted to (\w+)", str(cause))
+        where = re.search(r"full_key: (\S+)", str(cause))
+        wanted = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+        if value and kind and where:
+            shown = wanted.get(kind.group(1), kind.group(1))
+            return f"{where.group(1)} must be {shown}, got {value.group(1)}"
+    if key and ("Could not override" in text or "not in" in text):
+        return f"unknown key '{key.group(1)}'" + _nearest(key.group(1), name, overrides, folders)
+    return " ".join(text.split())
+
+
+def _nearest(key: str, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
+    groups = [o for o in overrides if "=" in o and _chooses(o)]
+    try:
+        keys = [path for path, _ in leaves(resolved(composed(name, groups, folders)))]
+    except ConfigError:
+        return ""
+    names = sorted({k.partition(".")[0] for k in keys}) if "." not in key else keys
+    return suggest(key, names)
+
+
+def _chooses(override: str) -> bool:
+    try:
+        return is_group(OverridesParser.create().parse_override(override))
+    except OverrideParseException:
+        return False
+
+
+def points(arguments: Arguments) -> list[list[str]]:
+    """Return the overrides of every job.
+
+    Raises:
+        ConfigError: If the overrides cannot be read, or sweep without --multirun.
+    """
+    try:
+        parsed = OverridesParser.create().parse_overrides(arguments.overrides)
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"cannot read '{error.override}': {str(error).splitlines()[0]}"
+        ) from error
+    sweeps = [o for o in parsed if o.is_sweep_override()]
+    if not arguments.multirun:
+        if sweeps:
+            first = sweeps[0].input_line
+            raise ConfigError(f"'{first}' names several values; add --multirun to run them all")
+        return [list(arguments.overrides)]
+    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    return [list(job) for batch in batches for job in batch]
+
+
+def preflight(name: str, arguments: Arguments) -> list[str]:
+    """Compose and check every job; return the ids.
+
+    Raises:
+        ConfigError: At the first problem.
+    """
+    ids: list[str] = []
+    usual: dict[tuple[str, ...], dict[str, Any]] = {}
+    with composing(arguments.folders):
+        for overrides in points(arguments):
+            config = composed(name, overrides, arguments.folders)
+            content = resolved(config)
+            groups = tuple(o for o in overrides if _chooses(o))
+            if groups not in usual:
+                usual[groups] = _defaults(name, groups, arguments.folders)
+                HydraConfig.instance().set_config(config)
+            check(content, usual[groups])
+            ids.append(run_id(config))
+    return ids
+
+
+def _defaults(name: str, groups: Sequence[str], folders: Sequence[str]) -> dict[str, Any]:
+    return resolved(composed(name, groups, folders))

@@ -1,0 +1,168 @@
+"""The root schema, where configs are, and the identity of a resolved config."""
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+def _node(text: str, factory: Any = dict) -> Any:
+    return field(default_factory=factory, metadata={"help": text})
+
+
+@dataclass
+class Seeds:
+    """One seed per purpose."""
+
+    data: int = _option("${seed}", "of the corruption: which samples, which labels")
+    discovery: int = _option("${seed}", "of the order in which corrupted samples are found")
+    train: int = _option("${seed}", "of the original model")
+    unlearn: int = _option("${seed}", "of the unlearning")
+    mask: int = _option("${seed}", "of masks and new channels")
+
+
+@dataclass
+class Trainer:
+    """How to compute."""
+
+    accelerator: str = MISSING
+    devices: int = MISSING
+    precision: str = MISSING
+    unlearning_precision: str = MISSING
+    channels_last: bool = MISSING
+    compile: bool = MISSING
+    progress: str = MISSING
+    checkpoint_seconds: float = MISSING
+
+
+@dataclass
+class Paths:
+    """Where things are."""
+
+    root: str = MISSING
+    results: str = MISSING
+    trainings: str = MISSING
+    reports: str = MISSING
+    checkpoints: str = MISSING
+    data: str = MISSING
+    data_cache: str = MISSING
+
+
+@dataclass
+class Common:
+    """What all commands share."""
+
+    seed: int = _option(0, "seed of everything that has no own one, 0 or more")
+    seeds: Seeds = _node("one seed per purpose", Seeds)
+    corrupted: float = _option(
+        0.05, "corrupted training samples: a share in (0, 1), or a count of 1 or more"
+    )
+    names: dict[str, str] = _node("what the choices are called in tables")
+    dataset: Any = MISSING
+    corruption: Any = MISSING
+    model: Any = MISSING
+    trainer: Trainer = _node("how to compute", Trainer)
+    paths: Paths = _node("where things are", Paths)
+
+
+@dataclass
+class TrainConfig(Common):
+    """Of train.py."""
+
+    force: bool = _option(False, "train again although the model is in the cache")
+    pretraining: Any = MISSING
+    logger: Any = MISSING
+
+
+@dataclass
+class UnlearnConfig(Common):
+    """Of unlearn.py."""
+
+    discovery: float = _option(
+        MISSING, "share of the corrupted samples that was found, in (0, 1]; or discovery_rate=half"
+    )
+    force: bool = _option(False, "run again although the row is recorded")
+    save_model: bool = _option(True, "keep the healed model as model.pt in the run's folder")
+    pretraining: Any = MISSING
+    forget_set: Any = MISSING
+    method: Any = MISSING
+    evaluation: Any = MISSING
+    logger: Any = MISSING
+
+
+@dataclass
+class EvaluateConfig(Common):
+    """Of evaluate.py."""
+
+    discovery: float = _option(MISSING, "share of the corrupted samples that was found, in (0, 1]")
+    forget_set: Any = MISSING
+    evaluation: Any = MISSING
+    checkpoint: str | None = _option(
+        None, "file to evaluate on the task; null: summarise all recorded rows"
+    )
+    by: list[str] = _node("columns to group the table by", lambda: ["method"])
+    where: dict[str, Any] = _node("only rows whose columns equal these: +where.corruption=poison")
+    figure: str = _option("comparison", "comparison, demo, heatmap or none")
+    title: str | None = _option(None, "title of the table")
+
+
+SCHEMAS = {"train": TrainConfig, "unlearn": UnlearnConfig, "evaluate": EvaluateConfig}
+
+UNRELATED = (
+    "hydra",
+    "paths",
+    "logger",
+    "force",
+    "save_model",
+    "trainer.progress",
+    "trainer.checkpoint_seconds",
+    "dataset.root",
+    "dataset.cache_dir",
+)
+"""Keys that do not change a result, and so are no part of a run's identity."""
+
+
+def config_dir() -> str:
+    """Return the absolute folder of the configs: inside the installed package, or beside it."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return str(inside if inside.is_dir() else package.parent / "conf")
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return the resolved config without hydra's part, as plain types."""
+    keys = [str(k) for k in config if k != "hydra"]
+    content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
+    assert isinstance(content, dict)
+    return {str(k): v for k, v in content.items()}
+
+
+def run_id(config: DictConfig) -> str:
+    """Return 12 hex digits that stand for everything that determines a run's result."""
+    content = json.loads(json.dumps(plain(config)))
+    for path in UNRELATED:
+        *parents, leaf = path.split(".")
+        node: Any = content
+        for parent in parents:
+            node = node.get(parent) or {}
+        node.pop(leaf, None)
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def register() -> None:
+    """Make schemas and the ``run_id`` resolver known; calling it again does nothing new."""
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        store.store(name=f"schema_{name}", node=schema)
+    OmegaConf.register_new_resolver(
+        "run_id", lambda _root_: run_id(_root_), replace=True, use_cache=False
+    )

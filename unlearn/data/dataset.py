@@ -1,0 +1,133 @@
+"""What every data set ends as, and the steps they share.
+
+Shapes: N samples, C H W image.
+"""
+
+import logging
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from unlearn.core import ImageSet
+from unlearn.data.augment import Augment
+from unlearn.data.view import Normalize
+
+log = logging.getLogger(__name__)
+
+SUBSET_SEED = 20_250_523
+"""Which images a smaller training set holds does not depend on the run's seed."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A clean data set in memory.
+
+    Attributes:
+        train: Training set, index 0..N-1.
+        test: Test set.
+        class_names: K names.
+        augment: Batch augmentation for training.
+        files: File of each training image relative to the root, if they come from files.
+    """
+
+    train: ImageSet
+    test: ImageSet
+    class_names: tuple[str, ...]
+    augment: Augment
+    files: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetOptions:
+    """What every data set lets one choose.
+
+    Attributes:
+        num_classes: K, checked against the data; None: whatever the data hold.
+        num_train: Training images to use, a class-balanced choice; None: all.
+        num_test: Test images to use; None: all.
+        image_size: Height and width in pixels; other sizes are resized.
+        mean: Channel means of images in [0, 1].
+        std: Channel deviations of images in [0, 1].
+        augment: Batch augmentation.
+    """
+
+    num_classes: int | None
+    num_train: int | None
+    num_test: int | None
+    image_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    augment: Augment
+
+    def __post_init__(self) -> None:
+        """Check what needs no data."""
+        for key in ("num_train", "num_test", "num_classes", "image_size"):
+            value = getattr(self, key)
+            if value is not None and value < 1:
+                raise ValueError(f"dataset.{key} must be at least 1, got {value}")
+        Normalize(tuple(self.mean), tuple(self.std))
+
+    def finish(
+        self,
+        train: tuple[Tensor, Tensor],
+        test: tuple[Tensor, Tensor],
+        class_names: tuple[str, ...],
+        files: tuple[str, ...] | None = None,
+    ) -> Dataset:
+        """Return the data set from uint8 images (N, C, H, W) and int64 labels (N,) of both splits.
+
+        Raises:
+            ValueError: If classes or numbers of images do not fit the options.
+        """
+        k = len(class_names)
+        if self.num_classes is not None and self.num_classes != k:
+            raise ValueError(f"dataset.num_classes is {self.num_classes}, the data hold {k} classes")
+        view = Normalize(tuple(self.mean), tuple(self.std))
+        sets, keeps = [], []
+        for key, (image, label), wanted in (
+            ("num_train", train, self.num_train),
+            ("num_test", test, self.num_test),
+        ):
+            keep = balanced(label, wanted, key)
+            image = resize(image[keep], self.image_size)
+            sets.append(ImageSet(image, label[keep], torch.arange(len(keep)), k, view))
+            keeps.append(keep)
+        if files is not None:
+            files = tuple(files[i] for i in keeps[0].tolist())
+        return Dataset(sets[0], sets[1], class_names, self.augment, files)
+
+
+def balanced(label: Tensor, wanted: int | None, key: str) -> Tensor:
+    """Return sorted positions of ``wanted`` samples, as equal in number per class as possible.
+
+    Raises:
+        ValueError: If there are fewer.
+    """
+    if wanted is None or wanted == len(label):
+        return torch.arange(len(label))
+    if wanted > len(label):
+        raise ValueError(f"dataset.{key} must be at most {len(label)}, got {wanted}")
+    generator = torch.Generator().manual_seed(SUBSET_SEED)
+    shuffled = torch.randperm(len(label), generator=generator)
+    # The n-th sample of every class comes before the (n+1)-th of any.
+    turn = torch.empty(len(label), dtype=torch.long)
+    for c in label.unique():
+        own = (label[shuffled] == c).nonzero().flatten()
+        turn[own] = torch.arange(len(own))
+    first = turn.argsort(stable=True)[:wanted]
+    return shuffled[first].sort().values
+
+
+def resize(image: Tensor, size: int, chunk: int = 4096) -> Tensor:
+    """Return uint8 images (N, C, size, size), bilinear where the size differs."""
+    if image.shape[-2:] == (size, size):
+        return image.contiguous()
+    parts = [
+        F.interpolate(
+            part.float(), (size, size), mode="bilinear", align_corners=False, antialias=True
+        )
+        for part in image.split(chunk)
+    ]
+    return torch.cat(parts).round_().clamp_(0, 255).to(torch.uint8)

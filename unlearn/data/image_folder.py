@@ -1,0 +1,182 @@
+"""A class per folder: the user's own images.
+
+``root/train/<class>/*`` and ``root/test/<class>/*``, or ``root/<class>/*`` with a share split off.
+Shapes: N samples, C H W image.
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn.data.cache import cached
+from unlearn.data.dataset import SUBSET_SEED, Dataset, DatasetOptions
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder(DatasetOptions):
+    """Images in folders named after their class, any size, resized to ``image_size``.
+
+    Attributes:
+        root: The folder.
+        test_fraction: Share of each class split off for testing where there is no test folder.
+        unreadable: "fail" names images that cannot be read and stops, "skip" goes on without them.
+        cache_dir: Where decoded images are kept.
+    """
+
+    root: str
+    test_fraction: float
+    unreadable: str
+    cache_dir: str
+
+    def __post_init__(self) -> None:
+        """Check the options that need no data."""
+        super().__post_init__()
+        if self.unreadable not in ("fail", "skip"):
+            raise ValueError(f"dataset.unreadable must be fail or skip, got {self.unreadable}")
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"dataset.test_fraction must be in (0, 1), got {self.test_fraction}")
+
+    def load(self) -> Dataset:
+        """Return the data set; decoded once, then read from the cache.
+
+        Raises:
+            ValueError: If the folder does not hold what is needed, or images are unreadable.
+        """
+        root = Path(self.root)
+        split = (root / "train").is_dir() and (root / "test").is_dir()
+        tops = (root / "train", root / "test") if split else (root,)
+        names = class_folders(tops[0])
+        found = [self._read(top, names) for top in tops]
+        if split:
+            train, test = found
+            return self.finish(train[:2], test[:2], tuple(names), train[2])
+        image, label, files = found[0]
+        held = held_out(label, self.test_fraction)
+        kept = tuple(f for f, out in zip(files, held.tolist(), strict=True) if not out)
+        rest = (image[held], label[held])
+        return self.finish((image[~held], label[~held]), rest, tuple(names), kept)
+
+    def _read(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        paths = list(images(top, names))
+        if not paths:
+            raise ValueError(f"dataset.root={self.root}: no image in {top}")
+        with ThreadPoolExecutor() as pool:
+            contents = list(pool.map(Path.read_bytes, paths))
+        digest = hashlib.blake2b(f"{self.image_size} {len(self.mean)}".encode(), digest_size=16)
+        for path, content in zip(paths, contents, strict=True):
+            name = str(path.relative_to(top)).encode()
+            digest.update(b"%d %s %d " % (len(name), name, len(content)) + content)
+        value = cached(
+            Path(self.cache_dir), digest.hexdigest(), lambda: self._decode(top, paths, contents)
+        )
+        self._complain(top, value["bad"])
+        label = torch.tensor([names.index(Path(f).parts[0]) for f in value["files"]])
+        return value["image"], label, tuple(value["files"])
+
+    def _decode(self, top: Path, paths: list[Path], contents: list[bytes]) -> dict[str, Any]:
+        mode = "L" if len(self.mean) == 1 else "RGB"
+
+        def one(content: bytes) -> Tensor | None:
+            try:
+                return decode(content, self.image_size, mode)
+            except Exception:  # PIL raises nearly anything on broken files
+                return None
+
+        with ThreadPoolExecutor() as pool:
+            decoded = list(progress(pool.map(one, contents), len(contents)))
+        names = [str(p.relative_to(top)) for p in paths]
+        good = [i for i, image in enumerate(decoded) if image is not None]
+        bad = [names[i] for i, image in enumerate(decoded) if image is None]
+        if not good:
+            raise ValueError(f"dataset.root={self.root}: none of {len(names)} images is readable")
+        image = torch.stack([decoded[i] for i in good])  # type: ignore[misc]
+        return {"image": image, "files": [names[i] for i in good], "bad": bad}
+
+    def _complain(self, top: Path, bad: list[str]) -> None:
+        if not bad:
+            return
+        named = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
+        if self.unreadable == "fail":
+            raise ValueError(
+                f"{len(bad)} unreadable images in {top}: {named}; "
+                "mend or remove them, or set dataset.unreadable=skip"
+            )
+        log.warning("skipped %d unreadable images in %s: %s", len(bad), top, named)
+
+
+def class_folders(top: Path) -> list[str]:
+    """Return the sorted names of the class folders below ``top``.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if not top.is_dir():
+        raise ValueError(f"dataset.root: no folder {top}; it must hold one folder per class")
+    names = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if len(names) < 2:
+        raise ValueError(f"dataset.root: {top} must hold two or more class folders, got {names}")
+    return names
+
+
+def images(top: Path, names: list[str]) -> Iterable[Path]:
+    """Yield image files of the given classes in a fixed order.
+
+    Raises:
+        ValueError: If a link leads out of the folder.
+    """
+    inside = top.resolve()
+    for name in names:
+        for path in sorted((top / name).rglob("*")):
+            if path.suffix.lower() in SUFFIXES and path.is_file():
+                if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                    raise ValueError(f"dataset.root: {path} links to a file outside of {top}")
+                yield path
+
+
+def decode(content: bytes, size: int, mode: str) -> Tensor:
+    """Return one image as uint8 (C, size, size): shorter side resized, centre cropped."""
+    import io
+
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(content)) as image:
+        picture = ImageOps.exif_transpose(image).convert(mode)
+    if picture.size != (size, size):
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
+    array = np.array(picture)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+def held_out(label: Tensor, fraction: float) -> Tensor:
+    """Return bool (N,): a fixed share of each class, at least one sample."""
+    generator = torch.Generator().manual_seed(SUBSET_SEED)
+    held = torch.zeros(len(label), dtype=torch.bool)
+    for c in label.unique():
+        own = (label == c).nonzero().flatten()
+        count = max(1, round(fraction * len(own)))
+        held[own[torch.randperm(len(own), generator=generator)[:count]]] = True
+    return held
+
+
+def progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+    """Show a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    if not sys.stderr.isatty():
+        return items
+    console = Console(stderr=True)
+    return track(items, "decoding images", total=total, console=console, transient=True)

@@ -1,0 +1,49 @@
+"""Normalisation: stored uint8 images to network input. Shapes: B batch, C H W image."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Normalize:
+    """Scale to [0, 1], subtract the mean and divide by the deviation of each channel.
+
+    Attributes:
+        mean: One value per channel, of images in [0, 1].
+        std: One value per channel, above 0.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    _constants: dict[torch.device, tuple[Tensor, Tensor]] = field(
+        default_factory=dict, compare=False, repr=False
+    )
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        if len(self.mean) != len(self.std) or not self.mean:
+            raise ValueError(
+                f"dataset.mean and dataset.std need one value per channel, "
+                f"got {list(self.mean)} and {list(self.std)}"
+            )
+        if min(self.std) <= 0:
+            raise ValueError(f"dataset.std must be above 0, got {list(self.std)}")
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        if device not in self._constants:  # kept per device: copying them costs a step's worth
+            std = torch.tensor(self.std)
+            scale = (1 / (255 * std))[:, None, None]
+            shift = (-torch.tensor(self.mean) / std)[:, None, None]
+            self._constants[device] = (scale.to(device), shift.to(device))
+        return self._constants[device]
+
+    def __call__(self, image: Tensor, index: Tensor) -> Tensor:
+        """Return a new float32 tensor (B, C, H, W) for uint8 images (B, C, H, W)."""
+        if image.shape[1] != len(self.mean):
+            raise ValueError(
+                f"images have {image.shape[1]} channels, dataset.mean has {len(self.mean)}"
+            )
+        scale, shift = self._on(image.device)
+        return torch.addcmul(shift, image.float(), scale)

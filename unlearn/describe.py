@@ -1,0 +1,157 @@
+"""What ``--help`` and ``--cfg job`` print: every option with the comment beside it in the YAML."""
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from unlearn.compose import Arguments, composed, composing, resolved
+from unlearn.config import SCHEMAS
+
+LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$")
+
+ABOUT = {
+    "train": "Pre-train the original model on the corrupted data; kept in the checkpoint cache.",
+    "unlearn": "Heal a model that learned from bad data: find or train the original model, unlearn "
+    "with one method, evaluate, record one row.",
+    "evaluate": "Evaluate a checkpoint on a task, or turn all recorded rows into a table and a figure.",
+}
+EXAMPLES = {
+    "train": ["corruption=poison", "dataset=cifar10 corrupted=1000", "--multirun seed=0,1,2"],
+    "unlearn": [
+        "method=rem corruption=poison discovery=0.5",
+        "method=npo method.gamma=0.1 discovery_rate=tenth",
+        "--multirun method=rem,npo discovery=0.1,0.5,1.0",
+    ],
+    "evaluate": ["", "by=[method,corruption] figure=heatmap", "checkpoint=model.pt corruption=poison"],
+}
+
+
+def comments(text: str) -> dict[str, str]:
+    """Return the trailing comments of a YAML text by dotted path."""
+    out: dict[str, str] = {}
+    stack: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        found = LINE.match(line)
+        if not found:
+            continue
+        indent = len(found["indent"])
+        stack = [(i, k) for i, k in stack if i < indent] + [(indent, found["key"])]
+        if found["comment"]:
+            out[".".join(k for _, k in stack)] = found["comment"].strip()
+    return out
+
+
+def file_comments(group: str, option: str, folders: Sequence[str]) -> dict[str, str]:
+    """Return the comments of one group's option, inherited ones included, by path in the group."""
+    for folder in reversed(folders):
+        path = Path(folder) / group / f"{option}.yaml"
+        if path.is_file():
+            break
+    else:
+        return {}
+    text = path.read_text()
+    content = yaml.safe_load(text)
+    out: dict[str, str] = {}
+    for entry in content.get("defaults", []) if isinstance(content, dict) else []:
+        if isinstance(entry, str) and entry != "_self_":
+            out |= file_comments(group, entry, folders)
+        elif isinstance(entry, Mapping):
+            for key, value in entry.items():
+                source, _, package = str(key).removeprefix("/").partition("@")
+                found = file_comments(source, str(value), folders)
+                out |= {f"{package}.{k}": v for k, v in found.items()}
+    return out | comments(text)
+
+
+def schema_comments(schema: Any) -> dict[str, str]:
+    """Return the help texts of a schema dataclass by dotted path."""
+    out: dict[str, str] = {}
+    for field in dataclasses.fields(schema):
+        if "help" in field.metadata:
+            out[field.name] = field.metadata["help"]
+        if dataclasses.is_dataclass(field.type):
+            inner = schema_comments(field.type)
+            out |= {f"{field.name}.{k}": v for k, v in inner.items()}
+    return out
+
+
+def explained(name: str, choices: Mapping[str, Any], folders: Sequence[str]) -> dict[str, str]:
+    """Return the comment of every option of a composed config by dotted path."""
+    out = schema_comments(SCHEMAS[name])
+    for group, option in choices.items():
+        if option is None or group.startswith("hydra"):
+            continue
+        found = file_comments(group, str(option), folders)
+        out |= {f"{group}.{k}": v for k, v in found.items()}
+    return out
+
+
+def annotated(text: str, notes: Mapping[str, str]) -> str:
+    """Return a YAML text with a trailing comment behind every key that has one."""
+    out: list[str] = []
+    stack: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        found = LINE.match(line)
+        if found:
+            indent = len(found["indent"])
+            stack = [(i, k) for i, k in stack if i < indent] + [(indent, found["key"])]
+            note = notes.get(".".join(k for _, k in stack))
+            line = f"{line}  # {note}" if note else line
+        out.append(line)
+    return "\n".join(out)
+
+
+def options(group: str, folders: Sequence[str]) -> list[str]:
+    """Return the names of a group's options."""
+    found = {p.stem for f in folders for p in (Path(f) / group).glob("*.yaml")}
+    return sorted(found)
+
+
+def show_help(name: str, arguments: Arguments) -> str:
+    """Return the help text: usage, groups, and every option with default and explanation."""
+    with composing(arguments.folders):
+        config = composed(name, arguments.overrides, arguments.folders)
+        choices = config.hydra.runtime.choices
+        values = resolved(config)
+    notes = explained(name, choices, arguments.folders)
+    command = f"python {name}.py"
+    lines = [ABOUT[name], "", "Usage:"]
+    lines += [f"  {command} {example}".rstrip() for example in EXAMPLES[name]]
+    lines += [
+        "",
+        "  --multirun, -m      one job for each combination of comma-separated values",
+        "  --config-dir DIR    your own configs: DIR/method/mine.yaml serves method=mine",
+        "  --cfg job           print the composed config and stop",
+        "  --help              this text; it follows the choices: method=npo --help",
+        "",
+        "Groups (choose with group=option; * is chosen):",
+    ]
+    for group, chosen in choices.items():
+        if group.startswith("hydra") or not options(group, arguments.folders):
+            continue
+        names = [o + ("*" if o == chosen else "") for o in options(group, arguments.folders)]
+        lines.append(f"  {group}: {', '.join(names)}")
+    lines += ["", "Options (change with key=value):", ""]
+    text = yaml.safe_dump(_without_targets(values), sort_keys=False, width=1000)
+    lines += ["  " + line for line in annotated(text, notes).splitlines()]
+    return "\n".join(lines)
+
+
+def _without_targets(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    return {k: _without_targets(v) for k, v in tree.items() if not str(k).startswith("_")}
+
+
+def show_config(name: str, arguments: Arguments) -> str:
+    """Return the composed config as annotated YAML."""
+    with composing(arguments.folders):
+        config = composed(name, arguments.overrides, arguments.folders)
+        notes = explained(name, config.hydra.runtime.choices, arguments.folders)
+        keys = [k for k in config if k != "hydra"]
+        return annotated(OmegaConf.to_yaml(OmegaConf.masked_copy(config, keys)), notes)

@@ -1,0 +1,73 @@
+"""What a run's row says of where it ran."""
+
+import functools
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@functools.cache
+def check_pair() -> None:
+    """Check that torch and torchvision are of one release.
+
+    Raises:
+        ValueError: If torchvision cannot be imported beside this torch.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        raise ValueError(
+            f"torch {_version('torch')} and torchvision {_version('torchvision')} do not fit "
+            f"({str(error).splitlines()[0]}); install both in one command: "
+            "pip install --upgrade torch torchvision"
+        ) from error
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """Return versions by package name."""
+    from unlearn import __version__
+
+    return {
+        "unlearn": __version__,
+        "python": platform.python_version(),
+        **{p: _version(p) for p in PACKAGES},
+    }
+
+
+@functools.cache
+def revision() -> str | None:
+    """Return the git revision of the checkout that this package is in, or None."""
+    folder = Path(__file__).resolve().parent.parent
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != folder:
+            return None
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def peak_bytes() -> int:
+    """Return the most memory used so far: of the GPU if one is in use, else of this process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,0 +1,68 @@
+"""Turns predictions into columns; what cannot be computed is said, never dropped."""
+
+import functools
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from unlearn.evaluation.metrics import Metric
+from unlearn.evaluation.predictions import Predictions
+from unlearn.task import Task
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, float | int | bool | str | None]
+
+
+def declared(entry: Any) -> Metric:
+    """Return the declared metric behind a config's partial.
+
+    Raises:
+        ValueError: If the function declares no directions and needs.
+    """
+    function = entry.func if isinstance(entry, functools.partial) else entry
+    if not hasattr(function, "directions") or not hasattr(function, "needs"):
+        raise ValueError(f"evaluation: {function!r} is no metric; decorate it with @metric")
+    return function
+
+
+def evaluate(
+    metrics: Mapping[str, Any],
+    predictions: Predictions,
+    task: Task,
+    retrained: Predictions | None = None,
+) -> Row:
+    """Return every declared column.
+
+    Args:
+        metrics: Metric functions by name, as the config gives them.
+        predictions: Of the model under test.
+        task: Data and truth.
+        retrained: Of the retrained reference, if some metric needs it.
+
+    Returns:
+        Values in [0, 1]. A column that does not apply here is None; one whose metric failed is None
+        and has its reason in ``failed/<name>``.
+    """
+    have = {"corruption": bool(task.truth.corrupted.any()) and bool(task.forget)}
+    have |= {"trigger": task.truth.trigger is not None, "retrained": retrained is not None}
+    row: Row = {}
+    for name, entry in metrics.items():
+        function = declared(entry)
+        row |= dict.fromkeys(function.directions)
+        if not all(have[need] for need in function.needs):
+            continue
+        try:
+            row |= entry(predictions, task, retrained)
+        except Exception as error:
+            log.warning("metric %s failed: %s", name, error)
+            row[f"failed/{name}"] = f"{type(error).__name__}: {error}"
+    return row
+
+
+def collapse(row: Row, num_classes: int) -> str | None:
+    """Return why a model counts as collapsed, or None: its test accuracy is that of guessing."""
+    value = row.get("test/accuracy")
+    if isinstance(value, float) and value <= 1.5 / num_classes:
+        return f"test accuracy {value:.3f} is that of guessing among {num_classes} classes"
+    return None

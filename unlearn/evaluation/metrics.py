@@ -1,0 +1,184 @@
+"""Metrics of the corrective benchmark (arXiv 2505.17730, 2402.14015): pure, fractions in [0, 1].
+
+A metric names its columns with the direction that is better, and what it needs beyond the model.
+Shapes: N training samples, T test samples, K classes.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torchmetrics.functional.classification import multiclass_accuracy
+
+from unlearn.evaluation.predictions import Predictions
+from unlearn.task import Task
+
+NEEDS = ("corruption", "trigger", "retrained")
+"""corruption: something is corrupted and the truth known; trigger: there is a backdoor; retrained:
+predictions of the model retrained without the forget set."""
+
+Compute = Callable[[Predictions, Task, Predictions | None], dict[str, float]]
+
+
+class Metric(Protocol):
+    """A function of predictions, task and the retrained model's predictions (or None)."""
+
+    directions: Mapping[str, str]
+    needs: Sequence[str]
+
+    def __call__(
+        self, predictions: Predictions, task: Task, retrained: Predictions | None
+    ) -> dict[str, float]:
+        """Return one value per column."""
+        ...
+
+
+def metric(
+    directions: Mapping[str, str], needs: Sequence[str] = ()
+) -> Callable[[Compute], Metric]:
+    """Declare a metric's columns ("max" or "min" is better) and needs.
+
+    Raises:
+        ValueError: If a direction or need is unknown.
+    """
+    if set(directions.values()) - {"max", "min"} or set(needs) - set(NEEDS):
+        raise ValueError(f"directions must be max or min, needs of {NEEDS}: {directions}, {needs}")
+
+    def declare(compute: Compute) -> Metric:
+        compute.directions = dict(directions)  # type: ignore[attr-defined]
+        compute.needs = tuple(needs)  # type: ignore[attr-defined]
+        return compute  # type: ignore[return-value]
+
+    return declare
+
+
+def accuracy(outputs: Tensor, label: Tensor, keep: Tensor | None = None) -> float:
+    """Return the top-1 accuracy of outputs (N, K) on labels (N,), over ``keep`` if given.
+
+    Raises:
+        ValueError: If no sample is left.
+    """
+    if keep is not None:
+        outputs, label = outputs[keep], label[keep]
+    if not len(label):
+        raise ValueError("no sample to measure on")
+    k = outputs.shape[1]
+    return multiclass_accuracy(outputs, label, num_classes=k, average="micro").item()
+
+
+def confused(task: Task) -> Tensor:
+    """Return bool (T,), which test samples belong to a confused class."""
+    return torch.isin(task.test.label.cpu(), torch.tensor(task.truth.confused_classes).long())
+
+
+@metric(
+    {
+        "healed": "max",
+        "utility": "max",
+        "healed_utility": "max",
+        "utility_full": "max",
+        "healed_utility_full": "max",
+    },
+    needs=("corruption",),
+)
+def headline(
+    predictions: Predictions, task: Task, retrained: Predictions | None
+) -> dict[str, float]:
+    """Return healed, utility and their product.
+
+    healed: all corrupted training samples, found or not, against true labels, triggers on.
+    utility: clean test accuracy, for interclass confusion without the confused classes.
+    utility_full: clean test accuracy on all of the test set.
+    """
+    healed = accuracy(predictions.train, task.truth.clean_label.cpu(), task.corrupted.cpu())
+    label = task.test.label.cpu()
+    full = accuracy(predictions.test, label)
+    utility = accuracy(predictions.test, label, ~confused(task))
+    return {
+        "healed": healed,
+        "utility": utility,
+        "healed_utility": healed * utility,
+        "utility_full": full,
+        "healed_utility_full": healed * full,
+    }
+
+
+@metric(
+    {
+        "forget/accuracy_given": "min",
+        "forget/accuracy_true": "max",
+        "hidden/accuracy_given": "min",
+        "hidden/accuracy_true": "max",
+        "clean/accuracy": "max",
+        "retain/accuracy_given": "max",
+        "train/accuracy_clean": "max",
+    },
+    needs=("corruption",),
+)
+def parts(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+    """Return accuracies on the discovered, hidden and clean parts of the training set.
+
+    "given" counts the labels as received, "true" the right ones; with nothing hidden (discovery 1)
+    the hidden part has no value.
+    """
+    given, true = task.train.label.cpu(), task.truth.clean_label.cpu()
+    found, hidden = task.discovered().cpu(), task.undiscovered().cpu()
+    intact = ~task.truth.corrupted.cpu()
+    out = {
+        "forget/accuracy_given": accuracy(predictions.train, given, found),
+        "forget/accuracy_true": accuracy(predictions.train, true, found),
+        "clean/accuracy": accuracy(predictions.train, true, intact),
+        "retain/accuracy_given": accuracy(predictions.train, given, task.believed_clean().cpu()),
+        "train/accuracy_clean": accuracy(predictions.train_clean, true),
+    }
+    if len(hidden):
+        out["hidden/accuracy_given"] = accuracy(predictions.train, given, hidden)
+        out["hidden/accuracy_true"] = accuracy(predictions.train, true, hidden)
+    return out
+
+
+@metric({"test/accuracy": "max", "test/fixed": "max"})
+def test(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+    """Return clean test accuracy, and "fixed": test accuracy where the corruption would show.
+
+    fixed: with the trigger on (poison), on the confused classes (confusion), else plain.
+    """
+    label = task.test.label.cpu()
+    outputs, keep = predictions.test, None
+    if predictions.test_triggered is not None:
+        outputs = predictions.test_triggered
+    elif task.truth.confused_classes:
+        keep = confused(task)
+    return {
+        "test/accuracy": accuracy(predictions.test, label),
+        "test/fixed": accuracy(outputs, label, keep),
+    }
+
+
+@metric({"attack_success_rate": "min"}, needs=("trigger",))
+def attack(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+    """Return the share of triggered test images of other classes that go to the target class."""
+    if predictions.test_triggered is None or task.truth.target_class is None:
+        raise ValueError("no trigger")
+    target = task.truth.target_class
+    other = task.test.label.cpu() != target
+    hit = predictions.test_triggered.argmax(1)[other] == target
+    return {"attack_success_rate": hit.float().mean().item()}
+
+
+@metric({"tow": "max"}, needs=("retrained",))
+def tow(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+    """Return ToW (arXiv 2406.01257): closeness to the retrained model on forget, retain and test set.
+
+    The product of 1 - |accuracy difference|, given labels; the retrained model itself scores 1.
+    """
+    if retrained is None:
+        raise ValueError("no retrained model")
+    given, label = task.train.label.cpu(), task.test.label.cpu()
+    value = 1.0
+    for part in (task.discovered().cpu(), task.believed_clean().cpu()):
+        ours, theirs = (accuracy(p.train, given, part) for p in (predictions, retrained))
+        value *= 1 - abs(ours - theirs)
+    gap = abs(accuracy(predictions.test, label) - accuracy(retrained.test, label))
+    return {"tow": value * (1 - gap)}

@@ -1,0 +1,22 @@
+"""Fine-tuning on the retain set, also called catastrophic forgetting, CF (arXiv 2402.14015). Re-implemented."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from unlearn.core import Batch, Forward
+from unlearn.methods.base import UnlearningMethod
+
+
+class Finetune(UnlearningMethod):
+    """Go on training on the retain set and hope that the forget set fades."""
+
+    stackable: ClassVar[bool] = True
+    full_precision: ClassVar[bool] = False
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the mean cross-entropy on the retain batch."""
+        retain = batch["retain"]
+        return F.cross_entropy(forward(retain.image), retain.label)

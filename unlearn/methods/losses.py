@@ -1,0 +1,52 @@
+"""Pure losses that several methods share.
+
+Shapes: B batch, K classes.
+"""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def sample_losses(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the cross-entropy of each sample, (B,), for logits (B, K) and labels (B,)."""
+    return F.cross_entropy(logits, label, reduction="none")
+
+
+def saturating(gap: Tensor, beta: float) -> Tensor:
+    """Return (2 / beta) log sigmoid(beta * gap), elementwise; at most 0, slope 2 sigmoid(-beta gap)."""
+    return (2 / beta) * F.logsigmoid(beta * gap)
+
+
+def npo_loss(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
+    """Return the NPO loss: ascent that fades once a sample is forgotten (arXiv 2404.05868).
+
+    Args:
+        loss: Cross-entropy per sample under the model, (B,).
+        reference: The same under the frozen reference, (B,).
+        beta: Above 0; towards 0 this is gradient ascent.
+
+    Returns:
+        A scalar; minimising it raises ``loss``.
+    """
+    return -saturating(loss - reference, beta).mean()
+
+
+def redirect_loss(loss: Tensor, reference: Tensor, beta: float, form: str) -> Tensor:
+    """Return REM's loss for the full network (arXiv 2505.17730), a scalar; minimising lowers ``loss``.
+
+    Args:
+        loss: Cross-entropy per sample in masked mode, (B,).
+        reference: The same under the frozen reference, (B,); unused by form "ce".
+        beta: Above 0.
+        form: "logsig" as the paper's code, "ce" plain cross-entropy, "dpo" weights worse samples more.
+    """
+    if form == "ce":
+        return loss.mean()
+    gap = loss - reference
+    return (saturating(gap, beta) if form == "logsig" else -saturating(-gap, beta)).mean()
+
+
+def member(index: Tensor, of: Tensor) -> Tensor:
+    """Return bool (B,): which of ``index`` are in ``of``."""
+    return torch.isin(index, of)

@@ -1,0 +1,43 @@
+"""Negative preference optimisation (Zhang et al., arXiv 2404.05868), adapted to classification.
+
+Re-implemented; the classification form is that of REM's benchmark (arXiv 2505.17730).
+"""
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core import Batch, Forward, Request
+from unlearn.methods.losses import npo_loss, sample_losses
+from unlearn.methods.removal import RemovalMethod
+
+
+class NPO(RemovalMethod):
+    """Ascent on the forget set that fades for samples already forgotten."""
+
+    def __init__(self, *, beta: float, **removal: Any):
+        """Keep beta > 0, the strength of the tie to the original; see RemovalMethod for the rest.
+
+        Raises:
+            ValueError: If beta is not positive.
+        """
+        super().__init__(**removal)
+        if beta <= 0:
+            raise ValueError(f"method.beta must be above 0, got {beta}")
+        self.beta = beta
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Freeze a copy as the reference."""
+        model = super().prepare(model, request)
+        self.reference = copy.deepcopy(model).eval().requires_grad_(False)
+        return model
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the NPO loss of the forget batch."""
+        forget = batch["forget"]
+        with torch.no_grad():
+            reference = sample_losses(self.reference(forget.image).float(), forget.label)
+        return npo_loss(sample_losses(forward(forget.image), forget.label), reference, self.beta)

@@ -1,0 +1,68 @@
+"""REM's options, checked once (arXiv 2505.17730)."""
+
+from dataclasses import dataclass
+
+from unlearn.methods.selection import MODES
+
+CHOICES = {
+    "reference": ("masked", "base"),
+    "redirect_loss": ("logsig", "ce", "dpo"),
+    "removal_batch_norm": ("train", "eval"),
+    "batch_norm": ("shared", "recalibrate"),
+    "select": MODES,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class REMOptions:
+    """What REM lets one choose.
+
+    Attributes:
+        gamma: Accuracy on the forget set's given labels at which removal stops, in [0, 1].
+        beta: Strength of the tie to the reference, above 0.
+        density: Chance that a new channel is on for a sample, in (0, 1].
+        ratio: New channels per old one (physical form), above 0.
+        shared_mask: The forget set shares one mask.
+        removal_term: Keep removing during redirection.
+        removal_batch_size: Forget samples drawn beside each redirection batch; None: those within it.
+        max_removal_epochs: Most removal epochs in a row.
+        reference: Mode of the frozen reference network, "masked" or "base".
+        redirect_loss: "logsig", "ce" or "dpo".
+        removal_batch_norm: "train" or "eval", while removing.
+        batch_norm: "shared" statistics of both modes, or "recalibrate" those of the base.
+        select: "proxy" or "last".
+        select_samples: Retain samples that the proxy is measured on; None: all.
+    """
+
+    gamma: float
+    beta: float
+    density: float
+    ratio: float
+    shared_mask: bool
+    removal_term: bool
+    removal_batch_size: int | None
+    max_removal_epochs: int
+    reference: str
+    redirect_loss: str
+    removal_batch_norm: str
+    batch_norm: str
+    select: str
+    select_samples: int | None
+
+    def __post_init__(self) -> None:
+        """Check every option.
+
+        Raises:
+            ValueError: If one is out of range.
+        """
+        for key, allowed in CHOICES.items():
+            if getattr(self, key) not in allowed:
+                raise ValueError(
+                    f"method.{key} must be one of {', '.join(allowed)}, got {getattr(self, key)}"
+                )
+        for key, low, high in (("gamma", 0, 1), ("density", 0, 1)):
+            if not low <= getattr(self, key) <= high:
+                raise ValueError(f"method.{key} must be in [0, 1], got {getattr(self, key)}")
+        for key in ("beta", "density", "ratio"):
+            if getattr(self, key) <= 0:
+                raise ValueError(f"method.{key} must be above 0, got {getattr(self, key)}")

@@ -1,0 +1,23 @@
+"""Retraining from scratch on the retain set, exact unlearning (EU in arXiv 2402.14015). Re-implemented."""
+
+from typing import Any
+
+from torch import nn
+
+from unlearn.core import Request
+from unlearn.methods.finetune import Finetune
+from unlearn.models.expansion import drop
+from unlearn.models.surgery import fresh
+
+
+class Retrain(Finetune):
+    """Train a fresh network of the same architecture by the pre-training recipe, without the forget set."""
+
+    def __init__(self, *, seed: int, **recipe: Any):
+        """Keep the seed of the new weights; see UnlearningMethod for the rest."""
+        super().__init__(**recipe)
+        self.seed = seed
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Return fresh weights."""
+        return fresh(drop(model), self.seed)

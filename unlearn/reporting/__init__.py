@@ -1,0 +1,1 @@
+"""Tables and figures: data frame in, file or text out."""

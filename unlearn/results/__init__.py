@@ -1,0 +1,1 @@
+"""Rows: one per run and step, flat, plain values."""

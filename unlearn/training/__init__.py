@@ -1,0 +1,1 @@
+"""Training through Lightning: the original model, and whatever loss a method brings."""

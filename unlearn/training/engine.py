@@ -1,0 +1,185 @@
+"""What pre-training and unlearning share: how a Lightning trainer is set up, and its housekeeping."""
+
+import logging
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor, nn
+
+from unlearn.training.progress import EpochProgress
+
+
+class CollapsedError(RuntimeError):
+    """The loss is no longer a number."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Engine:
+    """Where and how to compute; one for all trainings of a run.
+
+    Attributes:
+        accelerator: auto, cpu or gpu.
+        devices: Number of devices.
+        precision: Of pre-training and whatever trains like it: auto, 32-true, bf16-mixed.
+        unlearning_precision: Of methods that ask for full precision.
+        channels_last: Memory layout of convolutions.
+        compile: Run networks through torch.compile.
+        progress: Show progress bars.
+        checkpoint_seconds: Seconds between resumable pre-training checkpoints.
+        image_size: Pixels per side; small images gain nothing from bf16.
+    """
+
+    accelerator: str
+    devices: int
+    precision: str
+    unlearning_precision: str
+    channels_last: bool
+    compile: bool
+    progress: bool
+    checkpoint_seconds: float
+    image_size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Where models and data live."""
+        gpu = self.accelerator != "cpu" and torch.cuda.is_available()
+        return torch.device("cuda" if gpu else "cpu")
+
+    def resolved_precision(self) -> Any:
+        """Return Lightning's name of the pre-training precision."""
+        if self.precision != "auto":
+            return self.precision
+        fast = torch.cuda.is_bf16_supported() if self.device.type == "cuda" else _cpu_has_fast_bf16()
+        return "bf16-mixed" if fast and self.image_size >= 32 else "32-true"
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Return the model on the device, in the chosen memory layout."""
+        model = model.to(self.device)
+        return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
+
+    def trainer(
+        self,
+        *,
+        max_epochs: int,
+        precision: Any,
+        callbacks: Sequence[L.Callback],
+        loggers: Sequence[Logger],
+        title: str,
+        total: int | None,
+    ) -> L.Trainer:
+        """Return a trainer without any of the defaults that cost time or litter the disk."""
+        bar = [EpochProgress(title, total)] if self.progress else []
+        with quiet():
+            return L.Trainer(
+                accelerator="gpu" if self.device.type == "cuda" else "cpu",
+                devices=self.devices,
+                precision=precision,
+                max_epochs=max_epochs,
+                logger=list(loggers) or False,
+                callbacks=[*bar, *callbacks],
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                log_every_n_steps=1_000_000_000,
+                inference_mode=False,
+            )
+
+
+def _cpu_has_fast_bf16() -> bool:
+    probe = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(probe and probe())
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence what Lightning says about choices that are ours and deliberate."""
+    names = ("lightning.pytorch", "lightning.fabric", "lightning")
+    levels = [(logging.getLogger(n), logging.getLogger(n).level) for n in names]
+    try:
+        for logger, _ in levels:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            # Data live in memory: Lightning's advice on dataloader workers does not apply.
+            warnings.filterwarnings("ignore", module="lightning.*")
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed torch's global state for layers that draw, and restore it afterwards."""
+    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+class EpochLog(L.Callback):
+    """Sums the loss on the device and reports once an epoch: no synchronisation in the step."""
+
+    def __init__(self, loggers: Sequence[Logger]):
+        """Report to ``loggers``."""
+        self.loggers = list(loggers)
+        self.total: Tensor | None = None
+        self.batches = 0
+        self.images = 0
+        self.started = time.perf_counter()
+
+    def add(self, loss: Tensor, images: int) -> None:
+        """Note one step's loss (scalar) and number of images."""
+        loss = loss.detach()
+        self.total = loss if self.total is None else self.total + loss
+        self.batches += 1
+        self.images += images
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Report the mean loss.
+
+        Raises:
+            CollapsedError: If it is not finite.
+        """
+        if self.total is None:
+            return
+        mean = (self.total / self.batches).item()
+        step = trainer.current_epoch + 1
+        values = {"epoch": float(step), "train/loss": mean}
+        values["seconds"] = time.perf_counter() - self.started
+        for logger in self.loggers:
+            logger.log_metrics(values, step=step)
+        self.total, self.batches = None, 0
+        if not torch.isfinite(torch.tensor(mean)):
+            raise CollapsedError(f"loss is {mean} after epoch {trainer.current_epoch}")
+
+
+class ResumePoint(L.Callback):
+    """Keeps one resumable checkpoint, written by rename at the end of an epoch now and then."""
+
+    def __init__(self, path: Path, seconds: float):
+        """Write to ``path`` no more often than every ``seconds``."""
+        self.path = path
+        self.seconds = seconds
+        self.last = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save if it is time; the last epoch is the caller's to keep."""
+        due = time.monotonic() - self.last >= self.seconds
+        if due and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
+            part = self.path.with_suffix(".part")
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            trainer.save_checkpoint(part)
+            if trainer.is_global_zero:
+                part.replace(self.path)
+            self.last = time.monotonic()

@@ -1,0 +1,177 @@
+"""Resident loaders: batches gathered from tensors in memory, augmented on the device.
+
+Every epoch's order and augmentation follow from (seed, epoch) alone, so a resumed run continues
+exactly as an undisturbed one. Shapes: N samples, B batch, C H W image.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor
+
+from unlearn.core import Batch, ImageSet, Request
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+
+
+def epoch_generator(seed: int, epoch: int, device: torch.device | str) -> torch.Generator:
+    """Return the generator of one epoch."""
+    return torch.Generator(device).manual_seed(seed * 1_000_003 + epoch)
+
+
+class ResidentLoader:
+    """A sized iterable over the batches of one set, in a new order each epoch."""
+
+    def __init__(
+        self,
+        data: ImageSet,
+        *,
+        batch_size: int,
+        augment: Augmentation | None,
+        seed: int,
+        device: torch.device | str | None = None,
+    ):
+        """Keep the set where it is.
+
+        Args:
+            data: The set.
+            batch_size: B; the last batch of an epoch may be smaller.
+            augment: Called with uint8 (B, C, H, W) and a generator; None for none.
+            seed: Seeds order and augmentation.
+            device: Where batches are needed; None leaves them where the set is.
+        """
+        self.data = data
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        self.device = data.label.device if device is None else torch.device(device)
+        self.epoch = 0
+
+    def __len__(self) -> int:
+        """Return the number of batches."""
+        return math.ceil(len(self.data) / self.batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; Lightning's loops call nothing else before an epoch."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Yield each sample once."""
+        source = self.data.label.device
+        generator = epoch_generator(self.seed, self.epoch, source)
+        noise = epoch_generator(self.seed + 1, self.epoch, self.device)
+        order = torch.randperm(len(self.data), generator=generator, device=source)
+        for rows in order.split(self.batch_size):
+            image, label, index = (
+                t[rows].to(self.device, non_blocking=True)
+                for t in (self.data.image, self.data.label, self.data.index)
+            )
+            if self.augment is not None:
+                image = self.augment(image, noise)
+            yield Batch(self.data.view(image, index), label, index)
+
+
+class RequestLoader:
+    """What a method uses, epoch by epoch: a dict of batches by name.
+
+    The names come from the method: "forget", "retain", "all". An epoch is one pass over the longest
+    of them except "forget", which is drawn again and again beside the others.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        *,
+        uses: Callable[[int], tuple[str, ...]],
+        batch_sizes: Callable[[], Mapping[str, int]],
+        augment: Augmentation | None,
+        seed: int,
+        device: torch.device | str | None = None,
+    ):
+        """Prepare one loader per name, lazily."""
+        self.request = request
+        self.uses = uses
+        self.batch_sizes = batch_sizes
+        self.augment = augment
+        self.seed = seed
+        self.device = device
+        self.epoch = 0
+        self._loaders: dict[str, ResidentLoader] = {}
+
+    def loader(self, name: str) -> ResidentLoader:
+        """Return the loader of one name.
+
+        Raises:
+            ValueError: If the method asks for something it may not see.
+        """
+        parts: dict[str, Callable[[], ImageSet]] = {
+            "forget": lambda: self.request.forget,
+            "retain": lambda: self.request.retain,
+            "all": self.request.everything,
+        }
+        if name not in parts:
+            raise ValueError(f"a method may use {', '.join(parts)}; it asked for '{name}'")
+        if name not in self._loaders:
+            self._loaders[name] = ResidentLoader(
+                parts[name](),
+                batch_size=1,
+                augment=self.augment,
+                seed=self.seed + 7 * (1 + list(parts).index(name)),
+                device=self.device,
+            )
+        self._loaders[name].batch_size = self.batch_sizes()[name]
+        return self._loaders[name]
+
+    def steps(self, name: str, batch_size: int) -> int:
+        """Return the number of batches of one pass."""
+        forget, retain = len(self.request.forget), len(self.request.retain)
+        samples = {"forget": forget, "retain": retain, "all": forget + retain}[name]
+        return math.ceil(samples / batch_size)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose data come next."""
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[dict[str, Batch]]:
+        """Yield the epoch's batches."""
+        names = self.uses(self.epoch)
+        loaders = {name: self.loader(name) for name in names}
+        longest = max((n for n in names if n != "forget"), key=lambda n: len(loaders[n]), default="")
+        streams = {}
+        for name, loader in loaders.items():
+            loader.set_epoch(self.epoch)
+            repeat = longest and name != longest
+            streams[name] = self._endless(loader) if repeat else iter(loader)
+        while True:
+            batch = {name: next(stream, None) for name, stream in streams.items()}
+            if any(part is None for part in batch.values()):
+                return
+            yield {name: part for name, part in batch.items() if part is not None}
+
+    def _endless(self, loader: ResidentLoader) -> Iterator[Batch]:
+        round_ = 0
+        while True:
+            loader.set_epoch(self.epoch + 10_007 * round_)
+            yield from loader
+            round_ += 1
+
+
+class EpochOrder(L.Callback):
+    """Tells a loader the epoch, so that order and augmentation follow from it.
+
+    Lightning makes the first iterator before any hook, but draws from it only afterwards.
+    """
+
+    def __init__(self, loader: ResidentLoader | RequestLoader):
+        """Serve ``loader``."""
+        self.loader = loader
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the epoch that a resumed training starts from."""
+        self.loader.set_epoch(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take the next epoch."""
+        self.loader.set_epoch(trainer.current_epoch)

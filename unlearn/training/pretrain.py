@@ -1,0 +1,174 @@
+"""Pre-training: the original model, learned from the data as the victim received them.
+
+Shapes: B batch, N samples.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearn.core import Batch, ImageSet
+from unlearn.models.expansion import Expanded
+from unlearn.training.engine import Engine, EpochLog, ResumePoint, quiet, seeded
+from unlearn.training.loader import Augmentation, EpochOrder, ResidentLoader
+
+NetworkFactory = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """How the original model is trained.
+
+    Attributes:
+        epochs: Passes over the training set.
+        batch_size: B.
+        optimizer: Called with the parameters.
+        schedule: Learning-rate factor of (step, total).
+        capacity: Share of the channels at gate points that the deployed network has, in (0, 1];
+            below 1 the rest stands beside it, and REM may use it (its replica form).
+        density: Chance that one of the remaining channels is on for a sample during training
+            (example-tied dropout, arXiv 2307.09542), in [0, 1]; 0 keeps them idle.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Callable[..., torch.optim.Optimizer]
+    schedule: Callable[[int, int], float]
+    capacity: float
+    density: float
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0 < self.capacity <= 1:
+            raise ValueError(f"pretraining.capacity must be in (0, 1], got {self.capacity}")
+        if not 0 <= self.density <= 1:
+            raise ValueError(f"pretraining.density must be in [0, 1], got {self.density}")
+        if self.density and self.capacity == 1:
+            raise ValueError("pretraining.density above 0 needs pretraining.capacity below 1")
+
+    def network(
+        self, factory: NetworkFactory, data: ImageSet, *, seed: int, mask_seed: int
+    ) -> nn.Module:
+        """Return the network to train, with fresh weights.
+
+        Args:
+            factory: Called with in_channels, image_size, num_classes, and capacity and extra if
+                capacity is below 1.
+            data: The training set.
+            seed: Seeds the weights.
+            mask_seed: Seeds the masks of the extra channels.
+        """
+        shape = {
+            "in_channels": data.image.shape[1],
+            "image_size": data.image.shape[-1],
+            "num_classes": data.num_classes,
+        }
+        with seeded(seed):
+            if self.capacity == 1:
+                return factory(**shape)
+            grown = factory(**shape, capacity=self.capacity, extra=1 - self.capacity)
+        return Expanded(grown, num_samples=len(data), density=self.density, seed=mask_seed)
+
+
+class ClassifierModule(L.LightningModule):
+    """Cross-entropy on given labels; an expanded network sees each sample through its mask."""
+
+    def __init__(self, model: nn.Module, recipe: Pretraining, total_steps: int, log: EpochLog):
+        """Keep what the steps need."""
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.total_steps = total_steps
+        self.epoch_log = log
+        self.masked = isinstance(model, Expanded)
+        self._compiled: tuple[Callable[..., Tensor]] = (model,)  # in a tuple: not a second submodule
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer with its schedule, stepped every batch."""
+        optimizer = self.recipe.optimizer(self.model.parameters())
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: self.recipe.schedule(step, self.total_steps)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the mean cross-entropy (scalar)."""
+        index = (batch.index,) if self.masked else ()
+        loss = F.cross_entropy(self._compiled[0](batch.image, *index), batch.label)
+        self.epoch_log.add(loss, len(batch.label))
+        return loss
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return the batch: the loader has put it where it belongs."""
+        return batch
+
+
+def pretrain(
+    model: nn.Module,
+    data: ImageSet,
+    recipe: Pretraining,
+    engine: Engine,
+    *,
+    augment: Augmentation | None,
+    seed: int,
+    loggers: Sequence[Logger] = (),
+    resume: Path | None = None,
+    title: str = "training",
+) -> dict[str, Any]:
+    """Train ``model`` in place.
+
+    Args:
+        model: On any device.
+        data: The training set as received.
+        recipe: Epochs, batch size, optimizer, schedule.
+        engine: Where and how to compute.
+        augment: Batch augmentation.
+        seed: Seeds order, augmentation and layers that draw.
+        loggers: Receive the curves.
+        resume: File of the resumable checkpoint: continued from if there, removed at the end.
+        title: Name on the progress bar.
+
+    Returns:
+        Notes: seconds, images_seen.
+
+    Raises:
+        CollapsedError: If the loss is no longer finite.
+    """
+    started = time.perf_counter()
+    engine.place(model).train()
+    loader = ResidentLoader(
+        data, batch_size=recipe.batch_size, augment=augment, seed=seed, device=engine.device
+    )
+    log = EpochLog(loggers)
+    module = ClassifierModule(model, recipe, recipe.epochs * len(loader), log)
+    if engine.compile:
+        module._compiled = (torch.compile(model),)
+    callbacks: list[L.Callback] = [log, EpochOrder(loader)]
+    if resume is not None:
+        callbacks.append(ResumePoint(resume, engine.checkpoint_seconds))
+    trainer = engine.trainer(
+        max_epochs=recipe.epochs,
+        precision=engine.resolved_precision(),
+        callbacks=callbacks,
+        loggers=loggers,
+        title=title,
+        total=recipe.epochs,
+    )
+    start = str(resume) if resume is not None and resume.exists() else None
+    with seeded(seed), quiet():
+        trainer.fit(module, train_dataloaders=loader, ckpt_path=start, weights_only=True)
+    if resume is not None:
+        resume.unlink(missing_ok=True)
+    model.eval()
+    return {"seconds": time.perf_counter() - started, "images_seen": recipe.epochs * len(data)}

@@ -1,0 +1,40 @@
+"""Learning-rate factors as pure functions of the step."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupLinear:
+    """Linear warm-up, then linear decay, as the corrective benchmark trains (arXiv 2505.17730).
+
+    Attributes:
+        warmup_fraction: Share of all steps spent warming up, in [0, 1).
+        stretch: Length of the decay ramp over the number of steps; 1.25 stops at a factor of about
+            0.21, 1 - warmup_fraction ends at zero.
+    """
+
+    warmup_fraction: float
+    stretch: float
+
+    def __post_init__(self) -> None:
+        """Check both."""
+        if not 0 <= self.warmup_fraction < 1:
+            raise ValueError(f"warmup_fraction must be in [0, 1), got {self.warmup_fraction}")
+        if self.stretch <= 0:
+            raise ValueError(f"stretch must be above 0, got {self.stretch}")
+
+    def __call__(self, step: int, total: int) -> float:
+        """Return the factor for step 0..total-1."""
+        warm = int(self.warmup_fraction * total)
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        return max(0.0, 1 - (step - warm) / (self.stretch * total))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """A learning rate that stays."""
+
+    def __call__(self, step: int, total: int) -> float:
+        """Return 1."""
+        return 1.0

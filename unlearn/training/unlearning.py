@@ -1,0 +1,142 @@
+"""Unlearning through Lightning: whatever loss, phases and stopping rule a method brings.
+
+Shapes: B batch.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor, nn
+
+from unlearn.core import Batch, Request
+from unlearn.methods.base import UnlearningMethod
+from unlearn.training.engine import Engine, EpochLog, quiet, seeded
+from unlearn.training.loader import Augmentation, EpochOrder, RequestLoader
+
+
+class UnlearningModule(L.LightningModule):
+    """Steps the optimizer that the method's phase names, on the method's loss."""
+
+    def __init__(self, model: nn.Module, method: UnlearningMethod, total_steps: int, log: EpochLog):
+        """Keep what the steps need; ``total_steps`` is the method's budget."""
+        super().__init__()
+        self.automatic_optimization = False
+        self.model = model
+        self.method = (method,)  # in a tuple: a method may hold networks that are not ours to train
+        self.total_steps = max(1, total_steps)
+        self.spent = 0
+        self.epoch_log = log
+        self._compiled: tuple[Callable[..., Tensor]] = (model,)
+        self._rates: list[list[float]] = []
+
+    def configure_optimizers(self) -> Any:
+        """Return the method's optimizers."""
+        made = self.method[0].optimizers(self.model)
+        self._rates = [[g["lr"] for g in o.param_groups] for o in made]
+        self._own = made
+        return made
+
+    def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return float32 logits; ``index`` selects masks where the model has them."""
+        return self._compiled[0](image, *(() if index is None else (index,))).float()
+
+    def training_step(self, batch: Mapping[str, Batch], batch_idx: int) -> None:
+        """Do one step."""
+        method = self.method[0]
+        phase = min(method.phase(), len(self._own) - 1)
+        optimizer = self._own[phase]
+        counts = method.phase() == 0
+        factor = method.schedule(min(self.spent, self.total_steps - 1), self.total_steps)
+        for group, rate in zip(optimizer.param_groups, self._rates[phase], strict=True):
+            group["lr"] = rate * (factor if counts else 1.0)
+        self.spent += counts
+        loss = method.loss(self.forward, batch)
+        for each in self._own:
+            each.zero_grad()
+        self.manual_backward(loss)
+        wrapped = self.optimizers()
+        (wrapped[phase] if isinstance(wrapped, list) else wrapped).step()
+        self.epoch_log.add(loss, sum(len(part.label) for part in batch.values()))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Return the batch: the loader has put it where it belongs."""
+        return batch
+
+
+class LightningFit:
+    """The ``Fit`` that the runner hands to methods.
+
+    Attributes:
+        images_seen: Images of all training batches so far, repetitions counted.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        augment: Augmentation | None,
+        seed: int,
+        loggers: Sequence[Logger] = (),
+        callbacks: Sequence[L.Callback] = (),
+        title: str = "unlearning",
+    ):
+        """Keep everything that is not the method's business.
+
+        Args:
+            engine: Where and how to compute.
+            augment: Batch augmentation.
+            seed: Seeds order, augmentation and layers that draw.
+            loggers: Receive the curves.
+            callbacks: Watch the training, for example the evaluator's monitor.
+            title: Name on the progress bar.
+        """
+        self.engine = engine
+        self.augment = augment
+        self.seed = seed
+        self.loggers = loggers
+        self.callbacks = callbacks
+        self.title = title
+        self.images_seen = 0
+
+    def __call__(self, method: UnlearningMethod, model: nn.Module, request: Request) -> None:
+        """Train ``model`` in place.
+
+        Raises:
+            CollapsedError: If the loss is no longer finite.
+        """
+        engine = self.engine
+        engine.place(model).train()
+        loader = RequestLoader(
+            request,
+            uses=method.uses,
+            batch_sizes=method.batch_sizes,
+            augment=self.augment,
+            seed=self.seed,
+            device=engine.device,
+        )
+        log = EpochLog(self.loggers)
+        total = method.epochs * loader.steps(method.budget_pass, method.batch_size)
+        module = UnlearningModule(model, method, total, log)
+        if engine.compile:
+            module._compiled = (torch.compile(model),)
+        trainer = engine.trainer(
+            max_epochs=method.max_epochs(),
+            precision=self._precision(method),
+            callbacks=[EpochOrder(loader), *method.callbacks(), log, *self.callbacks],
+            loggers=self.loggers,
+            title=self.title,
+            total=method.max_epochs() if method.max_epochs() > 0 else None,
+        )
+        try:
+            with seeded(self.seed), quiet():
+                trainer.fit(module, train_dataloaders=loader)
+        finally:
+            self.images_seen += log.images
+        model.eval()
+
+    def _precision(self, method: UnlearningMethod) -> Any:
+        full = method.full_precision
+        return self.engine.unlearning_precision if full else self.engine.resolved_precision()

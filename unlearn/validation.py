@@ -1,0 +1,196 @@
+"""Checks of a composed config, before anything heavy is imported.
+
+Range rules go by the name of a leaf and so hold in every group, a user's own included.
+"""
+
+import difflib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """What is wrong with a config, in one line."""
+
+
+def number(value: Any) -> bool:
+    """Say whether a value is a number; a bool is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def whole(value: Any) -> bool:
+    """Say whether a value is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+Rule = tuple[Callable[[Any], bool], str]
+
+POSITIVE: Rule = (lambda v: number(v) and v > 0, "a number above 0")
+NOT_NEGATIVE: Rule = (lambda v: number(v) and v >= 0, "a number of at least 0")
+SHARE: Rule = (lambda v: number(v) and 0 <= v <= 1, "in [0, 1]")
+COUNT: Rule = (lambda v: whole(v) and v >= 1, "a whole number of at least 1")
+COUNT_OR_NULL: Rule = (
+    lambda v: v is None or (whole(v) and v >= 1),
+    "a whole number of at least 1, or null",
+)
+FROM_ZERO: Rule = (lambda v: whole(v) and v >= 0, "a whole number of at least 0")
+
+
+def one_of(*options: str) -> Rule:
+    """Return the rule that a value is one of the options."""
+    return (lambda v: str(v).lower() in options, "one of " + ", ".join(options))
+
+
+RULES: dict[str, Rule] = {
+    "lr": POSITIVE,
+    "momentum": (lambda v: number(v) and 0 <= v < 1, "in [0, 1)"),
+    "weight_decay": NOT_NEGATIVE,
+    "epochs": FROM_ZERO,
+    "batch_size": COUNT,
+    "width": COUNT,
+    "depth": COUNT,
+    "heads": COUNT,
+    "patch_size": COUNT,
+    "trigger_size": COUNT,
+    "image_size": COUNT,
+    "beta": POSITIVE,
+    "gamma": SHARE,
+    "density": SHARE,
+    "seed": FROM_ZERO,
+    "devices": COUNT,
+    "accelerator": one_of("auto", "cpu", "gpu"),
+    "precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
+    "unlearning_precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
+    "progress": one_of("auto", "true", "false"),
+    "checkpoint_seconds": NOT_NEGATIVE,
+    "figure": one_of("comparison", "demo", "heatmap", "none"),
+    "corner": one_of("top_left", "top_right", "bottom_left", "bottom_right"),
+    "discovery": (lambda v: number(v) and 0 < v <= 1, "in (0, 1]"),
+    "corrupted": (
+        lambda v: number(v) and (0 < v < 1 or (v >= 1 and v == int(v))),
+        "a share in (0, 1) or a whole number of at least 1",
+    ),
+}
+
+
+def rule_of(path: str) -> Rule | None:
+    """Return the rule for a leaf by its dotted path."""
+    leaf = path.rpartition(".")[2]
+    if path.startswith("seeds."):
+        return FROM_ZERO
+    if leaf in RULES:
+        return RULES[leaf]
+    if leaf.endswith(("_rate", "_fraction")):
+        return SHARE
+    return COUNT_OR_NULL if leaf.startswith("num_") else None
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of every leaf; lists count as leaves."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def suggest(word: str, options: list[str]) -> str:
+    """Return `` did you mean 'x'?`` for the nearest options, or nothing."""
+    near = difflib.get_close_matches(word, options, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Check a resolved config.
+
+    Args:
+        config: As the user wants it.
+        defaults: The same choices without the user's values: their types are binding.
+
+    Raises:
+        ConfigError: Naming the first key that is wrong, its value, and what is allowed.
+    """
+    usual = dict(leaves(defaults))
+    for path, value in leaves(config):
+        rule = rule_of(path)
+        if value == "???":
+            raise ConfigError(f"{path} is missing; give it on the command line: {path}=...")
+        if rule is not None:
+            if not rule[0](value):
+                raise ConfigError(f"{path} must be {rule[1]}, got {value}")
+        elif path in usual:
+            check_type(path, value, usual[path])
+    check_classes(config)
+    check_amount(config)
+
+
+def check_type(path: str, value: Any, usual: Any) -> None:
+    """Check that a value is of its default's kind.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if usual is None or value is None:
+        return
+    for kind, fits, text in (
+        (bool, lambda v: isinstance(v, bool), "true or false"),
+        (int, whole, "a whole number"),
+        (float, number, "a number"),
+        (str, lambda v: isinstance(v, str), "a word"),
+        (list, lambda v: isinstance(v, list), "a list"),
+    ):
+        if isinstance(usual, kind):
+            if not fits(value):
+                raise ConfigError(f"{path} must be {text} (as {usual}), got {value}")
+            return
+
+
+def class_count(dataset: Mapping[str, Any]) -> int | None:
+    """Return the number of classes as far as it is known without reading images."""
+    if dataset.get("num_classes") is not None or "root" not in dataset:
+        return dataset.get("num_classes")
+    root = Path(str(dataset["root"]))
+    if not root.is_dir():
+        raise ConfigError(
+            f"dataset.root must be a folder with one folder per class; {root} does not exist"
+        )
+    top = root / "train" if (root / "train").is_dir() else root
+    return sum(p.is_dir() and not p.name.startswith(".") for p in top.iterdir())
+
+
+def check_classes(config: Mapping[str, Any]) -> None:
+    """Check that classes named in the config exist.
+
+    Raises:
+        ConfigError: If one does not.
+    """
+    k = class_count(config.get("dataset") or {})
+    corruption = config.get("corruption") or {}
+    for key in ("target_class", "classes"):
+        named = corruption.get(key)
+        for c in named if isinstance(named, list) else [named]:
+            if c is not None and (not whole(c) or c < 0 or (k is not None and c >= k)):
+                allowed = f"in 0..{k - 1}" if k is not None else "a class number"
+                raise ConfigError(f"corruption.{key} must be {allowed}, got {named}")
+
+
+def check_amount(config: Mapping[str, Any]) -> None:
+    """Check that there are as many samples as are to be corrupted and found.
+
+    Raises:
+        ConfigError: If there are not.
+    """
+    size = (config.get("dataset") or {}).get("num_train")
+    corrupted = config["corrupted"]
+    if size is None:
+        return
+    count = round(corrupted * size) if corrupted < 1 else int(corrupted)
+    if not 1 <= count <= size:
+        raise ConfigError(
+            f"corrupted must give 1..{size} of the {size} training images, got {corrupted}"
+        )
+    if "discovery" in config and round(config["discovery"] * count) < 1:
+        raise ConfigError(
+            f"discovery must find at least one of {count} corrupted samples, "
+            f"got {config['discovery']}"
+        )
