@@ -4,7 +4,6 @@ Every epoch's order and augmentation follow from (seed, epoch) alone, so a resum
 exactly as an undisturbed one. Shapes: N samples, B batch, C H W image.
 """
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 
 import lightning.pytorch as L
@@ -19,6 +18,15 @@ Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 def epoch_generator(seed: int, epoch: int, device: torch.device | str) -> torch.Generator:
     """Return the generator of one epoch."""
     return torch.Generator(device).manual_seed(seed * 1_000_003 + epoch)
+
+
+def num_batches(samples: int, batch_size: int) -> int:
+    """Return the number of batches of one pass; a last batch of one joins the one before.
+
+    Batch norm cannot train on a single value per channel.
+    """
+    whole, rest = divmod(samples, batch_size)
+    return whole + (rest > 1 or (rest == 1 and whole == 0))
 
 
 class ResidentLoader:
@@ -37,7 +45,7 @@ class ResidentLoader:
 
         Args:
             data: The set.
-            batch_size: B; the last batch of an epoch may be smaller.
+            batch_size: B; the last batch of an epoch may be smaller, or larger by one.
             augment: Called with uint8 (B, C, H, W) and a generator; None for none.
             seed: Seeds order and augmentation.
             device: Where batches are needed; None leaves them where the set is.
@@ -51,7 +59,7 @@ class ResidentLoader:
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return math.ceil(len(self.data) / self.batch_size)
+        return num_batches(len(self.data), self.batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; Lightning's loops call nothing else before an epoch."""
@@ -63,7 +71,10 @@ class ResidentLoader:
         generator = epoch_generator(self.seed, self.epoch, source)
         noise = epoch_generator(self.seed + 1, self.epoch, self.device)
         order = torch.randperm(len(self.data), generator=generator, device=source)
-        for rows in order.split(self.batch_size):
+        for number in range(len(self)):
+            last = number == len(self) - 1
+            start = number * self.batch_size
+            rows = order[start : None if last else start + self.batch_size]
             image, label, index = (
                 t[rows].to(self.device, non_blocking=True)
                 for t in (self.data.image, self.data.label, self.data.index)
@@ -128,7 +139,7 @@ class RequestLoader:
         """Return the number of batches of one pass."""
         forget, retain = len(self.request.forget), len(self.request.retain)
         samples = {"forget": forget, "retain": retain, "all": forget + retain}[name]
-        return math.ceil(samples / batch_size)
+        return num_batches(samples, batch_size)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch whose data come next."""

@@ -1,0 +1,73 @@
+"""Fixtures: a tiny task on CPU, and the shared data where there are any."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlearn.core import ImageSet
+from unlearn.corruption.random_label import RandomLabel
+from unlearn.data.augment import Augment
+from unlearn.data.synthetic import Synthetic
+from unlearn.discovery import Discovered
+from unlearn.models.resnet9 import ResNet9
+from unlearn.task import Task
+from unlearn.training.engine import Engine
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def shared() -> Path:
+    folder = REPOSITORY.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the repository")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clean() -> tuple[ImageSet, ImageSet]:
+    augment = Augment(crop_padding=0, flip_rate=0.0, cutout=0)
+    data = Synthetic(
+        num_classes=3,
+        num_train=200,
+        num_test=60,
+        image_size=12,
+        mean=(0.5,),
+        std=(0.25,),
+        augment=augment,
+        seed=0,
+    ).load()
+    return data.train, data.test
+
+
+@pytest.fixture
+def task(clean: tuple[ImageSet, ImageSet]) -> Task:
+    train, truth = RandomLabel()(clean[0], count=20, seed=0)
+    found = Discovered(nested=True)(truth, rate=0.5, seed=0)
+    return Task(train=train, test=clean[1], truth=truth, forget=found)
+
+
+@pytest.fixture
+def network() -> ResNet9:
+    torch.manual_seed(0)
+    return ResNet9(in_channels=1, image_size=12, num_classes=3, width=2)
+
+
+@pytest.fixture
+def engine() -> Engine:
+    return Engine(
+        accelerator="cpu",
+        devices=1,
+        precision="32-true",
+        unlearning_precision="32-true",
+        channels_last=True,
+        compile=False,
+        progress=False,
+        checkpoint_seconds=1e9,
+        image_size=12,
+    )

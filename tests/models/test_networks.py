@@ -1,0 +1,179 @@
+"""Sizes and mask equivalences of the networks."""
+
+import copy
+
+import pytest
+import torch
+
+from unlearn.models.expansion import Expanded, draw_masks, drop, expand
+from unlearn.models.resnet9 import ResNet9
+from unlearn.models.resnet18 import ResNet18
+from unlearn.models.surgery import batch_norms, fresh, recalibrate
+from unlearn.models.vit import SplitLayerNorm, ViT, shifted_copies
+
+SMALL_VIT = {"width": 32, "depth": 2, "heads": 2, "head_width": 8, "mlp_width": 24, "patch_size": 8}
+FULL_VIT = {
+    "width": 512,
+    "depth": 4,
+    "heads": 8,
+    "head_width": 64,
+    "mlp_width": 1536,
+    "patch_size": 8,
+}
+SMALL = [(ResNet9, {"width": 4}), (ResNet18, {"width": 4}), (ViT, SMALL_VIT)]
+
+
+def build(kind, options, **more):
+    return kind(in_channels=3, image_size=32, num_classes=10, **options, **more)
+
+
+def settled(kind, options):
+    """A network whose batch-norm statistics are no longer those of a fresh one."""
+    torch.manual_seed(0)
+    net = build(kind, options).train()
+    for _ in range(3):
+        net(torch.randn(16, 3, 32, 32) * 2 + 1)
+    return net.eval()
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "count"),
+    [
+        (ResNet9, {"width": 64}, 2_276_224),
+        (ResNet18, {"width": 64}, 11_173_962),
+        (ViT, FULL_VIT, 11_013_518),
+    ],
+)
+def test_published_parameter_counts(kind, options, count):
+    assert sum(p.numel() for p in build(kind, options).parameters()) == count
+
+
+@pytest.mark.parametrize(("kind", "options"), SMALL)
+def test_masked_expansion_equals_the_original_exactly(kind, options):
+    net = settled(kind, options)
+    x = torch.randn(5, 3, 32, 32)
+    wide = expand(net, ratio=1.0, num_samples=9, density=0.4, seed=1)
+    with torch.no_grad():
+        assert torch.equal(wide(x), net(x))
+        assert (wide(x, torch.full((5,), -1)) - net(x)).abs().max() < 1e-5
+        assert (wide(x, torch.arange(5)) - net(x)).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "options"), SMALL)
+def test_dropping_after_training_equals_base_mode_and_fits_the_plain_class(kind, options):
+    net = settled(kind, options)
+    wide = expand(net, ratio=1.0, num_samples=9, density=0.4, seed=1).train()
+    optimizer = torch.optim.SGD(wide.parameters(), lr=0.05)
+    x, index = torch.randn(9, 3, 32, 32), torch.arange(9)
+    for _ in range(3):
+        optimizer.zero_grad()
+        (wide(x).square().mean() - wide(x, index).square().mean()).backward()
+        optimizer.step()
+    plain = drop(wide).eval()
+    wide.eval()
+    with torch.no_grad():
+        assert torch.equal(plain(x), wide(x))
+    target = build(kind, options)
+    target.load_state_dict(plain.state_dict())
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in net.parameters())
+
+
+def test_base_mode_gives_new_channels_no_gradient():
+    wide = expand(settled(*SMALL[0]), ratio=1.0, num_samples=4, density=0.5, seed=0)
+    wide(torch.randn(4, 3, 32, 32)).sum().backward()
+    for name, p in wide.network.named_parameters():
+        inside = torch.zeros_like(p, dtype=torch.bool)
+        inside[tuple(slice(s) for s in wide._old_shape[name])] = True
+        assert p.grad is not None
+        assert p.grad[~inside].abs().sum() == 0
+        assert name.endswith("bias") or p.grad[inside].abs().sum() > 0
+
+
+def test_idle_channels_of_half_capacity_equal_the_sliced_network():
+    torch.manual_seed(0)
+    grown = build(ResNet9, {"width": 8}, capacity=0.5, extra=0.5)
+    half = Expanded(grown, num_samples=6, density=0.0, seed=0).eval()
+    x = torch.randn(6, 3, 32, 32)
+    with torch.no_grad():
+        assert (half(x) - half(x, torch.arange(6))).abs().max() < 1e-5
+    assert grown.group_channels == (8, 16, 32, 16)
+    assert drop(half).group_channels == (4, 8, 16, 8)
+
+
+def test_masks_are_fixed_shared_and_of_the_wanted_density():
+    wide = expand(settled(*SMALL[0]), ratio=1.0, num_samples=50, density=0.3, seed=5)
+    before = wide.gates(torch.arange(50))
+    wide.share(torch.tensor([3, 7]))
+    after = wide.gates(torch.arange(50))
+    for old, new in zip(before, after, strict=True):
+        assert torch.equal(new[3], new[7])
+        others = [i for i in range(50) if i not in (3, 7)]
+        assert torch.equal(old[others], new[others])
+    masks = draw_masks(0, 0, 2000, 64, 0.2)
+    assert abs(masks.mean() - 0.2) < 0.01
+    assert torch.equal(masks, draw_masks(0, 0, 2000, 64, 0.2))
+    assert not torch.equal(masks, draw_masks(0, 1, 2000, 64, 0.2))
+    assert draw_masks(0, 0, 3, 4, 1e-9)[0].sum() == 1
+
+
+def test_recalibration_averages_batches_and_leaves_modes_alone():
+    net = settled(*SMALL[0])
+    images = [torch.randn(32, 3, 32, 32) + 2 for _ in range(4)]
+    recalibrate(net, images)
+    first = net.conv1[0](torch.cat(images))
+    assert torch.allclose(net.conv1[1].running_mean, first.mean((0, 2, 3)), atol=1e-4)
+    assert not net.training
+    assert all(layer.momentum == 0.1 for layer in batch_norms(net))
+
+
+def test_recalibrating_an_expanded_network_moves_only_old_statistics():
+    wide = expand(settled(*SMALL[0]), ratio=1.0, num_samples=4, density=0.5, seed=0).eval()
+    bn = wide.network.conv1[1]
+    old, new = bn.running_mean[:4].clone(), bn.running_mean[4:].clone()
+    recalibrate(wide, [torch.randn(32, 3, 32, 32) + 5])
+    assert not torch.allclose(bn.running_mean[:4], old)
+    assert torch.equal(bn.running_mean[4:], new)
+
+
+def test_fresh_weights_differ_by_seed_and_leave_the_global_state():
+    net = settled(*SMALL[0])
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    one, again, two = fresh(net, 1), fresh(net, 1), fresh(net, 2)
+    assert torch.equal(torch.rand(1), expected)
+    assert torch.equal(one.fc.weight, again.fc.weight)
+    assert not torch.equal(one.fc.weight, two.fc.weight)
+    plain = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2))
+    assert not torch.equal(fresh(plain, 0)[0].weight, plain[0].weight)
+
+
+def test_a_network_that_cannot_be_expanded_says_so():
+    with pytest.raises(ValueError, match="cannot be expanded"):
+        expand(torch.nn.Linear(2, 2), ratio=1.0, num_samples=1, density=0.5, seed=0)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "size"), [(ResNet9, {"width": 4}, 10), (ViT, SMALL_VIT, 12)]
+)
+def test_images_that_do_not_fit_are_refused(kind, options, size):
+    with pytest.raises(ValueError, match="image_size"):
+        kind(in_channels=1, image_size=size, num_classes=2, **options)
+
+
+def test_shifts_and_split_norm_by_hand():
+    image = torch.arange(4.0).view(1, 1, 2, 2)
+    copies = shifted_copies(image)[0]
+    assert copies[1].tolist() == [[0, 0], [0, 2]]  # moved right
+    assert copies[2].tolist() == [[1, 0], [3, 0]]  # moved left
+    assert copies[3].tolist() == [[0, 0], [0, 1]]  # moved down
+    norm = SplitLayerNorm(4, 2)
+    out = norm(torch.tensor([[1.0, 3.0, 10.0, 30.0]]))
+    assert torch.allclose(out, torch.tensor([[-1.0, 1.0, -1.0, 1.0]]), atol=1e-4)
+
+
+def test_an_expanded_network_can_be_copied():
+    wide = expand(settled(*SMALL[0]), ratio=0.5, num_samples=4, density=0.5, seed=0).eval()
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(copy.deepcopy(wide)(x, torch.arange(4)), wide(x, torch.arange(4)))

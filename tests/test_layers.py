@@ -1,0 +1,84 @@
+"""Who may import whom."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "unlearn"
+LAYERS = [
+    {"core"},
+    {"task"},
+    {"data", "models"},
+    {"corruption", "discovery"},
+    {"memorization", "localization"},
+    {"methods"},
+    {"training", "checkpoints"},
+    {"evaluation"},
+    {"results"},
+    {"reporting"},
+    {"run"},
+    {"config", "validation", "compose", "describe"},
+    {"cli"},
+]
+LEAVES = {"environment", "job", "__init__"}
+BLIND = {"methods", "localization", "memorization"}
+COMMAND_LINE = {"config", "compose", "describe", "cli"}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def unit(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def rank(name: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if name in layer)
+
+
+def imported(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            if node.module == "unlearn":
+                names |= {f"unlearn.{a.name}" for a in node.names}
+        elif isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+    return names
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_a_module_imports_only_layers_to_its_left(path: Path):
+    own = unit(path)
+    if own in LEAVES:
+        return
+    for name in imported(path):
+        parts = name.split(".")
+        if parts[0] != "unlearn" or len(parts) < 2 or parts[1] in LEAVES | {"__version__"}:
+            continue
+        other = parts[1]
+        assert other == own or rank(other) <= rank(own), f"{path.name} imports {name}"
+        if own in BLIND:
+            assert other not in {"task", "corruption", "discovery"}, f"{path.name} sees {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_command_line_knows_hydra(path: Path):
+    if unit(path) in COMMAND_LINE:
+        return
+    assert not {n.split(".")[0] for n in imported(path)} & {"hydra", "omegaconf"}
+
+
+def test_core_imports_torch_alone():
+    allowed = {"collections.abc", "dataclasses", "typing", "torch", "torch.utils"}
+    assert imported(PACKAGE / "core.py") <= allowed
+
+
+def test_checking_a_config_loads_nothing_heavy():
+    code = (
+        "import sys, unlearn, unlearn.job, unlearn.compose, unlearn.describe, unlearn.cli;"
+        "sys.exit(', '.join({'torch', 'lightning', 'pandas', 'matplotlib'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
