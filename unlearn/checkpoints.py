@@ -4,12 +4,11 @@ import hashlib
 import json
 import logging
 import os
-import pickle
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from filelock import FileLock, Timeout
@@ -17,7 +16,8 @@ from torch import Tensor
 
 log = logging.getLogger(__name__)
 
-UNREADABLE = (RuntimeError, EOFError, OSError, ValueError, KeyError, TypeError, pickle.UnpicklingError)
+# What wraps a network when it is saved: Lightning modules of ours and others, DDP, torch.compile.
+PREFIXES = ("network.", "model.", "module.", "_orig_mod.")
 
 
 @dataclass(frozen=True)
@@ -28,24 +28,44 @@ class Trained:
         state: Parameters and buffers by name, on the CPU.
         records: Per-sample values noted in training, (N,) each.
         notes: Plain facts: seconds, images_seen.
+
+    Raises:
+        ValueError: If a note is no JSON value: the safe loader could not read it back.
     """
 
     state: dict[str, Tensor]
     records: dict[str, Tensor]
     notes: dict[str, Any]
 
+    def __post_init__(self) -> None:
+        """Check before the model is stored, not when it is next needed."""
+        try:
+            json.dumps(self.notes)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"notes must be plain JSON values: {error}") from error
+        for name, part in (("state", self.state), ("records", self.records)):
+            if not _is_state(part):
+                raise ValueError(f"{name} must be a dict of tensors by name")
+
 
 class CheckpointCache:
-    """One folder per model: ``identity.json`` and ``model.pt``, the latter written last, by rename."""
+    """One folder per model: ``identity.json``, then ``model.pt``, written last and by rename."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         """Keep the folder; it is made when something is stored."""
         self.root = root
 
     @staticmethod
     def key(identity: Mapping[str, Any]) -> str:
-        """Return 16 hex digits that stand for an identity of plain JSON values."""
-        text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        """Return 16 hex digits that stand for an identity of plain JSON values.
+
+        Raises:
+            ValueError: If it holds something else.
+        """
+        try:
+            text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+        except TypeError as error:
+            raise ValueError(f"identity must be plain JSON values: {error}") from error
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def folder(self, identity: Mapping[str, Any]) -> Path:
@@ -58,10 +78,12 @@ class CheckpointCache:
         if not path.exists():
             return None
         try:
-            content = torch.load(path, weights_only=True, map_location="cpu")
+            content = _load(path)
+            if not isinstance(content, dict) or not content.keys() >= {"state", "records", "notes"}:
+                raise ValueError("no state, records and notes")
             return Trained(content["state"], content["records"], content["notes"])
-        except UNREADABLE as error:
-            log.warning("training again: broken checkpoint %s (%s)", path, type(error).__name__)
+        except ValueError as error:
+            log.warning("training again: not a model of the cache: %s (%s)", path, _line(error))
             return None
 
     def get_or_train(
@@ -74,8 +96,7 @@ class CheckpointCache:
             train: Called with the model's folder, where resumable checkpoints may be kept.
         """
         folder = self.folder(identity)
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.root / f"{folder.name}.lock")
+        lock = self._lock(folder)
         try:
             lock.acquire(timeout=0.05)
         except Timeout:
@@ -85,10 +106,11 @@ class CheckpointCache:
             trained = self.get(identity)
             if trained is not None:
                 return trained, True
+            folder.mkdir(exist_ok=True)  # under the lock: remove() may just have taken it away
+            for stale in folder.glob(".*.part"):  # of a process that was killed
+                stale.unlink()
             trained = train(folder)
-            text = json.dumps(identity, sort_keys=True, indent=1)
-            atomically(folder / "identity.json", lambda part: part.write_text(text))
-            atomically(folder / "model.pt", lambda part: torch.save(vars(trained), part))
+            _store(folder, identity, trained)
             return trained, False
         finally:
             lock.release()
@@ -96,9 +118,21 @@ class CheckpointCache:
     def remove(self, identity: Mapping[str, Any]) -> None:
         """Forget a model."""
         folder = self.folder(identity)
-        if folder.exists():
-            with FileLock(self.root / f"{folder.name}.lock"):
+        with self._lock(folder):
+            if folder.exists():
                 shutil.rmtree(folder)
+
+    def _lock(self, folder: Path) -> FileLock:
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / f"{folder.name}.lock")
+
+
+def _store(folder: Path, identity: Mapping[str, Any], trained: Trained) -> None:
+    text = json.dumps(identity, sort_keys=True, indent=1)
+    # A float of numpy passes for JSON but not for the safe loader: through text it becomes plain.
+    content = vars(trained) | {"notes": json.loads(json.dumps(trained.notes))}
+    atomically(folder / "identity.json", lambda part: part.write_text(text))
+    atomically(folder / "model.pt", lambda part: torch.save(content, part))
 
 
 def atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -106,6 +140,8 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
@@ -119,23 +155,52 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
 def load_state(path: Path) -> dict[str, Tensor]:
     """Return parameters and buffers from a state dict, a cached model or a Lightning checkpoint.
 
+    A prefix of ``PREFIXES`` that all names share is taken off, so that the state fits the network.
+
     Raises:
-        ValueError: If the file is absent or holds none of these.
+        ValueError: If the file is absent, would run code when read, or holds none of these.
     """
     if not path.is_file():
-        raise ValueError(f"checkpoint {path} does not exist")
+        raise ValueError(f"checkpoint {path} {'is no file' if path.exists() else 'does not exist'}")
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-    except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"checkpoint {path} cannot be read safely: {reason[:160]}") from error
+        content = _load(path)
+    except ValueError as error:
+        raise ValueError(f"checkpoint {path} cannot be read safely: {error}") from error
     for key in ("state", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
-        raise ValueError(f"checkpoint {path} holds no state dict")
-    for prefix in ("model.", "network.", "_orig_mod."):
-        if content and all(k.startswith(prefix) for k in content):
-            content = {k.removeprefix(prefix): v for k, v in content.items()}
-    return content
+    if not content or not _is_state(content):
+        raise ValueError(
+            f"checkpoint {path} holds no state dict; allowed are a state dict, a model.pt of the "
+            "checkpoint cache and a Lightning checkpoint"
+        )
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in content)), None):
+        content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return dict(content)
+
+
+def _is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+
+
+def _load(path: Path) -> object:
+    """Return what a file holds, without ever running code that it brings.
+
+    Raises:
+        ValueError: If it cannot be read so, in one line.
+    """
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # the bytes of a broken file decide which
+        raise ValueError(_line(error)) from error
+
+
+def _line(error: Exception) -> str:
+    """Return the telling line of an error; torch's first one advises to read the file unsafely."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    blocked = [line for line in lines if "GLOBAL" in line]
+    line = (blocked or lines or [""])[0].split(". ")[0]
+    return f"{type(error).__name__}: {line[:200]}" if not isinstance(error, ValueError) else line

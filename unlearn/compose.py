@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -35,7 +35,9 @@ class Arguments:
 
 def parse(argv: Sequence[str]) -> Arguments:
     """Return the command line's parts, by hydra's own parser."""
-    found = get_args_parser().parse_args(list(argv))
+    parser = get_args_parser()
+    parser.error = _refuse  # argparse would print its whole usage
+    found = parser.parse_args(list(argv))
     folders = [config_dir()]
     if found.config_dir:
         folder = Path(found.config_dir).resolve()
@@ -43,6 +45,10 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise ConfigError(f"--config-dir: {folder} is not a folder")
         folders.append(str(folder))
     return Arguments(found.overrides, found.multirun, found.help, found.cfg, folders)
+
+
+def _refuse(message: str) -> NoReturn:
+    raise ConfigError(f"{message}; see --help")
 
 
 @contextmanager
@@ -65,13 +71,18 @@ def composed(name: str, overrides: Sequence[str], folders: Sequence[str]) -> Dic
     Raises:
         ConfigError: If it cannot be composed.
     """
-    extra = [f"hydra.searchpath=[{','.join('file://' + f for f in folders[1:])}]"]
     try:
-        config = compose(name, [*overrides, *(extra if folders[1:] else [])], return_hydra_config=True)
+        config = _compose(name, overrides, folders)
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error, name, overrides, folders)) from error
     HydraConfig.instance().set_config(config)
     return config
+
+
+def _compose(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
+    path = ",".join("file://" + folder for folder in folders[1:])
+    extra = [f"hydra.searchpath=[{path}]"] if path else []
+    return compose(name, [*overrides, *extra], return_hydra_config=True)
 
 
 def resolved(config: DictConfig) -> dict[str, Any]:
@@ -102,7 +113,8 @@ def explain(
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options or [])
         known = f"; available: {', '.join(options)}" if options else ""
-        return f"unknown {group or 'config'} '{option}'{suggest(option, options)}{known}"
+        hint = suggest(option, options)
+        return f"unknown {group or 'config'} '{option}'{hint}{known}".replace("?;", "?")
     key = re.search(r"(?:Could not override|full_key:|Key) '?([\w./@-]+)'?", text)
     cause = error.__cause__
     if cause is not None and "could not be converted" in str(cause):
@@ -121,8 +133,10 @@ def explain(
 def _nearest(key: str, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
     groups = [o for o in overrides if "=" in o and _chooses(o)]
     try:
-        keys = [path for path, _ in leaves(resolved(composed(name, groups, folders)))]
-    except ConfigError:
+        config = _compose(name, groups, folders)
+        HydraConfig.instance().set_config(config)
+        keys = [path for path, _ in leaves(plain(config))]
+    except (HydraException, OmegaConfBaseException):
         return ""
     names = sorted({k.partition(".")[0] for k in keys}) if "." not in key else keys
     return suggest(key, names)

@@ -104,12 +104,13 @@ class EvaluateConfig(Common):
 
     discovery: float = _option(MISSING, "share of the corrupted samples that was found, in (0, 1]")
     forget_set: Any = MISSING
+    pretraining: Any = MISSING
     evaluation: Any = MISSING
     checkpoint: str | None = _option(
         None, "file to evaluate on the task; null: summarise all recorded rows"
     )
     by: list[str] = _node("columns to group the table by", lambda: ["method"])
-    where: dict[str, Any] = _node("only rows whose columns equal these: +where.corruption=poison")
+    where: dict[str, Any] = _node("only rows whose columns equal these: where={corruption: poison}")
     figure: str = _option("comparison", "comparison, demo, heatmap or none")
     title: str | None = _option(None, "title of the table")
 

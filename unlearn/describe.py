@@ -14,6 +14,9 @@ from unlearn.config import SCHEMAS
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$")
 
+GLOBAL = ("discovery_rate", "recipe", "tuned", "experiment")
+"""Groups whose files begin with ``# @package _global_``."""
+
 ABOUT = {
     "train": "Pre-train the original model on the corrupted data; kept in the checkpoint cache.",
     "unlearn": "Heal a model that learned from bad data: find or train the original model, unlearn "
@@ -87,7 +90,8 @@ def explained(name: str, choices: Mapping[str, Any], folders: Sequence[str]) -> 
         if option is None or group.startswith("hydra"):
             continue
         found = file_comments(group, str(option), folders)
-        out |= {f"{group}.{k}": v for k, v in found.items()}
+        prefix = "" if group in GLOBAL else f"{group}."
+        out |= {f"{prefix}{k}": v for k, v in found.items()}
     return out
 
 

@@ -275,8 +275,10 @@ def unlearn_job(job: Job) -> float | None:
         healed x utility, or None if the model collapsed.
     """
     environment.check_pair()
+    for node in ("method", "pretraining", "evaluation"):
+        job.build(job.config[node])  # refuses wrong options before anything is trained
     setting = prepare(job, forget=True)
-    model, trained, cached = original(job, setting)
+    model, trained, _ = original(job, setting)
     outcome = unlearn_once(job, setting, model, seed=job.config["seeds"]["unlearn"])
     metrics = job.build(job.config["evaluation"])
     row: Row = {key: None for m in metrics.values() for key in declared(m).directions}

@@ -182,6 +182,11 @@ def check_amount(config: Mapping[str, Any]) -> None:
     """
     size = (config.get("dataset") or {}).get("num_train")
     corrupted = config["corrupted"]
+    finder = (config.get("forget_set") or {}).get("_target_", "")
+    if "method" in config and config["names"]["corruption"] == "none" and "Discovered" in finder:
+        raise ConfigError(
+            "corruption must be another than none: nothing is corrupted, so nothing is discovered"
+        )
     if size is None:
         return
     count = round(corrupted * size) if corrupted < 1 else int(corrupted)

@@ -61,7 +61,7 @@ def report(config: Mapping[str, Any]) -> list[Path]:
     if config["figure"] != "none":
         draw = {
             "comparison": lambda: plots.comparison(frame),
-            "demo": lambda: plots.demo(frame, curves(store, frame[frame["method"] == "rem"])),
+            "demo": lambda: plots.demo(frame, curves(store, frame)),
             "heatmap": lambda: plots.heatmap(frame),
         }[config["figure"]]
         paths += plots.save(draw(), folder / config["figure"])

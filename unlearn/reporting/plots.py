@@ -1,16 +1,21 @@
 """Figures; Agg through the object interface, so nothing depends on a display or global state."""
 
+import os
 from pathlib import Path
 
+import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from unlearn.reporting.tables import cells, summary
 
 HEALED, UTILITY, FULL = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito, safe for the colour-blind
 REGULARITY = ("poison", "interclass_confusion", "random_label")
+HIDDEN = "hidden_accuracy_given"  # curves: hidden samples that still get the corrupted label
 
 
 def figure(width: float, height: float) -> Figure:
@@ -21,77 +26,122 @@ def figure(width: float, height: float) -> Figure:
 
 
 def draw_comparison(axes: Axes, frame: pd.DataFrame) -> None:
-    """Draw healed and utility of each method as bars, the product as text."""
+    """Draw healed and utility of each method as bars, the product as text; best on top.
+
+    Args:
+        axes: To draw on.
+        frame: Rows of one task; the error bars are standard errors over its seeds.
+    """
     table = summary(frame)[::-1].reset_index(drop=True)
+    bars = {"elinewidth": 1.2, "capsize": 2.5, "ecolor": "#222222"}
     for offset, column, colour in ((0.2, "healed", HEALED), (-0.2, "utility", UTILITY)):
-        errors = table[f"{column}_sem"].fillna(0)
         y = table.index + offset
-        axes.barh(y, table[column], 0.38, xerr=errors, color=colour, label=column, capsize=2)
-    for y, value in enumerate(table["healed_utility"]):
-        axes.text(1.03, y, f"{value:.2f}", va="center", ha="left", fontweight="bold")
-    axes.text(1.03, len(table) - 0.45, "healed\nx utility", va="bottom", ha="left", fontsize=8)
-    axes.set_yticks(range(len(table)), table["method"])
+        axes.barh(y, table[column], 0.38, color=colour, label=column)
+        known = table[table[f"{column}_sem"].notna()]  # one seed has no error, not one of 0
+        if len(known):
+            at = known.index + offset
+            axes.errorbar(known[column], at, xerr=known[f"{column}_sem"], fmt="none", **bars)
+    for y, row in table.iterrows():
+        axes.text(1.04, float(str(y)), _product(row), va="center", ha="left", fontsize=9)
+    axes.text(1.04, len(table) - 0.45, "healed\nx utility", va="bottom", ha="left", fontsize=8)
+    axes.set_yticks(range(len(table)), [str(m).replace("_", " ") for m in table["method"]])
+    axes.set_ylim(-0.55, len(table) - 0.45)
     axes.set_xlim(0, 1)
     axes.set_xlabel("accuracy")
-    axes.legend(loc="upper left", bbox_to_anchor=(0, 1.1), ncols=2, frameon=False)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def _product(row: pd.Series) -> str:
+    value, error = row["healed_utility"], row["healed_utility_sem"]
+    if pd.isna(value):
+        return "-"
+    text = f"{value:.2f}" if pd.isna(error) else f"{value:.2f} ± {error:.2f}"
+    return text + (" (collapsed)" if row["collapsed"] == row["n"] else "")
+
+
 def draw_redirection(axes: Axes, curves: pd.DataFrame) -> None:
-    """Draw what REM's two networks answer on hidden corrupted samples, epoch by epoch."""
-    for name, colour, label in (
-        ("full", FULL, "full network (new channels on)"),
-        ("base", HEALED, "base network (to be deployed)"),
+    """Draw what REM's two networks answer on hidden corrupted samples, epoch by epoch.
+
+    Args:
+        axes: To draw on.
+        curves: Columns epoch, base/hidden_accuracy_given, full/hidden_accuracy_given in [0, 1].
+
+    Raises:
+        ValueError: If a column is absent.
+    """
+    missing = [c for c in ("epoch", f"base/{HIDDEN}", f"full/{HIDDEN}") if c not in curves]
+    if missing:
+        raise ValueError(f"the curves have no columns {', '.join(missing)}")
+    for name, colour, marker, label in (
+        ("full", FULL, "s", "full network (new channels on)"),
+        ("base", HEALED, "o", "base network (to be deployed)"),
     ):
-        column = f"{name}/hidden_accuracy_given"
-        known = curves.dropna(subset=[column])
-        axes.plot(known["epoch"], known[column], marker="o", ms=3, color=colour, label=label)
+        known = curves.dropna(subset=[f"{name}/{HIDDEN}"])
+        x, y = known["epoch"], known[f"{name}/{HIDDEN}"]
+        axes.plot(x, y, marker=marker, ms=4, color=colour, label=label)
     axes.set_ylim(-0.03, 1.03)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch of removal and redirection")
-    axes.set_ylabel("hidden samples still given the corrupted label")
-    axes.legend(frameon=False, loc="center right")
+    axes.set_ylabel("hidden samples that still\nget the corrupted label")
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0), fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def comparison(frame: pd.DataFrame) -> Figure:
-    """Return the bars of all methods."""
-    fig = figure(6.5, 1.2 + 0.55 * frame["method"].nunique())
+    """Return the bars of all methods on one task."""
+    fig = figure(6.5, 1.4 + 0.5 * frame["method"].nunique())
     draw_comparison(fig.add_subplot(), frame)
     return fig
 
 
+def redirection(curves: pd.DataFrame) -> Figure:
+    """Return REM's inside: hidden corrupted samples in the base and in the full network."""
+    fig = figure(5.0, 3.6)
+    draw_redirection(fig.add_subplot(), curves)
+    return fig
+
+
 def demo(frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figure:
-    """Return the bars of all methods beside REM's inside."""
-    if curves is None or "base/hidden_accuracy_given" not in curves:
+    """Return the bars of all methods beside REM's inside, or the bars if there are no curves."""
+    if curves is None or f"base/{HIDDEN}" not in curves:
         return comparison(frame)
-    fig = figure(11, 1.4 + 0.55 * frame["method"].nunique())
+    fig = figure(11, max(3.6, 1.4 + 0.5 * frame["method"].nunique()))
     left, right = fig.subplots(1, 2, width_ratios=(1.25, 1))
     draw_comparison(left, frame)
     draw_redirection(right, curves)
-    right.set_title("inside REM", loc="left", fontsize=10)
+    fig.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
     return fig
 
 
 def heatmap(frame: pd.DataFrame, value: str = "healed_utility") -> Figure:
-    """Return one panel per method: corruption (rows) by discovery rate (columns)."""
+    """Return one panel per method: corruption (rows) by discovery rate (columns).
+
+    Args:
+        frame: Rows of many tasks.
+        value: Column to average over seeds, in [0, 1].
+    """
     table = cells(frame, value)
     methods = [m for m in summary(frame)["method"] if m in table.index]
     across = min(3, len(methods))
     down = -(-len(methods) // across)
     fig = figure(3.6 * across + 0.6, 2.0 * down + 0.5)
     panels = fig.subplots(down, across, squeeze=False).flatten()
-    order = [c for c in REGULARITY if c in table.columns.get_level_values(0)]
+    found = table.columns.get_level_values(0).unique()
+    order = [c for c in REGULARITY if c in found] + [c for c in found if c not in REGULARITY]
+    rates = sorted(table.columns.get_level_values(1).unique())
     image = None
     for axes, method in zip(panels, methods, strict=False):
-        grid = table.loc[method].unstack("discovery").reindex(order)
-        image = axes.imshow(grid, vmin=0, vmax=1, cmap="viridis", aspect="auto")
-        axes.set_xticks(range(grid.shape[1]), [f"{d:g}" for d in grid.columns])
+        grid = table.loc[method].unstack("discovery").reindex(index=order, columns=rates)
+        image = axes.imshow(grid.to_numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
+        axes.set_xticks(range(len(rates)), [f"{d:g}" for d in rates])
         axes.set_yticks(range(len(order)), [o.replace("_", "\n") for o in order], fontsize=8)
-        axes.set_title(f"{method}   mean {table.loc[method].mean():.2f}", fontsize=10, loc="left")
-        for i, row in enumerate(grid.to_numpy()):
-            for j, cell in enumerate(row):
-                colour = "white" if cell < 0.6 else "black"
-                axes.text(j, i, f"{cell:.2f}", ha="center", va="center", color=colour, fontsize=8)
+        title = f"{str(method).replace('_', ' ')}   mean {np.nanmean(grid.to_numpy()):.2f}"
+        axes.set_title(title, fontsize=10, loc="left")
+        _write_cells(axes, grid)
     for axes in panels[len(methods) :]:
         axes.set_visible(False)
     if image is not None:
@@ -100,14 +150,31 @@ def heatmap(frame: pd.DataFrame, value: str = "healed_utility") -> Figure:
     return fig
 
 
+def _write_cells(axes: Axes, grid: pd.DataFrame) -> None:
+    small = 8 if grid.shape[1] <= 6 else 6
+    for (i, j), cell in np.ndenumerate(grid.to_numpy(float)):
+        text = "-" if np.isnan(cell) else f"{cell:.2f}"
+        colour = "white" if cell < 0.6 else "black"
+        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=small)
+
+
 def save(fig: Figure, stem: Path) -> list[Path]:
-    """Write PNG and PDF and return the paths."""
+    """Write PNG and PDF, each by rename.
+
+    Args:
+        fig: The figure.
+        stem: Path without suffix.
+
+    Returns:
+        The paths.
+    """
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
-    for suffix in (".png", ".pdf"):
-        path = stem.with_suffix(suffix)
-        part = path.with_name(f".{path.stem}.part{suffix}")
-        fig.savefig(part, dpi=150)
-        part.replace(path)
+    for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
+        path = stem.with_name(stem.name + suffix)
+        part = path.with_name(f".{stem.name}.{os.getpid()}.part{suffix}")
+        with mpl.rc_context({"pdf.fonttype": 42}):  # venues refuse the default, Type 3
+            fig.savefig(part, dpi=150, metadata=metadata)
+        os.replace(part, path)
         paths.append(path)
     return paths

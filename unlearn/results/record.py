@@ -1,11 +1,16 @@
 """One row of results."""
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 Value = float | int | bool | str | None
+
+STATUSES = ("ok", "collapsed", "failed")
+SHORT = ("discovery", "corrupted", "seed")  # config values that get a column without a prefix
+OWN = ("run_id", "step", *SHORT, "status", "reason", "seconds", "peak_bytes", "revision", "created")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,13 +23,16 @@ class RunRecord:
         names: What the choices are called: dataset, corruption, model, pretraining, method.
         config: The resolved config.
         metrics: Columns of the evaluation; accuracies are fractions in [0, 1].
-        status: "ok", or "collapsed": the loss was lost or the model fell to chance.
+        status: "ok"; "collapsed": the loss was lost or the model fell to chance; or "failed".
         reason: Why it is not ok.
         seconds: Of the unlearning alone.
         peak_bytes: Most memory in use.
         versions: By package.
         revision: Git revision, if there is one.
         created: ISO time.
+
+    Raises:
+        ValueError: If the status is unknown, the step negative or a metric hides another column.
     """
 
     run_id: str
@@ -40,31 +48,69 @@ class RunRecord:
     revision: str | None
     created: str
 
+    def __post_init__(self) -> None:
+        """Check what a row would otherwise carry into every table."""
+        if self.status not in STATUSES:
+            raise ValueError(f"status must be one of {', '.join(STATUSES)}, got '{self.status}'")
+        if self.step < 0:
+            raise ValueError(f"step must be 0 or more, got {self.step}")
+        hidden = sorted(set(self.metrics) & {*OWN, *self.names})
+        if hidden:
+            raise ValueError(f"metrics must not be called {', '.join(hidden)}: a column of the row")
+
     def flat(self) -> dict[str, Value]:
-        """Return one flat row of JSON values; NaN and infinity become None."""
+        """Return one flat row of JSON values; NaN and infinity become None.
+
+        Raises:
+            ValueError: If a value is no JSON value; its column is named.
+        """
         row: dict[str, Any] = {"run_id": self.run_id, "step": self.step, **self.names}
-        row |= {key: self.config.get(key) for key in ("discovery", "corrupted", "seed")}
+        row |= {key: self.config.get(key) for key in SHORT}
         row |= {"status": self.status, "reason": self.reason, "seconds": self.seconds}
         row |= self.metrics
         row |= {"peak_bytes": self.peak_bytes, "revision": self.revision, "created": self.created}
         row |= leaves(self.config, "config/")
         row |= {f"versions/{k}": v for k, v in self.versions.items()}
-        return {k: plain(v) for k, v in row.items()}
+        return {column: _cell(column, value) for column, value in row.items()}
 
 
 def leaves(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    """Return the leaves of a nested mapping by dotted path; lists count as leaves."""
+    """Return the leaves of a nested mapping by dotted path; lists and empty mappings are leaves."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, Mapping) and value:
             out |= leaves(value, f"{prefix}{key}.")
         else:
             out[f"{prefix}{key}"] = value
     return out
 
 
-def plain(value: Any) -> Any:
-    """Return a JSON value: no NaN, no infinity, lists as text."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return str(value) if isinstance(value, list | tuple) else value
+def plain(value: object) -> object:
+    """Return a value as JSON knows it: no NaN, no infinity, numpy's scalars as numbers.
+
+    Raises:
+        TypeError: If JSON has no such value.
+    """
+    scalar = getattr(value, "item", None)
+    if scalar is not None and getattr(value, "ndim", None) == 0:  # of numpy or torch
+        value = scalar()
+    if isinstance(value, float):
+        return float(value) if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _cell(column: str, value: object) -> Value:
+    try:
+        content = plain(value)
+    except TypeError as error:
+        raise ValueError(f"column '{column}': {error}; a row holds numbers and text") from error
+    if isinstance(content, list | dict):
+        return json.dumps(content)
+    assert content is None or isinstance(content, bool | int | float | str)
+    return content

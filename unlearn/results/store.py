@@ -1,10 +1,12 @@
 """Where rows are kept: one folder per run, the row file written last, by rename.
 
 ``results.jsonl`` beside the folders mirrors all rows for one-line reading:
-``pandas.read_json("outputs/results/results.jsonl", lines=True)``. The row files are the truth; a
-mirror that lacks a row, or has a torn line, is rebuilt from them.
+``pandas.read_json("outputs/results/results.jsonl", lines=True, dtype=False)``, where ``dtype``
+keeps pandas from taking ids of digits alone for numbers. The row files are the truth; a mirror that
+lacks a row, or has a torn line, is rebuilt from them.
 """
 
+import difflib
 import json
 import logging
 import os
@@ -21,123 +23,167 @@ from unlearn.results.record import RunRecord
 log = logging.getLogger(__name__)
 
 RUN_ID = re.compile(r"[0-9a-z-]{6,64}")
+ROW_FILE = re.compile(r"row-(\d+)\.json")
 
 
 class ResultsStore:
     """Many processes may write at once; no row is lost or doubled."""
 
-    def __init__(self, root: Path):
+    def __init__(self, root: Path) -> None:
         """Keep the folder; it is made with the first row."""
         self.root = root
         self.mirror = root / "results.jsonl"
 
     def folder(self, run_id: str) -> Path:
-        """Return the folder of a run.
+        """Return the folder of a run, there or not.
 
         Raises:
             ValueError: If the id could lead elsewhere.
         """
         if not RUN_ID.fullmatch(run_id):
-            raise ValueError(f"run_id must match {RUN_ID.pattern}, got {run_id!r}")
+            raise ValueError(f"run_id must match ^{RUN_ID.pattern}$, got {run_id!r}")
         return self.root / run_id
 
     def done(self, run_id: str, steps: int = 1) -> bool:
-        """Say whether the rows of all steps are there."""
-        folder = self.folder(run_id)
-        return all((folder / f"row-{step}.json").exists() for step in range(steps))
+        """Say whether the rows of all steps are there and whole.
+
+        Args:
+            run_id: Of the run.
+            steps: Number of requests that the run answers, 1 or more.
+        """
+        return {row["step"] for row in self.read(run_id)} >= set(range(steps))
 
     def write(self, record: RunRecord) -> None:
-        """Store a row; a row of the same run and step is replaced."""
+        """Store a row; a row of the same run and step is replaced.
+
+        Raises:
+            ValueError: If the run's id or a value is not allowed.
+        """
         folder = self.folder(record.run_id)
-        folder.mkdir(parents=True, exist_ok=True)
         row = record.flat()
-        path = folder / f"row-{record.step}.json"
-        replaced = path.exists()
-        _replace(path, json.dumps(row, indent=1) + "\n")
-        (folder / "error.txt").unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        # The row file is made under the lock too: else another process could rebuild the mirror
+        # with this row in it before the row is appended, and the mirror would hold it twice.
         with self._lock():
-            if replaced:
-                self._rebuild()
-            else:
-                self._append(json.dumps(row) + "\n")
+            _replace(folder / f"row-{record.step}.json", json.dumps(row, indent=1) + "\n")
+            (folder / "error.txt").unlink(missing_ok=True)
+            self._append(row)
 
-    def _lock(self) -> FileLock:
-        return FileLock(self.root / ".results.lock")
+    def write_failure(self, run_id: str, message: str) -> Path:
+        """Keep the traceback of a run that broke; a later success removes it.
 
-    def _append(self, line: str) -> None:
-        with self.mirror.open("ab+") as file:
-            if file.tell():
-                file.seek(-1, os.SEEK_END)
-                if file.read(1) != b"\n":  # a killed writer left half a line
-                    self._rebuild()
-                    return
-            file.write(line.encode())
-
-    def _rebuild(self) -> None:
-        rows = [json.dumps(row) + "\n" for row in self._rows()]
-        _replace(self.mirror, "".join(rows))
-
-    def _rows(self) -> Iterator[dict[str, Any]]:
-        for path in sorted(self.root.glob("*/row-*.json")):
-            try:
-                yield json.loads(path.read_text())
-            except ValueError:
-                log.warning("left out: broken row file %s", path)
+        Returns:
+            The file ``error.txt`` in the run's folder.
+        """
+        path = self.folder(run_id) / "error.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            _replace(path, message)
+        return path
 
     def read(self, run_id: str) -> list[dict[str, Any]]:
-        """Return the rows of one run, by step."""
-        paths = sorted(self.folder(run_id).glob("row-*.json"))
-        return [json.loads(path.read_text()) for path in paths]
+        """Return the rows of one run, by step; a broken file is left out with a warning."""
+        return list(_rows(self.folder(run_id)))
 
-    def load(self, **equal_to: Any) -> pd.DataFrame:
+    def load(self, **equal_to: object) -> pd.DataFrame:
         """Return all rows whose columns equal the given values, and mend the mirror.
+
+        Args:
+            equal_to: Value by column, or a list of values of which one must be met; None stands
+                for an absent value.
 
         Raises:
             ValueError: If a column does not exist.
         """
-        rows = list(self._rows())
+        rows = list(self._all())
         self._mend(rows)
         frame = pd.DataFrame(rows)
+        if frame.empty:
+            return frame
         for column, value in equal_to.items():
             if column not in frame:
-                raise ValueError(f"no column '{column}' in the results of {self.root}")
-            values = value if isinstance(value, list) else [value]
-            frame = frame[frame[column].isin(values)]
+                near = difflib.get_close_matches(column, list(frame.columns), n=3)
+                hint = f"; nearest: {', '.join(near)}" if near else ""
+                raise ValueError(f"no column '{column}' in the results of {self.root}{hint}")
+            values = list(value) if isinstance(value, list | tuple) else [value]
+            wanted = frame[column].isin([v for v in values if v is not None])
+            if None in values:
+                wanted |= frame[column].isna()
+            frame = frame[wanted]
         return frame.reset_index(drop=True)
-
-    def _mend(self, rows: list[dict[str, Any]]) -> None:
-        if not rows:
-            return
-        with self._lock():
-            try:
-                mirrored = [json.loads(line) for line in self.mirror.read_text().splitlines()]
-            except (OSError, ValueError):
-                mirrored = []
-            order = {(r["run_id"], r["step"]): r for r in mirrored}
-            known = [order.get((r["run_id"], r["step"])) for r in rows]
-            if known != rows or len(mirrored) != len(rows):
-                self._rebuild()
-
-    def write_failure(self, run_id: str, text: str) -> Path:
-        """Keep the traceback of a run that broke; a later success removes it."""
-        path = self.folder(run_id) / "error.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, text)
-        return path
 
     def failures(self) -> dict[str, str]:
         """Return the last line of each broken run's traceback, by run id."""
-        found = sorted(self.root.glob("*/error.txt"))
-        return {p.parent.name: (p.read_text().strip().splitlines() or [""])[-1] for p in found}
+        lines = {}
+        for path in sorted(self.root.glob("*/error.txt")):
+            text = path.read_text(errors="replace").strip()
+            lines[path.parent.name] = text.splitlines()[-1] if text else "no traceback"
+        return lines
+
+    def _lock(self) -> FileLock:
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / ".results.lock", poll_interval=0.005)
+
+    def _all(self) -> Iterator[dict[str, Any]]:
+        for folder in sorted(self.root.glob("*/")):
+            if RUN_ID.fullmatch(folder.name):
+                yield from _rows(folder)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        """Add a line under the lock; rebuild if one is torn or the row is there already."""
+        content = self.mirror.read_bytes() if self.mirror.exists() else b""
+        start = json.dumps({k: row[k] for k in ("run_id", "step")})[:-1] + ","
+        if start.encode() in content or content[-1:] not in (b"", b"\n"):
+            self._rebuild()
+            return
+        with self.mirror.open("ab") as file:
+            file.write((json.dumps(row) + "\n").encode())
+
+    def _rebuild(self) -> None:
+        """Write the mirror anew from the row files, under the lock."""
+        _replace(self.mirror, "".join(json.dumps(row) + "\n" for row in self._all()))
+
+    def _mend(self, rows: list[dict[str, Any]]) -> None:
+        if self._mirrored() != _by_identity(rows):
+            with self._lock():
+                self._rebuild()
+
+    def _mirrored(self) -> dict[tuple[str, int], dict[str, Any]] | None:
+        """Return the mirror's rows, or None if a line is torn or doubled."""
+        try:
+            lines = self.mirror.read_text().splitlines() if self.mirror.exists() else []
+            rows = [json.loads(line) for line in lines]
+            found = _by_identity(rows)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return found if len(found) == len(rows) else None
+
+
+def _by_identity(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(row["run_id"], row["step"]): row for row in rows}
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """Return the whole rows of a run's folder, by step; others are named in a warning."""
+    found = [(int(m[1]), p) for p in folder.glob("row-*.json") if (m := ROW_FILE.fullmatch(p.name))]
+    for step, path in sorted(found):
+        try:
+            row = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            log.warning("left out: broken row file %s (%s)", path, error)
+            continue
+        named = (row.get("run_id"), row.get("step")) if isinstance(row, dict) else None
+        if named != (folder.name, step):
+            log.warning("left out: row file %s holds another run's row, %s", path, named)
+            continue
+        yield row
 
 
 def _replace(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    """Write a file by rename; under the lock, so one name for the part is enough for all."""
+    part = path.with_name(f".{path.name}.part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)

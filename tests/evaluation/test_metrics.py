@@ -1,0 +1,125 @@
+"""Each metric at its extremes and by hand; failures are reported."""
+
+import functools
+
+import pytest
+import torch
+
+from unlearn.corruption.interclass_confusion import InterclassConfusion
+from unlearn.corruption.poison import Poison
+from unlearn.discovery import Discovered
+from unlearn.evaluation import metrics
+from unlearn.evaluation.evaluator import collapse, declared, evaluate
+from unlearn.evaluation.metrics import attack, headline, metric, parts, tow
+from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.task import Task
+
+ALL = {"headline": headline, "parts": parts, "test": metrics.test, "attack": attack}
+
+
+def says(label, k=3):
+    return torch.nn.functional.one_hot(label, k).float()
+
+
+def perfect(task):
+    test = says(task.test.label)
+    train = says(task.truth.clean_label)
+    return Predictions(train, train, test, test if task.truth.trigger else None)
+
+
+def fooled(task):
+    """Right but for the corruption, which it has learned."""
+    train, test = says(task.train.label), says(task.test.label)
+    target = task.truth.target_class or 0
+    triggered = says(torch.full_like(task.test.label, target)) if task.truth.trigger else None
+    return Predictions(train, says(task.truth.clean_label), test, triggered)
+
+
+def with_corruption(clean, kind, count=20):
+    train, truth = kind(clean[0], count=count, seed=0)
+    found = Discovered(nested=True)(truth, rate=0.5, seed=0)
+    return Task(train=train, test=clean[1], truth=truth, forget=found)
+
+
+@pytest.fixture
+def poisoned(clean):
+    return with_corruption(
+        clean,
+        Poison(
+            target_class=1, trigger_size=2, corner="top_left", value=None, exclude_target_class=True
+        ),
+    )
+
+
+def test_extremes_on_label_noise(task):
+    good, bad = evaluate(ALL, perfect(task), task), evaluate(ALL, fooled(task), task)
+    assert good["healed"] == good["utility"] == good["healed_utility"] == 1
+    assert good["hidden/accuracy_given"] == good["forget/accuracy_given"] == 0
+    assert bad["healed"] == 0
+    assert bad["utility"] == 1
+    assert bad["hidden/accuracy_given"] == bad["forget/accuracy_given"] == 1
+    assert bad["clean/accuracy"] == bad["retain/accuracy_given"] == 1
+    assert good["retain/accuracy_given"] == pytest.approx(180 / 190)
+    assert good["attack_success_rate"] is None  # no trigger: does not apply
+
+
+def test_extremes_on_poison(poisoned):
+    good, bad = (evaluate(ALL, p(poisoned), poisoned) for p in (perfect, fooled))
+    assert (good["attack_success_rate"], bad["attack_success_rate"]) == (0, 1)
+    assert (good["test/fixed"], bad["test/fixed"]) == (1, pytest.approx(1 / 3))
+    assert (good["train/accuracy_clean"], bad["train/accuracy_clean"]) == (1, 1)
+
+
+def test_utility_of_confusion_leaves_out_the_confused_classes(clean):
+    task = with_corruption(clean, InterclassConfusion(classes=(0, 1), pick="first"))
+    p = perfect(task)
+    wrong = says((task.test.label + (task.test.label < 2).long()) % 3)  # 0 -> 1, 1 -> 2
+    row = evaluate(ALL, Predictions(p.train, p.train_clean, wrong, None), task)
+    assert row["utility"] == 1
+    assert row["utility_full"] == pytest.approx(1 / 3)
+    assert row["test/fixed"] == 0
+
+
+def test_nothing_hidden_has_no_value(clean, task):
+    found = task.corrupted
+    row = evaluate(ALL, perfect(task), Task(task.train, task.test, task.truth, (found,)))
+    assert row["hidden/accuracy_given"] is None
+    assert row["forget/accuracy_true"] == 1
+
+
+def test_tow_by_hand(task):
+    assert tow(perfect(task), task, perfect(task)) == {"tow": 1}
+    value = tow(fooled(task), task, perfect(task))["tow"]
+    assert value == pytest.approx(0 * (180 / 190))  # forget accuracy 1 against 0
+    assert evaluate({"tow": tow}, perfect(task), task)["tow"] is None
+
+
+def test_a_failed_metric_is_reported(task, caplog):
+    @metric({"broken": "max"})
+    def broken(predictions, task, retrained):
+        raise ZeroDivisionError("no")
+
+    row = evaluate({"broken": functools.partial(broken)}, perfect(task), task)
+    assert row == {"broken": None, "failed/broken": "ZeroDivisionError: no"}
+    assert "broken" in caplog.text
+
+
+def test_declarations_are_checked():
+    with pytest.raises(ValueError, match="max or min"):
+        metric({"a": "up"})
+    with pytest.raises(ValueError, match="@metric"):
+        declared(lambda p, t, r: {})
+
+
+def test_collapse_is_guessing():
+    assert collapse({"test/accuracy": 0.12}, 10) is not None
+    assert collapse({"test/accuracy": 0.9}, 10) is None
+    assert collapse({"test/accuracy": None}, 10) is None
+
+
+def test_predictions_of_triggers(poisoned, network):
+    p = predict(network, poisoned)
+    on = poisoned.truth.corrupted
+    assert torch.equal(p.train[~on], p.train_clean[~on])
+    assert not torch.equal(p.train[on], p.train_clean[on])
+    assert not torch.equal(p.test, p.test_triggered)

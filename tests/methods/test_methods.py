@@ -1,0 +1,275 @@
+"""Losses by hand, and what each method characteristically does."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from unlearn.core import Batch
+from unlearn.methods.finetune import Finetune
+from unlearn.methods.gradient_ascent import GradientAscent
+from unlearn.methods.losses import npo_loss, redirect_loss, saturating
+from unlearn.methods.npo import NPO
+from unlearn.methods.original import Original
+from unlearn.methods.rem import REM
+from unlearn.methods.retrain import Retrain
+from unlearn.methods.selection import BestByProxy, spread
+from unlearn.models.expansion import Expanded
+from unlearn.models.predict import accuracy
+from unlearn.models.surgery import batch_norms
+from unlearn.training.optimizers import NormalizedSGD
+from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.training.schedules import Constant, WarmupLinear
+from unlearn.training.unlearning import LightningFit
+
+LINEAR = WarmupLinear(warmup_fraction=0.2, stretch=0.8)
+
+
+def sgd(lr):
+    return lambda params: torch.optim.SGD(params, lr=lr, momentum=0.9)
+
+
+REMOVAL = {
+    "epochs": 60, "batch_size": 64, "optimizer": lambda p: NormalizedSGD(p, lr=0.02),
+    "schedule": Constant(), "gamma": 0.2, "select": "last", "select_samples": None,
+    "batch_norm": "eval",
+}  # fmt: skip
+OPTIONS = {
+    "epochs": 3, "batch_size": 32, "optimizer": sgd(0.05), "schedule": LINEAR,
+    "removal_optimizer": lambda p: NormalizedSGD(p, lr=0.02), "seed": 0, "gamma": 0.2,
+    "beta": 1.0, "density": 0.5, "ratio": 1.0, "shared_mask": True, "removal_term": True,
+    "removal_batch_size": 8, "max_removal_epochs": 30, "reference": "masked",
+    "redirect_loss": "ce", "removal_batch_norm": "eval", "batch_norm": "recalibrate",
+    "select": "last", "select_samples": None,
+}  # fmt: skip
+
+
+
+
+@pytest.fixture
+def trained(task, network, engine):
+    """A network that has memorised the wrong labels."""
+    plan = Pretraining(
+        epochs=25, batch_size=16, optimizer=sgd(0.1), schedule=LINEAR, capacity=1.0, density=0.0
+    )
+    from unlearn.models.resnet9 import ResNet9
+
+    torch.manual_seed(0)
+    net = ResNet9(in_channels=1, image_size=12, num_classes=3, width=8)
+    pretrain(net, task.train, plan, engine, augment=None, seed=0)
+    assert accuracy(net, task.request().forget) > 0.8
+    return net
+
+
+def fit(engine, **more):
+    return LightningFit(engine, augment=None, seed=0, **more)
+
+
+def test_npo_by_hand_and_its_limit_of_small_beta():
+    loss, reference = torch.tensor([1.0, 3.0]), torch.tensor([0.5, 3.0])
+    by_hand = -(2 / 2.0) * (F.logsigmoid(torch.tensor(1.0)) + F.logsigmoid(torch.tensor(0.0))) / 2
+    assert torch.allclose(npo_loss(loss, reference, 2.0), by_hand)
+    loss = torch.tensor([1.0, 9.0], requires_grad=True)
+    npo_loss(loss, reference, 1e-6).backward()
+    assert torch.allclose(loss.grad, torch.tensor([-0.5, -0.5]), atol=1e-4)  # plain ascent
+    loss = torch.tensor([30.0, 30.0], requires_grad=True)
+    npo_loss(loss, reference, 1.0).backward()
+    assert loss.grad.abs().max() < 1e-6  # forgotten samples are left alone
+
+
+@pytest.mark.parametrize("form", ["logsig", "ce", "dpo"])
+def test_redirection_lowers_the_loss_in_every_form(form):
+    loss = torch.tensor([0.5, 2.0, 9.0], requires_grad=True)
+    redirect_loss(loss, torch.ones(3), 1.0, form).backward()
+    assert (loss.grad > 0).all()
+    if form != "ce":
+        descending = loss.grad.diff() < 0
+        assert descending.all() == (form == "logsig")
+    assert saturating(torch.tensor(-60.0), 1.0).isfinite()
+
+
+def test_original_changes_nothing(trained, task, engine):
+    before = copy.deepcopy(trained.state_dict())
+    after = Original().unlearn(trained, task.request(), fit(engine)).state_dict()
+    assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_finetune_uses_the_retain_set_alone():
+    calls = []
+
+    def forward(image, index=None):
+        calls.append(image)
+        return torch.zeros(len(image), 3, requires_grad=True)
+
+    retain = Batch(torch.ones(2, 1, 4, 4), torch.tensor([0, 1]), torch.tensor([4, 5]))
+    method = Finetune(epochs=1, batch_size=4, optimizer=sgd(0.1), schedule=LINEAR)
+    assert method.uses(0) == ("retain",)
+    assert method.loss(forward, {"retain": retain}).item() == pytest.approx(1.0986, abs=1e-4)
+    assert len(calls) == 1
+
+
+def test_retrain_starts_from_fresh_weights_and_never_sees_the_forget_set(trained, task, engine):
+    method = Retrain(seed=4, epochs=1, batch_size=32, optimizer=sgd(0.05), schedule=LINEAR)
+    fresh = method.prepare(trained, task.request())
+    assert not torch.equal(fresh.fc.weight, trained.fc.weight)
+    assert method.uses(0) == ("retain",)
+
+
+@pytest.mark.parametrize("kind", ["ascent", "npo"])
+def test_removal_forgets_and_stops_at_gamma(kind, trained, task, engine):
+    method = GradientAscent(**REMOVAL) if kind == "ascent" else NPO(beta=1.0, **REMOVAL)
+    healed = method.unlearn(trained, task.request(), fit(engine))
+    assert accuracy(healed, task.request().forget) <= 0.2
+    assert method.notes["converged"]
+    again = GradientAscent(**REMOVAL)
+    counter = fit(engine)
+    again.unlearn(healed, task.request(), counter)
+    assert again.notes["already_forgotten"]
+    assert counter.images_seen == 0
+
+
+def test_removal_batch_norm_in_eval_mode_keeps_statistics(trained, task, engine):
+    before = [layer.running_mean.clone() for layer in batch_norms(trained)]
+    healed = GradientAscent(**REMOVAL).unlearn(trained, task.request(), fit(engine))
+    after = [layer.running_mean for layer in batch_norms(healed)]
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_proxy_prefers_what_forgets_and_keeps(trained, task):
+    request = task.request()
+    best = BestByProxy(request, mode="proxy", threshold=0.2, samples=50)
+    best.offer(trained, 1.0)
+    wanted = copy.deepcopy(trained.state_dict())
+    best.offer(trained, 0.1)
+    torch.nn.init.zeros_(trained.fc.weight)
+    best.offer(trained, 0.0)
+    best.restore(trained)
+    assert torch.equal(trained.fc.weight, wanted["fc.weight"])
+    assert len(spread(request.retain, 50)) == 50
+
+
+class Watch(REM):
+    """REM that notes accuracies inside."""
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        super().on_train_epoch_end(trainer, pl_module)
+        forget = self.request.forget
+        full = accuracy(pl_module.model, forget, masked=True)
+        self.notes.setdefault("seen", []).append((self.forget_accuracy, full))
+
+
+@pytest.mark.parametrize("own_batch", [8, None])
+def test_rem_redirects_and_leaves_a_plain_network(own_batch, trained, task, engine):
+    plain_shapes = {k: v.shape for k, v in trained.state_dict().items()}
+    method = Watch(**(OPTIONS | {"removal_batch_size": own_batch}))
+    healed = method.unlearn(trained, task.request(), fit(engine))
+    assert {k: v.shape for k, v in healed.state_dict().items()} == plain_shapes
+    assert not isinstance(healed, Expanded)
+    base, full = method.notes["seen"][-1]
+    assert full - base > 0.4  # the corruption lives in what was dropped
+    assert method.notes["redirection_epochs"] == 3
+    assert method.notes["removal_epochs"] >= 1
+    hidden = task.train.rows(task.undiscovered())
+    assert accuracy(healed, hidden) < 0.6
+    assert accuracy(healed, task.test) > 0.8
+
+
+def batches(task, n=24):
+    request = task.request()
+    everything, forget = request.everything(), request.forget
+    return {
+        "all": next(everything.batches(n)),
+        "forget": next(forget.batches(8)),
+    }
+
+
+def test_rem_removal_term_gives_new_channels_no_gradient(trained, task):
+    method = REM(**(OPTIONS | {"removal_batch_size": None, "redirect_loss": "ce"}))
+    model = method.prepare(trained, task.request()).eval()
+    batch = {"all": next(task.request().everything().batches(200))}
+    method.mode = 0
+
+    def gradients(term):
+        method.options = type(method.options)(**(vars(method.options) | {"removal_term": term}))
+        model.zero_grad()
+        method.loss(model, batch).backward()
+        return {k: p.grad.clone() for k, p in model.network.named_parameters()}
+
+    with_term, without = gradients(True), gradients(False)
+    for name, grad in with_term.items():
+        new = torch.ones_like(grad, dtype=torch.bool)
+        new[tuple(slice(s) for s in model._old_shape[name])] = False
+        assert torch.allclose(grad[new], without[name][new], atol=1e-6)
+    assert any(not torch.allclose(with_term[k], without[k]) for k in without)
+
+
+def test_rem_steps_move_base_and_full_network_the_right_way(trained, task):
+    method = REM(**(OPTIONS | {"removal_batch_size": None, "redirect_loss": "logsig"}))
+    model = method.prepare(trained, task.request()).eval()
+    forget = next(task.request().forget.batches(64))
+    whole = next(task.request().everything().batches(200))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+
+    def losses(masked):
+        with torch.no_grad():
+            batch = whole if masked else forget
+            index = (batch.index,) if masked else ()
+            return F.cross_entropy(model(batch.image, *index), batch.label).item()
+
+    method.mode = 1
+    before = losses(False)
+    method.loss(model, {"forget": forget}).backward()
+    optimizer.step()
+    assert losses(False) > before  # removal raises the base network's loss
+    method.mode = 0
+    method.options = type(method.options)(**(vars(method.options) | {"removal_term": False}))
+    before = losses(True)
+    optimizer.zero_grad()
+    method.loss(model, {"all": whole}).backward()
+    optimizer.step()
+    assert losses(True) < before  # redirection lowers the full network's loss
+
+
+def test_rem_joint_removal_is_weighted_by_the_forget_share(trained, task):
+    method = REM(**(OPTIONS | {"removal_batch_size": None, "redirect_loss": "logsig"}))
+    model = method.prepare(trained, task.request()).eval()
+    method.mode = 0
+    batch = next(task.request().everything().batches(200))
+    with torch.no_grad():
+        loss = method.loss(model, {"all": batch}).item()
+        full = F.cross_entropy(model(batch.image, batch.index), batch.label, reduction="none")
+        base = F.cross_entropy(model(batch.image), batch.label, reduction="none")
+        index = (batch.index,)
+        frozen = F.cross_entropy(
+            method.reference(batch.image, *index), batch.label, reduction="none"
+        )
+    found = torch.isin(batch.index, task.discovered()).float()
+    redirect = 2 * F.logsigmoid(full - frozen).mean()
+    remove = -(2 * F.logsigmoid(base - frozen) * found).sum() / len(found)
+    assert loss == pytest.approx((redirect + remove).item(), abs=1e-5)
+
+
+def test_rem_wakes_the_idle_half_of_a_half_capacity_network(task, engine):
+    from unlearn.models.resnet9 import ResNet9
+
+    plan = Pretraining(
+        epochs=2, batch_size=32, optimizer=sgd(0.05), schedule=LINEAR, capacity=0.5, density=0.0
+    )
+    net = plan.network(lambda **s: ResNet9(**s, width=4), task.train, seed=0, mask_seed=0)
+    pretrain(net, task.train, plan, engine, augment=None, seed=0)
+    method = REM(**(OPTIONS | {"epochs": 1, "max_removal_epochs": 2}))
+    model = method.prepare(net, task.request())
+    assert model is net
+    assert model.density == 0.5
+    assert model.masks.any()
+    healed = method.finish(model)
+    assert healed.group_channels == (2, 4, 8, 4)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"gamma": 1.5}, {"beta": 0.0}, {"density": 0.0}, {"select": "best"}, {"ratio": -1.0}]
+)
+def test_rem_refuses_nonsense(bad):
+    with pytest.raises(ValueError, match=f"method.{next(iter(bad))}"):
+        REM(**(OPTIONS | bad))

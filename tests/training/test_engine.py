@@ -1,0 +1,169 @@
+"""Loaders, schedules, optimizers, pre-training and its resumption."""
+
+import copy
+
+import pytest
+import torch
+
+from unlearn.data.augment import Augment
+from unlearn.models.expansion import Expanded
+from unlearn.models.predict import accuracy
+from unlearn.models.resnet9 import ResNet9
+from unlearn.training import pretrain as module
+from unlearn.training.engine import CollapsedError
+from unlearn.training.loader import RequestLoader, ResidentLoader, num_batches
+from unlearn.training.optimizers import NormalizedSGD
+from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.training.schedules import Constant, WarmupLinear
+
+LINEAR = WarmupLinear(warmup_fraction=0.2, stretch=0.8)
+
+
+def sgd(params):
+    return torch.optim.SGD(params, lr=0.1, momentum=0.9)
+
+
+def recipe(**more):
+    options = {
+        "epochs": 4, "batch_size": 32, "optimizer": sgd, "schedule": LINEAR,
+        "capacity": 1.0, "density": 0.0,
+    }  # fmt: skip
+    return Pretraining(**(options | more))
+
+
+def test_an_epoch_serves_each_sample_once_in_a_new_order(task):
+    loader = ResidentLoader(task.train, batch_size=64, augment=None, seed=3)
+    first = torch.cat([b.index for b in loader])
+    again = torch.cat([b.index for b in loader])
+    loader.set_epoch(1)
+    second = torch.cat([b.index for b in loader])
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert torch.equal(second.sort().values, task.train.index)
+    assert len(loader) == 4
+
+
+@pytest.mark.parametrize(("samples", "size", "count"), [(10, 5, 2), (11, 5, 2), (12, 5, 3), (1, 5, 1)])
+def test_no_batch_of_one_beside_others(samples, size, count, task):
+    assert num_batches(samples, size) == count
+    part = task.train.rows(torch.arange(samples))
+    sizes = [len(b.label) for b in ResidentLoader(part, batch_size=size, augment=None, seed=0)]
+    assert sum(sizes) == samples
+    assert len(sizes) == count
+
+
+def test_a_request_loader_repeats_the_forget_set_beside_the_rest(task):
+    loader = RequestLoader(
+        task.request(),
+        uses=lambda epoch: ("retain", "forget") if epoch else ("forget",),
+        batch_sizes=lambda: {"retain": 32, "forget": 4},
+        augment=None,
+        seed=0,
+    )
+    assert [sorted(b) for b in loader] == [["forget"]] * 3
+    loader.set_epoch(1)
+    batches = list(loader)
+    assert len(batches) == num_batches(190, 32)
+    assert sum(len(b["retain"].label) for b in batches) == 190
+    assert set(torch.cat([b["forget"].index for b in batches]).tolist()) == set(
+        task.discovered().tolist()
+    )
+    with pytest.raises(ValueError, match="it asked for 'test'"):
+        loader.loader("test")
+
+
+def test_schedule_of_the_benchmark_by_hand():
+    schedule = WarmupLinear(warmup_fraction=0.01, stretch=1.25)
+    assert schedule(0, 4000) == pytest.approx(1 / 41)
+    assert schedule(39, 4000) == pytest.approx(40 / 41)
+    assert schedule(40, 4000) == 1
+    assert schedule(3999, 4000) == pytest.approx(1 - 3959 / 5000)
+    assert LINEAR(99, 100) == pytest.approx(1 / 80)
+    assert Constant()(5, 10) == 1
+
+
+def test_normalized_steps_have_the_wanted_length():
+    a, b = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))
+    a.grad, b.grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
+    NormalizedSGD([a, b], lr=0.5).step()
+    assert torch.allclose(a, torch.tensor([-0.3, 0.0]))
+    assert torch.allclose(b, torch.tensor([-0.4]))
+    a.grad, b.grad = torch.zeros(2), torch.zeros(1)
+    NormalizedSGD([a, b], lr=0.5).step()
+    assert torch.isfinite(a).all()
+
+
+def test_pretraining_learns_and_repeats_bit_for_bit(task, network, engine):
+    twin = copy.deepcopy(network)
+    notes = pretrain(network, task.train, recipe(epochs=8), engine, augment=None, seed=1)
+    pretrain(twin, task.train, recipe(epochs=8), engine, augment=None, seed=1)
+    assert accuracy(network, task.test) > 0.9
+    assert notes["images_seen"] == 1600
+    for one, other in zip(network.state_dict().values(), twin.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_global_random_state_is_left_alone(task, network, engine):
+    torch.manual_seed(5)
+    expected = torch.rand(2)
+    torch.manual_seed(5)
+    pretrain(network, task.train, recipe(epochs=1), engine, augment=None, seed=1)
+    assert torch.equal(torch.rand(2), expected)
+
+
+def test_an_interrupted_training_resumes_bit_for_bit(task, network, engine, tmp_path, monkeypatch):
+    augment = Augment(crop_padding=1, flip_rate=0.5, cutout=0)
+    straight = copy.deepcopy(network)
+    pretrain(straight, task.train, recipe(), engine, augment=augment, seed=2)
+
+    class Stop(Exception):
+        pass
+
+    original = module.EpochLog.on_train_epoch_end
+
+    def stop_in_the_third(self, trainer, pl_module):
+        if trainer.current_epoch == 2:
+            raise Stop
+        original(self, trainer, pl_module)
+
+    often = copy.copy(engine)
+    object.__setattr__(often, "checkpoint_seconds", 0.0)
+    path = tmp_path / "resume.ckpt"
+    with monkeypatch.context() as patch, pytest.raises(Stop):
+        patch.setattr(module.EpochLog, "on_train_epoch_end", stop_in_the_third)
+        pretrain(network, task.train, recipe(), often, augment=augment, seed=2, resume=path)
+    assert path.exists()
+    torch.manual_seed(99)
+    resumed = ResNet9(in_channels=1, image_size=12, num_classes=3, width=2)
+    pretrain(resumed, task.train, recipe(), often, augment=augment, seed=2, resume=path)
+    assert not path.exists()
+    for one, other in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_lost_loss_is_said(task, network, engine):
+    def wild(params):
+        return torch.optim.SGD(params, lr=1e30)
+
+    with pytest.raises(CollapsedError, match="loss is"):
+        pretrain(network, task.train, recipe(optimizer=wild), engine, augment=None, seed=0)
+
+
+@pytest.mark.parametrize("density", [0.0, 0.5])
+def test_half_capacity_and_example_tied_dropout(density, task, engine):
+    plan = recipe(capacity=0.5, density=density, epochs=1)
+
+    def factory(**shape):
+        return ResNet9(**shape, width=4)
+
+    net = plan.network(factory, task.train, seed=0, mask_seed=0)
+    assert isinstance(net, Expanded)
+    idle = net.network.conv2[0].weight[:, 2:].detach().clone()
+    pretrain(net, task.train, plan, engine, augment=None, seed=0)
+    moved = not torch.allclose(net.network.conv2[0].weight[:, 2:], idle)
+    assert moved == bool(density)
+
+
+def test_idle_channels_need_room():
+    with pytest.raises(ValueError, match="capacity below 1"):
+        recipe(density=0.5)
