@@ -41,7 +41,12 @@ LINEAR = {
     "warmup_fraction": 0.2,
     "stretch": 0.8,
 }
-NORMALIZED = {"_target_": "unlearn.training.optimizers.NormalizedSGD", "_partial_": True}
+NORMALIZED = {
+    "_target_": "unlearn.training.optimizers.NormalizedSGD",
+    "_partial_": True,
+    "momentum": 0.0,
+    "weight_decay": 0.0,
+}
 SGD = {"_target_": "torch.optim.SGD", "_partial_": True}
 
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,6 @@ class Outcomes:
     started: int = 0
     wrong: int = 0
     broken: int = 0
-    lines: list[str] = field(default_factory=list)
 
     def code(self) -> int:
         """Return the exit code: 1 for a broken job, 2 for a wrong input, 0."""
@@ -62,7 +61,9 @@ def _main(name: str, job: str) -> None:
     except ConfigError as error:
         say(f"error: {error}")
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as error:
+        if not _interrupted(error):
+            raise
         say("interrupted; finished runs are kept, the same command goes on")
         sys.exit(130)
     except BrokenPipeError:
@@ -85,8 +86,7 @@ def _checked(name: str, argv: list[str]) -> Outcomes | None:
         show = describe.show_help if arguments.help else describe.show_config
         print(show(name, arguments))
         return None
-    ids = compose.preflight(name, arguments)
-    return Outcomes(total=len(ids))
+    return Outcomes(total=compose.preflight(name, arguments))
 
 
 def _run(name: str, job: str, outcomes: Outcomes) -> None:
@@ -95,8 +95,6 @@ def _run(name: str, job: str, outcomes: Outcomes) -> None:
     from unlearn.config import config_dir, register
 
     register()
-    if outcomes.total == 1 and not sys.stderr.isatty():
-        pass
 
     def task(config: DictConfig) -> Any:
         return _one(config, name, job, outcomes)
@@ -141,27 +139,44 @@ def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> An
         say("error: " + " ".join(str(error).split()))
         _clean(job.folder)
     except Exception as error:
-        cause = _user_error(error)
-        if cause is None:
+        problem = _user_error(error)
+        if problem is None:
             return _broken(job, outcomes)
         outcomes.wrong += 1
-        say("error: " + " ".join(str(cause).split()))
+        say("error: " + " ".join(problem.split()))
         _clean(job.folder)
     return None
 
 
-def _user_error(error: BaseException) -> BaseException | None:
-    """Return the ValueError with which a constructor of ours refused its arguments, if that is it."""
-    cause = error.__cause__
-    known = type(error).__name__ == "InstantiationException" and cause is not None
-    return cause if known and isinstance(cause, ValueError) else None
+def _interrupted(error: BaseException) -> bool:
+    """Say whether it was Ctrl-C, which Lightning turns into an exit of its own."""
+    return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
+
+
+def _user_error(error: Exception) -> str | None:
+    """Return what is wrong with a config node, if that is why an object could not be made.
+
+    A class that is not there, an argument that it does not know or lacks, a value that it refuses.
+    """
+    if type(error).__name__ != "InstantiationException":
+        return None
+    first, cause = str(error).splitlines()[0], error.__cause__
+    if isinstance(cause, ValueError):
+        return str(cause)
+    if first.startswith("Error locating target"):
+        return first.partition(", set env var")[0] + "; is its module on PYTHONPATH?"
+    wrong = ("unexpected keyword argument", "required positional", "required keyword-only")
+    if isinstance(cause, TypeError) and any(w in str(cause) for w in wrong):
+        return str(cause)
+    return None
 
 
 def _internal(error: BaseException) -> bool:
-    """Say whether a ValueError was raised outside of our own files: that is a defect, not an input."""
+    """Say whether a ValueError comes from outside our own files: a defect, not an input."""
     frames = traceback.extract_tb(error.__traceback__)
     here = str(Path(__file__).resolve().parent)
-    return isinstance(error, ValueError) and bool(frames) and not frames[-1].filename.startswith(here)
+    ours = bool(frames) and frames[-1].filename.startswith(here)
+    return isinstance(error, ValueError) and bool(frames) and not ours
 
 
 def _broken(job: Job, outcomes: Outcomes) -> None:
@@ -185,7 +200,8 @@ def _recorded(job: Job) -> bool:
     if not path.exists():
         return False
     row = json.loads(path.read_text())
-    values = [f"{k} {row[k]:.3f}" for k in ("healed", "utility", "healed_utility") if row.get(k)]
+    shown = ("healed", "utility", "healed_utility")
+    values = [f"{k} {row[k]:.3f}" for k in shown if row.get(k) is not None]
     say(
         f"already recorded: {row['method']} on {row['dataset']}, {row['corruption']}, discovery "
         f"{row['discovery']}: {', '.join(values) or row['status']} ({job.folder}); "

@@ -171,16 +171,27 @@ def points(arguments: Arguments) -> list[list[str]]:
     return [list(job) for batch in batches for job in batch]
 
 
-def preflight(name: str, arguments: Arguments) -> list[str]:
-    """Compose and check every job; return the ids.
+def covering(jobs: list[list[str]]) -> list[list[str]]:
+    """Return jobs in which every override of the sweep occurs: a sum of them, not a product."""
+    seen: set[str] = set()
+    chosen = []
+    for overrides in jobs:
+        if not seen.issuperset(overrides):
+            seen.update(overrides)
+            chosen.append(overrides)
+    return chosen or jobs[:1]
+
+
+def preflight(name: str, arguments: Arguments) -> int:
+    """Compose and check the jobs, each override at least once; return their number.
 
     Raises:
         ConfigError: At the first problem.
     """
-    ids: list[str] = []
     usual: dict[tuple[str, ...], dict[str, Any]] = {}
+    jobs = points(arguments)
     with composing(arguments.folders):
-        for overrides in points(arguments):
+        for overrides in covering(jobs):
             config = composed(name, overrides, arguments.folders)
             content = resolved(config)
             groups = tuple(o for o in overrides if _chooses(o))
@@ -188,8 +199,8 @@ def preflight(name: str, arguments: Arguments) -> list[str]:
                 usual[groups] = _defaults(name, groups, arguments.folders)
                 HydraConfig.instance().set_config(config)
             check(content, usual[groups])
-            ids.append(run_id(config))
-    return ids
+            run_id(config)
+    return len(jobs)
 
 
 def _defaults(name: str, groups: Sequence[str], folders: Sequence[str]) -> dict[str, Any]:

@@ -14,8 +14,8 @@ def _option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def _node(text: str, factory: Any = dict) -> Any:
-    return field(default_factory=factory, metadata={"help": text})
+def _help(text: str) -> dict[str, str]:
+    return {"help": text}
 
 
 @dataclass
@@ -61,16 +61,18 @@ class Common:
     """What all commands share."""
 
     seed: int = _option(0, "seed of everything that has no own one, 0 or more")
-    seeds: Seeds = _node("one seed per purpose", Seeds)
+    seeds: Seeds = field(default_factory=Seeds, metadata=_help("one seed per purpose"))
     corrupted: float = _option(
         0.05, "corrupted training samples: a share in (0, 1), or a count of 1 or more"
     )
-    names: dict[str, str] = _node("what the choices are called in tables")
+    names: dict[str, str] = field(
+        default_factory=dict, metadata=_help("what the choices are called in tables")
+    )
     dataset: Any = MISSING
     corruption: Any = MISSING
     model: Any = MISSING
-    trainer: Trainer = _node("how to compute", Trainer)
-    paths: Paths = _node("where things are", Paths)
+    trainer: Trainer = field(default_factory=Trainer, metadata=_help("how to compute"))
+    paths: Paths = field(default_factory=Paths, metadata=_help("where things are"))
 
 
 @dataclass
@@ -109,8 +111,13 @@ class EvaluateConfig(Common):
     checkpoint: str | None = _option(
         None, "file to evaluate on the task; null: summarise all recorded rows"
     )
-    by: list[str] = _node("columns to group the table by", lambda: ["method"])
-    where: dict[str, Any] = _node("only rows whose columns equal these: where={corruption: poison}")
+    by: list[str] = field(
+        default_factory=lambda: ["method"], metadata=_help("columns to group the table by")
+    )
+    where: dict[str, Any] = field(
+        default_factory=dict,
+        metadata=_help("only rows whose columns equal these: where.corruption=poison"),
+    )
     figure: str = _option("comparison", "comparison, demo, heatmap or none")
     title: str | None = _option(None, "title of the table")
 
@@ -163,7 +170,10 @@ def register() -> None:
     """Make schemas and the ``run_id`` resolver known; calling it again does nothing new."""
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
-        store.store(name=f"schema_{name}", node=schema)
+        node = OmegaConf.structured(schema)
+        if "where" in node:  # columns are not known here: any key may be given, without "+"
+            OmegaConf.set_struct(node.where, False)
+        store.store(name=f"schema_{name}", node=node)
     OmegaConf.register_new_resolver(
         "run_id", lambda _root_: run_id(_root_), replace=True, use_cache=False
     )

@@ -1,6 +1,7 @@
 """What ``--help`` and ``--cfg job`` print: every option with the comment beside it in the YAML."""
 
 import dataclasses
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,9 +20,10 @@ GLOBAL = ("discovery_rate", "recipe", "tuned", "experiment")
 
 ABOUT = {
     "train": "Pre-train the original model on the corrupted data; kept in the checkpoint cache.",
-    "unlearn": "Heal a model that learned from bad data: find or train the original model, unlearn "
-    "with one method, evaluate, record one row.",
-    "evaluate": "Evaluate a checkpoint on a task, or turn all recorded rows into a table and a figure.",
+    "unlearn": "Heal a model that learned from bad data: find or train the original model, "
+    "unlearn with one method, evaluate, record one row.",
+    "evaluate": "Evaluate a checkpoint on a task, or turn all recorded rows into a table and a "
+    "figure.",
 }
 EXAMPLES = {
     "train": ["corruption=poison", "dataset=cifar10 corrupted=1000", "--multirun seed=0,1,2"],
@@ -30,7 +32,11 @@ EXAMPLES = {
         "method=npo method.gamma=0.1 discovery_rate=tenth",
         "--multirun method=rem,npo discovery=0.1,0.5,1.0",
     ],
-    "evaluate": ["", "by=[method,corruption] figure=heatmap", "checkpoint=model.pt corruption=poison"],
+    "evaluate": [
+        "",
+        "by=[method,corruption] figure=heatmap",
+        "checkpoint=model.pt corruption=poison",
+    ],
 }
 
 
@@ -141,8 +147,8 @@ def show_help(name: str, arguments: Arguments) -> str:
         names = [o + ("*" if o == chosen else "") for o in options(group, arguments.folders)]
         lines.append(f"  {group}: {', '.join(names)}")
     lines += ["", "Options (change with key=value):", ""]
-    text = yaml.safe_dump(_without_targets(values), sort_keys=False, width=1000)
-    lines += ["  " + line for line in annotated(text, notes).splitlines()]
+    text = annotated(_yaml(_without_targets(values)), notes)
+    lines += ["  " + line for line in text.splitlines()]
     return "\n".join(lines)
 
 
@@ -158,4 +164,10 @@ def show_config(name: str, arguments: Arguments) -> str:
         config = composed(name, arguments.overrides, arguments.folders)
         notes = explained(name, config.hydra.runtime.choices, arguments.folders)
         keys = [k for k in config if k != "hydra"]
-        return annotated(OmegaConf.to_yaml(OmegaConf.masked_copy(config, keys)), notes)
+        content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys))
+        return annotated(_yaml(content), notes)
+
+
+def _yaml(content: Any) -> str:
+    """Return YAML with one line for each value, so that a comment fits behind it."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=math.inf)

@@ -4,6 +4,7 @@ Range rules go by the name of a leaf and so hold in every group, a user's own in
 """
 
 import difflib
+import math
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ class ConfigError(ValueError):
 
 
 def number(value: Any) -> bool:
-    """Say whether a value is a number; a bool is none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    """Say whether a value is a finite number; a bool is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def whole(value: Any) -> bool:
@@ -111,17 +112,38 @@ def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         ConfigError: Naming the first key that is wrong, its value, and what is allowed.
     """
     usual = dict(leaves(defaults))
+    check_shape(config, defaults)
     for path, value in leaves(config):
         rule = rule_of(path)
         if value == "???":
             raise ConfigError(f"{path} is missing; give it on the command line: {path}=...")
         if rule is not None:
             if not rule[0](value):
-                raise ConfigError(f"{path} must be {rule[1]}, got {value}")
+                raise ConfigError(f"{path} must be {rule[1]}, got {_yaml(value)}")
         elif path in usual:
             check_type(path, value, usual[path])
     check_classes(config)
     check_amount(config)
+    checkpoint = config.get("checkpoint")
+    if checkpoint is not None and not Path(checkpoint).is_file():
+        raise ConfigError(f"checkpoint must be a file, got {checkpoint}, which does not exist")
+
+
+def check_shape(config: Mapping[str, Any], usual: Mapping[str, Any], prefix: str = "") -> None:
+    """Check that groups of options stay groups, and single options single.
+
+    Raises:
+        ConfigError: At the first that does not.
+    """
+    for key, value in config.items():
+        path, before = f"{prefix}{key}", usual.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            check_shape(value, before, f"{path}.")
+        elif isinstance(before, Mapping):  # null leaves a part out: logger.csv=null
+            if value is not None and value != "???":
+                raise ConfigError(f"{path} must be a group of options, got {value}")
+        elif isinstance(value, Mapping) and before is not None and before != "???":
+            raise ConfigError(f"{path} must be a single value (as {before}), got {dict(value)}")
 
 
 def check_type(path: str, value: Any, usual: Any) -> None:
@@ -130,8 +152,8 @@ def check_type(path: str, value: Any, usual: Any) -> None:
     Raises:
         ConfigError: If it is not.
     """
-    if usual is None or value is None:
-        return
+    if usual is None or usual == "???" or (value is None and not isinstance(usual, bool)):
+        return  # a tuned default hides that null was allowed; the constructor knows
     for kind, fits, text in (
         (bool, lambda v: isinstance(v, bool), "true or false"),
         (int, whole, "a whole number"),
@@ -141,8 +163,14 @@ def check_type(path: str, value: Any, usual: Any) -> None:
     ):
         if isinstance(usual, kind):
             if not fits(value):
-                raise ConfigError(f"{path} must be {text} (as {usual}), got {value}")
+                raise ConfigError(f"{path} must be {text} (as {_yaml(usual)}), got {_yaml(value)}")
             return
+
+
+def _yaml(value: Any) -> str:
+    """Return a value as a user writes it."""
+    named = {"None": "null", "True": "true", "False": "false"}
+    return named.get(str(value), str(value))
 
 
 def class_count(dataset: Mapping[str, Any]) -> int | None:
@@ -155,7 +183,10 @@ def class_count(dataset: Mapping[str, Any]) -> int | None:
             f"dataset.root must be a folder with one folder per class; {root} does not exist"
         )
     top = root / "train" if (root / "train").is_dir() else root
-    return sum(p.is_dir() and not p.name.startswith(".") for p in top.iterdir())
+    count = sum(p.is_dir() and not p.name.startswith(".") for p in top.iterdir())
+    if count == 0:
+        raise ConfigError(f"dataset.root must hold one folder per class, got {root} without any")
+    return count
 
 
 def check_classes(config: Mapping[str, Any]) -> None:

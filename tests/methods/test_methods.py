@@ -31,13 +31,13 @@ def sgd(lr):
 
 
 REMOVAL = {
-    "epochs": 60, "batch_size": 64, "optimizer": lambda p: NormalizedSGD(p, lr=0.02),
+    "epochs": 60, "batch_size": 64, "optimizer": lambda p: NormalizedSGD(p, lr=0.02, momentum=0.0, weight_decay=0.0),
     "schedule": Constant(), "gamma": 0.2, "select": "last", "select_samples": None,
     "batch_norm": "eval",
 }  # fmt: skip
 OPTIONS = {
     "epochs": 3, "batch_size": 32, "optimizer": sgd(0.05), "schedule": LINEAR,
-    "removal_optimizer": lambda p: NormalizedSGD(p, lr=0.02), "seed": 0, "gamma": 0.2,
+    "removal_optimizer": lambda p: NormalizedSGD(p, lr=0.02, momentum=0.0, weight_decay=0.0), "seed": 0, "gamma": 0.2,
     "beta": 1.0, "density": 0.5, "ratio": 1.0, "shared_mask": True, "removal_term": True,
     "removal_batch_size": 8, "max_removal_epochs": 30, "reference": "masked",
     "redirect_loss": "ce", "removal_batch_norm": "eval", "batch_norm": "recalibrate",

@@ -85,11 +85,11 @@ def test_schedule_of_the_benchmark_by_hand():
 def test_normalized_steps_have_the_wanted_length():
     a, b = torch.nn.Parameter(torch.zeros(2)), torch.nn.Parameter(torch.zeros(1))
     a.grad, b.grad = torch.tensor([3.0, 0.0]), torch.tensor([4.0])
-    NormalizedSGD([a, b], lr=0.5).step()
+    NormalizedSGD([a, b], lr=0.5, momentum=0.0, weight_decay=0.0).step()
     assert torch.allclose(a, torch.tensor([-0.3, 0.0]))
     assert torch.allclose(b, torch.tensor([-0.4]))
     a.grad, b.grad = torch.zeros(2), torch.zeros(1)
-    NormalizedSGD([a, b], lr=0.5).step()
+    NormalizedSGD([a, b], lr=0.5, momentum=0.0, weight_decay=0.0).step()
     assert torch.isfinite(a).all()
 
 

@@ -14,11 +14,21 @@ class NormalizedSGD(torch.optim.Optimizer):
     fixed length does neither.
     """
 
-    def __init__(self, params: Iterable[Any], *, lr: float):
-        """Keep the step length ``lr`` > 0, in units of the parameters' Euclidean norm."""
+    def __init__(self, params: Iterable[Any], *, lr: float, momentum: float, weight_decay: float):
+        """Keep the options.
+
+        Args:
+            params: As of any optimizer.
+            lr: Length of a step in the parameters' Euclidean norm, > 0.
+            momentum: Share of the last step that is added, in [0, 1).
+            weight_decay: Pull towards zero, per lr, >= 0.
+
+        Raises:
+            ValueError: If ``lr`` is not positive.
+        """
         if lr <= 0:
             raise ValueError(f"lr must be above 0, got {lr}")
-        super().__init__(params, {"lr": lr})
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
@@ -32,8 +42,13 @@ class NormalizedSGD(torch.optim.Optimizer):
             return loss
         norm = torch.nn.utils.get_total_norm([p.grad for p in moving])
         for group in self.param_groups:
-            scale = group["lr"] / norm.clamp_min(1e-30)
             for p in group["params"]:
-                if p.grad is not None:
-                    p.add_(p.grad * -scale)
+                if p.grad is None:
+                    continue
+                step = p.grad / norm.clamp_min(1e-30) + group["weight_decay"] * p
+                if group["momentum"]:
+                    state = self.state[p]
+                    step = step + group["momentum"] * state.get("last", 0)
+                    state["last"] = step
+                p.sub_(group["lr"] * step)
         return loss
