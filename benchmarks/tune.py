@@ -116,7 +116,9 @@ def merge(node: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
     out = dict(node)
     for key, value in change.items():
         nested = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        same = nested and value.get("_target_", out[key].get("_target_")) == out[key].get("_target_")
+        same = nested and value.get("_target_", out[key].get("_target_")) == out[key].get(
+            "_target_"
+        )
         out[key] = merge(out[key], value) if nested and same else copy.deepcopy(value)
     return out
 
@@ -129,15 +131,15 @@ def job_of(method: str, corruption: str, discovery: float, overrides: list[str])
             "unlearn", [*choices, f"seed={SEED}", "trainer.progress=false", *overrides], []
         )
         content, who = plain(config), run_id(config)
-    return Job(
-        content, who, Path("."), content["names"], lambda n: instantiate(n, _convert_="all")
-    )
+    return Job(content, who, Path("."), content["names"], lambda n: instantiate(n, _convert_="all"))
 
 
 class Cell:
     """One task whose forget set is split; the original model is trained once."""
 
-    def __init__(self, method: str, corruption: str, discovery: float, overrides: list[str]):
+    def __init__(
+        self, method: str, corruption: str, discovery: float, overrides: list[str]
+    ) -> None:
         """Prepare data and original model."""
         self.job = job_of(method, corruption, discovery, overrides)
         setting = run.prepare(self.job, forget=True)

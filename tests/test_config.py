@@ -139,9 +139,8 @@ def test_every_experiment_composes_somewhere(path: Path):
 
 
 def test_a_sweep_is_expanded_as_hydra_does_it():
-    sweep = ["method=glob(*r*)", "seed=range(0,3)", "discovery=choice(0.5,1)"]
-    names = [p.stem for p in (CONF / "method").glob("*r*.yaml")]
-    assert checked("--multirun", *sweep) == len(names) * 3 * 2
+    sweep = ["method=rem,npo", "seed=range(0,3)", "discovery=choice(0.5,1)"]
+    assert checked("--multirun", *sweep) == 2 * 3 * 2
 
 
 def test_every_point_of_a_sweep_is_checked():

@@ -15,9 +15,7 @@ from unlearn.training.unlearning import LightningFit
 
 CONF = Path(config_dir())
 GROUPS = ("dataset", "corruption", "model", "pretraining", "method", "evaluation", "forget_set")
-OPTIONS = [
-    (group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))
-]
+OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
 METHODS = [p.stem for p in sorted((CONF / "method").glob("*.yaml"))]
 
 
@@ -75,7 +73,9 @@ def run(name, network, task: Task, engine):
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_repeats_and_leaves_its_request_alone(name, network, task, engine):
     request = task.request()
-    before = {k: (v.image.clone(), v.label.clone()) for k, v in vars(request).items() if k != "records"}
+    before = {
+        k: (v.image.clone(), v.label.clone()) for k, v in vars(request).items() if k != "records"
+    }
     network.train()
     for batch in task.train.batches(64):  # batch-norm statistics of real data
         network(batch.image)

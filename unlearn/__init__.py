@@ -12,7 +12,15 @@ _PUBLIC = {
     "ResultsStore": "unlearn.results.store",
     "metric": "unlearn.evaluation.metrics",
 }
-__all__ = [*_PUBLIC, "__version__"]  # noqa: PLE0604
+__all__ = [
+    "Batch",
+    "ImageSet",
+    "Request",
+    "ResultsStore",
+    "UnlearningMethod",
+    "__version__",
+    "metric",
+]
 
 
 def __getattr__(name: str) -> Any:

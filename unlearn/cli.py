@@ -199,7 +199,10 @@ def _recorded(job: Job) -> bool:
     path = job.folder / "row-0.json"
     if not path.exists():
         return False
-    row = json.loads(path.read_text())
+    try:
+        row = json.loads(path.read_text())
+    except ValueError:  # not written by us: run again
+        return False
     shown = ("healed", "utility", "healed_utility")
     values = [f"{k} {row[k]:.3f}" for k in shown if row.get(k) is not None]
     say(

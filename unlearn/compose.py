@@ -104,9 +104,7 @@ def is_group(override: Override) -> bool:
     )
 
 
-def explain(
-    error: Exception, name: str, overrides: Sequence[str], folders: Sequence[str]
-) -> str:
+def explain(error: Exception, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
     """Return one line for hydra's many."""
     text = str(error)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:

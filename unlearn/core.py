@@ -76,9 +76,7 @@ class ImageSet:
 
     def rows(self, keep: Tensor) -> "ImageSet":
         """Return the rows at positions ``keep``, int64 (n,) or bool (N,)."""
-        return replace(
-            self, image=self.image[keep], label=self.label[keep], index=self.index[keep]
-        )
+        return replace(self, image=self.image[keep], label=self.label[keep], index=self.index[keep])
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """Return the set with its tensors on ``device``."""

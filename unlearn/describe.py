@@ -163,7 +163,7 @@ def show_config(name: str, arguments: Arguments) -> str:
     with composing(arguments.folders):
         config = composed(name, arguments.overrides, arguments.folders)
         notes = explained(name, config.hydra.runtime.choices, arguments.folders)
-        keys = [k for k in config if k != "hydra"]
+        keys = [str(k) for k in config if k != "hydra"]
         content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys))
         return annotated(_yaml(content), notes)
 

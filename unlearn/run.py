@@ -54,7 +54,9 @@ def _dataset(node: str, build: Callable[[Any], Any]) -> Dataset:
 def _engine(config: dict[str, Any], image_size: int) -> Engine:
     options = dict(config["trainer"])
     auto = options["progress"] in ("auto", None)
-    options["progress"] = sys.stderr.isatty() if auto else str(options["progress"]).lower() == "true"
+    options["progress"] = (
+        sys.stderr.isatty() if auto else str(options["progress"]).lower() == "true"
+    )
     return Engine(**options, image_size=image_size)
 
 
@@ -175,14 +177,18 @@ def pretrain_job(job: Job) -> float | None:
     setting = prepare(job, forget=False)
     if job.config["force"]:
         CheckpointCache(Path(job.config["paths"]["checkpoints"])).remove(identity(job, setting))
-    model, trained, cached = original(job, setting)
+    model, trained, _cached = original(job, setting)
     task = setting.task
     predictions = predict(drop(model), task)
     row = evaluate(job.build(_standard_metrics()), predictions, task)
     row |= {"seconds": trained.notes["seconds"], "images_seen": trained.notes["images_seen"]}
     row["images_per_second"] = trained.notes["images_seen"] / trained.notes["seconds"]
-    folder = CheckpointCache(Path(job.config["paths"]["checkpoints"])).folder(identity(job, setting))
-    (job.folder / "training.json").write_text(json.dumps({"checkpoint": str(folder)} | row, indent=1))
+    folder = CheckpointCache(Path(job.config["paths"]["checkpoints"])).folder(
+        identity(job, setting)
+    )
+    (job.folder / "training.json").write_text(
+        json.dumps({"checkpoint": str(folder)} | row, indent=1)
+    )
     console.print_row(row, title=f"{_describe(job)}: original model in {folder}")
     return row.get("test/accuracy")  # type: ignore[return-value]
 
@@ -288,7 +294,9 @@ def unlearn_job(job: Job) -> float | None:
         row = evaluate(metrics, predictions, setting.task, retrained(job, setting))
         reason = collapse(row, setting.task.train.num_classes)
         if job.config["save_model"]:
-            state = {k: v.detach().cpu().contiguous() for k, v in outcome.model.state_dict().items()}
+            state = {
+                k: v.detach().cpu().contiguous() for k, v in outcome.model.state_dict().items()
+            }
             save_state(job.folder / "model.pt", state)
     row |= {"images_seen": outcome.images_seen, "original_seconds": trained.notes["seconds"]}
     row |= {f"method/{k}": v for k, v in outcome.notes.items()}
@@ -330,7 +338,9 @@ def evaluate_job(job: Job) -> float | None:
         network.load_state_dict(load_state(path))
     except RuntimeError as error:
         first = str(error).splitlines()[-1].strip()
-        raise ValueError(f"checkpoint {path} does not fit model={job.names['model']}: {first}") from error
+        raise ValueError(
+            f"checkpoint {path} does not fit model={job.names['model']}: {first}"
+        ) from error
     predictions = predict(setting.engine.place(network).eval(), setting.task)
     row = evaluate(job.build(job.config["evaluation"]), predictions, setting.task)
     console.print_row(row, title=f"{path}: {_describe(job)}")

@@ -1,5 +1,6 @@
 """What each corruption touches, exact counts, seeds; nested discovery; what a request may see."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -105,7 +106,7 @@ def test_discovery_is_exact_nested_and_within_the_corruption(clean):
     _, truth = RandomLabel()(clean[0], count=40, seed=0)
     sets = [Discovered(nested=True)(truth, rate=r, seed=3)[0] for r in (0.1, 0.35, 0.5, 1.0)]
     assert [len(s) for s in sets] == [4, 14, 20, 40]
-    for small, large in zip(sets, sets[1:], strict=False):
+    for small, large in itertools.pairwise(sets):
         assert set(small.tolist()) < set(large.tolist())
     assert truth.corrupted[sets[-1]].all()
     other = Discovered(nested=False)(truth, rate=0.5, seed=3)[0]

@@ -45,8 +45,6 @@ OPTIONS = {
 }  # fmt: skip
 
 
-
-
 @pytest.fixture
 def trained(task, network, engine):
     """A network that has memorised the wrong labels."""

@@ -43,7 +43,9 @@ def test_an_epoch_serves_each_sample_once_in_a_new_order(task):
     assert len(loader) == 4
 
 
-@pytest.mark.parametrize(("samples", "size", "count"), [(10, 5, 2), (11, 5, 2), (12, 5, 3), (1, 5, 1)])
+@pytest.mark.parametrize(
+    ("samples", "size", "count"), [(10, 5, 2), (11, 5, 2), (12, 5, 3), (1, 5, 1)]
+)
 def test_no_batch_of_one_beside_others(samples, size, count, task):
     assert num_batches(samples, size) == count
     part = task.train.rows(torch.arange(samples))
@@ -137,7 +139,9 @@ def test_an_interrupted_training_resumes_bit_for_bit(task, network, engine, tmp_
     resumed = ResNet9(in_channels=1, image_size=12, num_classes=3, width=2)
     pretrain(resumed, task.train, recipe(), often, augment=augment, seed=2, resume=path)
     assert not path.exists()
-    for one, other in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True):
+    for one, other in zip(
+        straight.state_dict().values(), resumed.state_dict().values(), strict=True
+    ):
         assert torch.equal(one, other)
 
 

@@ -83,7 +83,9 @@ class DatasetOptions:
         """
         k = len(class_names)
         if self.num_classes is not None and self.num_classes != k:
-            raise ValueError(f"dataset.num_classes is {self.num_classes}, the data hold {k} classes")
+            raise ValueError(
+                f"dataset.num_classes is {self.num_classes}, the data hold {k} classes"
+            )
         view = Normalize(tuple(self.mean), tuple(self.std))
         sets, keeps = [], []
         for key, (image, label), wanted in (

@@ -4,6 +4,7 @@ Source: UCI "Optical recognition of handwritten digits", as shipped by scikit-le
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -20,7 +21,7 @@ class Digits(DatasetOptions):
         """Return the data set, resized to ``image_size``."""
         from sklearn.datasets import load_digits  # slow to import
 
-        data = load_digits()
+        data: Any = load_digits()
         image = torch.from_numpy(data.images)[:, None].mul(255 / 16).round().to(torch.uint8)
         label = torch.from_numpy(data.target).long()
         train = balanced(label, NUM_TRAIN, "num_train")

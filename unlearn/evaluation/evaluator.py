@@ -20,7 +20,7 @@ def declared(entry: Any) -> Metric:
     Raises:
         ValueError: If the function declares no directions and needs.
     """
-    function = entry.func if isinstance(entry, functools.partial) else entry
+    function: Any = entry.func if isinstance(entry, functools.partial) else entry
     if not hasattr(function, "directions") or not hasattr(function, "needs"):
         raise ValueError(f"evaluation: {function!r} is no metric; decorate it with @metric")
     return function

@@ -34,9 +34,7 @@ class Metric(Protocol):
         ...
 
 
-def metric(
-    directions: Mapping[str, str], needs: Sequence[str] = ()
-) -> Callable[[Compute], Metric]:
+def metric(directions: Mapping[str, str], needs: Sequence[str] = ()) -> Callable[[Compute], Metric]:
     """Declare a metric's columns ("max" or "min" is better) and needs.
 
     Raises:

@@ -22,7 +22,7 @@ class Monitor(L.Callback):
         seconds: Time spent here; not the method's.
     """
 
-    def __init__(self, method: UnlearningMethod, task: Task, loggers: Sequence[Logger]):
+    def __init__(self, method: UnlearningMethod, task: Task, loggers: Sequence[Logger]) -> None:
         """Watch ``method`` on ``task``."""
         self.method = method
         self.loggers = list(loggers)

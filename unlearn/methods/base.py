@@ -37,7 +37,7 @@ class UnlearningMethod(L.Callback, ABC):
         batch_size: int,
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[[int, int], float],
-    ):
+    ) -> None:
         """Keep the recipe.
 
         Args:

@@ -18,7 +18,7 @@ from unlearn.methods.removal import RemovalMethod
 class NPO(RemovalMethod):
     """Ascent on the forget set that fades for samples already forgotten."""
 
-    def __init__(self, *, beta: float, **removal: Any):
+    def __init__(self, *, beta: float, **removal: Any) -> None:
         """Keep beta > 0, the strength of the tie to the original; see RemovalMethod for the rest.
 
         Raises:

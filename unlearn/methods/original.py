@@ -1,6 +1,7 @@
 """The original model, untouched: the point where every method starts."""
 
 from collections.abc import Mapping
+from typing import NoReturn
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,5 +22,5 @@ class Original(UnlearningMethod):
         return F.cross_entropy(forward(batch["retain"].image), batch["retain"].label)
 
 
-def _none(*_: object) -> None:
+def _none(*_: object) -> NoReturn:
     raise AssertionError("the original model is not trained")

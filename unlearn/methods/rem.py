@@ -42,7 +42,7 @@ class REM(UnlearningMethod):
         removal_optimizer: Callable[..., torch.optim.Optimizer] | None,
         seed: int,
         **options: Any,
-    ):
+    ) -> None:
         """Keep the recipe.
 
         Args:
@@ -80,9 +80,7 @@ class REM(UnlearningMethod):
             new.share(self.forget_index)
         self.reference = copy.deepcopy(new).eval().requires_grad_(False)
         self.request = request
-        self.best = BestByProxy(
-            request, mode=o.select, threshold=o.gamma, samples=o.select_samples
-        )
+        self.best = BestByProxy(request, mode=o.select, threshold=o.gamma, samples=o.select_samples)
         self._look(new)
         self.best.offer(new, self.forget_accuracy)
         return new

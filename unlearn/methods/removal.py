@@ -31,7 +31,7 @@ class RemovalMethod(UnlearningMethod):
         select: str,
         select_samples: int | None,
         batch_norm: str,
-    ):
+    ) -> None:
         """Keep the stopping rule.
 
         Args:

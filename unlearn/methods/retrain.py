@@ -13,7 +13,7 @@ from unlearn.models.surgery import fresh
 class Retrain(Finetune):
     """Train a fresh network of the same architecture by the pre-training recipe, without the forget set."""
 
-    def __init__(self, *, seed: int, **recipe: Any):
+    def __init__(self, *, seed: int, **recipe: Any) -> None:
         """Keep the seed of the new weights; see UnlearningMethod for the rest."""
         super().__init__(**recipe)
         self.seed = seed

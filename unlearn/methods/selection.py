@@ -15,7 +15,9 @@ MODES = ("proxy", "last")
 class BestByProxy:
     """Keeps the weights with the highest proxy, or simply the last ones."""
 
-    def __init__(self, request: Request, *, mode: str, threshold: float, samples: int | None):
+    def __init__(
+        self, request: Request, *, mode: str, threshold: float, samples: int | None
+    ) -> None:
         """Remember the request.
 
         Args:

@@ -42,7 +42,7 @@ class Expanded(nn.Module):
     masks: Tensor
     mask_row: Tensor
 
-    def __init__(self, network: nn.Module, *, num_samples: int, density: float, seed: int):
+    def __init__(self, network: nn.Module, *, num_samples: int, density: float, seed: int) -> None:
         """Wrap a network that was built with ``extra`` > 0.
 
         Args:
@@ -122,7 +122,9 @@ class Expanded(nn.Module):
         return super().train(mode)
 
 
-def expand(network: nn.Module, *, ratio: float, num_samples: int, density: float, seed: int) -> Expanded:
+def expand(
+    network: nn.Module, *, ratio: float, num_samples: int, density: float, seed: int
+) -> Expanded:
     """Return the network with freshly initialised extra channels (REM's physical form).
 
     Args:

@@ -17,7 +17,7 @@ STAGES = (1, 2, 4, 8)
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a skip; the hidden width does not grow with extra channels."""
 
-    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int):
+    def __init__(self, inputs: int, hidden: int, outputs: int, stride: int) -> None:
         """Build the block; a 1x1 convolution stands in the skip where shapes change."""
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, hidden, 3, stride, 1, bias=False)
@@ -25,7 +25,9 @@ class BasicBlock(nn.Module):
         self.conv2 = nn.Conv2d(hidden, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.downsample = (
-            nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            nn.Sequential(
+                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
+            )
             if stride != 1
             else nn.Identity()
         )
@@ -48,7 +50,7 @@ class ResNet18(nn.Module):
         width: int,
         capacity: float = 1.0,
         extra: float = 0.0,
-    ):
+    ) -> None:
         """Build the network.
 
         Args:

@@ -17,22 +17,20 @@ GROUPS = (1, 2, 4, 2)
 class ConvBlock(nn.Sequential):
     """Convolution with bias, batch norm, CELU."""
 
-    def __init__(self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pad: int = 1):
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pad: int = 1
+    ) -> None:
         """Build the block; the bias starts at zero."""
-        super().__init__(
-            nn.Conv2d(inputs, outputs, kernel, stride, pad),
-            nn.BatchNorm2d(outputs),
-            nn.CELU(alpha=0.075),
-        )
-        bias = self[0].bias
-        if bias is not None:
-            nn.init.zeros_(bias)
+        conv = nn.Conv2d(inputs, outputs, kernel, stride, pad)
+        super().__init__(conv, nn.BatchNorm2d(outputs), nn.CELU(alpha=0.075))
+        assert conv.bias is not None
+        nn.init.zeros_(conv.bias)
 
 
 class Residual(nn.Module):
     """Two blocks beside a skip; the hidden width does not grow with extra channels."""
 
-    def __init__(self, channels: int, hidden: int):
+    def __init__(self, channels: int, hidden: int) -> None:
         """Build the pair of blocks."""
         super().__init__()
         self.first = ConvBlock(channels, hidden)
@@ -55,7 +53,7 @@ class ResNet9(nn.Module):
         width: int,
         capacity: float = 1.0,
         extra: float = 0.0,
-    ):
+    ) -> None:
         """Build the network.
 
         Args:

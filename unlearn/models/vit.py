@@ -19,15 +19,16 @@ from unlearn.models.gates import Gates, gate
 class SplitLayerNorm(nn.LayerNorm):
     """Layer norm that normalises the first ``old`` entries and the rest separately."""
 
-    def __init__(self, width: int, old: int):
+    def __init__(self, width: int, old: int) -> None:
         """Keep the split point."""
         super().__init__(width)
         self.old = old
 
-    def forward(self, x: Tensor) -> Tensor:  # noqa: D102
-        if x.shape[-1] == self.old:
-            return super().forward(x)
-        old, extra = x[..., : self.old], x[..., self.old :]
+    def forward(self, input: Tensor) -> Tensor:
+        """Return a normalised tensor like ``input``, (..., width)."""
+        if input.shape[-1] == self.old:
+            return super().forward(input)
+        old, extra = input[..., : self.old], input[..., self.old :]
         parts = [F.layer_norm(p, p.shape[-1:], eps=self.eps) for p in (old, extra)]
         return torch.cat(parts, dim=-1) * self.weight + self.bias
 
@@ -43,7 +44,7 @@ def shifted_copies(image: Tensor) -> Tensor:
 class Attention(nn.Module):
     """Self-attention with a learned temperature and a masked diagonal."""
 
-    def __init__(self, width: int, heads: int, head_width: int):
+    def __init__(self, width: int, heads: int, head_width: int) -> None:
         """Build the projections; the inner width does not grow with extra width."""
         super().__init__()
         self.heads = heads
@@ -79,7 +80,7 @@ class ViT(nn.Module):
         patch_size: int,
         capacity: float = 1.0,
         extra: float = 0.0,
-    ):
+    ) -> None:
         """Build the network.
 
         Args:

@@ -57,7 +57,9 @@ class Engine:
         """Return Lightning's name of the pre-training precision."""
         if self.precision != "auto":
             return self.precision
-        fast = torch.cuda.is_bf16_supported() if self.device.type == "cuda" else _cpu_has_fast_bf16()
+        fast = (
+            torch.cuda.is_bf16_supported() if self.device.type == "cuda" else _cpu_has_fast_bf16()
+        )
         return "bf16-mixed" if fast and self.image_size >= 32 else "32-true"
 
     def place(self, model: nn.Module) -> nn.Module:
@@ -130,7 +132,7 @@ def seeded(seed: int) -> Iterator[None]:
 class EpochLog(L.Callback):
     """Sums the loss on the device and reports once an epoch: no synchronisation in the step."""
 
-    def __init__(self, loggers: Sequence[Logger]):
+    def __init__(self, loggers: Sequence[Logger]) -> None:
         """Report to ``loggers``."""
         self.loggers = list(loggers)
         self.total: Tensor | None = None
@@ -167,7 +169,7 @@ class EpochLog(L.Callback):
 class ResumePoint(L.Callback):
     """Keeps one resumable checkpoint, written by rename at the end of an epoch now and then."""
 
-    def __init__(self, path: Path, seconds: float):
+    def __init__(self, path: Path, seconds: float) -> None:
         """Write to ``path`` no more often than every ``seconds``."""
         self.path = path
         self.seconds = seconds

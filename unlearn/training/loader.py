@@ -40,7 +40,7 @@ class ResidentLoader:
         augment: Augmentation | None,
         seed: int,
         device: torch.device | str | None = None,
-    ):
+    ) -> None:
         """Keep the set where it is.
 
         Args:
@@ -100,7 +100,7 @@ class RequestLoader:
         augment: Augmentation | None,
         seed: int,
         device: torch.device | str | None = None,
-    ):
+    ) -> None:
         """Prepare one loader per name, lazily."""
         self.request = request
         self.uses = uses
@@ -149,7 +149,9 @@ class RequestLoader:
         """Yield the epoch's batches."""
         names = self.uses(self.epoch)
         loaders = {name: self.loader(name) for name in names}
-        longest = max((n for n in names if n != "forget"), key=lambda n: len(loaders[n]), default="")
+        longest = max(
+            (n for n in names if n != "forget"), key=lambda n: len(loaders[n]), default=""
+        )
         streams = {}
         for name, loader in loaders.items():
             loader.set_epoch(self.epoch)
@@ -175,7 +177,7 @@ class EpochOrder(L.Callback):
     Lightning makes the first iterator before any hook, but draws from it only afterwards.
     """
 
-    def __init__(self, loader: ResidentLoader | RequestLoader):
+    def __init__(self, loader: ResidentLoader | RequestLoader) -> None:
         """Serve ``loader``."""
         self.loader = loader
 

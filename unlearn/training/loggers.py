@@ -24,7 +24,9 @@ def tensorboard_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Lo
     try:
         return TensorBoardLogger(folder, name="tensorboard", version="")
     except ModuleNotFoundError as error:
-        raise ValueError("logger=tensorboard needs the package tensorboard: pip install tensorboard") from error
+        raise ValueError(
+            "logger=tensorboard needs the package tensorboard: pip install tensorboard"
+        ) from error
 
 
 def wandb_logger(
@@ -60,9 +62,10 @@ def wandb_logger(
 def _logged_in() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
-    from wandb.sdk.lib import apikey  # slow to import, and only this logger needs it
+    import wandb  # slow to import, and only this logger needs it
+    from wandb.errors import Error
 
     try:
-        return bool(apikey.api_key())
-    except Exception:
+        return bool(wandb.login(prompt=False))
+    except Error:
         return False

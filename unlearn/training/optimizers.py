@@ -14,7 +14,9 @@ class NormalizedSGD(torch.optim.Optimizer):
     fixed length does neither.
     """
 
-    def __init__(self, params: Iterable[Any], *, lr: float, momentum: float, weight_decay: float):
+    def __init__(
+        self, params: Iterable[Any], *, lr: float, momentum: float, weight_decay: float
+    ) -> None:
         """Keep the options.
 
         Args:

@@ -81,7 +81,9 @@ class Pretraining:
 class ClassifierModule(L.LightningModule):
     """Cross-entropy on given labels; an expanded network sees each sample through its mask."""
 
-    def __init__(self, model: nn.Module, recipe: Pretraining, total_steps: int, log: EpochLog):
+    def __init__(
+        self, model: nn.Module, recipe: Pretraining, total_steps: int, log: EpochLog
+    ) -> None:
         """Keep what the steps need."""
         super().__init__()
         self.model = model
@@ -89,7 +91,9 @@ class ClassifierModule(L.LightningModule):
         self.total_steps = total_steps
         self.epoch_log = log
         self.masked = isinstance(model, Expanded)
-        self._compiled: tuple[Callable[..., Tensor]] = (model,)  # in a tuple: not a second submodule
+        self._compiled: tuple[Callable[..., Tensor]] = (
+            model,
+        )  # in a tuple: not a second submodule
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer with its schedule, stepped every batch."""
@@ -109,7 +113,9 @@ class ClassifierModule(L.LightningModule):
         self.epoch_log.add(loss, len(batch.label))
         return loss
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
         """Return the batch: the loader has put it where it belongs."""
         return batch
 

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 class EpochProgress(L.Callback):
     """Shows finished epochs on standard error; leaves nothing behind when done."""
 
-    def __init__(self, title: str, total: int | None):
+    def __init__(self, title: str, total: int | None) -> None:
         """Name the bar; ``total`` epochs, None if nobody knows beforehand."""
         self.progress = Progress(
             TextColumn("{task.description}"),

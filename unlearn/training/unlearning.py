@@ -20,7 +20,9 @@ from unlearn.training.loader import Augmentation, EpochOrder, RequestLoader
 class UnlearningModule(L.LightningModule):
     """Steps the optimizer that the method's phase names, on the method's loss."""
 
-    def __init__(self, model: nn.Module, method: UnlearningMethod, total_steps: int, log: EpochLog):
+    def __init__(
+        self, model: nn.Module, method: UnlearningMethod, total_steps: int, log: EpochLog
+    ) -> None:
         """Keep what the steps need; ``total_steps`` is the method's budget."""
         super().__init__()
         self.automatic_optimization = False
@@ -61,7 +63,9 @@ class UnlearningModule(L.LightningModule):
         (wrapped[phase] if isinstance(wrapped, list) else wrapped).step()
         self.epoch_log.add(loss, sum(len(part.label) for part in batch.values()))
 
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
         """Return the batch: the loader has put it where it belongs."""
         return batch
 
@@ -82,7 +86,7 @@ class LightningFit:
         loggers: Sequence[Logger] = (),
         callbacks: Sequence[L.Callback] = (),
         title: str = "unlearning",
-    ):
+    ) -> None:
         """Keep everything that is not the method's business.
 
         Args:

@@ -1,0 +1,103 @@
+"""The store under many processes at once, and under those that are killed."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+
+from unlearn.results.store import ResultsStore
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+# Writes rows of its own until it has written all, or is killed; says so when it begins.
+WRITER = """
+import sys
+from pathlib import Path
+from unlearn.results.record import RunRecord
+from unlearn.results.store import ResultsStore
+root, worker, count, again = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "again"
+store = ResultsStore(Path(root))
+print("ready", flush=True)
+sys.stdin.readline()
+for i in range(count):
+    record = RunRecord(
+        run_id=f"worker-{worker:02d}-{i // 2:04d}", step=i % 2, names={"method": "rem"},
+        config={"seed": worker, "padding": "x" * 3000}, metrics={"healed": i / count}, status="ok",
+        reason=None, seconds=1.0, peak_bytes=1, versions={}, revision=None, created="",
+    )
+    store.write(record)
+    if again and i % 7 == 0:
+        store.write(record)
+    if i % 10 == 0:
+        store.load()
+"""
+
+
+def start(root: Path, worker: int, count: int, again: str = "once") -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(root), str(worker), str(count), again]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=REPOSITORY, text=True, stdin=pipe, stdout=pipe)
+
+
+def go(processes: list[subprocess.Popen[str]]) -> None:
+    """Let all begin at once, when the slowest has loaded."""
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
+
+
+def end(process: subprocess.Popen[str]) -> int:
+    code = process.wait(timeout=60)
+    for pipe in (process.stdin, process.stdout):
+        assert pipe is not None
+        pipe.close()
+    return code
+
+
+def mirrored(store: ResultsStore) -> list[tuple[str, int]]:
+    rows = [json.loads(line) for line in store.mirror.read_text().splitlines()]
+    return sorted((row["run_id"], row["step"]) for row in rows)
+
+
+def on_disk(store: ResultsStore) -> list[tuple[str, int]]:
+    rows = [json.loads(path.read_text()) for path in store.root.glob("*/row-*.json")]
+    return sorted((row["run_id"], row["step"]) for row in rows)
+
+
+def test_many_processes_lose_and_double_nothing(tmp_path: Path):
+    processes = [start(tmp_path, worker, 30, "again") for worker in range(8)]
+    go(processes)
+    assert [end(p) for p in processes] == [0] * 8
+    store = ResultsStore(tmp_path)
+    expected = [(f"worker-{w:02d}-{i:04d}", s) for w in range(8) for i in range(15) for s in (0, 1)]
+    assert mirrored(store) == expected
+    frame = pd.read_json(store.mirror, lines=True)
+    assert len(frame) == 240 and len(store.load()) == 240
+
+
+def test_killed_writers_leave_only_whole_rows(tmp_path: Path):
+    store = ResultsStore(tmp_path)
+    draw = random.Random(0)
+    processes = [start(tmp_path, worker, 100_000) for worker in range(5)]
+    go(processes)
+    for process in processes:
+        time.sleep(draw.uniform(0.05, 0.15))
+        process.send_signal(signal.SIGKILL)
+        assert end(process) == -signal.SIGKILL
+    rows = on_disk(store)  # json.loads: all are whole
+    assert len(rows) > 5
+    last = start(tmp_path, 99, 1)  # the lock of the dead is free
+    go([last])
+    assert end(last) == 0
+    frame = store.load()
+    expected = sorted([*rows, ("worker-99-0000", 0)])
+    assert sorted(zip(frame["run_id"], frame["step"], strict=True)) == expected
+    assert mirrored(store) == expected
