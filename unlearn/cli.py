@@ -86,7 +86,9 @@ def _checked(name: str, argv: list[str]) -> Outcomes | None:
         show = describe.show_help if arguments.help else describe.show_config
         print(show(name, arguments))
         return None
-    return Outcomes(total=compose.preflight(name, arguments))
+    total = compose.preflight(name, arguments)
+    sys.argv[1:] = compose.flags_first(argv, arguments)
+    return Outcomes(total=total)
 
 
 def _run(name: str, job: str, outcomes: Outcomes) -> None:
@@ -102,7 +104,7 @@ def _run(name: str, job: str, outcomes: Outcomes) -> None:
     hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(task)()
 
 
-def _job(config: DictConfig) -> Job:
+def _job(config: DictConfig, *, brief: bool) -> Job:
     import hydra
     from hydra.core.hydra_config import HydraConfig
 
@@ -113,12 +115,12 @@ def _job(config: DictConfig) -> Job:
 
     content = plain(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return Job(content, run_id(config), folder, content["names"], build)
+    return Job(content, run_id(config), folder, content["names"], build, brief)
 
 
 def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> Any:
     """Run one job; problems are counted, so that the jobs after it go on."""
-    job = _job(config)
+    job = _job(config, brief=outcomes.total > 1)
     outcomes.started += 1
     if outcomes.total > 1:
         from hydra.core.hydra_config import HydraConfig

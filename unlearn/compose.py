@@ -37,7 +37,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     """Return the command line's parts, by hydra's own parser."""
     parser = get_args_parser()
     parser.error = _refuse  # argparse would print its whole usage
-    found = parser.parse_args(list(argv))
+    found = parser.parse_intermixed_args(list(argv))
     folders = [config_dir()]
     if found.config_dir:
         folder = Path(found.config_dir).resolve()
@@ -45,6 +45,14 @@ def parse(argv: Sequence[str]) -> Arguments:
             raise ConfigError(f"--config-dir: {folder} is not a folder")
         folders.append(str(folder))
     return Arguments(found.overrides, found.multirun, found.help, found.cfg, folders)
+
+
+def flags_first(argv: Sequence[str], arguments: Arguments) -> list[str]:
+    """Return the command line with overrides last: hydra's own parser takes them in no other way."""
+    rest = list(argv)
+    for override in arguments.overrides:
+        rest.remove(override)
+    return [*rest, *arguments.overrides]
 
 
 def _refuse(message: str) -> NoReturn:

@@ -16,6 +16,7 @@ class Job:
         folder: The job's own.
         names: What the choices are called.
         build: Makes the object of a config node that has a ``_target_``.
+        brief: One of many jobs: say little.
     """
 
     config: dict[str, Any]
@@ -23,3 +24,4 @@ class Job:
     folder: Path
     names: Mapping[str, str]
     build: Callable[[Any], Any]
+    brief: bool = False

@@ -30,6 +30,7 @@ from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
 from unlearn.task import Task
 from unlearn.training.engine import CollapsedError, Engine
+from unlearn.training.loggers import close
 from unlearn.training.pretrain import Pretraining, pretrain
 from unlearn.training.unlearning import LightningFit
 
@@ -240,8 +241,7 @@ def unlearn_once(job: Job, setting: Setting, model: nn.Module, *, seed: int) -> 
         return Outcome(None, seconds, fit.images_seen, method.notes, str(error))
     finally:
         for logger in loggers:
-            logger.finalize("success")
-            logger.save()
+            close(logger)
     if setting.engine.device.type == "cuda":
         torch.cuda.synchronize()
     seconds = time.perf_counter() - started - monitor.seconds
@@ -315,10 +315,14 @@ def unlearn_job(job: Job) -> float | None:
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
     ResultsStore(Path(job.config["paths"]["results"])).write(record)
-    console.print_row(row | {"seconds": outcome.seconds}, title=_describe(job))
+    row |= {"seconds": outcome.seconds}
+    if job.brief:
+        log.info("  %s", console.line(row))
+    else:
+        console.print_row(row, title=_describe(job))
+        log.info("row, curves and healed model: %s", job.folder)
     if reason is not None:
         log.warning("the model has collapsed: %s", reason)
-    log.info("row, curves and healed model: %s", job.folder)
     return row.get("healed_utility")  # type: ignore[return-value]
 
 

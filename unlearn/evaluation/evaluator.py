@@ -63,6 +63,7 @@ def evaluate(
 def collapse(row: Row, num_classes: int) -> str | None:
     """Return why a model counts as collapsed, or None: its test accuracy is that of guessing."""
     value = row.get("test/accuracy")
-    if isinstance(value, float) and value <= 1.5 / num_classes:
+    chance = 1 / num_classes
+    if isinstance(value, float) and value <= chance + 0.1 * (1 - chance):
         return f"test accuracy {value:.3f} is that of guessing among {num_classes} classes"
     return None

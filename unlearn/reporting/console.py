@@ -17,9 +17,19 @@ log = logging.getLogger(__name__)
 FIGURES = ("comparison", "demo", "heatmap", "none")
 
 
+def line(row: Mapping[str, Any]) -> str:
+    """Return the headline of one run."""
+    parts = []
+    for key, title in (("healed", "healed"), ("utility", "utility"), ("healed_utility", "product")):
+        value = row.get(key)
+        parts.append(f"{title} {'-' if value is None else f'{value:.3f}'}")
+    return ", ".join([*parts, f"{row['seconds']:.1f} s"])
+
+
 def print_row(row: Mapping[str, Any], title: str) -> None:
     """Print one run's columns."""
-    out = Table(title=title, title_justify="left", show_header=False)
+    Console().print(title)
+    out = Table(show_header=False)
     for key, value in row.items():
         if value is None:
             failed = any(k.startswith("failed/") for k in row)

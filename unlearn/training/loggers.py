@@ -3,7 +3,6 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
@@ -41,13 +40,15 @@ def wandb_logger(
         project: W&B project.
         entity: W&B team; None is the user's own.
     """
-    settings: dict[str, Any] = {}
-    if "WANDB_MODE" not in os.environ and not _logged_in():
+    import wandb  # slow to import, and only this logger needs it
+
+    offline = "WANDB_MODE" not in os.environ and not _logged_in()
+    if offline:
         log.info("W&B: no key found, recording offline; send later with: wandb sync %s", folder)
-        settings["mode"] = "offline"
     folder.mkdir(parents=True, exist_ok=True)
-    return WandbLogger(
-        save_dir=folder,
+    # Lightning's own call of init passes an option that W&B warns about.
+    run = wandb.init(
+        dir=folder,
         project=project,
         entity=entity,
         name=" ".join(v for k, v in tags.items() if k in ("method", "corruption", "dataset")),
@@ -55,8 +56,18 @@ def wandb_logger(
         job_type=tags.get("method", "train"),
         tags=[f"{k}={v}" for k, v in tags.items()],
         id=run_id,
-        **settings,
+        mode="offline" if offline else None,
+        settings=wandb.Settings(silent=True),
     )
+    return WandbLogger(experiment=run)
+
+
+def close(logger: Logger) -> None:
+    """Write everything out; a W&B run would else go on into the next job of this process."""
+    logger.finalize("success")
+    logger.save()
+    if isinstance(logger, WandbLogger):
+        logger.experiment.finish()
 
 
 def _logged_in() -> bool:
