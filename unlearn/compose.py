@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
-from hydra._internal.utils import get_args_parser
+from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -38,6 +39,10 @@ def parse(argv: Sequence[str]) -> Arguments:
     parser = get_args_parser()
     parser.error = _refuse  # argparse would print its whole usage
     found = parser.parse_intermixed_args(list(argv))
+    for option in ("config_name", "config_path", "package"):
+        if getattr(found, option):
+            flag = option.replace("_", "-")
+            raise ConfigError(f"--{flag} is not offered; --config-dir adds configs of your own")
     folders = [config_dir()]
     if found.config_dir:
         folder = Path(found.config_dir).resolve()
@@ -81,7 +86,7 @@ def composed(name: str, overrides: Sequence[str], folders: Sequence[str]) -> Dic
     """
     try:
         config = _compose(name, overrides, folders)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error, name, overrides, folders)) from error
     HydraConfig.instance().set_config(config)
     return config
@@ -115,6 +120,8 @@ def is_group(override: Override) -> bool:
 def explain(error: Exception, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
     """Return one line for hydra's many."""
     text = str(error)
+    if "Config group override must be a string" in text:
+        return _not_a_word(overrides)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options or [])
@@ -131,9 +138,25 @@ def explain(error: Exception, name: str, overrides: Sequence[str], folders: Sequ
         if value and kind and where:
             shown = wanted.get(kind.group(1), kind.group(1))
             return f"{where.group(1)} must be {shown}, got {value.group(1)}"
+    if text.startswith("Error merging override") and cause is not None:
+        key_, _, value = text.removeprefix("Error merging override ").partition("=")
+        reason = str(cause).splitlines()[0]
+        kind = "true or false" if "valid bool" in reason else "a value"
+        return f"{key_} must be {kind}, got {value.splitlines()[0]}"
     if key and ("Could not override" in text or "not in" in text):
         return f"unknown key '{key.group(1)}'" + _nearest(key.group(1), name, overrides, folders)
     return " ".join(text.split())
+
+
+def _not_a_word(overrides: Sequence[str]) -> str:
+    """Return what to write instead of a number where a group's option is wanted."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        value = override.value()
+        if is_group(override) and value is not None and not isinstance(value, str | list):
+            key = override.key_or_group
+            hint = f"; a number is given as discovery={value}" if key == "discovery_rate" else ""
+            return f"{key} must be one of the group's names, got {value}{hint}"
+    return "a group must be chosen by one of its names"
 
 
 def _nearest(key: str, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
@@ -141,7 +164,7 @@ def _nearest(key: str, name: str, overrides: Sequence[str], folders: Sequence[st
     try:
         config = _compose(name, groups, folders)
         HydraConfig.instance().set_config(config)
-        keys = [path for path, _ in leaves(plain(config))]
+        keys = [path for path, _ in leaves(plain(config)) if "._" not in path]
     except (HydraException, OmegaConfBaseException):
         return ""
     names = sorted({k.partition(".")[0] for k in keys}) if "." not in key else keys
@@ -155,6 +178,13 @@ def _chooses(override: str) -> bool:
         return False
 
 
+def _loader(folders: Sequence[str]) -> ConfigLoaderImpl:
+    path = create_config_search_path(folders[0])
+    for folder in folders[1:]:
+        path.append("command-line", f"file://{folder}")
+    return ConfigLoaderImpl(path)
+
+
 def points(arguments: Arguments) -> list[list[str]]:
     """Return the overrides of every job.
 
@@ -162,7 +192,8 @@ def points(arguments: Arguments) -> list[list[str]]:
         ConfigError: If the overrides cannot be read, or sweep without --multirun.
     """
     try:
-        parsed = OverridesParser.create().parse_overrides(arguments.overrides)
+        parser = OverridesParser.create(_loader(arguments.folders))  # glob() looks for options
+        parsed = parser.parse_overrides(arguments.overrides)
     except OverrideParseException as error:
         raise ConfigError(
             f"cannot read '{error.override}': {str(error).splitlines()[0]}"

@@ -92,7 +92,10 @@ def schema_comments(schema: Any) -> dict[str, str]:
 def explained(name: str, choices: Mapping[str, Any], folders: Sequence[str]) -> dict[str, str]:
     """Return the comment of every option of a composed config by dotted path."""
     out = schema_comments(SCHEMAS[name])
-    for group, option in choices.items():
+    ordered = sorted(
+        choices.items(), key=lambda choice: GLOBAL.index(choice[0]) if choice[0] in GLOBAL else -1
+    )
+    for group, option in ordered:
         if option is None or group.startswith("hydra"):
             continue
         found = file_comments(group, str(option), folders)
