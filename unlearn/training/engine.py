@@ -161,6 +161,7 @@ class EpochLog(L.Callback):
         values["seconds"] = time.perf_counter() - self.started
         for logger in self.loggers:
             logger.log_metrics(values, step=step)
+            logger.save()  # a killed run keeps its curves
         self.total, self.batches = None, 0
         if not torch.isfinite(torch.tensor(mean)):
             raise CollapsedError(f"loss is {mean} after epoch {trainer.current_epoch}")
