@@ -23,12 +23,12 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 
-from unlearn import run
 from unlearn.compose import composed, composing
 from unlearn.config import config_dir, plain, run_id
 from unlearn.job import Job
 from unlearn.models.expansion import drop
 from unlearn.models.predict import accuracy
+from unlearn.setting import original, prepare
 from unlearn.training.engine import CollapsedError
 from unlearn.training.unlearning import LightningFit
 
@@ -142,8 +142,8 @@ class Cell:
     ) -> None:
         """Prepare data and original model."""
         self.job = job_of(method, corruption, discovery, overrides)
-        setting = run.prepare(self.job, forget=True)
-        self.model = run.original(self.job, setting)[0]
+        setting = prepare(self.job, forget=True)
+        self.model = original(self.job, setting)[0]
         found = setting.task.discovered()
         shuffled = found[torch.randperm(len(found), generator=torch.Generator().manual_seed(SEED))]
         half = len(found) // 2

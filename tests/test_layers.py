@@ -19,6 +19,7 @@ LAYERS = [
     {"evaluation"},
     {"results"},
     {"reporting"},
+    {"setting"},
     {"run"},
     {"config", "validation", "compose", "describe"},
     {"cli"},

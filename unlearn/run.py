@@ -1,109 +1,34 @@
-"""The three jobs: pre-train, unlearn, evaluate. Everything is built from a job's config; no hydra here."""
+"""The three jobs: pre-train, unlearn, evaluate. Everything is built from a job's config."""
 
 import copy
 import datetime
-import functools
-import hashlib
 import json
 import logging
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from unlearn import environment
-from unlearn.checkpoints import CheckpointCache, Trained, load_state, save_state
-from unlearn.data.dataset import Dataset
+from unlearn.checkpoints import load_state, save_state
 from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.monitor import Monitor
-from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.evaluation.predictions import predict
 from unlearn.job import Job
 from unlearn.models.expansion import drop
 from unlearn.reporting import console
 from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
-from unlearn.task import Task
-from unlearn.training.engine import CollapsedError, Engine
+from unlearn.setting import Setting, cache, cpu_state, identity, original, prepare, retrained
+from unlearn.training.engine import CollapsedError
 from unlearn.training.loggers import close
-from unlearn.training.pretrain import Pretraining, pretrain
 from unlearn.training.unlearning import LightningFit
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Data, truth and engine of a job; the same for all of its models."""
-
-    dataset: Dataset
-    task: Task
-    engine: Engine
-    digest: str
-
-
-@functools.lru_cache(maxsize=2)
-def _dataset(node: str, build: Callable[[Any], Any]) -> Dataset:
-    return build(json.loads(node)).load()
-
-
-def _engine(config: dict[str, Any], image_size: int) -> Engine:
-    options = dict(config["trainer"])
-    auto = options["progress"] in ("auto", None)
-    options["progress"] = (
-        sys.stderr.isatty() if auto else str(options["progress"]).lower() == "true"
-    )
-    return Engine(**options, image_size=image_size)
-
-
-def corrupted_count(corrupted: float, size: int) -> int:
-    """Return how many of ``size`` samples to corrupt: a share below 1, else a count.
-
-    Raises:
-        ValueError: If that is none, or more than there are.
-    """
-    count = round(corrupted * size) if corrupted < 1 else round(corrupted)
-    if not 1 <= count <= size:
-        raise ValueError(
-            f"corrupted must be a share in (0, 1) or a count in 1..{size} that gives at least one "
-            f"sample, got {corrupted}"
-        )
-    return count
-
-
-def prepare(job: Job, *, forget: bool) -> Setting:
-    """Load the data, corrupt them and, if wanted, choose the forget set."""
-    config = job.config
-    dataset = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
-    engine = _engine(config, dataset.train.image.shape[-1])
-    count = corrupted_count(config["corrupted"], len(dataset.train))
-    corruption = job.build(config["corruption"])
-    train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
-    digest = hashlib.sha256(
-        train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
-    ).hexdigest()[:16]
-    found: tuple[torch.Tensor, ...] = ()
-    if forget:
-        choose = job.build(config["forget_set"])
-        found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
-    task = Task(train=train, test=dataset.test, truth=truth, forget=found)
-    return Setting(dataset, _resident(task, engine), engine, digest)
-
-
-def _resident(task: Task, engine: Engine) -> Task:
-    """Move the images to the GPU if they take less than half of its free memory."""
-    if engine.device.type != "cuda":
-        return task
-    size = task.train.image.numel() + task.test.image.numel()
-    if size > torch.cuda.mem_get_info()[0] // 2:
-        log.info("the images stay in main memory: %.1f GB do not fit on the GPU", size / 1e9)
-        return task
-    return replace(task, train=task.train.to(engine.device), test=task.test.to(engine.device))
 
 
 def _loggers(job: Job, folder: Path) -> list[Logger]:
@@ -112,81 +37,19 @@ def _loggers(job: Job, folder: Path) -> list[Logger]:
     return [job.build({**n, "folder": folder, "run_id": job.run_id, "tags": tags}) for n in makers]
 
 
-def _network(job: Job, setting: Setting) -> tuple[Pretraining, nn.Module]:
-    seeds = job.config["seeds"]
-    recipe: Pretraining = job.build(job.config["pretraining"])
-    factory = job.build(job.config["model"])
-    network = recipe.network(
-        factory, setting.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
-    )
-    return recipe, network
-
-
-def identity(job: Job, setting: Setting) -> dict[str, Any]:
-    """Return everything that determines the original model's weights; no rate and no method."""
-    config = job.config
-    data = {k: v for k, v in config["dataset"].items() if k not in ("root", "cache_dir")}
-    seeds = {k: config["seeds"][k] for k in ("data", "train", "mask")}
-    return {
-        "dataset": data,
-        "corruption": config["corruption"],
-        "corrupted": config["corrupted"],
-        "data_digest": setting.digest,
-        "model": config["model"],
-        "pretraining": config["pretraining"],
-        "precision": setting.engine.resolved_precision(),
-        "seeds": seeds,
-    }
-
-
-def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained, bool]:
-    """Find the original model in the cache or train it.
-
-    Returns:
-        The model on the device, its notes, and whether it was cached.
-    """
-    recipe, network = _network(job, setting)
-
-    def train(folder: Path) -> Trained:
-        log.info("training the original model (%d epochs) ...", recipe.epochs)
-        notes = pretrain(
-            network,
-            setting.task.train,
-            recipe,
-            setting.engine,
-            augment=setting.dataset.augment,
-            seed=job.config["seeds"]["train"],
-            loggers=[CSVLogger(folder, name="curves", version="")],
-            resume=folder / "resume.ckpt",
-            title="training the original model",
-        )
-        state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-        return Trained(state=state, records={}, notes=notes)
-
-    trained, cached = CheckpointCache(Path(job.config["paths"]["checkpoints"])).get_or_train(
-        identity(job, setting), train
-    )
-    network.load_state_dict(trained.state)
-    if cached:
-        log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
-    return setting.engine.place(network).eval(), trained, cached
-
-
 def pretrain_job(job: Job) -> float | None:
     """Train the original model, or find it, and print how good it is."""
     environment.check_pair()
     setting = prepare(job, forget=False)
     if job.config["force"]:
-        CheckpointCache(Path(job.config["paths"]["checkpoints"])).remove(identity(job, setting))
+        cache(job).remove(identity(job, setting))
     model, trained, _cached = original(job, setting)
     task = setting.task
     predictions = predict(drop(model), task)
     row = evaluate(job.build(_standard_metrics()), predictions, task)
     row |= {"seconds": trained.notes["seconds"], "images_seen": trained.notes["images_seen"]}
     row["images_per_second"] = trained.notes["images_seen"] / trained.notes["seconds"]
-    folder = CheckpointCache(Path(job.config["paths"]["checkpoints"])).folder(
-        identity(job, setting)
-    )
+    folder = cache(job).folder(identity(job, setting))
     (job.folder / "training.json").write_text(
         json.dumps({"checkpoint": str(folder)} | row, indent=1)
     )
@@ -248,32 +111,6 @@ def unlearn_once(job: Job, setting: Setting, model: nn.Module, *, seed: int) -> 
     return Outcome(drop(healed).eval(), seconds, fit.images_seen, method.notes)
 
 
-def retrained(job: Job, setting: Setting) -> Predictions | None:
-    """Return the predictions of the retrained reference if some metric needs them; cached."""
-    metrics = job.build(job.config["evaluation"])
-    if not any("retrained" in declared(m).needs for m in metrics.values()):
-        return None
-    recipe, network = _network(job, setting)
-    seed = job.config["seeds"]["train"]
-    who = identity(job, setting) | {"forget": setting.task.discovered().tolist()}
-    network = drop(network)
-
-    def train(folder: Path) -> Trained:
-        log.info("training the retrained reference ...")
-        plain = replace(recipe, capacity=1.0, density=0.0)
-        request = setting.task.request()
-        notes = pretrain(
-            network, request.retain, plain, setting.engine, augment=setting.dataset.augment,
-            seed=seed, resume=folder / "resume.ckpt", title="retraining",
-        )  # fmt: skip
-        state = {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
-        return Trained(state=state, records={}, notes=notes)
-
-    cache = CheckpointCache(Path(job.config["paths"]["checkpoints"]))
-    network.load_state_dict(cache.get_or_train(who, train)[0].state)
-    return predict(setting.engine.place(network).eval(), setting.task)
-
-
 def unlearn_job(job: Job) -> float | None:
     """Heal the original model with one method, evaluate, record one row.
 
@@ -284,7 +121,7 @@ def unlearn_job(job: Job) -> float | None:
     for node in ("method", "pretraining", "evaluation"):
         job.build(job.config[node])  # refuses wrong options before anything is trained
     setting = prepare(job, forget=True)
-    model, trained, _ = original(job, setting)
+    model, trained = original(job, setting)
     outcome = unlearn_once(job, setting, model, seed=job.config["seeds"]["unlearn"])
     metrics = job.build(job.config["evaluation"])
     row: Row = {key: None for m in metrics.values() for key in declared(m).directions}
@@ -294,9 +131,7 @@ def unlearn_job(job: Job) -> float | None:
         row = evaluate(metrics, predictions, setting.task, retrained(job, setting))
         reason = collapse(row, setting.task.train.num_classes)
         if job.config["save_model"]:
-            state = {
-                k: v.detach().cpu().contiguous() for k, v in outcome.model.state_dict().items()
-            }
+            state = cpu_state(outcome.model)
             save_state(job.folder / "model.pt", state)
     row |= {"images_seen": outcome.images_seen, "original_seconds": trained.notes["seconds"]}
     row |= {f"method/{k}": v for k, v in outcome.notes.items()}

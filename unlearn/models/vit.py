@@ -63,6 +63,23 @@ class Attention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(b, t, -1))
 
 
+class Block(nn.Module):
+    """Attention and feed-forward part, each behind a norm and beside a skip."""
+
+    def __init__(self, d: int, old: int, heads: int, head_width: int, mlp_width: int) -> None:
+        """Build the block for a stream of width ``d`` of which ``old`` are not extra."""
+        super().__init__()
+        self.norm1 = SplitLayerNorm(d, old)
+        self.attention = Attention(d, heads, head_width)
+        self.norm2 = SplitLayerNorm(d, old)
+        self.mlp = nn.Sequential(nn.Linear(d, mlp_width), nn.GELU(), nn.Linear(mlp_width, d))
+
+    def forward(self, x: Tensor, gates: Gates | None) -> Tensor:
+        """Return (B, T, d); gated after the norms too, whose bias would wake masked channels."""
+        x = gate(x + self.attention(gate(self.norm1(x), gates, 0)), gates, 0)
+        return gate(x + self.mlp(gate(self.norm2(x), gates, 0)), gates, 0)
+
+
 class ViT(nn.Module):
     """Small-image vision transformer with one gate group, the residual stream."""
 
@@ -129,17 +146,7 @@ class ViT(nn.Module):
         self.cls = nn.Parameter(torch.randn(1, 1, d))
         self.position = nn.Parameter(torch.randn(1, (image_size // patch_size) ** 2 + 1, d))
         self.blocks = nn.ModuleList(
-            nn.ModuleDict(
-                {
-                    "norm1": SplitLayerNorm(d, old),
-                    "attention": Attention(d, heads, head_width),
-                    "norm2": SplitLayerNorm(d, old),
-                    "mlp": nn.Sequential(
-                        nn.Linear(d, mlp_width), nn.GELU(), nn.Linear(mlp_width, d)
-                    ),
-                }
-            )
-            for _ in range(depth)
+            Block(d, old, heads, head_width, mlp_width) for _ in range(depth)
         )
         self.norm = SplitLayerNorm(d, old)
         self.fc = nn.Linear(d, num_classes)
@@ -158,9 +165,5 @@ class ViT(nn.Module):
         """Return logits (B, K) for normalised images (B, C, H, W)."""
         x = gate(self.tokens(x), gates, 0)
         for block in self.blocks:
-            # Gated after the norm too: the norm's bias would wake masked channels.
-            y = gate(block["norm1"](x), gates, 0)  # type: ignore[index]
-            x = gate(x + block["attention"](y), gates, 0)  # type: ignore[index]
-            y = gate(block["norm2"](x), gates, 0)  # type: ignore[index]
-            x = gate(x + block["mlp"](y), gates, 0)  # type: ignore[index]
+            x = block(x, gates)
         return self.fc(gate(self.norm(x), gates, 0)[:, 0])

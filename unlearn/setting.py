@@ -1,0 +1,196 @@
+"""What a job works on: data, truth, engine, and the models that are trained once and kept."""
+
+import functools
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import CSVLogger
+from torch import nn
+
+from unlearn.checkpoints import CheckpointCache, Trained
+from unlearn.core import ImageSet
+from unlearn.data.dataset import Dataset
+from unlearn.evaluation.evaluator import declared
+from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.job import Job
+from unlearn.models.expansion import drop
+from unlearn.task import Task
+from unlearn.training.engine import Engine
+from unlearn.training.pretrain import Pretraining, pretrain
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data, truth and engine of a job; the same for all of its models."""
+
+    dataset: Dataset
+    task: Task
+    engine: Engine
+    digest: str
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(node: str, build: Callable[[Any], Any]) -> Dataset:
+    return build(json.loads(node)).load()
+
+
+def _engine(config: dict[str, Any], image_size: int) -> Engine:
+    options = dict(config["trainer"])
+    auto = options["progress"] in ("auto", None)
+    options["progress"] = (
+        sys.stderr.isatty() if auto else str(options["progress"]).lower() == "true"
+    )
+    return Engine(**options, image_size=image_size)
+
+
+def corrupted_count(corrupted: float, size: int) -> int:
+    """Return how many of ``size`` samples to corrupt: a share below 1, else a count.
+
+    Raises:
+        ValueError: If that is none, or more than there are.
+    """
+    count = round(corrupted * size) if corrupted < 1 else round(corrupted)
+    if not 1 <= count <= size:
+        raise ValueError(
+            f"corrupted must be a share in (0, 1) or a count in 1..{size} that gives at least one "
+            f"sample, got {corrupted}"
+        )
+    return count
+
+
+def prepare(job: Job, *, forget: bool) -> Setting:
+    """Load the data, corrupt them and, if wanted, choose the forget set."""
+    config = job.config
+    dataset = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
+    engine = _engine(config, dataset.train.image.shape[-1])
+    count = corrupted_count(config["corrupted"], len(dataset.train))
+    corruption = job.build(config["corruption"])
+    train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
+    digest = hashlib.sha256(
+        train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
+    ).hexdigest()[:16]
+    found: tuple[torch.Tensor, ...] = ()
+    if forget:
+        choose = job.build(config["forget_set"])
+        found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
+    task = Task(train=train, test=dataset.test, truth=truth, forget=found)
+    return Setting(dataset, _resident(task, engine), engine, digest)
+
+
+def _resident(task: Task, engine: Engine) -> Task:
+    """Move the images to the GPU if they take less than half of its free memory."""
+    if engine.device.type != "cuda":
+        return task
+    size = task.train.image.numel() + task.test.image.numel()
+    if size > torch.cuda.mem_get_info()[0] // 2:
+        log.info("the images stay in main memory: %.1f GB do not fit on the GPU", size / 1e9)
+        return task
+    return replace(task, train=task.train.to(engine.device), test=task.test.to(engine.device))
+
+
+def _network(job: Job, setting: Setting) -> tuple[Pretraining, nn.Module]:
+    seeds = job.config["seeds"]
+    recipe: Pretraining = job.build(job.config["pretraining"])
+    factory = job.build(job.config["model"])
+    network = recipe.network(
+        factory, setting.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
+    )
+    return recipe, network
+
+
+def identity(job: Job, setting: Setting) -> dict[str, Any]:
+    """Return everything that determines the original model's weights; no rate and no method."""
+    config = job.config
+    data = {k: v for k, v in config["dataset"].items() if k not in ("root", "cache_dir")}
+    seeds = {k: config["seeds"][k] for k in ("data", "train", "mask")}
+    return {
+        "dataset": data,
+        "corruption": config["corruption"],
+        "corrupted": config["corrupted"],
+        "data_digest": setting.digest,
+        "model": config["model"],
+        "pretraining": config["pretraining"],
+        "precision": setting.engine.resolved_precision(),
+        "seeds": seeds,
+    }
+
+
+def cache(job: Job) -> CheckpointCache:
+    """Return the cache of trained models."""
+    return CheckpointCache(Path(job.config["paths"]["checkpoints"]))
+
+
+def _trained(
+    job: Job,
+    setting: Setting,
+    who: dict[str, Any],
+    network: nn.Module,
+    data: ImageSet,
+    recipe: Pretraining,
+    title: str,
+) -> tuple[Trained, bool]:
+    """Fill ``network`` from the cache, or train it on ``data`` and keep it."""
+
+    def train(folder: Path) -> Trained:
+        log.info("%s (%d epochs) ...", title, recipe.epochs)
+        notes = pretrain(
+            network,
+            data,
+            recipe,
+            setting.engine,
+            augment=setting.dataset.augment,
+            seed=job.config["seeds"]["train"],
+            loggers=[CSVLogger(folder, name="curves", version="")],
+            resume=folder / "resume.ckpt",
+            title=title,
+        )
+        return Trained(state=cpu_state(network), records={}, notes=notes)
+
+    trained, cached = cache(job).get_or_train(who, train)
+    network.load_state_dict(trained.state)
+    setting.engine.place(network).eval()
+    return trained, cached
+
+
+def cpu_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and buffers on the CPU, in plain memory layout."""
+    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+
+
+def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
+    """Find the original model in the cache or train it.
+
+    Returns:
+        The model on the device, in eval mode, and its notes.
+    """
+    recipe, network = _network(job, setting)
+    trained, cached = _trained(
+        job, setting, identity(job, setting), network, setting.task.train, recipe,
+        "training the original model",
+    )  # fmt: skip
+    if cached:
+        log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
+    return network, trained
+
+
+def retrained(job: Job, setting: Setting) -> Predictions | None:
+    """Return the predictions of the retrained reference if some metric needs them; cached."""
+    metrics = job.build(job.config["evaluation"])
+    if not any("retrained" in declared(m).needs for m in metrics.values()):
+        return None
+    recipe, network = _network(job, setting)
+    network = drop(network)
+    who = identity(job, setting) | {"forget": setting.task.discovered().tolist()}
+    plain = replace(recipe, capacity=1.0, density=0.0)
+    retain = setting.task.request().retain
+    _trained(job, setting, who, network, retain, plain, "training the retrained reference")
+    return predict(network, setting.task)
