@@ -4,9 +4,11 @@
 #     sh sweeps/cifar_folder.sh dataset.root=/path/to/cifar10
 set -eu
 export UNLEARN_HOME="${UNLEARN_HOME:-outputs/cifar_folder}"
-for method in original retrain gradient_ascent npo finetune rem; do
-  tuned=""
-  [ -f "conf/tuned/digits_resnet9_$method.yaml" ] && tuned="tuned=digits_resnet9_$method"
-  python unlearn.py experiment=cifar_folder method=$method $tuned "$@"
-done
+run() { python unlearn.py experiment=cifar_folder "$@"; }
+run method=original "$@"
+run method=retrain "$@"
+run method=npo tuned=digits_resnet9_npo "$@"
+run method=gradient_ascent tuned=digits_resnet9_gradient_ascent method.select_samples=2000 "$@"
+run method=finetune tuned=digits_resnet9_finetune "$@"
+run method=rem tuned=digits_resnet9_rem "$@"
 python evaluate.py

@@ -1,20 +1,28 @@
 """The wheel by itself: what it holds, and that its commands work from an empty folder."""
 
+import ast
 import os
+import re
 import site
 import subprocess
 import sys
+import tomllib
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+COMMANDS = ["unlearn-train", "unlearn-run", "unlearn-evaluate"]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("wheel")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out)]
     subprocess.run([*command, str(REPOSITORY)], check=True, capture_output=True)
@@ -22,7 +30,7 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh environment with the wheel; heavy packages are borrowed, not installed again."""
     folder = tmp_path_factory.mktemp("fresh")
     venv.create(folder, with_pip=True)
@@ -34,7 +42,7 @@ def installed(wheel, tmp_path_factory):
     return folder
 
 
-def run(folder: Path, name: str, *arguments: str, cwd: Path):
+def run(folder: Path, name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
     return subprocess.run(
         [str(folder / "bin" / name), *arguments], capture_output=True, text=True, cwd=cwd,
@@ -42,7 +50,7 @@ def run(folder: Path, name: str, *arguments: str, cwd: Path):
     )  # fmt: skip
 
 
-def test_the_wheel_holds_package_and_configs_and_no_script(wheel):
+def test_the_wheel_holds_package_and_configs_and_no_script(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     tops = {n.split("/")[0] for n in names}
     assert {t for t in tops if not t.endswith(".dist-info")} == {"unlearn"}
@@ -50,20 +58,28 @@ def test_the_wheel_holds_package_and_configs_and_no_script(wheel):
         assert f"unlearn/conf/{path.relative_to(REPOSITORY / 'conf')}" in names
 
 
-def test_the_package_is_the_installed_one(installed, tmp_path):
+def test_the_package_is_the_installed_one(installed: Path, tmp_path: Path) -> None:
     done = run(installed, "python", "-c", "import unlearn; print(unlearn.__file__)", cwd=tmp_path)
     assert str(installed) in done.stdout
 
 
-@pytest.mark.parametrize("name", ["unlearn-train", "unlearn-run", "unlearn-evaluate"])
-def test_commands_answer_from_an_empty_folder(installed, tmp_path, name):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_answer_from_an_empty_folder(installed: Path, tmp_path: Path, name: str) -> None:
     done = run(installed, name, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "dataset:" in done.stdout
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_works_without_the_checkout(installed, tmp_path):
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_compose_from_an_empty_folder(installed: Path, tmp_path: Path, name: str) -> None:
+    done = run(installed, name, "--cfg", "job", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "dataset:" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_works_without_the_checkout(installed: Path, tmp_path: Path) -> None:
     done = run(
         installed, "unlearn-run", "dataset=synthetic", "model.width=2", "pretraining.epochs=1",
         "pretraining.batch_size=64", "corruption=random_label", "method=finetune",
@@ -71,3 +87,30 @@ def test_a_run_works_without_the_checkout(installed, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert list((tmp_path / "outputs" / "results").glob("r*/row-0.json"))
+
+
+def declared(*extras: str) -> set[str]:
+    lists = [PROJECT["dependencies"], *(PROJECT["optional-dependencies"][e] for e in extras)]
+    return {canonicalize_name(Requirement(r).name) for group in lists for r in group}
+
+
+def test_every_import_is_a_declared_dependency() -> None:
+    found = set()
+    for path in (REPOSITORY / "unlearn").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found.add(node.module.split(".")[0])
+    owners = metadata.packages_distributions()
+    for name in sorted(found - set(sys.stdlib_module_names) - {"unlearn"}):
+        packages = {canonicalize_name(owner) for owner in owners.get(name, [])}
+        assert packages & declared(), f"{name} is imported, but no dependency brings it"
+
+
+def test_the_lock_names_every_dependency_and_no_host() -> None:
+    lines = (REPOSITORY / "requirements.lock").read_text().splitlines()
+    assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line) for line in lines), lines
+    locked = {canonicalize_name(line.split("==")[0]) for line in lines}
+    assert not declared("test", "tensorboard") - locked
+    assert canonicalize_name(PROJECT["name"]) not in locked

@@ -35,6 +35,7 @@ class Trainer:
 
     accelerator: str = MISSING
     devices: int = MISSING
+    threads: int | None = None
     precision: str = MISSING
     unlearning_precision: str = MISSING
     channels_last: bool = MISSING

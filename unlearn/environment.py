@@ -27,15 +27,15 @@ def check_pair() -> None:
     """
     try:
         import torchvision  # noqa: F401
-    except (ImportError, RuntimeError) as error:
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        # --upgrade would do nothing: "2.13.0+cpu" already satisfies torchvision's "torch==2.13.0".
         raise ValueError(
             f"torch {_version('torch')} and torchvision {_version('torchvision')} do not fit "
-            f"({str(error).splitlines()[0]}); install both in one command: "
-            "pip install --upgrade torch torchvision"
+            f"({' '.join(str(error).split()) or type(error).__name__}); install both in one "
+            "command: pip install --force-reinstall torch torchvision"
         ) from error
 
 
-@functools.cache
 def versions() -> dict[str, str]:
     """Return versions by package name."""
     from unlearn import __version__

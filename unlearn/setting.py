@@ -45,6 +45,9 @@ def _dataset(node: str, build: Callable[[Any], Any]) -> Dataset:
 
 def _engine(config: dict[str, Any], image_size: int) -> Engine:
     options = dict(config["trainer"])
+    threads = options.pop("threads")
+    if threads is not None:
+        torch.set_num_threads(threads)
     auto = options["progress"] in ("auto", None)
     options["progress"] = (
         sys.stderr.isatty() if auto else str(options["progress"]).lower() == "true"

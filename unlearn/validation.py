@@ -59,6 +59,7 @@ RULES: dict[str, Rule] = {
     "density": SHARE,
     "seed": FROM_ZERO,
     "devices": COUNT,
+    "threads": COUNT_OR_NULL,
     "accelerator": one_of("auto", "cpu", "gpu"),
     "precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
     "unlearning_precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
