@@ -43,7 +43,7 @@ def pretrain_job(job: Job) -> float | None:
     setting = prepare(job, forget=False)
     if job.config["force"]:
         cache(job).remove(identity(job, setting))
-    model, trained, _cached = original(job, setting)
+    model, trained = original(job, setting)
     task = setting.task
     predictions = predict(drop(model), task)
     row = evaluate(job.build(_standard_metrics()), predictions, task)

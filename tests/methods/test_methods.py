@@ -32,7 +32,7 @@ def sgd(lr):
 
 REMOVAL = {
     "epochs": 60, "batch_size": 64, "optimizer": lambda p: NormalizedSGD(p, lr=0.02, momentum=0.0, weight_decay=0.0),
-    "schedule": Constant(), "gamma": 0.2, "select": "last", "select_samples": None,
+    "schedule": Constant(), "gamma": 0.35, "select": "last", "select_samples": None,
     "batch_norm": "eval",
 }  # fmt: skip
 OPTIONS = {
@@ -118,7 +118,7 @@ def test_retrain_starts_from_fresh_weights_and_never_sees_the_forget_set(trained
 def test_removal_forgets_and_stops_at_gamma(kind, trained, task, engine):
     method = GradientAscent(**REMOVAL) if kind == "ascent" else NPO(beta=1.0, **REMOVAL)
     healed = method.unlearn(trained, task.request(), fit(engine))
-    assert accuracy(healed, task.request().forget) <= 0.2
+    assert accuracy(healed, task.request().forget) <= 0.35
     assert method.notes["converged"]
     again = GradientAscent(**REMOVAL)
     counter = fit(engine)
@@ -160,16 +160,18 @@ class Watch(REM):
 @pytest.mark.parametrize("own_batch", [8, None])
 def test_rem_redirects_and_leaves_a_plain_network(own_batch, trained, task, engine):
     plain_shapes = {k: v.shape for k, v in trained.state_dict().items()}
-    method = Watch(**(OPTIONS | {"removal_batch_size": own_batch}))
+    hidden = task.train.rows(task.undiscovered())
+    known = accuracy(trained, hidden)
+    options = {"epochs": 12, "batch_size": 16, "optimizer": sgd(0.1), "gamma": 0.35}
+    method = Watch(**(OPTIONS | options | {"removal_batch_size": own_batch}))
     healed = method.unlearn(trained, task.request(), fit(engine))
     assert {k: v.shape for k, v in healed.state_dict().items()} == plain_shapes
     assert not isinstance(healed, Expanded)
     base, full = method.notes["seen"][-1]
     assert full - base > 0.4  # the corruption lives in what was dropped
-    assert method.notes["redirection_epochs"] == 3
+    assert method.notes["redirection_epochs"] == 12
     assert method.notes["removal_epochs"] >= 1
-    hidden = task.train.rows(task.undiscovered())
-    assert accuracy(healed, hidden) < 0.6
+    assert accuracy(healed, hidden) < known - 0.1  # forgotten without ever being named
     assert accuracy(healed, task.test) > 0.8
 
 

@@ -30,6 +30,9 @@ def cached(folder: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[s
                 log.warning("decoding again: broken cache file %s (%s)", path, type(error).__name__)
         value = make()
         part = path.with_suffix(f".{os.getpid()}.part")
-        torch.save(value, part)
-        os.replace(part, path)
+        try:
+            torch.save(value, part)
+            os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)  # only there if saving failed, e.g. on a full disk
         return value

@@ -92,6 +92,11 @@ class DatasetOptions:
             ("num_train", train, self.num_train),
             ("num_test", test, self.num_test),
         ):
+            if image.shape[1] != len(self.mean):
+                raise ValueError(
+                    f"dataset.mean and dataset.std need {image.shape[1]} values, one per channel "
+                    f"of the images, got {len(self.mean)}"
+                )
             keep = balanced(label, wanted, key)
             image = resize(image[keep], self.image_size)
             sets.append(ImageSet(image, label[keep], torch.arange(len(keep)), k, view))

@@ -21,6 +21,9 @@ from unlearn.data.dataset import SUBSET_SEED, Dataset, DatasetOptions
 
 log = logging.getLogger(__name__)
 
+FORMAT = 2
+"""Part of the cache's key; raise it when ``decode`` gives other pixels."""
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
 
@@ -45,6 +48,11 @@ class ImageFolder(DatasetOptions):
         super().__post_init__()
         if self.unreadable not in ("fail", "skip"):
             raise ValueError(f"dataset.unreadable must be fail or skip, got {self.unreadable}")
+        if len(self.mean) not in (1, 3):
+            raise ValueError(
+                f"dataset.mean and dataset.std must hold 3 values (RGB) or 1 (grey), "
+                f"got {len(self.mean)}"
+            )
         if not 0 < self.test_fraction < 1:
             raise ValueError(f"dataset.test_fraction must be in (0, 1), got {self.test_fraction}")
 
@@ -58,7 +66,10 @@ class ImageFolder(DatasetOptions):
         split = (root / "train").is_dir() and (root / "test").is_dir()
         tops = (root / "train", root / "test") if split else (root,)
         names = class_folders(tops[0])
+        if split:
+            check_test_classes(tops[1], names)
         found = [self._read(top, names) for top in tops]
+        check_counts(found[0][1], names, tops[0], least=1 if split else 2)
         if split:
             train, test = found
             return self.finish(train[:2], test[:2], tuple(names), train[2])
@@ -72,31 +83,38 @@ class ImageFolder(DatasetOptions):
         paths = list(images(top, names))
         if not paths:
             raise ValueError(f"dataset.root={self.root}: no image in {top}")
-        with ThreadPoolExecutor() as pool:
-            contents = list(pool.map(Path.read_bytes, paths))
-        digest = hashlib.blake2b(f"{self.image_size} {len(self.mean)}".encode(), digest_size=16)
-        for path, content in zip(paths, contents, strict=True):
-            name = str(path.relative_to(top)).encode()
-            digest.update(b"%d %s %d " % (len(name), name, len(content)) + content)
         value = cached(
-            Path(self.cache_dir), digest.hexdigest(), lambda: self._decode(top, paths, contents)
+            Path(self.cache_dir), self._key(top, paths), lambda: self._decode(top, paths)
         )
         self._complain(top, value["bad"])
-        label = torch.tensor([names.index(Path(f).parts[0]) for f in value["files"]])
+        number = {name: i for i, name in enumerate(names)}
+        label = torch.tensor([number[Path(f).parts[0]] for f in value["files"]])
         return value["image"], label, tuple(value["files"])
 
-    def _decode(self, top: Path, paths: list[Path], contents: list[bytes]) -> dict[str, Any]:
+    def _key(self, top: Path, paths: list[Path]) -> str:
+        """Return a hash of the files and of everything that turns them into pixels."""
+        import PIL
+
+        how = f"{FORMAT} {PIL.__version__} {self.image_size} {len(self.mean)}"
+        digest = hashlib.blake2b(how.encode(), digest_size=16)
+        with ThreadPoolExecutor() as pool:
+            for path, content in zip(paths, pool.map(file_digest, paths), strict=True):
+                name = path.relative_to(top).as_posix().encode()
+                digest.update(b"%d %s %d %s" % (len(name), name, len(content), content))
+        return digest.hexdigest()
+
+    def _decode(self, top: Path, paths: list[Path]) -> dict[str, Any]:
         mode = "L" if len(self.mean) == 1 else "RGB"
 
-        def one(content: bytes) -> Tensor | None:
+        def one(path: Path) -> Tensor | None:
             try:
-                return decode(content, self.image_size, mode)
+                return decode(path.read_bytes(), self.image_size, mode)
             except Exception:  # PIL raises nearly anything on broken files
                 return None
 
         with ThreadPoolExecutor() as pool:
-            decoded = list(progress(pool.map(one, contents), len(contents)))
-        names = [str(p.relative_to(top)) for p in paths]
+            decoded = list(progress(pool.map(one, paths), len(paths)))
+        names = [p.relative_to(top).as_posix() for p in paths]
         good = [i for i, image in enumerate(decoded) if image is not None]
         bad = [names[i] for i, image in enumerate(decoded) if image is None]
         if not good:
@@ -113,7 +131,7 @@ class ImageFolder(DatasetOptions):
                 f"{len(bad)} unreadable images in {top}: {named}; "
                 "mend or remove them, or set dataset.unreadable=skip"
             )
-        log.warning("skipped %d unreadable images in %s: %s", len(bad), top, named)
+        log.warning("skipped %d unreadable images in %s: %s", len(bad), top, ", ".join(bad))
 
 
 def class_folders(top: Path) -> list[str]:
@@ -125,9 +143,32 @@ def class_folders(top: Path) -> list[str]:
     if not top.is_dir():
         raise ValueError(f"dataset.root: no folder {top}; it must hold one folder per class")
     names = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if names in (["test"], ["train"]):
+        raise ValueError(
+            f"dataset.root: {top} must hold both train/<class>/* and test/<class>/*, "
+            f"got {names[0]} alone; to split a test set off, point it at {top / names[0]}"
+        )
     if len(names) < 2:
         raise ValueError(f"dataset.root: {top} must hold two or more class folders, got {names}")
     return names
+
+
+def check_test_classes(top: Path, names: list[str]) -> None:
+    """Check that the test folder holds no class that the training folder lacks."""
+    extra = sorted(set(class_folders(top)) - set(names))
+    if extra:
+        raise ValueError(f"dataset.root: {top} holds classes without training images: {extra}")
+
+
+def check_counts(label: Tensor, names: list[str], top: Path, least: int) -> None:
+    """Check that every class has its share of readable images."""
+    count = label.bincount(minlength=len(names)).tolist()
+    few = [f"{name} ({n})" for name, n in zip(names, count, strict=True) if n < least]
+    if few:
+        raise ValueError(
+            f"dataset.root: each class in {top} needs at least {least} readable images, "
+            f"got {', '.join(few[:5])}"
+        )
 
 
 def images(top: Path, names: list[str]) -> Iterable[Path]:
@@ -138,11 +179,20 @@ def images(top: Path, names: list[str]) -> Iterable[Path]:
     """
     inside = top.resolve()
     for name in names:
-        for path in sorted((top / name).rglob("*")):
-            if path.suffix.lower() in SUFFIXES and path.is_file():
-                if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                    raise ValueError(f"dataset.root: {path} links to a file outside of {top}")
+        for path in (top / name, *sorted((top / name).rglob("*"))):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise ValueError(f"dataset.root: {path} links to something outside of {top}")
+            if path.suffix.lower() in SUFFIXES and not path.is_dir():
                 yield path
+
+
+def file_digest(path: Path) -> bytes:
+    """Return a hash of a file's bytes; of a file that cannot be read, a mark that says so."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").digest()
+    except OSError:
+        return b"unreadable"
 
 
 def decode(content: bytes, size: int, mode: str) -> Tensor:
@@ -153,6 +203,8 @@ def decode(content: bytes, size: int, mode: str) -> Tensor:
     from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(content)) as image:
+        if image.mode.startswith(("I", "F")):  # PIL would clip all above 255 to white
+            raise ValueError(f"{image.mode} images are not supported, only 8 bits per channel")
         picture = ImageOps.exif_transpose(image).convert(mode)
     if picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
@@ -161,12 +213,12 @@ def decode(content: bytes, size: int, mode: str) -> Tensor:
 
 
 def held_out(label: Tensor, fraction: float) -> Tensor:
-    """Return bool (N,): a fixed share of each class, at least one sample."""
+    """Return bool (N,): a fixed share of each class; at least one sample goes, one stays."""
     generator = torch.Generator().manual_seed(SUBSET_SEED)
     held = torch.zeros(len(label), dtype=torch.bool)
     for c in label.unique():
         own = (label == c).nonzero().flatten()
-        count = max(1, round(fraction * len(own)))
+        count = min(max(1, round(fraction * len(own))), len(own) - 1)
         held[own[torch.randperm(len(own), generator=generator)[:count]]] = True
     return held
 

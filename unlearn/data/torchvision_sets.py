@@ -4,15 +4,23 @@ Shapes: N samples, C H W image.
 """
 
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from unlearn.data.dataset import Dataset, DatasetOptions
 
 NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "SVHN")
+
+
+class Arrays(Protocol):
+    """The part of torchvision's data sets that is read; labels are ``targets`` or ``labels``."""
+
+    data: Any
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +53,7 @@ class TorchvisionDataset(DatasetOptions):
         classes = getattr(parts[0], "classes", None) or [str(i) for i in range(10)]
         return self.finish(arrays(parts[0]), arrays(parts[1]), tuple(map(str, classes)))
 
-    def _split(self, train: bool) -> Any:
+    def _split(self, train: bool) -> Arrays:
         from torchvision import datasets  # slow to import
 
         kind = getattr(datasets, self.name)
@@ -61,16 +69,28 @@ class TorchvisionDataset(DatasetOptions):
                     "dataset.download is false"
                 ) from absent
         try:
-            return kind(self.root, **which, download=True)
-        except (OSError, RuntimeError) as error:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            with FileLock(Path(self.root) / f".{self.name}.lock"):  # two jobs of a sweep
+                return kind(self.root, **which, download=True)
+        except (OSError, RuntimeError, HTTPException, EOFError) as error:
+            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(": ")
             raise ValueError(
-                f"could not download {self.name} ({str(error).splitlines()[0]}); without network, "
-                f"put torchvision's files of {self.name} into {Path(self.root).resolve()} "
-                "(dataset.root) by hand"
+                f"could not download {self.name} ({reason}); without network, put by hand: "
+                f"{', '.join(files_by_hand(kind, Path(self.root).resolve()))} (dataset.root)"
             ) from error
 
 
-def arrays(split: Any) -> tuple[Tensor, Tensor]:
+def files_by_hand(kind: Any, root: Path) -> list[str]:
+    """Return the files that a class of torchvision looks for below ``root``."""
+    if hasattr(kind, "split_list"):  # SVHN
+        return [str(root / kind.split_list[split][1]) for split in ("train", "test")]
+    if hasattr(kind, "base_folder"):  # CIFAR: a folder of batches, or the archive they come in
+        return [str(root / kind.filename)]
+    raw = root / kind.__name__ / "raw"
+    return [str(raw / name.removesuffix(".gz")) for name, _ in kind.resources]
+
+
+def arrays(split: Arrays) -> tuple[Tensor, Tensor]:
     """Return uint8 images (N, C, H, W) and int64 labels (N,) of a torchvision data set."""
     image = torch.as_tensor(split.data)
     if image.ndim == 3:
@@ -78,5 +98,5 @@ def arrays(split: Any) -> tuple[Tensor, Tensor]:
     elif image.shape[-1] == 3:
         image = image.permute(0, 3, 1, 2)
     label = getattr(split, "targets", None)
-    label = split.labels if label is None else label
+    label = getattr(split, "labels", None) if label is None else label
     return image.to(torch.uint8).contiguous(), torch.as_tensor(label).long()

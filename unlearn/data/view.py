@@ -1,5 +1,7 @@
 """Normalisation: stored uint8 images to network input. Shapes: B batch, C H W image."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -15,21 +17,25 @@ class Normalize:
         std: One value per channel, above 0.
     """
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    mean: Sequence[float]
+    std: Sequence[float]
     _constants: dict[torch.device, tuple[Tensor, Tensor]] = field(
         default_factory=dict, compare=False, repr=False
     )
 
     def __post_init__(self) -> None:
-        """Check both."""
+        """Check both; keep them as tuples, so that equal views hash alike."""
+        object.__setattr__(self, "mean", tuple(self.mean))
+        object.__setattr__(self, "std", tuple(self.std))
         if len(self.mean) != len(self.std) or not self.mean:
             raise ValueError(
                 f"dataset.mean and dataset.std need one value per channel, "
                 f"got {list(self.mean)} and {list(self.std)}"
             )
-        if min(self.std) <= 0:
-            raise ValueError(f"dataset.std must be above 0, got {list(self.std)}")
+        if not all(math.isfinite(m) for m in self.mean):
+            raise ValueError(f"dataset.mean must be finite, got {list(self.mean)}")
+        if not all(math.isfinite(s) and s > 0 for s in self.std):
+            raise ValueError(f"dataset.std must be finite and above 0, got {list(self.std)}")
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._constants:  # kept per device: copying them costs a step's worth
