@@ -7,10 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
+
+from unlearn import cli, compose, setting
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ("dataset=synthetic", "pretraining.epochs=1", "trainer.accelerator=cpu", "method=original")
@@ -144,6 +147,40 @@ def test_a_recorded_run_is_not_repeated_and_a_failed_one_leaves_a_trace(tmp_path
     assert "my_method.py" in trace.read_text()
 
 
+def test_training_alone_ends_and_the_second_call_uses_the_cache(tmp_path: Path):
+    arguments = [*TINY[:3]]
+    first = call(tmp_path, "train", *arguments)
+    assert first.returncode == 0, first.stderr
+    (note,) = (tmp_path / "outputs").glob("trainings/*/training.json")
+    assert Path(json.loads(note.read_text())["checkpoint"]).is_dir()
+    again = call(tmp_path, "train", *arguments)
+    assert again.returncode == 0, again.stderr
+    assert "original model: from the cache" in again.stderr
+
+
+def _unpacked() -> None:
+    compose.flags_first([], compose.parse(["seed=1"]))  # list.remove: nobody raised it by name
+
+
+def _refused() -> None:
+    setting.corrupted_count(5, 2)
+
+
+def _library() -> None:
+    json.loads("{")
+
+
+@pytest.mark.parametrize(
+    ("fails", "defect"), [(_unpacked, True), (_library, True), (_refused, False)]
+)
+def test_only_an_error_that_is_raised_by_name_blames_the_user(
+    fails: Callable[[], None], defect: bool
+):
+    with pytest.raises(ValueError) as caught:
+        fails()
+    assert cli._internal(caught.value) is defect
+
+
 def test_ctrl_c_while_training_says_one_line(tmp_path: Path):
     arguments = [*TINY[:1], TINY[2], "pretraining.epochs=100000"]
     process = subprocess.Popen(
@@ -174,6 +211,14 @@ def test_help_explains_groups_and_options(tmp_path: Path, command: str):
     assert not (tmp_path / "outputs").exists()
 
 
+@pytest.mark.parametrize("question", [["--help"], ["--cfg", "job"]], ids=" ".join)
+def test_a_sweep_is_shown_by_its_first_job(tmp_path: Path, question: list[str]):
+    result = call(tmp_path, "unlearn", "-m", "method=npo,rem", "discovery=0.3,1", *question)
+    assert result.returncode == 0, result.stderr
+    assert "discovery: 0.3" in result.stdout
+    assert "shared_mask" not in result.stdout  # of rem
+
+
 def test_help_follows_the_choices(tmp_path: Path):
     result = call(tmp_path, "unlearn", "method=npo", "--help")
     assert "npo*" in result.stdout
@@ -188,3 +233,9 @@ def test_cfg_job_is_yaml_with_comments(tmp_path: Path):
     assert content["title"] == title
     assert content["where"] == {"method": "rem"}
     assert "  # title of the table" in result.stdout
+
+
+def test_resolve_replaces_references(tmp_path: Path):
+    result = call(tmp_path, "unlearn", "seed=3", "--cfg", "job", "--resolve")
+    assert yaml.safe_load(result.stdout)["seeds"]["data"] == 3
+    assert "${" not in result.stdout.replace("# ", "")

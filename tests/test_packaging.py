@@ -43,7 +43,8 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, name: str, *arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    ours = ("PYTHON", "UNLEARN_")  # paths of the one who runs the tests
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(ours)}
     return subprocess.run(
         [str(folder / "bin" / name), *arguments], capture_output=True, text=True, cwd=cwd,
         timeout=120, env=environment | {"COLUMNS": "200"},
@@ -67,6 +68,8 @@ def test_the_package_is_the_installed_one(installed: Path, tmp_path: Path) -> No
 def test_commands_answer_from_an_empty_folder(installed: Path, tmp_path: Path, name: str) -> None:
     done = run(installed, name, "--help", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    assert f"  {name}\n" in done.stdout or f"  {name} " in done.stdout
+    assert "python " not in done.stdout  # an installed package has no scripts
     assert "dataset:" in done.stdout
     assert not list(tmp_path.iterdir())
 

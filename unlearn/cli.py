@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import shutil
 import sys
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,11 @@ def _checked(name: str, argv: list[str]) -> Outcomes | None:
     if arguments.help or arguments.show == "job":
         from unlearn import describe
 
-        show = describe.show_help if arguments.help else describe.show_config
-        print(show(name, arguments))
+        first = replace(arguments, overrides=compose.points(arguments)[0])  # of a sweep
+        if arguments.help:
+            print(describe.show_help(name, first))
+        else:
+            print(describe.show_config(name, first, resolve="--resolve" in argv))
         return None
     total = compose.preflight(name, arguments)
     sys.argv[1:] = compose.flags_first(argv, arguments)
@@ -174,11 +178,16 @@ def _user_error(error: Exception) -> str | None:
 
 
 def _internal(error: BaseException) -> bool:
-    """Say whether a ValueError comes from outside our own files: a defect, not an input."""
+    """Say whether a ValueError is a defect: not raised by name in our own files.
+
+    A failed unpacking or ``int("x")`` in our own code is no fault of the user's input either.
+    """
     frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, ValueError) or not frames:
+        return False
     here = str(Path(__file__).resolve().parent)
-    ours = bool(frames) and frames[-1].filename.startswith(here)
-    return isinstance(error, ValueError) and bool(frames) and not ours
+    line = frames[-1].line or "raise"  # no source at hand: believe it is meant
+    return not (frames[-1].filename.startswith(here) and re.search(r"\braise\b", line))
 
 
 def _broken(job: Job, outcomes: Outcomes) -> None:

@@ -22,6 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from unlearn.config import config_dir, plain, register, run_id
 from unlearn.validation import ConfigError, check, leaves, suggest
 
+RELATED = ("dataset", "corrupt", "discovery", "forget_set", "experiment")
+"""Beginnings of the keys whose values are checked against each other, not one by one."""
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -141,7 +144,8 @@ def explain(error: Exception, name: str, overrides: Sequence[str], folders: Sequ
     if text.startswith("Error merging override") and cause is not None:
         key_, _, value = text.removeprefix("Error merging override ").partition("=")
         reason = str(cause).splitlines()[0]
-        kind = "true or false" if "valid bool" in reason else "a value"
+        kinds = {"valid bool": "true or false", "not a ListConfig": "a list", "to Dict": "a group"}
+        kind = next((k for word, k in kinds.items() if word in reason), "a value")
         return f"{key_} must be {kind}, got {value.splitlines()[0]}"
     if key and ("Could not override" in text or "not in" in text):
         return f"unknown key '{key.group(1)}'" + _nearest(key.group(1), name, overrides, folders)
@@ -209,12 +213,15 @@ def points(arguments: Arguments) -> list[list[str]]:
 
 
 def covering(jobs: list[list[str]]) -> list[list[str]]:
-    """Return jobs in which every override of the sweep occurs: a sum of them, not a product."""
+    """Return jobs that stand for all: each override occurs, and each mix that checks relate."""
     seen: set[str] = set()
+    mixes: set[tuple[str, ...]] = set()
     chosen = []
     for overrides in jobs:
-        if not seen.issuperset(overrides):
+        mix = tuple(o for o in overrides if o.lstrip("+~").startswith(RELATED))
+        if mix not in mixes or not seen.issuperset(overrides):
             seen.update(overrides)
+            mixes.add(mix)
             chosen.append(overrides)
     return chosen or jobs[:1]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,12 @@ def options(group: str, folders: Sequence[str]) -> list[str]:
     return sorted(found)
 
 
+def called(name: str) -> str:
+    """Return the command as it was called: an installed package has no scripts."""
+    program = Path(sys.argv[0]).stem
+    return program if program.startswith("unlearn-") else f"python {name}.py"
+
+
 def show_help(name: str, arguments: Arguments) -> str:
     """Return the help text: usage, groups, and every option with default and explanation."""
     with composing(arguments.folders):
@@ -132,7 +139,7 @@ def show_help(name: str, arguments: Arguments) -> str:
         choices = config.hydra.runtime.choices
         values = resolved(config)
     notes = explained(name, choices, arguments.folders)
-    command = f"python {name}.py"
+    command = called(name)
     lines = [ABOUT[name], "", "Usage:"]
     lines += [f"  {command} {example}".rstrip() for example in EXAMPLES[name]]
     lines += [
@@ -161,11 +168,13 @@ def _without_targets(tree: Any) -> Any:
     return {k: _without_targets(v) for k, v in tree.items() if not str(k).startswith("_")}
 
 
-def show_config(name: str, arguments: Arguments) -> str:
-    """Return the composed config as annotated YAML."""
+def show_config(name: str, arguments: Arguments, *, resolve: bool = False) -> str:
+    """Return the composed config as annotated YAML, interpolations replaced if wanted."""
     with composing(arguments.folders):
         config = composed(name, arguments.overrides, arguments.folders)
         notes = explained(name, config.hydra.runtime.choices, arguments.folders)
+        if resolve:
+            return annotated(_yaml(resolved(config)), notes)
         keys = [str(k) for k in config if k != "hydra"]
         content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys))
         return annotated(_yaml(content), notes)

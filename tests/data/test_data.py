@@ -1,17 +1,18 @@
 """Normalisation, augmentation, the embedded sets and the real files."""
 
 import gzip
+import io
 import shutil
 import tarfile
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
+from urllib.error import URLError
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from unlearn.data.augment import Augment
-from unlearn.data.cache import cached
 from unlearn.data.dataset import balanced, resize
 from unlearn.data.digits import Digits
 from unlearn.data.image_folder import ImageFolder, decode
@@ -129,17 +130,35 @@ def test_absent_download_is_one_clear_line(tmp_path: Path):
         data.load()
 
 
-@pytest.fixture
-def jpegs(shared: Path, tmp_path: Path) -> Path:
-    """Fifteen real images of each class and split."""
-    root = tmp_path / "cifar"
+@pytest.fixture(scope="module")
+def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Fifteen real images of each class and split; read from the archive once."""
+    archive = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-jpeg.tar.gz"
+    if not archive.is_file():
+        pytest.skip("no ../shared/data/cifar10-jpeg.tar.gz beside the repository")
+    root = tmp_path_factory.mktemp("jpegs")
     counts: dict[str, int] = {}
-    with tarfile.open(shared / "cifar10-jpeg.tar.gz") as tar:
+    with tarfile.open(archive) as tar:
         for member in tar:
             folder = str(Path(member.name).parent)
             if member.isfile() and counts.get(folder, 0) < 15:
                 counts[folder] = counts.get(folder, 0) + 1
                 tar.extract(member, root, filter="data")
+    return root
+
+
+@pytest.fixture
+def jpegs(extracted: Path, tmp_path: Path) -> Path:
+    """A copy that a test may change."""
+    return Path(shutil.copytree(extracted, tmp_path / "cifar"))
+
+
+def made(root: Path, **count: int) -> Path:
+    """Make small images: so many per class folder."""
+    for name, n in count.items():
+        (root / name).mkdir(parents=True)
+        for i in range(n):
+            Image.new("RGB", (9, 7), (i, 0, 0)).save(root / name / f"{i}.png")
     return root
 
 
@@ -200,34 +219,75 @@ def test_links_out_of_the_folder_are_refused(jpegs, tmp_path):
         folder(jpegs, tmp_path).load()
 
 
-def test_a_broken_cache_file_is_rebuilt(tmp_path, caplog):
-    assert cached(tmp_path, "k", lambda: {"a": 1}) == {"a": 1}
-    assert cached(tmp_path, "k", lambda: {"a": 2}) == {"a": 1}
-    (tmp_path / "k.pt").write_bytes(b"torn")
-    assert cached(tmp_path, "k", lambda: {"a": 3}) == {"a": 3}
-    assert "broken cache file" in caplog.text
-
-
-def _make_slowly(root: str) -> int:
-    import os
-    import time
-
-    def make():
-        time.sleep(0.3)
-        with open(f"{root}/made", "a") as file:
-            file.write("x")
-        return {"pid": os.getpid()}
-
-    return cached(Path(root), "k", make)["pid"]
-
-
-def test_two_processes_make_it_once(tmp_path):
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        pids = list(pool.map(_make_slowly, [str(tmp_path)] * 2))
-    assert pids[0] == pids[1]
-    assert (tmp_path / "made").read_text() == "x"
-
-
 def test_resize_keeps_constant_images():
     image = torch.full((2, 1, 8, 8), 77, dtype=torch.uint8)
     assert (resize(image, 12) == 77).all()
+
+
+def test_each_class_needs_images(tmp_path):
+    with pytest.raises(ValueError, match=r"at least 2 readable images, got b \(1\), c \(0\)"):
+        folder(made(tmp_path / "r", a=3, b=1, c=0), tmp_path).load()
+    data = folder(made(tmp_path / "s", a=2, b=2), tmp_path, test_fraction=0.9).load()
+    assert data.train.label.tolist() == data.test.label.tolist() == [0, 1]
+
+
+def test_test_classes_must_be_among_the_training_classes(tmp_path):
+    made(tmp_path / "r" / "train", a=2, b=2)
+    with pytest.raises(ValueError, match="got train alone"):
+        folder(tmp_path / "r", tmp_path).load()
+    made(tmp_path / "r" / "test", a=1, extra=1)
+    with pytest.raises(ValueError, match=r"without training images: \['extra'\]"):
+        folder(tmp_path / "r", tmp_path).load()
+
+
+def test_linked_folders_out_of_the_root_are_refused(tmp_path):
+    root, out = made(tmp_path / "r", a=2, b=2), made(tmp_path / "out", secret=2)
+    (root / "c").symlink_to(out / "secret")
+    with pytest.raises(ValueError, match="outside"):
+        folder(root, tmp_path).load()
+
+
+def test_other_files_are_logged_and_lost_ones_named(tmp_path, caplog):
+    root = made(tmp_path / "r", a=3, b=3)
+    (root / "a" / "notes.txt").write_text("no image")
+    folder(root, tmp_path).load()
+    assert "a/notes.txt" in caplog.text
+    (root / "a" / "gone.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(ValueError, match=r"a/gone\.png"):
+        folder(root, tmp_path).load()
+
+
+def test_sixteen_bits_keep_their_range():
+    packed = io.BytesIO()
+    Image.fromarray(np.full((8, 8), 0x8000, dtype=np.uint16)).save(packed, "PNG")
+    assert (decode(packed.getvalue(), 4, "RGB") == 128).all()
+
+
+def test_channels_must_fit(tmp_path):
+    with pytest.raises(ValueError, match=r"3 values \(RGB\) or 1"):
+        folder(tmp_path, tmp_path, mean=(0.5, 0.5), std=(0.2, 0.2))
+    with pytest.raises(ValueError, match="one per channel"):
+        Digits(num_classes=10, image_size=12, mean=(0.3,) * 3, std=(0.3,) * 3, **ALL).load()
+    for mean, std in (([float("nan")], [1.0]), ([0.0], [float("nan")]), ([0.0], [0.0])):
+        with pytest.raises(ValueError, match="finite"):
+            Normalize(mean, std)
+    assert hash(Normalize([0.5], [0.2])) == hash(Normalize((0.5,), (0.2,)))
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("MNIST", "train-images-idx3-ubyte"), ("CIFAR10", "cifar-10-python.tar.gz"),
+     ("SVHN", "train_32x32.mat")],
+)  # fmt: skip
+def test_no_network_says_what_to_put_where(name, file, tmp_path, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise URLError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    channels = 1 if name == "MNIST" else 3
+    data = TorchvisionDataset(
+        name=name, root=str(tmp_path), download=True, num_classes=10, image_size=32,
+        mean=(0.5,) * channels, std=(0.2,) * channels, **ALL,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=f"could not download {name} .*{file}"):
+        data.load()

@@ -64,7 +64,7 @@ class ImageFolder(DatasetOptions):
         """
         root = Path(self.root)
         split = (root / "train").is_dir() and (root / "test").is_dir()
-        tops = (root / "train", root / "test") if split else (root,)
+        tops = [root / "train", root / "test"] if split else [root]
         names = class_folders(tops[0])
         if split:
             check_test_classes(tops[1], names)
@@ -80,7 +80,7 @@ class ImageFolder(DatasetOptions):
         return self.finish((image[~held], label[~held]), rest, tuple(names), kept)
 
     def _read(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        paths = list(images(top, names))
+        paths = images(Path(self.root), top, names)
         if not paths:
             raise ValueError(f"dataset.root={self.root}: no image in {top}")
         value = cached(
@@ -171,19 +171,30 @@ def check_counts(label: Tensor, names: list[str], top: Path, least: int) -> None
         )
 
 
-def images(top: Path, names: list[str]) -> Iterable[Path]:
-    """Yield image files of the given classes in a fixed order.
+def images(root: Path, top: Path, names: list[str]) -> list[Path]:
+    """Return image files of the given classes in a fixed order; other files are logged.
 
     Raises:
-        ValueError: If a link leads out of the folder.
+        ValueError: If a link leads out of ``root``.
     """
-    inside = top.resolve()
+    inside = root.resolve()
+    found: list[Path] = []
+    other: list[str] = []
     for name in names:
-        for path in (top / name, *sorted((top / name).rglob("*"))):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
-                raise ValueError(f"dataset.root: {path} links to something outside of {top}")
-            if path.suffix.lower() in SUFFIXES and not path.is_dir():
-                yield path
+        for path in (top, top / name, *sorted((top / name).rglob("*"))):
+            if path != root and path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise ValueError(f"dataset.root: {path} links to something outside of {root}")
+            if path.is_dir():
+                continue
+            if path.suffix.lower() in SUFFIXES:
+                found.append(path)
+            elif not path.name.startswith("."):
+                other.append(path.relative_to(top).as_posix())
+    if other:
+        log.warning(
+            "ignored %d files in %s that are no images: %s", len(other), top, ", ".join(other[:5])
+        )
+    return found
 
 
 def file_digest(path: Path) -> bytes:
@@ -203,9 +214,12 @@ def decode(content: bytes, size: int, mode: str) -> Tensor:
     from PIL import Image, ImageOps
 
     with Image.open(io.BytesIO(content)) as image:
-        if image.mode.startswith(("I", "F")):  # PIL would clip all above 255 to white
-            raise ValueError(f"{image.mode} images are not supported, only 8 bits per channel")
-        picture = ImageOps.exif_transpose(image).convert(mode)
+        picture = ImageOps.exif_transpose(image)
+    if picture.mode.startswith("I;16"):  # PIL's own conversion clips all above 255 to white
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    elif picture.mode in ("I", "F"):
+        raise ValueError(f"no known range of {picture.mode} images")
+    picture = picture.convert(mode)
     if picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
     array = np.array(picture)

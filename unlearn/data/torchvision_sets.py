@@ -56,7 +56,7 @@ class TorchvisionDataset(DatasetOptions):
     def _split(self, train: bool) -> Arrays:
         from torchvision import datasets  # slow to import
 
-        kind = getattr(datasets, self.name)
+        kind: type[Any] = getattr(datasets, self.name)
         which: dict[str, Any] = {"train": train}
         if self.name == "SVHN":
             which = {"split": "train" if train else "test"}
@@ -80,14 +80,15 @@ class TorchvisionDataset(DatasetOptions):
             ) from error
 
 
-def files_by_hand(kind: Any, root: Path) -> list[str]:
+def files_by_hand(kind: type[Arrays], root: Path) -> list[str]:
     """Return the files that a class of torchvision looks for below ``root``."""
-    if hasattr(kind, "split_list"):  # SVHN
-        return [str(root / kind.split_list[split][1]) for split in ("train", "test")]
-    if hasattr(kind, "base_folder"):  # CIFAR: a folder of batches, or the archive they come in
-        return [str(root / kind.filename)]
+    known = vars(kind)
+    if "split_list" in known:  # SVHN: one file per split
+        return [str(root / known["split_list"][split][1]) for split in ("train", "test")]
+    if "filename" in known:  # CIFAR: the archive; torchvision checks and unpacks it
+        return [str(root / known["filename"])]
     raw = root / kind.__name__ / "raw"
-    return [str(raw / name.removesuffix(".gz")) for name, _ in kind.resources]
+    return [str(raw / name.removesuffix(".gz")) for name, _ in known["resources"]]
 
 
 def arrays(split: Arrays) -> tuple[Tensor, Tensor]:
