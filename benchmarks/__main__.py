@@ -84,6 +84,7 @@ def timed(call: Callable[[], object]) -> float:
 def compare(case: tuple[str, int, int, int, int, int, int, str]) -> list[str]:
     """Return one row: name, precision, both speeds and their ratio."""
     name, count, channels, size, width, batch, epochs, precision = case
+    torch.set_num_threads(1 if size < 32 else os.cpu_count() or 1)  # as the digits recipe
     data = images(count, channels, size)
     augment = Augment(
         crop_padding=4 if size == 32 else 0, flip_rate=0.5 if size == 32 else 0, cutout=0

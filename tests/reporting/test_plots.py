@@ -95,6 +95,25 @@ def test_the_heatmap_shows_every_cell(tmp_path: Path):
     plots.save(fig, tmp_path / "heat")
 
 
+def test_the_heatmap_drops_no_method_and_no_task_that_failed():
+    frame = rows(tasks=(("poison", 0.1), ("random_label", 0.1)))
+    lost = (frame["method"] == "gradient_ascent") | (frame["corruption"] == "random_label")
+    frame.loc[lost, ["healed", "utility", "healed_utility"]] = np.nan
+    frame.loc[lost, "status"] = "failed"
+    panels = plots.heatmap(frame).axes
+    titles = [a.get_title(loc="left") for a in panels[:3]]
+    assert titles == ["rem   mean 0.86", "original   mean 0.06", "gradient ascent   failed"]
+    assert [texts(a) for a in panels[:3]] == [["0.86", "-"], ["0.06", "-"], ["-", "-"]]
+
+
+@pytest.mark.parametrize(
+    ("value", "label"), [("healed_utility", "healed x utility"), ("utility_full", "utility full")]
+)
+def test_the_colour_bar_names_the_value(value: str, label: str):
+    fig = plots.heatmap(rows().assign(utility_full=0.9), value)
+    assert fig.axes[-1].get_ylabel() == label
+
+
 def test_figures_are_saved_whole_and_alike(tmp_path: Path):
     stem = tmp_path / "new" / "rate-0.5"
     paths = plots.save(plots.demo(rows(), CURVES), stem)

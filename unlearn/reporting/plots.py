@@ -11,7 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unlearn.reporting.tables import cells, summary
+from unlearn.reporting.tables import TITLES, cells, summary
 
 HEALED, UTILITY, FULL = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito, safe for the colour-blind
 REGULARITY = ("poison", "interclass_confusion", "random_label")
@@ -125,7 +125,7 @@ def heatmap(frame: pd.DataFrame, value: str = "healed_utility") -> Figure:
         value: Column to average over seeds, in [0, 1].
     """
     table = cells(frame, value)
-    methods = [m for m in summary(frame)["method"] if m in table.index]
+    methods = list(summary(frame)["method"])
     across = min(3, len(methods))
     down = -(-len(methods) // across)
     fig = figure(3.6 * across + 0.6, 2.0 * down + 0.5)
@@ -139,13 +139,16 @@ def heatmap(frame: pd.DataFrame, value: str = "healed_utility") -> Figure:
         image = axes.imshow(grid.to_numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
         axes.set_xticks(range(len(rates)), [f"{d:g}" for d in rates])
         axes.set_yticks(range(len(order)), [o.replace("_", "\n") for o in order], fontsize=8)
-        title = f"{str(method).replace('_', ' ')}   mean {np.nanmean(grid.to_numpy()):.2f}"
+        known = grid.to_numpy(float)[grid.notna().to_numpy()]
+        text = f"mean {known.mean():.2f}" if len(known) else "failed"
+        title = f"{str(method).replace('_', ' ')}   {text}"
         axes.set_title(title, fontsize=10, loc="left")
         _write_cells(axes, grid)
     for axes in panels[len(methods) :]:
         axes.set_visible(False)
     if image is not None:
-        fig.colorbar(image, ax=panels.tolist(), label=value.replace("_", " x "), shrink=0.8)
+        label = TITLES.get(value, value.replace("_", " "))
+        fig.colorbar(image, ax=panels.tolist(), label=label, shrink=0.8)
     fig.supxlabel("discovery rate", fontsize=10)
     return fig
 

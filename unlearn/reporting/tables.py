@@ -100,9 +100,13 @@ def summary(
 
 
 def cells(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
-    """Return the mean of a column per method (rows), corruption and discovery rate (columns)."""
-    frame = counted(frame, [value])
-    return frame.pivot_table(value, "method", ["corruption", "discovery"], aggfunc="mean")
+    """Return the mean of a column per method (rows), corruption and discovery rate (columns).
+
+    What failed throughout is NaN; ``pivot_table`` would drop its row or column.
+    """
+    task = ["corruption", "discovery"]
+    means = counted(frame, [value]).groupby(["method", *task])[value].mean()
+    return means.unstack(task).sort_index(axis=1)
 
 
 def text_table(table: pd.DataFrame) -> pd.DataFrame:
