@@ -49,4 +49,4 @@ def redirect_loss(loss: Tensor, reference: Tensor, beta: float, form: str) -> Te
 
 def member(index: Tensor, of: Tensor) -> Tensor:
     """Return bool (B,): which of ``index`` are in ``of``."""
-    return torch.isin(index, of)
+    return torch.isin(index, of.to(index.device))

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import ImageSet
-
 
 def fresh(model: nn.Module, seed: int) -> nn.Module:
     """Return a network of the same architecture with new random weights.
@@ -69,6 +67,7 @@ def recalibrate(model: nn.Module, images: Iterable[Tensor]) -> None:
         images: Normalised batches (B, C, H, W).
     """
     layers = batch_norms(model)
+    device = next(model.parameters()).device
     skeleton = getattr(model, "_skeleton", ())
     acting = layers + [layer for s in skeleton for layer in batch_norms(s)]
     modes = [(layer, layer.momentum, layer.training) for layer in acting]
@@ -83,18 +82,10 @@ def recalibrate(model: nn.Module, images: Iterable[Tensor]) -> None:
             layer.training = True
         with torch.no_grad():
             for image in images:
-                model(image)
+                model(image.to(device))
     finally:
         for layer, momentum, mode in modes:
             layer.momentum, layer.training = momentum, mode
         for count, old in zip(counts, before, strict=True):
             if count is not None and old is not None:
                 count.copy_(old)
-
-
-def subset_batches(data: ImageSet, batch_size: int, limit: int) -> Iterator[Tensor]:
-    """Yield images of an evenly spread subset in order, at most ``limit`` batches."""
-    wanted = min(len(data), batch_size * limit)
-    keep = torch.linspace(0, len(data) - 1, wanted).round().long()
-    for batch in data.rows(keep.to(data.label.device)).batches(batch_size):
-        yield batch.image
