@@ -157,7 +157,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
 def run_id(config: DictConfig) -> str:
     """Return a letter and 12 hex digits that stand for everything that determines a run's result."""
     content = json.loads(json.dumps(plain(config)))
+    own_images = "ImageFolder" in str((content.get("dataset") or {}).get("_target_"))
     for path in UNRELATED:
+        if path == "dataset.root" and own_images:  # there, the folder is the data
+            continue
         *parents, leaf = path.split(".")
         node: Any = content
         for parent in parents:

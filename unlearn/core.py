@@ -89,8 +89,11 @@ class ImageSet:
 
     def batches(self, batch_size: int = 1024) -> Iterator[Batch]:
         """Yield the set in order, without augmentation."""
-        for start in range(0, len(self), batch_size):
-            part = slice(start, start + batch_size)
+        start, size = 0, len(self)
+        while start < size:
+            # A last sample on its own joins the batch before: batch norm cannot average one value.
+            stop = size if size - start <= batch_size + 1 else start + batch_size
+            part, start = slice(start, stop), stop
             index = self.index[part]
             yield Batch(self.view(self.image[part], index), self.label[part], index)
 

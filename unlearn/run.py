@@ -99,15 +99,15 @@ def unlearn_once(job: Job, setting: Setting, model: nn.Module, *, seed: int) -> 
     started = time.perf_counter()
     try:
         healed = method.unlearn(own, setting.task.request(), fit)
+        if setting.engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started - monitor.seconds
     except CollapsedError as error:
         seconds = time.perf_counter() - started - monitor.seconds
         return Outcome(None, seconds, fit.images_seen, method.notes, str(error))
     finally:
         for logger in loggers:
             close(logger)
-    if setting.engine.device.type == "cuda":
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - started - monitor.seconds
     return Outcome(drop(healed).eval(), seconds, fit.images_seen, method.notes)
 
 

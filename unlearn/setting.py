@@ -45,6 +45,8 @@ def _dataset(node: str, build: Callable[[Any], Any]) -> Dataset:
 
 def _engine(config: dict[str, Any], image_size: int) -> Engine:
     options = dict(config["trainer"])
+    if options["accelerator"] == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator is gpu, but torch sees none; use auto or cpu")
     threads = options.pop("threads")
     if threads is not None:
         torch.set_num_threads(threads)
@@ -78,8 +80,9 @@ def prepare(job: Job, *, forget: bool) -> Setting:
     count = corrupted_count(config["corrupted"], len(dataset.train))
     corruption = job.build(config["corruption"])
     train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
+    pixels = hashlib.sha256(dataset.train.image.numpy()).digest()
     digest = hashlib.sha256(
-        train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
+        pixels + train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
     ).hexdigest()[:16]
     found: tuple[torch.Tensor, ...] = ()
     if forget:

@@ -4,7 +4,7 @@ Shapes: N training samples, C H W image, B batch.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -84,8 +84,11 @@ class Task:
     def request(self, step: int = 0) -> Request:
         """Return what a method may see at request ``step``."""
         device = self.train.label.device
+        view = self.train.view
+        # A bare function: the view itself may say which samples carry a trigger.
+        sealed = replace(self.train, view=lambda image, index: view(image, index))
         return Request(
-            forget=self.train.rows(self.discovered(step).to(device)),
-            retain=self.train.rows(self.believed_clean(step).to(device)),
+            forget=sealed.rows(self.discovered(step).to(device)),
+            retain=sealed.rows(self.believed_clean(step).to(device)),
             records=self.records,
         )

@@ -134,6 +134,16 @@ def test_a_method_that_asks_for_more_gets_an_error(task: Task, name):
         getattr(task.request(), name)
 
 
+@pytest.mark.parametrize("name", ["on", "trigger", "view"])
+def test_the_view_of_a_request_names_no_poisoned_sample(name, clean):
+    train, truth = Poison(**POISON)(clean[0], count=20, seed=0)
+    found = Discovered(nested=True)(truth, rate=0.5, seed=0)
+    request = Task(train=train, test=clean[1], truth=truth, forget=found).request()
+    assert not hasattr(request.retain.view, name)
+    stamped = next(request.forget.batches(20)).image
+    assert (stamped[..., -3:, -3:] == truth.trigger.value).all()
+
+
 def test_overlapping_parts_are_refused(task: Task):
     request = task.request()
     with pytest.raises(ValueError, match="share samples"):

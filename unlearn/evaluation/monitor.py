@@ -38,6 +38,8 @@ class Monitor(L.Callback):
         self.seconds = 0.0
 
     def _log(self, model: Any, step: int, epoch: int) -> None:
+        if not len(self.corrupted):
+            return
         started = time.perf_counter()
         values: dict[str, float] = {"epoch": float(epoch)}
         for name, masked in self.method.views(model).items():
