@@ -80,7 +80,7 @@ def prepare(job: Job, *, forget: bool) -> Setting:
     count = corrupted_count(config["corrupted"], len(dataset.train))
     corruption = job.build(config["corruption"])
     train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
-    pixels = hashlib.sha256(dataset.train.image.numpy()).digest()
+    pixels = hashlib.sha256(dataset.train.image.numpy().tobytes()).digest()
     digest = hashlib.sha256(
         pixels + train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
     ).hexdigest()[:16]

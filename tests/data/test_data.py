@@ -1,21 +1,19 @@
-"""Normalisation, augmentation, the embedded sets and the real files."""
+"""Normalisation, augmentation, the embedded sets and the real files of MNIST."""
 
 import gzip
-import io
 import shutil
-import tarfile
+import subprocess
+import sys
 from pathlib import Path
 from urllib.error import URLError
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from unlearn.data.augment import Augment
 from unlearn.data.dataset import balanced, resize
 from unlearn.data.digits import Digits
-from unlearn.data.image_folder import ImageFolder, decode
+from unlearn.data.synthetic import Synthetic
 from unlearn.data.torchvision_sets import TorchvisionDataset
 from unlearn.data.view import Normalize
 
@@ -130,142 +128,58 @@ def test_absent_download_is_one_clear_line(tmp_path: Path):
         data.load()
 
 
-@pytest.fixture(scope="module")
-def extracted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Fifteen real images of each class and split; read from the archive once."""
-    archive = Path(__file__).resolve().parents[3] / "shared" / "data" / "cifar10-jpeg.tar.gz"
-    if not archive.is_file():
-        pytest.skip("no ../shared/data/cifar10-jpeg.tar.gz beside the repository")
-    root = tmp_path_factory.mktemp("jpegs")
-    counts: dict[str, int] = {}
-    with tarfile.open(archive) as tar:
-        for member in tar:
-            folder = str(Path(member.name).parent)
-            if member.isfile() and counts.get(folder, 0) < 15:
-                counts[folder] = counts.get(folder, 0) + 1
-                tar.extract(member, root, filter="data")
-    return root
-
-
-@pytest.fixture
-def jpegs(extracted: Path, tmp_path: Path) -> Path:
-    """A copy that a test may change."""
-    return Path(shutil.copytree(extracted, tmp_path / "cifar"))
-
-
-def made(root: Path, **count: int) -> Path:
-    """Make small images: so many per class folder."""
-    for name, n in count.items():
-        (root / name).mkdir(parents=True)
-        for i in range(n):
-            Image.new("RGB", (9, 7), (i, 0, 0)).save(root / name / f"{i}.png")
-    return root
-
-
-def folder(root, tmp_path, **more):
-    options = {
-        "num_classes": None, "image_size": 32, "mean": (0.5,) * 3, "std": (0.2,) * 3,
-        "test_fraction": 0.2, "unreadable": "fail", "cache_dir": str(tmp_path / "cache"),
-    }  # fmt: skip
-    return ImageFolder(root=str(root), **(ALL | options | more))
-
-
-def test_imagefolder_reads_jpegs_once(jpegs, tmp_path):
-    data = folder(jpegs, tmp_path).load()
-    assert (len(data.train), len(data.test), data.train.num_classes) == (150, 150, 10)
-    assert data.class_names[0] == "airplane"
-    assert data.files is not None
-    first = (jpegs / "train" / data.files[0]).read_bytes()
-    assert torch.equal(data.train.image[0], decode(first, 32, "RGB"))
-    stamps = [p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.pt")]
-    again = folder(jpegs, tmp_path).load()
-    assert torch.equal(again.train.image, data.train.image)
-    assert stamps == [p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.pt")]
-
-
-def test_imagefolder_splits_off_a_test_set_and_resizes(jpegs, tmp_path):
-    data = folder(jpegs / "train", tmp_path, image_size=16).load()
-    assert (len(data.train), len(data.test)) == (120, 30)
-    assert data.test.label.bincount().tolist() == [3] * 10
-    assert data.train.image.shape[1:] == (3, 16, 16)
-
-
-def test_broken_images_are_named(jpegs, tmp_path, caplog):
-    (jpegs / "train" / "cat" / "broken.jpg").write_bytes(b"no image")
-    for _ in range(2):  # decoded, then from the cache
-        with pytest.raises(ValueError, match=r"1 unreadable images .*cat/broken.jpg"):
-            folder(jpegs, tmp_path).load()
-    data = folder(jpegs, tmp_path, unreadable="skip").load()
-    assert len(data.train) == 150
-    assert "cat/broken.jpg" in caplog.text
-
-
-def test_imagefolder_refuses_what_is_no_data_set(tmp_path):
-    with pytest.raises(ValueError, match="no folder"):
-        folder(tmp_path / "absent", tmp_path).load()
-    (tmp_path / "one" / "class").mkdir(parents=True)
-    with pytest.raises(ValueError, match="two or more class folders"):
-        folder(tmp_path / "one", tmp_path).load()
-    (tmp_path / "one" / "other").mkdir()
-    with pytest.raises(ValueError, match="no image"):
-        folder(tmp_path / "one", tmp_path).load()
-
-
-def test_links_out_of_the_folder_are_refused(jpegs, tmp_path):
-    secret = tmp_path / "secret.jpg"
-    secret.write_bytes(next((jpegs / "train" / "cat").iterdir()).read_bytes())
-    (jpegs / "train" / "cat" / "link.jpg").symlink_to(secret)
-    with pytest.raises(ValueError, match="outside"):
-        folder(jpegs, tmp_path).load()
-
-
 def test_resize_keeps_constant_images():
     image = torch.full((2, 1, 8, 8), 77, dtype=torch.uint8)
     assert (resize(image, 12) == 77).all()
 
 
-def test_each_class_needs_images(tmp_path):
-    with pytest.raises(ValueError, match=r"at least 2 readable images, got b \(1\), c \(0\)"):
-        folder(made(tmp_path / "r", a=3, b=1, c=0), tmp_path).load()
-    data = folder(made(tmp_path / "s", a=2, b=2), tmp_path, test_fraction=0.9).load()
-    assert data.train.label.tolist() == data.test.label.tolist() == [0, 1]
+def test_synthetic_is_seeded_and_learnable():
+    def load(seed):
+        return Synthetic(
+            num_classes=3, image_size=8, mean=(0.5,), std=(0.25,), seed=seed, **ALL
+        ).load()
+
+    data = load(0)
+    assert (len(data.train), len(data.test)) == (200, 60)
+    assert torch.equal(data.train.image, load(0).train.image)
+    assert not torch.equal(data.train.image, load(1).train.image)
+    means = torch.stack([data.train.image[data.train.label == c].float().mean(0) for c in range(3)])
+    distance = (data.test.image[:, None].float() - means).square().flatten(2).sum(2)
+    assert (distance.argmin(1) == data.test.label).all()  # the nearest class mean solves it
 
 
-def test_test_classes_must_be_among_the_training_classes(tmp_path):
-    made(tmp_path / "r" / "train", a=2, b=2)
-    with pytest.raises(ValueError, match="got train alone"):
-        folder(tmp_path / "r", tmp_path).load()
-    made(tmp_path / "r" / "test", a=1, extra=1)
-    with pytest.raises(ValueError, match=r"without training images: \['extra'\]"):
-        folder(tmp_path / "r", tmp_path).load()
+@pytest.mark.parametrize("cut", [0, 3, 10, 5000])
+@pytest.mark.parametrize("download", [False, True])
+def test_torn_files_are_called_so(cut, download, tmp_path, monkeypatch):
+    monkeypatch.setattr("urllib.request.urlopen", None)  # nothing is to be fetched
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    header = (2051).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in (60000, 28, 28))
+    for split in ("train", "t10k"):
+        (raw / f"{split}-images-idx3-ubyte").write_bytes((header + bytes(9000))[:cut])
+        (raw / f"{split}-labels-idx1-ubyte").write_bytes(b"")
+    data = TorchvisionDataset(
+        name="MNIST", root=str(tmp_path), download=download, num_classes=10, image_size=28,
+        mean=(0.5,), std=(0.2,), **ALL,
+    )  # fmt: skip
+    with pytest.raises(ValueError, match=r"broken file of MNIST in .*raw.*delete that folder"):
+        data.load()
 
 
-def test_linked_folders_out_of_the_root_are_refused(tmp_path):
-    root, out = made(tmp_path / "r", a=2, b=2), made(tmp_path / "out", secret=2)
-    (root / "c").symlink_to(out / "secret")
-    with pytest.raises(ValueError, match="outside"):
-        folder(root, tmp_path).load()
+def test_heavy_libraries_wait_until_data_are_loaded():
+    names = "augment cache dataset digits image_folder synthetic torchvision_sets view".split()
+    code = (
+        f"import sys; {'; '.join(f'import unlearn.data.{n}' for n in names)}; "
+        "print(sorted({'torchvision', 'sklearn', 'PIL', 'rich'} & set(sys.modules)))"
+    )
+    repository = Path(__file__).resolve().parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=repository, capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.strip() == "[]"
 
 
-def test_other_files_are_logged_and_lost_ones_named(tmp_path, caplog):
-    root = made(tmp_path / "r", a=3, b=3)
-    (root / "a" / "notes.txt").write_text("no image")
-    folder(root, tmp_path).load()
-    assert "a/notes.txt" in caplog.text
-    (root / "a" / "gone.png").symlink_to(root / "nowhere.png")
-    with pytest.raises(ValueError, match=r"a/gone\.png"):
-        folder(root, tmp_path).load()
-
-
-def test_sixteen_bits_keep_their_range():
-    packed = io.BytesIO()
-    Image.fromarray(np.full((8, 8), 0x8000, dtype=np.uint16)).save(packed, "PNG")
-    assert (decode(packed.getvalue(), 4, "RGB") == 128).all()
-
-
-def test_channels_must_fit(tmp_path):
-    with pytest.raises(ValueError, match=r"3 values \(RGB\) or 1"):
-        folder(tmp_path, tmp_path, mean=(0.5, 0.5), std=(0.2, 0.2))
+def test_channels_must_fit():
     with pytest.raises(ValueError, match="one per channel"):
         Digits(num_classes=10, image_size=12, mean=(0.3,) * 3, std=(0.3,) * 3, **ALL).load()
     for mean, std in (([float("nan")], [1.0]), ([0.0], [float("nan")]), ([0.0], [0.0])):

@@ -29,7 +29,8 @@ class Dataset:
         test: Test set.
         class_names: K names.
         augment: Batch augmentation for training.
-        files: File of each training image relative to the root, if they come from files.
+        files: ``<class>/<name>`` of each training image, relative to the folder that holds the
+            class folders (``root/train`` or ``root``); None if there are no files.
     """
 
     train: ImageSet

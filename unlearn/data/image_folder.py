@@ -219,6 +219,8 @@ def decode(content: bytes, size: int, mode: str) -> Tensor:
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     elif picture.mode in ("I", "F"):
         raise ValueError(f"no known range of {picture.mode} images")
+    if "transparency" in picture.info and picture.mode == "P":
+        picture = picture.convert("RGBA")  # PIL warns otherwise; the pixels are the same
     picture = picture.convert(mode)
     if picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)

@@ -16,6 +16,9 @@ from unlearn.data.dataset import Dataset, DatasetOptions
 
 NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "SVHN")
 
+BROKEN = (RuntimeError, ValueError, AssertionError)
+"""What torchvision raises on absent or torn files."""
+
 
 class Arrays(Protocol):
     """The part of torchvision's data sets that is read; labels are ``targets`` or ``labels``."""
@@ -47,7 +50,7 @@ class TorchvisionDataset(DatasetOptions):
         """Return the data set; downloaded on first use.
 
         Raises:
-            ValueError: If the files are neither there nor to be had.
+            ValueError: If the files are neither there nor to be had, or are torn.
         """
         parts = [self._split(train) for train in (True, False)]
         classes = getattr(parts[0], "classes", None) or [str(i) for i in range(10)]
@@ -62,8 +65,9 @@ class TorchvisionDataset(DatasetOptions):
             which = {"split": "train" if train else "test"}
         try:
             return kind(self.root, **which, download=False)
-        except RuntimeError as absent:
+        except BROKEN as absent:
             if not self.download:
+                check_torn(kind, Path(self.root).resolve(), absent)
                 raise ValueError(
                     f"{self.name} is not in dataset.root={Path(self.root).resolve()} and "
                     "dataset.download is false"
@@ -72,10 +76,11 @@ class TorchvisionDataset(DatasetOptions):
             Path(self.root).mkdir(parents=True, exist_ok=True)
             with FileLock(Path(self.root) / f".{self.name}.lock"):  # two jobs of a sweep
                 return kind(self.root, **which, download=True)
-        except (OSError, RuntimeError, HTTPException, EOFError) as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0].rstrip(": ")
+        except (*BROKEN, OSError, HTTPException, EOFError) as error:
+            # Only now: before the lock, another job may still have been unpacking.
+            check_torn(kind, Path(self.root).resolve(), error)
             raise ValueError(
-                f"could not download {self.name} ({reason}); without network, put by hand: "
+                f"could not download {self.name} ({why(error)}); without network, put by hand: "
                 f"{', '.join(files_by_hand(kind, Path(self.root).resolve()))} (dataset.root)"
             ) from error
 
@@ -89,6 +94,27 @@ def files_by_hand(kind: type[Arrays], root: Path) -> list[str]:
         return [str(root / known["filename"])]
     raw = root / kind.__name__ / "raw"
     return [str(raw / name.removesuffix(".gz")) for name, _ in known["resources"]]
+
+
+def why(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(": ")
+
+
+def check_torn(kind: type[Arrays], root: Path, error: BaseException) -> None:
+    """Check that ``error`` does not come from files that are there, but torn.
+
+    Only the MNIST family: of the others torchvision checks the sums itself and fetches anew.
+
+    Raises:
+        ValueError: If all files are there.
+    """
+    files = [Path(file) for file in files_by_hand(kind, root)]
+    if "resources" in vars(kind) and all(file.is_file() for file in files):
+        raise ValueError(
+            f"broken file of {kind.__name__} in {files[0].parent} ({why(error)}); "
+            "delete that folder and run again with dataset.download=true"
+        ) from error
 
 
 def arrays(split: Arrays) -> tuple[Tensor, Tensor]:
