@@ -108,18 +108,21 @@ def _run(name: str, job: str, outcomes: Outcomes) -> None:
     hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(task)()
 
 
+def _build(node: Any) -> Any:
+    """Make a node's object; one function for all jobs, since data sets are remembered by it."""
+    from hydra.utils import instantiate
+
+    return instantiate(node, _convert_="all")
+
+
 def _job(config: DictConfig, *, brief: bool) -> Job:
-    import hydra
     from hydra.core.hydra_config import HydraConfig
 
     from unlearn.config import plain, run_id
 
-    def build(node: Any) -> Any:
-        return hydra.utils.instantiate(node, _convert_="all")
-
     content = plain(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return Job(content, run_id(config), folder, content["names"], build, brief)
+    return Job(content, run_id(config), folder, content["names"], _build, brief)
 
 
 def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> Any:
@@ -138,12 +141,6 @@ def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> An
 
         call: Callable[[Job], Any] = getattr(run, function)
         return call(job)
-    except (ValueError, OSError) as error:
-        if _internal(error):
-            return _broken(job, outcomes)
-        outcomes.wrong += 1
-        say("error: " + " ".join(str(error).split()))
-        _clean(job.folder)
     except Exception as error:
         problem = _user_error(error)
         if problem is None:
@@ -160,10 +157,13 @@ def _interrupted(error: BaseException) -> bool:
 
 
 def _user_error(error: Exception) -> str | None:
-    """Return what is wrong with a config node, if that is why an object could not be made.
+    """Return what the user has to mend, or None for a defect.
 
-    A class that is not there, an argument that it does not know or lacks, a value that it refuses.
+    A value or file that our own code refuses; of a config node, a class that is not there, an
+    argument that it does not know or lacks, a value that it refuses.
     """
+    if isinstance(error, ValueError | OSError):
+        return None if _internal(error) else str(error)
     if type(error).__name__ != "InstantiationException":
         return None
     first, cause = str(error).splitlines()[0], error.__cause__

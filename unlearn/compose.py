@@ -19,7 +19,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from unlearn.config import config_dir, plain, register, run_id
+from unlearn.config import config_dir, plain, register
 from unlearn.validation import ConfigError, check, leaves, suggest
 
 RELATED = ("dataset", "corrupt", "discovery", "forget_set", "experiment")
@@ -243,7 +243,6 @@ def preflight(name: str, arguments: Arguments) -> int:
                 usual[groups] = _defaults(name, groups, arguments.folders)
                 HydraConfig.instance().set_config(config)
             check(content, usual[groups])
-            run_id(config)
     return len(jobs)
 
 

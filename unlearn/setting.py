@@ -39,8 +39,10 @@ class Setting:
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(node: str, build: Callable[[Any], Any]) -> Dataset:
-    return build(json.loads(node)).load()
+def _dataset(node: str, build: Callable[[Any], Any]) -> tuple[Dataset, bytes]:
+    """Return a data set and the hash of its training images, once for all jobs of a process."""
+    dataset: Dataset = build(json.loads(node)).load()
+    return dataset, hashlib.sha256(dataset.train.image.numpy().tobytes()).digest()
 
 
 def _engine(config: dict[str, Any], image_size: int) -> Engine:
@@ -75,12 +77,11 @@ def corrupted_count(corrupted: float, size: int) -> int:
 def prepare(job: Job, *, forget: bool) -> Setting:
     """Load the data, corrupt them and, if wanted, choose the forget set."""
     config = job.config
-    dataset = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
+    dataset, pixels = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
     engine = _engine(config, dataset.train.image.shape[-1])
     count = corrupted_count(config["corrupted"], len(dataset.train))
     corruption = job.build(config["corruption"])
     train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
-    pixels = hashlib.sha256(dataset.train.image.numpy().tobytes()).digest()
     digest = hashlib.sha256(
         pixels + train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
     ).hexdigest()[:16]
