@@ -147,10 +147,12 @@ def config_dir() -> str:
 
 
 def plain(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved config without hydra's part, as plain types."""
+    """Return the resolved config as plain types, without hydra's part and the ranges for tuning."""
     keys = [str(k) for k in config if k != "hydra"]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     assert isinstance(content, dict)
+    if isinstance(content.get("method"), dict):
+        content["method"].pop("search", None)
     return {str(k): v for k, v in content.items()}
 
 
