@@ -1,0 +1,114 @@
+"""Frames of rows made ready for tables and figures: labels, copied rates, cells, regions.
+
+A *task* is what all methods are asked to heal: data, network, corruption and discovery rate. A
+*cell* is a task with a seed. Conventions: arXiv 2505.17730.
+"""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+TASK = ("dataset", "model", "corrupted", "corruption", "discovery")
+RATE_FREE = ("original", "etd")  # methods that never look at the forget set
+REGULARITY = {"poison": "high", "interclass_confusion": "medium", "random_label": "low"}
+BANDS = {"low": (0.0, 0.35), "mid": (0.35, 0.75), "high": (0.75, 1.0)}  # discovery rates, (a, b]
+COLLAPSED = 0.0  # the value of an accuracy that a collapsed model does not have
+
+
+def labelled(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with the pre-training in the method's name, unless it is the standard one.
+
+    ``rem`` after ETD becomes ``rem(etd)``: a row of its own in every table. Labels stay as they are
+    when this is called again.
+    """
+    if frame.empty or "pretraining" not in frame:
+        return frame.copy()
+    kind = frame["pretraining"].fillna("standard").astype(str)
+    names = [_label(str(m), k) for m, k in zip(frame["method"], kind, strict=True)]
+    return frame.assign(method=names)
+
+
+def _label(method: str, pretraining: str) -> str:
+    ending = f"({pretraining})"
+    plain = pretraining == "standard" or method.endswith(ending)
+    return method if plain else method + ending
+
+
+def plain_name(label: str) -> str:
+    """Return the method of a label: ``rem`` of ``rem(etd)``."""
+    return label.partition("(")[0]
+
+
+def present(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+    """Return those of the columns that the frame has."""
+    return [c for c in columns if c in frame]
+
+
+def spread(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with those of ``RATE_FREE`` methods copied to all discovery rates.
+
+    Only where one rate was run: such a method answers alike at all of them. The rates are those
+    found for the same data set.
+    """
+    if frame.empty:
+        return frame.copy()
+    free = frame["method"].map(lambda label: plain_name(str(label)) in RATE_FREE)
+    parts = [frame]
+    own = present(frame, ("method", *(c for c in TASK if c != "discovery"), "seed"))
+    for _, group in frame[free].groupby(own, dropna=False):
+        run = group["discovery"].dropna().unique()
+        if len(run) == 1:
+            parts += [group.assign(discovery=d) for d in _rates(frame, group) if d != run[0]]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _rates(frame: pd.DataFrame, group: pd.DataFrame) -> list[float]:
+    alike = frame["dataset"].isin(group["dataset"]) if "dataset" in frame else slice(None)
+    return sorted(frame.loc[alike, "discovery"].dropna().unique())
+
+
+def prepared(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the store's rows as tables and figures want them: labelled and spread."""
+    return spread(labelled(frame))
+
+
+def counted(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+    """Return the rows with 0 for the accuracies that a collapsed model does not have.
+
+    Leaving such cells out would flatter the method. A cell that failed stays without a value:
+    nothing is known of the model.
+    """
+    frame = frame.copy()
+    collapsed = frame["status"] == "collapsed"
+    for metric in metrics:
+        frame[metric] = frame[metric].astype(float)  # a column of None alone has no mean else
+        if metric != "seconds":
+            frame.loc[collapsed, metric] = frame.loc[collapsed, metric].fillna(COLLAPSED)
+    return frame
+
+
+def failed(frame: pd.DataFrame) -> pd.Series:
+    """Return which cells failed, as a run or in one of their metrics; bool (rows,)."""
+    reasons = [c for c in frame if str(c).startswith("failed/")]
+    return (frame["status"] == "failed") | frame[reasons].notna().any(axis=1)
+
+
+def band(rate: float) -> str | None:
+    """Return the name of a discovery rate's band, None outside (0, 1]."""
+    for name, (above, to) in BANDS.items():
+        if above < rate <= to:
+            return name
+    return None
+
+
+def by_cell(frame: pd.DataFrame, value: str, seeds: bool = True) -> pd.DataFrame:
+    """Return a column's mean per task (rows) and method (columns); NaN where nothing is known.
+
+    Args:
+        frame: Rows of the store, prepared.
+        value: Column to average.
+        seeds: Keep the seeds apart: a row per cell.
+    """
+    keys = present(frame, (*TASK, "seed") if seeds else TASK)
+    seed_means = counted(frame, [value]).groupby([*keys, "method"], dropna=False)[value].mean()
+    return seed_means.unstack("method")
