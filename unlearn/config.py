@@ -93,6 +93,9 @@ class UnlearnConfig(Common):
         MISSING, "share of the corrupted samples that was found, in (0, 1]; or discovery_rate=half"
     )
     force: bool = _option(False, "run again although the row is recorded")
+    oracle: bool = _option(
+        False, "tell the method all corrupted samples: an upper bound, marked (IDEAL)"
+    )
     save_model: bool = _option(True, "keep the healed model as model.pt in the run's folder")
     pretraining: Any = MISSING
     forget_set: Any = MISSING

@@ -115,7 +115,8 @@ class Request:
 
     Attributes:
         forget: The discovered samples, as received.
-        retain: All others, as received: undiscovered corruption included.
+        retain: All others, as received: undiscovered corruption included. ``batches`` show what
+            was received; what a corruption puts on an image (a trigger) is the view's part.
         records: Per-sample values noted during pre-training, (N,) each, by index.
     """
 

@@ -64,8 +64,15 @@ def revision() -> str | None:
         return None
 
 
+def reset_peak() -> None:
+    """Count the GPU's peak from here on; that of the process cannot be set back."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
 def peak_bytes() -> int:
-    """Return the most memory used so far: of the GPU if one is in use, else of this process."""
+    """Return the most memory used: of the GPU since ``reset_peak`` if one is in use, else of this process."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())

@@ -17,7 +17,7 @@ from unlearn import environment
 from unlearn.checkpoints import load_state, save_state
 from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.monitor import Monitor
-from unlearn.evaluation.predictions import predict
+from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.job import Job
 from unlearn.models.expansion import drop
 from unlearn.reporting import console
@@ -63,6 +63,14 @@ def _standard_metrics() -> dict[str, Any]:
     return {n: {"_target_": f"{base}.{n}", "_partial_": True} for n in names}
 
 
+def _names(job: Job) -> dict[str, str]:
+    """Return what the choices are called; an oracle is marked as such wherever its row goes."""
+    names = dict(job.names)
+    if job.config["oracle"] and "ideal" not in names["method"].lower():
+        names["method"] += " (IDEAL)"
+    return names
+
+
 def _describe(job: Job) -> str:
     names = job.names
     text = f"{names['dataset']}, {names['corruption']}, {names['model']}"
@@ -77,6 +85,7 @@ class Outcome:
 
     model: nn.Module | None
     seconds: float
+    peak_bytes: int
     images_seen: int
     notes: dict[str, Any]
     reason: str | None = None
@@ -96,19 +105,32 @@ def unlearn_once(job: Job, setting: Setting, model: nn.Module, *, seed: int) -> 
         title=job.names["method"],
     )
     own = copy.deepcopy(model)
+    request = setting.task.request(oracle=job.config["oracle"])
+    environment.reset_peak()
     started = time.perf_counter()
     try:
-        healed = method.unlearn(own, setting.task.request(), fit)
+        healed = method.unlearn(own, request, fit)
         if setting.engine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started - monitor.seconds
     except CollapsedError as error:
         seconds = time.perf_counter() - started - monitor.seconds
-        return Outcome(None, seconds, fit.images_seen, method.notes, str(error))
+        peak = environment.peak_bytes()
+        return Outcome(None, seconds, peak, fit.images_seen, method.notes, str(error))
     finally:
         for logger in loggers:
             close(logger)
-    return Outcome(drop(healed).eval(), seconds, fit.images_seen, method.notes)
+    peak = environment.peak_bytes()
+    return Outcome(drop(healed).eval(), seconds, peak, fit.images_seen, method.notes)
+
+
+def reference(job: Job, setting: Setting) -> Predictions | None:
+    """Return the retrained reference's predictions if a metric needs them; None if it collapsed."""
+    try:
+        return retrained(job, setting)
+    except CollapsedError as error:
+        log.warning("no retrained reference, its training collapsed: %s", error)
+        return None
 
 
 def unlearn_job(job: Job) -> float | None:
@@ -128,7 +150,7 @@ def unlearn_job(job: Job) -> float | None:
     reason = outcome.reason
     if outcome.model is not None:
         predictions = predict(outcome.model, setting.task)
-        row = evaluate(metrics, predictions, setting.task, retrained(job, setting))
+        row = evaluate(metrics, predictions, setting.task, reference(job, setting))
         reason = collapse(row, setting.task.train.num_classes)
         if job.config["save_model"]:
             state = cpu_state(outcome.model)
@@ -138,13 +160,13 @@ def unlearn_job(job: Job) -> float | None:
     record = RunRecord(
         run_id=job.run_id,
         step=0,
-        names=dict(job.names),
+        names=_names(job),
         config=job.config,
         metrics=row,
         status="ok" if reason is None else "collapsed",
         reason=reason,
         seconds=outcome.seconds,
-        peak_bytes=environment.peak_bytes(),
+        peak_bytes=outcome.peak_bytes,
         versions=environment.versions(),
         revision=environment.revision(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -181,6 +203,7 @@ def evaluate_job(job: Job) -> float | None:
             f"checkpoint {path} does not fit model={job.names['model']}: {first}"
         ) from error
     predictions = predict(setting.engine.place(network).eval(), setting.task)
-    row = evaluate(job.build(job.config["evaluation"]), predictions, setting.task)
+    metrics = job.build(job.config["evaluation"])
+    row = evaluate(metrics, predictions, setting.task, reference(job, setting))
     console.print_row(row, title=f"{path}: {_describe(job)}")
     return row.get("healed_utility")  # type: ignore[return-value]

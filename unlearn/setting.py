@@ -59,13 +59,20 @@ def _engine(config: dict[str, Any], image_size: int) -> Engine:
     return Engine(**options, image_size=image_size)
 
 
-def corrupted_count(corrupted: float, size: int) -> int:
+def corrupted_count(corrupted: float, size: int, multiple: int = 1) -> int:
     """Return how many of ``size`` samples to corrupt: a share below 1, else a count.
+
+    Args:
+        corrupted: Share in (0, 1), rounded to the nearest multiple; or a count.
+        size: Number of samples.
+        multiple: What a corruption takes at a time, 2 if it exchanges labels.
 
     Raises:
         ValueError: If that is none, or more than there are.
     """
-    count = round(corrupted * size) if corrupted < 1 else round(corrupted)
+    count = round(corrupted)
+    if corrupted < 1:
+        count = round(corrupted * size / multiple) * multiple
     if not 1 <= count <= size:
         raise ValueError(
             f"corrupted must be a share in (0, 1) or a count in 1..{size} that gives at least one "
@@ -79,8 +86,9 @@ def prepare(job: Job, *, forget: bool) -> Setting:
     config = job.config
     dataset, pixels = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
     engine = _engine(config, dataset.train.image.shape[-1])
-    count = corrupted_count(config["corrupted"], len(dataset.train))
     corruption = job.build(config["corruption"])
+    multiple = getattr(corruption, "multiple", 1)
+    count = corrupted_count(config["corrupted"], len(dataset.train), multiple)
     train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
     digest = hashlib.sha256(
         pixels + train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()

@@ -81,8 +81,11 @@ class Task:
         keep[torch.cat(self.forget[: step + 1])] = False
         return keep.nonzero().flatten()
 
-    def request(self, step: int = 0) -> Request:
-        """Return what a method may see at request ``step``."""
+    def request(self, step: int = 0, *, oracle: bool = False) -> Request:
+        """Return what a method may see at request ``step``.
+
+        An oracle is told more, bool (N,) "oracle/corrupted": its runs are upper bounds, and marked.
+        """
         device = self.train.label.device
         view = self.train.view
         # A bare function: the view itself may say which samples carry a trigger.
@@ -90,5 +93,7 @@ class Task:
         return Request(
             forget=sealed.rows(self.discovered(step).to(device)),
             retain=sealed.rows(self.believed_clean(step).to(device)),
-            records=self.records,
+            records={**self.records, "oracle/corrupted": self.truth.corrupted}
+            if oracle
+            else self.records,
         )

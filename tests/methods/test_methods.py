@@ -9,10 +9,12 @@ from torch.nn import functional as F
 from unlearn.core import Batch
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.gradient_ascent import GradientAscent
-from unlearn.methods.losses import npo_loss, redirect_loss, saturating
+from unlearn.methods.losses import npo_loss, saturating
 from unlearn.methods.npo import NPO
 from unlearn.methods.original import Original
 from unlearn.methods.rem import REM
+from unlearn.methods.rem_losses import masked_mean, redirect_losses, removal_losses
+from unlearn.methods.rem_options import ORACLE
 from unlearn.methods.retrain import Retrain
 from unlearn.methods.selection import BestByProxy, spread
 from unlearn.models.expansion import Expanded
@@ -41,7 +43,8 @@ OPTIONS = {
     "beta": 1.0, "density": 0.5, "ratio": 1.0, "shared_mask": True, "removal_term": True,
     "removal_batch_size": 8, "max_removal_epochs": 30, "reference": "masked",
     "redirect_loss": "ce", "removal_batch_norm": "eval", "batch_norm": "recalibrate",
-    "select": "last", "select_samples": None,
+    "select": "last", "select_samples": None, "expand": True, "ideal": False,
+    "redirect_on": "all", "removal_loss": "npo",
 }  # fmt: skip
 
 
@@ -79,12 +82,25 @@ def test_npo_by_hand_and_its_limit_of_small_beta():
 @pytest.mark.parametrize("form", ["logsig", "ce", "dpo"])
 def test_redirection_lowers_the_loss_in_every_form(form):
     loss = torch.tensor([0.5, 2.0, 9.0], requires_grad=True)
-    redirect_loss(loss, torch.ones(3), 1.0, form).backward()
+    redirect_losses(loss, torch.ones(3), 1.0, form).sum().backward()
     assert (loss.grad > 0).all()
     if form != "ce":
         descending = loss.grad.diff() < 0
         assert descending.all() == (form == "logsig")
     assert saturating(torch.tensor(-60.0), 1.0).isfinite()
+
+
+@pytest.mark.parametrize("form", ["npo", "ga"])
+def test_removal_raises_the_loss_in_every_form(form):
+    loss = torch.tensor([0.5, 2.0, 9.0], requires_grad=True)
+    removal_losses(loss, torch.ones(3), 1.0, form).sum().backward()
+    assert (loss.grad < 0).all()
+    assert (loss.grad.diff() > 0).all() == (form == "npo")  # it fades for what is forgotten
+
+
+def test_a_masked_mean_weighs_by_the_share():
+    keep = torch.tensor([True, False, False, True])
+    assert masked_mean(torch.tensor([1.0, 5.0, 7.0, 3.0]), keep) == 1.0
 
 
 def test_original_changes_nothing(trained, task, engine):
@@ -137,12 +153,12 @@ def test_removal_batch_norm_in_eval_mode_keeps_statistics(trained, task, engine)
 def test_proxy_prefers_what_forgets_and_keeps(trained, task):
     request = task.request()
     best = BestByProxy(request, mode="proxy", threshold=0.2, samples=50)
-    best.offer(trained, 1.0)
+    best.offer(trained, 1.0, 0)
     wanted = copy.deepcopy(trained.state_dict())
-    best.offer(trained, 0.1)
+    best.offer(trained, 0.1, 1)
     torch.nn.init.zeros_(trained.fc.weight)
-    best.offer(trained, 0.0)
-    best.restore(trained)
+    best.offer(trained, 0.0, 2)
+    assert best.restore(trained) == {"selected_epoch": 1, "converged": True}
     assert torch.equal(trained.fc.weight, wanted["fc.weight"])
     assert len(spread(request.retain, 50)) == 50
 
@@ -273,3 +289,56 @@ def test_rem_wakes_the_idle_half_of_a_half_capacity_network(task, engine):
 def test_rem_refuses_nonsense(bad):
     with pytest.raises(ValueError, match=f"method.{next(iter(bad))}"):
         REM(**(OPTIONS | bad))
+
+
+def test_rem_without_expansion_relearns_the_retain_set_alone(trained, task, engine):
+    ablation = {"expand": False, "redirect_on": "retain", "removal_batch_size": None}
+    method = REM(**(OPTIONS | ablation | {"removal_term": False}))
+    model = method.prepare(trained, task.request()).eval()
+    assert model is trained
+    method.mode = 0
+    batch = next(task.request().everything().batches(200))
+    with torch.no_grad():
+        loss = method.loss(model, {"all": batch}).item()
+        own = F.cross_entropy(model(batch.image), batch.label, reduction="none")
+    found = torch.isin(batch.index, task.discovered())
+    assert loss == pytest.approx((own[~found].sum() / 200).item(), abs=1e-5)
+    healed = REM(**(OPTIONS | ablation)).unlearn(trained, task.request(), fit(engine))
+    assert accuracy(healed, task.test) > 0.8
+
+
+def test_ideal_rem_is_told_all_corrupted_samples_and_only_if_that_is_declared(trained, task):
+    ideal = {"ideal": True, "removal_batch_size": None}
+    method = REM(**(OPTIONS | ideal))
+    with pytest.raises(ValueError, match="oracle=true"):
+        method.prepare(copy.deepcopy(trained), task.request())
+    model = method.prepare(trained, task.request(oracle=True))
+    assert torch.equal(method.known, task.corrupted)
+    gates = model.gates(task.corrupted)
+    assert all(torch.equal(g, g[:1].expand_as(g)) for g in gates)  # one mask for all of them
+    assert ORACLE not in task.request().records
+    with pytest.raises(ValueError, match="removal_batch_size"):
+        REM(**(OPTIONS | {"ideal": True, "removal_batch_size": 8}))
+
+
+def test_rem_measures_statistics_on_the_retain_set(trained, task, engine, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "unlearn.methods.rem.recalibrate", lambda model, images: seen.extend(images)
+    )
+    REM(**(OPTIONS | {"epochs": 1})).unlearn(trained, task.request(), fit(engine))
+    assert sum(len(image) for image in seen) == len(task.believed_clean())
+
+
+@pytest.mark.parametrize("kind", [GradientAscent, NPO, REM])
+def test_one_found_sample_is_enough(kind, trained, task, engine, caplog):
+    from dataclasses import replace
+
+    one = replace(task, forget=(task.discovered()[:1],))
+    more = {"beta": 1.0} if kind is NPO else {}
+    options = OPTIONS | {"removal_batch_norm": "train"}
+    removal = REMOVAL | {"batch_norm": "train"} | more
+    method = kind(**(options if kind is REM else removal))
+    healed = method.unlearn(trained, one.request(), fit(engine))
+    assert "forget batches hold one sample" in caplog.text
+    assert accuracy(healed, one.request().forget) == 0

@@ -4,6 +4,7 @@ Source: "Corrective Machine Unlearning" (arXiv 2402.14015), REM (arXiv 2505.1773
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -34,14 +35,18 @@ class InterclassConfusion:
         if self.pick not in ("first", "random"):
             raise ValueError(f"corruption.pick must be first or random, got {self.pick}")
 
+    multiple: ClassVar[int] = 2
+
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
         """Return the set with count/2 samples of either class labelled as the other.
 
-        An odd count is made even by leaving one sample out.
-
         Raises:
-            ValueError: If a class has fewer than count/2 samples.
+            ValueError: If the count is odd or a class has fewer than count/2 samples.
         """
+        if count % 2:
+            raise ValueError(
+                f"corrupted must give an even number of samples for two classes, got {count}"
+            )
         generator = torch.Generator().manual_seed(seed)
         label = clean.label.clone()
         chosen = []

@@ -44,7 +44,7 @@ def evaluate(
         Values in [0, 1]. A column that does not apply here is None; one whose metric failed is None
         and has its reason in ``failed/<name>``.
     """
-    have = {"corruption": bool(task.truth.corrupted.any()) and bool(task.forget)}
+    have = {"corruption": bool(task.truth.corrupted.any()), "forget": bool(task.forget)}
     have |= {"trigger": task.truth.trigger is not None, "retrained": retrained is not None}
     row: Row = {}
     for name, entry in metrics.items():

@@ -14,9 +14,9 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from unlearn.evaluation.predictions import Predictions
 from unlearn.task import Task
 
-NEEDS = ("corruption", "trigger", "retrained")
-"""corruption: something is corrupted and the truth known; trigger: there is a backdoor; retrained:
-predictions of the model retrained without the forget set."""
+NEEDS = ("corruption", "forget", "trigger", "retrained")
+"""corruption: something is corrupted and the truth known; forget: part of it was found; trigger:
+there is a backdoor; retrained: predictions of the model retrained without the forget set."""
 
 Compute = Callable[[Predictions, Task, Predictions | None], dict[str, float]]
 
@@ -86,13 +86,15 @@ def headline(
     """Return healed, utility and their product.
 
     healed: all corrupted training samples, found or not, against true labels, triggers on.
-    utility: clean test accuracy, for interclass confusion without the confused classes.
+    utility: clean test accuracy, for interclass confusion without the confused classes (unless
+    there are no others).
     utility_full: clean test accuracy on all of the test set.
     """
     healed = accuracy(predictions.train, task.truth.clean_label.cpu(), task.corrupted.cpu())
     label = task.test.label.cpu()
     full = accuracy(predictions.test, label)
-    utility = accuracy(predictions.test, label, ~confused(task))
+    other = ~confused(task)
+    utility = accuracy(predictions.test, label, other if other.any() else None)
     return {
         "healed": healed,
         "utility": utility,
@@ -112,7 +114,7 @@ def headline(
         "retain/accuracy_given": "max",
         "train/accuracy_clean": "max",
     },
-    needs=("corruption",),
+    needs=("corruption", "forget"),
 )
 def parts(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
     """Return accuracies on the discovered, hidden and clean parts of the training set.

@@ -3,6 +3,7 @@
 Shapes: B batch.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 from unlearn.core import Batch, Fit, Forward, Request
 from unlearn.models.expansion import drop
 from unlearn.models.surgery import batch_norms
+
+log = logging.getLogger(__name__)
 
 
 class UnlearningMethod(L.Callback, ABC):
@@ -109,6 +112,17 @@ class UnlearningMethod(L.Callback, ABC):
         if self.needs_training():
             fit(self, model, request)
         return self.finish(model)
+
+
+def batch_statistics(batch_norm: str, request: Request, batch_size: int) -> bool:
+    """Say whether batch norm may use the statistics of forget batches, as ``batch_norm`` wants.
+
+    One sample alone has none worth the name (torch refuses one value per channel).
+    """
+    single = min(len(request.forget), batch_size) < 2
+    if batch_norm == "train" and single:
+        log.warning("batch norm keeps its running statistics: forget batches hold one sample")
+    return batch_norm == "train" and not single
 
 
 def set_batch_norm(model: nn.Module, *, train: bool) -> None:

@@ -32,21 +32,6 @@ def npo_loss(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
     return -saturating(loss - reference, beta).mean()
 
 
-def redirect_loss(loss: Tensor, reference: Tensor, beta: float, form: str) -> Tensor:
-    """Return REM's loss for the full network (arXiv 2505.17730), a scalar; minimising lowers ``loss``.
-
-    Args:
-        loss: Cross-entropy per sample in masked mode, (B,).
-        reference: The same under the frozen reference, (B,); unused by form "ce".
-        beta: Above 0.
-        form: "logsig" as the paper's code, "ce" plain cross-entropy, "dpo" weights worse samples more.
-    """
-    if form == "ce":
-        return loss.mean()
-    gap = loss - reference
-    return (saturating(gap, beta) if form == "logsig" else -saturating(-gap, beta)).mean()
-
-
 def member(index: Tensor, of: Tensor) -> Tensor:
     """Return bool (B,): which of ``index`` are in ``of``."""
     return torch.isin(index, of.to(index.device))

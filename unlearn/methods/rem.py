@@ -1,10 +1,14 @@
-"""REM: redirection for erasing memory (arXiv 2505.17730). Re-implemented from the description.
+"""REM: Redirection for Erasing Memory (arXiv 2505.17730). Re-implemented from the paper and public notes.
 
-Expand the network, remove the forget set from the old part, redirect whatever corruption is left to
-the new part while removal goes on, drop the new part. "base" is the old part alone (what will be
-deployed), "full" is the network with each sample's mask; the forget set shares one mask.
-Differs: batch-norm statistics may be recomputed, removal may draw its own forget batch (both options).
-Shapes: B batch.
+1 expand: new channels beside the old ones, switched by one fixed mask per sample; the forget set
+shares one mask. 2 remove: NPO on the forget set in the base network until it is forgotten.
+3 redirect: the full network learns all data, so that hidden corruption settles in the new channels,
+while the base network keeps unlearning the forget set. 4 drop the new channels.
+
+Differs: masks come from one table per seed with a reserved row for the forget set (the reference
+uses two ids by oversight); removal may use normalised steps and a forget batch of its own, whose
+copies run with the new channels off in one forward with the others: batch statistics are then
+those of the joint batch, so the removal term reaches the new channels through them alone.
 """
 
 import copy
@@ -16,8 +20,9 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core import Batch, Forward, Request
-from unlearn.methods.base import UnlearningMethod, set_batch_norm
-from unlearn.methods.losses import member, npo_loss, redirect_loss, sample_losses, saturating
+from unlearn.methods.base import UnlearningMethod, batch_statistics, set_batch_norm
+from unlearn.methods.losses import member, sample_losses
+from unlearn.methods.rem_losses import masked_mean, redirect_losses, removal_losses
 from unlearn.methods.rem_options import REMOptions
 from unlearn.methods.selection import BestByProxy
 from unlearn.models.expansion import Expanded, drop, expand
@@ -63,27 +68,30 @@ class REM(UnlearningMethod):
         self.redirected = self.removals = self.removals_in_a_row = 0
         self.mode = REDIRECT
 
-    def prepare(self, model: nn.Module, request: Request) -> Expanded:
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Expand the network, freeze the reference and see whether removal is due."""
         o = self.options
-        samples = len(request.forget) + len(request.retain)
-        if isinstance(model, Expanded):
-            if not model.density:  # trained with idle channels: wake them
-                model.redraw(density=o.density, seed=self.seed)
-            new = model
-        else:
-            new = expand(
-                model, ratio=o.ratio, num_samples=samples, density=o.density, seed=self.seed
-            )
-        self.forget_index = request.forget.index
-        if o.shared_mask:
-            new.share(self.forget_index)
+        new = self._expanded(model, request)
+        self.known = o.known(request)
+        if isinstance(new, Expanded) and o.shared_mask:
+            new.share(self.known)
         self.reference = copy.deepcopy(new).eval().requires_grad_(False)
         self.request = request
         self.best = BestByProxy(request, mode=o.select, threshold=o.gamma, samples=o.select_samples)
+        self.removal_statistics = batch_statistics(o.removal_batch_norm, request, self.batch_size)
         self._look(new)
-        self.best.offer(new, self.forget_accuracy)
         return new
+
+    def _expanded(self, model: nn.Module, request: Request) -> nn.Module:
+        o = self.options
+        if not o.expand:
+            return drop(model)
+        if isinstance(model, Expanded):
+            if not model.density:  # trained with idle channels: wake them
+                model.redraw(density=o.density, seed=self.seed)
+            return model
+        samples = len(request.forget) + len(request.retain)
+        return expand(model, ratio=o.ratio, num_samples=samples, density=o.density, seed=self.seed)
 
     def _look(self, model: nn.Module) -> None:
         self.forget_accuracy = accuracy(model, self.request.forget)
@@ -118,58 +126,65 @@ class REM(UnlearningMethod):
 
     def views(self, model: nn.Module) -> dict[str, bool]:
         """Return both networks."""
-        return {"base": False, "full": True}
+        return {"base": False, "full": True} if self.options.expand else {"base": False}
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss of the current step."""
         if self.mode == REMOVE:
-            return self._remove(forward, batch["forget"])
+            forget = batch["forget"]
+            return self._removal(sample_losses(forward(forget.image), forget.label), forget).mean()
         if "forget" in batch:
             return self._redirect_beside(forward, batch["all"], batch["forget"])
         return self._redirect_within(forward, batch["all"])
 
-    def _reference(self, batch: Batch) -> Tensor:
-        index = (batch.index,) if self.options.reference == "masked" else ()
+    def _index(self, batch: Batch, wanted: bool = True) -> tuple[Tensor, ...]:
+        return (batch.index,) if wanted and self.options.expand else ()
+
+    def _reference(self, batch: Batch, form: str) -> Tensor:
+        if form in ("ce", "ga"):  # these know no reference
+            return torch.zeros(())
+        index = self._index(batch, self.options.reference == "masked")
         with torch.no_grad():
             return sample_losses(self.reference(batch.image, *index).float(), batch.label)
 
-    def _remove(self, forward: Forward, forget: Batch) -> Tensor:
-        loss = sample_losses(forward(forget.image), forget.label)
-        return npo_loss(loss, self._reference(forget), self.options.beta)
-
-    def _redirect(self, loss: Tensor, batch: Batch) -> Tensor:
+    def _removal(self, base: Tensor, batch: Batch) -> Tensor:
         o = self.options
-        reference = loss if o.redirect_loss == "ce" else self._reference(batch)
-        return redirect_loss(loss, reference, o.beta, o.redirect_loss)
+        return removal_losses(base, self._reference(batch, o.removal_loss), o.beta, o.removal_loss)
+
+    def _redirect(self, full: Tensor, batch: Batch) -> Tensor:
+        o, form = self.options, self.options.redirect_loss
+        losses = redirect_losses(full, self._reference(batch, form), o.beta, form)
+        if o.redirect_on == "all":
+            return losses.mean()
+        return masked_mean(losses, ~member(batch.index, self.request.forget.index))
 
     def _redirect_within(self, forward: Forward, batch: Batch) -> Tensor:
         """Removal acts on the forget samples of the joint batch, weighted by their share (paper)."""
         if not self.options.removal_term:
-            full = sample_losses(forward(batch.image, batch.index), batch.label)
+            full = sample_losses(forward(batch.image, *self._index(batch)), batch.label)
             return self._redirect(full, batch)
         base = sample_losses(forward(batch.image), batch.label)
-        full = sample_losses(forward(batch.image, batch.index), batch.label)
-        gap = saturating(base - self._reference(batch), self.options.beta)
-        found = member(batch.index, self.forget_index)
-        return self._redirect(full, batch) - (gap * found).sum() / len(batch.label)
+        full = base
+        if self.options.expand:
+            full = sample_losses(forward(batch.image, batch.index), batch.label)
+        found = member(batch.index, self.known)
+        return self._redirect(full, batch) + masked_mean(self._removal(base, batch), found)
 
     def _redirect_beside(self, forward: Forward, batch: Batch, forget: Batch) -> Tensor:
         """Removal has a batch of its own, run with the new channels off in one joint forward."""
         image = torch.cat([batch.image, forget.image])
         index = torch.cat([batch.index, torch.full_like(forget.index, -1)])
         label = torch.cat([batch.label, forget.label])
-        full, base = sample_losses(forward(image, index), label).split(
-            [len(batch.label), len(forget.label)]
-        )
+        inputs = (image, index) if self.options.expand else (image,)
+        sizes = [len(batch.label), len(forget.label)]
+        full, base = sample_losses(forward(*inputs), label).split(sizes)
         loss = self._redirect(full, batch)
-        if self.options.removal_term:
-            loss = loss + npo_loss(base, self._reference(forget), self.options.beta)
-        return loss
+        return loss + self._removal(base, forget).mean() if self.options.removal_term else loss
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the batch-norm mode of the phase."""
-        removing = self.mode == REMOVE and self.options.removal_batch_norm == "eval"
-        set_batch_norm(pl_module.model, train=not removing)  # type: ignore[arg-type]
+        train = self.mode == REDIRECT or self.removal_statistics
+        set_batch_norm(pl_module.model, train=train)  # type: ignore[arg-type]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the epoch, measure, and decide what comes next."""
@@ -181,22 +196,15 @@ class REM(UnlearningMethod):
             return
         self.redirected += 1
         self.removals_in_a_row = 0
-        done = self.redirected >= self.epochs
         if self.options.batch_norm == "recalibrate":
-            self._recalibrate(model)
+            retain = self.request.retain.batches(self.batch_size)
+            recalibrate(model, (b.image for b in retain))
         self._look(model)
-        self.best.offer(model, self.forget_accuracy)
-        trainer.should_stop = done
-
-    def _recalibrate(self, model: Expanded) -> None:
-        recalibrate(model, (b.image for b in self.request.everything().batches(self.batch_size)))
+        self.best.offer(model, self.forget_accuracy, self.redirected)
+        trainer.should_stop = self.redirected >= self.epochs
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Return the chosen checkpoint without the new channels."""
-        self.notes |= {
-            "removal_epochs": self.removals,
-            "redirection_epochs": self.redirected,
-            "converged": self.forget_accuracy <= self.options.gamma,
-        }
-        self.best.restore(model)
+        self.notes |= {"removal_epochs": self.removals, "redirection_epochs": self.redirected}
+        self.notes |= self.best.restore(model)
         return drop(model)

@@ -2,11 +2,19 @@
 
 from dataclasses import dataclass
 
+from torch import Tensor
+
+from unlearn.core import Request
 from unlearn.methods.selection import MODES
+
+ORACLE = "oracle/corrupted"
+"""Record that names all corrupted samples; there only with oracle=true, which marks the run."""
 
 CHOICES = {
     "reference": ("masked", "base"),
     "redirect_loss": ("logsig", "ce", "dpo"),
+    "redirect_on": ("all", "retain"),
+    "removal_loss": ("npo", "ga"),
     "removal_batch_norm": ("train", "eval"),
     "batch_norm": ("shared", "recalibrate"),
     "select": MODES,
@@ -22,12 +30,16 @@ class REMOptions:
         beta: Strength of the tie to the reference, above 0.
         density: Chance that a new channel is on for a sample, in (0, 1].
         ratio: New channels per old one (physical form), above 0.
+        expand: Use new channels; without them all happens in the network itself (ablation).
+        ideal: Shared mask and removal term act on all corrupted samples: an oracle.
         shared_mask: The forget set shares one mask.
         removal_term: Keep removing during redirection.
         removal_batch_size: Forget samples drawn beside each redirection batch; None: those within it.
         max_removal_epochs: Most removal epochs in a row.
         reference: Mode of the frozen reference network, "masked" or "base".
         redirect_loss: "logsig", "ce" or "dpo".
+        redirect_on: "all" data, or the "retain" set alone (ablation).
+        removal_loss: "npo" or "ga", plain ascent (ablation).
         removal_batch_norm: "train" or "eval", while removing.
         batch_norm: "shared" statistics of both modes, or "recalibrate" those of the base.
         select: "proxy" or "last".
@@ -38,12 +50,16 @@ class REMOptions:
     beta: float
     density: float
     ratio: float
+    expand: bool
+    ideal: bool
     shared_mask: bool
     removal_term: bool
     removal_batch_size: int | None
     max_removal_epochs: int
     reference: str
     redirect_loss: str
+    redirect_on: str
+    removal_loss: str
     removal_batch_norm: str
     batch_norm: str
     select: str
@@ -66,3 +82,20 @@ class REMOptions:
         for key in ("beta", "density", "ratio"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"method.{key} must be above 0, got {getattr(self, key)}")
+        if self.ideal and self.removal_batch_size:
+            raise ValueError(
+                "method.removal_batch_size must be null with method.ideal: the forget set that "
+                "could be drawn from holds the discovered samples alone"
+            )
+
+    def known(self, request: Request) -> Tensor:
+        """Return the samples that share a mask and are removed, int64 (n,): the forget set.
+
+        Raises:
+            ValueError: If the oracle is wanted but absent.
+        """
+        if not self.ideal:
+            return request.forget.index
+        if ORACLE not in request.records:
+            raise ValueError("method.ideal needs oracle=true: it is told all corrupted samples")
+        return request.records[ORACLE].nonzero().flatten().to(request.forget.index.device)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from unlearn.core import Request
-from unlearn.methods.base import UnlearningMethod, set_batch_norm
+from unlearn.methods.base import UnlearningMethod, batch_statistics, set_batch_norm
 from unlearn.methods.selection import BestByProxy
 from unlearn.models.predict import accuracy
 
@@ -65,9 +65,11 @@ class RemovalMethod(UnlearningMethod):
         self.best = BestByProxy(
             request, mode=self.select, threshold=self.gamma, samples=self.select_samples
         )
+        self.statistics = batch_statistics(self.batch_norm, request, self.batch_size)
+        self.passes = 0
         self.forget_accuracy = accuracy(model, request.forget)
         self.notes["already_forgotten"] = self.forget_accuracy <= self.gamma
-        self.best.offer(model, self.forget_accuracy)
+        self.best.offer(model, self.forget_accuracy, 0)
         return model
 
     def needs_training(self) -> bool:
@@ -76,18 +78,18 @@ class RemovalMethod(UnlearningMethod):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the batch-norm mode."""
-        set_batch_norm(pl_module.model, train=self.batch_norm == "train")  # type: ignore[arg-type]
+        set_batch_norm(pl_module.model, train=self.statistics)  # type: ignore[arg-type]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop once the forget set is forgotten."""
         model: Any = pl_module.model
+        self.passes += 1
         self.forget_accuracy = accuracy(model, self.best.forget)
-        self.best.offer(model, self.forget_accuracy)
+        self.best.offer(model, self.forget_accuracy, self.passes)
         if self.forget_accuracy <= self.gamma:
             trainer.should_stop = True
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Return the chosen checkpoint."""
-        self.notes["converged"] = self.forget_accuracy <= self.gamma
-        self.best.restore(model)
+        self.notes |= {"epochs": self.passes} | self.best.restore(model)
         return model

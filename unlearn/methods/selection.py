@@ -36,22 +36,26 @@ class BestByProxy:
         self.forget = request.forget
         self.retain = spread(request.retain, samples)
         self.best: float = -1.0
+        self.epoch = 0
+        self.forget_accuracy = 1.0
         self.state: dict[str, Tensor] = {}
 
-    def offer(self, model: nn.Module, forget_accuracy: float) -> None:
-        """Keep the weights if they are the best so far."""
-        if self.mode == "last":
-            return
-        keep = accuracy(model, self.retain)
-        proxy = keep * (1 - max(forget_accuracy, self.threshold))
-        if proxy > self.best:
-            self.best = proxy
+    def offer(self, model: nn.Module, forget_accuracy: float, epoch: int) -> None:
+        """Keep the weights after ``epoch`` if they are the best so far; 0 is before the first."""
+        proxy = self.best
+        if self.mode == "proxy":
+            proxy = accuracy(model, self.retain) * (1 - max(forget_accuracy, self.threshold))
+            if proxy <= self.best:
+                return
             self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.best, self.epoch, self.forget_accuracy = proxy, epoch, forget_accuracy
 
-    def restore(self, model: nn.Module) -> None:
-        """Put the kept weights back."""
+    def restore(self, model: nn.Module) -> dict[str, float | bool]:
+        """Put the kept weights back and return what there is to note of them."""
         if self.state:
             model.load_state_dict(self.state)
+        converged = self.forget_accuracy <= self.threshold
+        return {"selected_epoch": self.epoch, "converged": converged}
 
 
 def spread(data: ImageSet, samples: int | None) -> ImageSet:

@@ -91,6 +91,8 @@ class ClassifierModule(L.LightningModule):
         self.total_steps = total_steps
         self.epoch_log = log
         self.masked = isinstance(model, Expanded)
+        self.started = time.perf_counter()
+        self.seconds_before = 0.0  # of the part that an interruption ended
         self._compiled: tuple[Callable[..., Tensor]] = (
             model,
         )  # in a tuple: not a second submodule
@@ -112,6 +114,14 @@ class ClassifierModule(L.LightningModule):
         loss = F.cross_entropy(self._compiled[0](batch.image, *index), batch.label)
         self.epoch_log.add(loss, len(batch.label))
         return loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the time spent so far."""
+        checkpoint["seconds"] = self.seconds_before + time.perf_counter() - self.started
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count the time of the interrupted part."""
+        self.seconds_before = float(checkpoint["seconds"])
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -177,4 +187,5 @@ def pretrain(
     if resume is not None:
         resume.unlink(missing_ok=True)
     model.eval()
-    return {"seconds": time.perf_counter() - started, "images_seen": recipe.epochs * len(data)}
+    seconds = module.seconds_before + time.perf_counter() - started
+    return {"seconds": seconds, "images_seen": recipe.epochs * len(data)}

@@ -1,0 +1,33 @@
+"""Example-tied dropout: drop the memorizing channels (Maini et al., arXiv 2307.09542). Re-implemented.
+
+The work is done while training (``pretraining=etd``): each sample's peculiarities go to its own share
+of the memorizing channels. Dropping them forgets what was memorized; no forget set is needed.
+Differs: the other channels are not rescaled (as in REM's benchmark, arXiv 2505.17730).
+"""
+
+from torch import nn
+
+from unlearn.core import Request
+from unlearn.methods.one_shot import OneShot
+from unlearn.models.expansion import Expanded
+
+
+class ETD(OneShot):
+    """Keep the generalizing channels alone."""
+
+    def __init__(self) -> None:
+        """Take no options: shares and masks belong to the pre-training."""
+        super().__init__(batch_size=1)
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Return the network in drop mode for good; what ``request`` holds does not matter.
+
+        Raises:
+            ValueError: If the network was not trained with example-tied dropout.
+        """
+        if not isinstance(model, Expanded) or not model.density:
+            raise ValueError(
+                "etd drops the channels in which example-tied dropout keeps what it memorizes, "
+                "but this network was trained without it; choose pretraining=etd"
+            )
+        return super().prepare(model, request)

@@ -1,0 +1,13 @@
+"""Loss-free selective synaptic dampening, LFSSD (Foster et al., arXiv 2402.19308). Re-implemented."""
+
+from typing import ClassVar
+
+from unlearn.methods.importance import Measure, squared_norm
+from unlearn.methods.ssd import SSD
+
+
+class LFSSD(SSD):
+    """SSD by the gradient of the logits' squared norm: no label is looked at."""
+
+    measure: ClassVar[Measure] = staticmethod(squared_norm)
+    power: ClassVar[int] = 1

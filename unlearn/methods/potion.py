@@ -1,0 +1,78 @@
+"""Potion (Schoepf et al., arXiv 2406.09173): label-free dampening, ever stronger until it works.
+
+Re-implemented. Differs: importances come from un-augmented images (reference: training augmentation),
+and so does the accuracy on the forget set.
+"""
+
+import logging
+from typing import ClassVar
+
+import torch
+from torch import nn
+
+from unlearn.core import Request
+from unlearn.methods.dampening import Dampening, dampen, share_of_forget
+from unlearn.methods.importance import Measure, kept_percent, norm, percentile, sorted_ratios
+from unlearn.models.predict import accuracy
+
+log = logging.getLogger(__name__)
+
+
+class Potion(Dampening):
+    """Dampen the original again and again, each time more of its weights."""
+
+    measure: ClassVar[Measure] = staticmethod(norm)
+    power: ClassVar[int] = 1
+
+    def __init__(
+        self, *, rho: float, growth: float, tries: int, batch_size: int, seed: int
+    ) -> None:
+        """Keep the search.
+
+        Args:
+            rho: Stop when the accuracy on the forget set's given labels is at most rho, or at most
+                rho times that of the original; in [0, 1].
+            growth: Factor on phi, the share that chooses alpha, from try to try; above 1.
+            tries: Most tries.
+            batch_size: B of the importances.
+            seed: Seeds which samples form a batch.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        super().__init__(batch_size=batch_size, seed=seed)
+        if not 0 <= rho <= 1:
+            raise ValueError(f"method.rho must be in [0, 1], got {rho}")
+        if not growth > 1:
+            raise ValueError(f"method.growth must be above 1, got {growth}")
+        if tries < 1:
+            raise ValueError(f"method.tries must be at least 1, got {tries}")
+        self.rho = rho
+        self.growth = growth
+        self.tries = tries
+
+    def edit(self, model: nn.Module, request: Request) -> nn.Module:
+        """Search; without success the last dampened weights are kept."""
+        forget, retain = self.importances(model, request)
+        ratios = sorted_ratios(forget, retain)
+        original = [weight.detach().clone() for weight in model.parameters()]
+        phi = share_of_forget(request)
+        bound = self.rho * max(1.0, accuracy(model, request.forget))
+        for number in range(1, self.tries + 1):
+            _restore(model, original)
+            alpha = percentile(ratios, kept_percent(phi))
+            fraction = dampen(model, forget, retain, alpha=alpha, lambda_=1.0)
+            converged = accuracy(model, request.forget) <= bound
+            self.notes |= {"tries": number, "alpha": alpha, "dampened_fraction": fraction}
+            self.notes["converged"] = converged
+            if converged:
+                return model
+            phi *= self.growth
+        log.warning("potion: still known after %d tries; the last one is kept", self.tries)
+        return model
+
+
+@torch.no_grad()
+def _restore(model: nn.Module, original: list[torch.Tensor]) -> None:
+    for weight, before in zip(model.parameters(), original, strict=True):
+        weight.copy_(before)

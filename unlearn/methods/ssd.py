@@ -1,0 +1,44 @@
+"""Selective synaptic dampening, SSD (Foster et al., arXiv 2308.07707). Re-implemented.
+
+As in the corrective benchmark (arXiv 2402.14015), weights are compared with their importance for the
+retain set; differs: the paper compares with all training data.
+"""
+
+from torch import nn
+
+from unlearn.core import Request
+from unlearn.methods.dampening import Dampening, dampen
+
+
+class SSD(Dampening):
+    """Shrink weights that matter far more to the forget set than to the retain set."""
+
+    def __init__(
+        self, *, alpha: float, lambda_: float, lambda_relative: bool, batch_size: int, seed: int
+    ) -> None:
+        """Keep the rule.
+
+        Args:
+            alpha: A weight is selected if it matters alpha times more to the forget set, >= 0.
+            lambda_: Selected weights are multiplied by min(1, lambda * retain / forget), >= 0.
+            lambda_relative: ``lambda_`` counts in multiples of alpha.
+            batch_size: B of the importances.
+            seed: Seeds which samples form a batch.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        super().__init__(batch_size=batch_size, seed=seed)
+        for key, value in (("alpha", alpha), ("lambda_", lambda_)):
+            if not value >= 0:
+                raise ValueError(f"method.{key} must be at least 0, got {value}")
+        self.alpha = alpha
+        self.lambda_ = lambda_ * alpha if lambda_relative else lambda_
+
+    def edit(self, model: nn.Module, request: Request) -> nn.Module:
+        """Dampen once."""
+        forget, retain = self.importances(model, request)
+        self.notes["dampened_fraction"] = dampen(
+            model, forget, retain, alpha=self.alpha, lambda_=self.lambda_
+        )
+        return model
