@@ -124,13 +124,15 @@ def unlearn_once(job: Job, setting: Setting, model: nn.Module, *, seed: int) -> 
     return Outcome(drop(healed).eval(), seconds, peak, fit.images_seen, method.notes)
 
 
-def reference(job: Job, setting: Setting) -> Predictions | None:
-    """Return the retrained reference's predictions if a metric needs them; None if it collapsed."""
+def evaluate_all(job: Job, setting: Setting, predictions: Predictions) -> Row:
+    """Return the columns of the job's metrics; without its reference a metric has failed."""
+    metrics = job.build(job.config["evaluation"])
     try:
-        return retrained(job, setting)
+        return evaluate(metrics, predictions, setting.task, retrained(job, setting))
     except CollapsedError as error:
-        log.warning("no retrained reference, its training collapsed: %s", error)
-        return None
+        row = evaluate(metrics, predictions, setting.task)
+        waiting = [n for n, m in metrics.items() if "retrained" in declared(m).needs]
+        return row | {f"failed/{n}": f"no retrained reference: {error}" for n in waiting}
 
 
 def unlearn_job(job: Job) -> float | None:
@@ -150,7 +152,7 @@ def unlearn_job(job: Job) -> float | None:
     reason = outcome.reason
     if outcome.model is not None:
         predictions = predict(outcome.model, setting.task)
-        row = evaluate(metrics, predictions, setting.task, reference(job, setting))
+        row = evaluate_all(job, setting, predictions)
         reason = collapse(row, setting.task.train.num_classes)
         if job.config["save_model"]:
             state = cpu_state(outcome.model)
@@ -203,7 +205,6 @@ def evaluate_job(job: Job) -> float | None:
             f"checkpoint {path} does not fit model={job.names['model']}: {first}"
         ) from error
     predictions = predict(setting.engine.place(network).eval(), setting.task)
-    metrics = job.build(job.config["evaluation"])
-    row = evaluate(metrics, predictions, setting.task, reference(job, setting))
+    row = evaluate_all(job, setting, predictions)
     console.print_row(row, title=f"{path}: {_describe(job)}")
     return row.get("healed_utility")  # type: ignore[return-value]

@@ -204,6 +204,8 @@ def check_classes(config: Mapping[str, Any]) -> None:
             if c is not None and (not whole(c) or c < 0 or (k is not None and c >= k)):
                 allowed = f"in 0..{k - 1}" if k is not None else "a class number"
                 raise ConfigError(f"corruption.{key} must be {allowed}, got {named}")
+        if isinstance(named, list) and len(set(named)) < len(named):
+            raise ConfigError(f"corruption.{key} must be different classes, got {named}")
 
 
 def check_amount(config: Mapping[str, Any]) -> None:

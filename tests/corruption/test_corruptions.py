@@ -11,6 +11,7 @@ from unlearn.corruption.interclass_confusion import InterclassConfusion
 from unlearn.corruption.poison import Poison, SquareTrigger
 from unlearn.corruption.random_label import RandomLabel
 from unlearn.discovery import Discovered
+from unlearn.setting import corrupted_count
 from unlearn.task import Task
 
 POISON = {
@@ -148,3 +149,12 @@ def test_overlapping_parts_are_refused(task: Task):
     request = task.request()
     with pytest.raises(ValueError, match="share samples"):
         replace(request, retain=task.train)
+
+
+def test_two_classes_take_an_even_count_and_a_share_is_rounded_to_one(clean):
+    confuse = InterclassConfusion(classes=(0, 2), pick="first")
+    with pytest.raises(ValueError, match="corrupted must give an even number"):
+        confuse(clean[0], count=9, seed=0)
+    assert corrupted_count(0.05, 1297, confuse.multiple) == 64
+    assert corrupted_count(0.05, 1297) == 65
+    assert corrupted_count(9, 1297, confuse.multiple) == 9  # a count is never changed

@@ -1,6 +1,7 @@
 """Each metric at its extremes and by hand; failures are reported."""
 
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
@@ -123,3 +124,31 @@ def test_predictions_of_triggers(poisoned, network):
     assert torch.equal(p.train[~on], p.train_clean[~on])
     assert not torch.equal(p.train[on], p.train_clean[on])
     assert not torch.equal(p.test, p.test_triggered)
+
+
+def test_confusion_of_the_only_two_classes_has_a_utility(clean):
+    two = [
+        replace(part.rows(part.label < 2), index=torch.arange(int((part.label < 2).sum())), num_classes=2)
+        for part in clean
+    ]  # fmt: skip
+    task = with_corruption(two, InterclassConfusion(classes=(0, 1), pick="first"))
+    train, test = says(task.truth.clean_label, 2), says(task.test.label, 2)
+    row = evaluate(ALL, Predictions(train, train, test, None), task)
+    assert row["utility"] == row["utility_full"] == row["healed_utility"] == 1
+
+
+def test_a_lost_reference_is_a_failed_metric_not_a_lost_row(task, monkeypatch):
+    from types import SimpleNamespace
+
+    from unlearn import run
+    from unlearn.training.engine import CollapsedError
+
+    def collapsed(job, setting):
+        raise CollapsedError("loss is nan")
+
+    monkeypatch.setattr(run, "retrained", collapsed)
+    job = SimpleNamespace(config={"evaluation": None}, build=lambda node: ALL | {"tow": tow})
+    row = run.evaluate_all(job, SimpleNamespace(task=task), perfect(task))
+    assert row["tow"] is None
+    assert "loss is nan" in row["failed/tow"]
+    assert row["healed"] == 1

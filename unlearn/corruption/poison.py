@@ -5,7 +5,7 @@ The trigger is stamped after augmentation and normalisation, so crops and flips 
 Shapes: B batch, N samples, C H W image.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -57,12 +57,18 @@ class StampedView:
     view: InputView
     trigger: SquareTrigger
     on: Tensor
+    _copies: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def _marks(self, device: torch.device) -> Tensor:
+        if device not in self._copies:
+            self._copies[device] = self.on.to(device)
+        return self._copies[device]
 
     def __call__(self, image: Tensor, index: Tensor) -> Tensor:
         """Return normalised images (B, C, H, W), stamped where the sample carries the trigger."""
         out = self.view(image, index)
         region = self.trigger.region(out)
-        marked = self.on.to(index.device)[index][:, None, None, None]
+        marked = self._marks(index.device)[index][:, None, None, None]
         region.copy_(region.masked_fill(marked, self.trigger.value))
         return out
 
