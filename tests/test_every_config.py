@@ -1,16 +1,20 @@
 """Every option composes and builds; every method runs on the tiny task by itself."""
 
 import copy
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from hydra.utils import instantiate
+from torch import nn
 
 from unlearn.compose import composed, composing
 from unlearn.config import config_dir, plain
-from unlearn.models.expansion import Expanded
-from unlearn.task import Task
+from unlearn.models.expansion import Expanded, drop
+from unlearn.models.surgery import batch_norms
+from unlearn.models.vit import ViT
 from unlearn.training.unlearning import LightningFit
 
 CONF = Path(config_dir())
@@ -54,20 +58,70 @@ def test_every_experiment_composes(path):
         composed_plain(f"experiment={path.stem}", name=name)
 
 
-def method_of(name):
+@cache
+def node_of(name):
     tiny = ["dataset=synthetic", "pretraining.epochs=1", "pretraining.batch_size=64"]
     node = composed_plain(f"method={name}", *tiny)["method"]
     if node.get("epochs"):
         node["epochs"] = 1
     if "max_removal_epochs" in node:
         node["max_removal_epochs"] = 2
-    return build(node | ({"batch_size": 64} if "batch_size" in node else {}))
+    return node | ({"batch_size": 64} if "batch_size" in node else {})
 
 
-def run(name, network, task: Task, engine):
-    method = method_of(name)
+def method_of(name):
+    return build(copy.deepcopy(node_of(name)))
+
+
+def run(name, network, request, engine):
     fit = LightningFit(engine, augment=None, seed=3)
-    return method.unlearn(copy.deepcopy(network), task.request(), fit)
+    return method_of(name).unlearn(copy.deepcopy(network), request, fit)
+
+
+def refusal(name, network, request, engine):
+    """Return what the method says if it cannot work on such a network."""
+    try:
+        method_of(name).prepare(copy.deepcopy(network), request)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def grown(plain, task):
+    """Return a network of the same class that was trained with example-tied dropout."""
+    torch.manual_seed(0)
+    twice = type(plain)(**plain.arguments | {"capacity": 0.5, "extra": 0.5})
+    return trained(Expanded(twice, num_samples=len(task.train), density=0.5, seed=0), task)
+
+
+def trained(network, task):
+    """Take a few steps, for batch-norm statistics of real data and gradients that differ."""
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.02)
+    network.train()
+    for batch in task.train.batches(64):
+        index = (batch.index,) if isinstance(network, Expanded) else ()
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network(batch.image, *index), batch.label).backward()
+        optimizer.step()
+    return network.eval()
+
+
+def start(name, plain, task, engine):
+    """Return a network that the method can work on: the plain one, unless it asks for another."""
+    network = trained(plain, task)
+    if "pretraining=etd" in refusal(name, network, task.request(), engine):
+        return grown(plain, task)
+    return network
+
+
+def sound(one, origin):
+    """Check that a plain network came back, of the deployed size, with finite weights."""
+    assert not isinstance(one, Expanded)
+    deployed = drop(origin).state_dict()
+    assert {k: v.shape for k, v in one.state_dict().items()} == {
+        k: v.shape for k, v in deployed.items()
+    }
+    assert all(torch.isfinite(v.float()).all() for v in one.state_dict().values())
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -76,32 +130,63 @@ def test_every_method_runs_repeats_and_leaves_its_request_alone(name, network, t
     before = {
         k: (v.image.clone(), v.label.clone()) for k, v in vars(request).items() if k != "records"
     }
-    network.train()
-    for batch in task.train.batches(64):  # batch-norm statistics of real data
-        network(batch.image)
-    one, two = run(name, network, task, engine), run(name, network, task, engine)
-    assert not isinstance(one, Expanded)
-    assert {k: v.shape for k, v in one.state_dict().items()} == {
-        k: v.shape for k, v in network.state_dict().items()
-    }
+    origin = start(name, network, task, engine)
+    one, two = (run(name, origin, request, engine) for _ in range(2))
+    sound(one, origin)
     for key, value in one.state_dict().items():
-        assert torch.isfinite(value.float()).all()
         assert torch.equal(value, two.state_dict()[key]), key
-    after = task.request()
     for part, (image, label) in before.items():
-        assert torch.equal(getattr(after, part).image, image)
-        assert torch.equal(getattr(after, part).label, label)
+        assert torch.equal(getattr(request, part).image, image)
+        assert torch.equal(getattr(request, part).label, label)
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_no_method_depends_on_the_truth(name, network, task, engine):
-    from dataclasses import replace
-
     lie = replace(
         task.truth,
         clean_label=task.truth.clean_label.flip(0),
         corrupted=task.truth.corrupted.flip(0),
     )
-    honest = run(name, network, task, engine).state_dict()
-    fooled = run(name, network, replace(task, truth=lie), engine).state_dict()
+    origin = start(name, network, task, engine)
+    honest = run(name, origin, task.request(), engine).state_dict()
+    fooled = run(name, origin, replace(task, truth=lie).request(), engine).state_dict()
     assert all(torch.equal(honest[k], fooled[k]) for k in honest)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_starts_from_a_network_with_example_tied_dropout(name, network, task, engine):
+    origin = grown(network, task)
+    sound(run(name, origin, task.request(), engine), origin)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_works_without_batch_norm(name, task, engine):
+    torch.manual_seed(0)
+    vit = ViT(
+        in_channels=1, image_size=12, num_classes=3, width=8, depth=1, heads=2, head_width=4,
+        mlp_width=8, patch_size=4,
+    )  # fmt: skip
+    assert not batch_norms(vit)
+    origin = start(name, vit, task, engine)
+    sound(run(name, origin, task.request(), engine), origin)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_takes_a_network_of_ones_own_or_says_why_not(name, task, engine):
+    torch.manual_seed(0)
+    own = trained(
+        nn.Sequential(nn.Conv2d(1, 4, 3, 2), nn.ReLU(), nn.Flatten(), nn.Linear(100, 3)), task
+    )
+    reason = refusal(name, own, task.request(), engine)
+    if reason:  # it needs extra channels, which only the networks of this package have
+        assert "Sequential" in reason or "pretraining=etd" in reason
+        return
+    sound(run(name, own, task.request(), engine), own)
+
+
+def test_a_network_of_ones_own_is_refused_by_name_and_reason(task, engine):
+    own = nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
+    reasons = {name: refusal(name, own, task.request(), engine) for name in METHODS}
+    assert "Sequential cannot be expanded: its class knows no extra channels" in reasons["rem"]
+    assert "choose pretraining=etd" in reasons["etd"]
+    assert not any(reasons[name] for name in ("finetune", "npo", "original", "retrain", "ssd"))

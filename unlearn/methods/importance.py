@@ -106,7 +106,7 @@ def kept_percent(phi: float) -> float:
     Args:
         phi: Size of the forget set as a share of the training set, >= 0.
     """
-    return 100 - math.log(1 + 100 * phi)
+    return max(0.0, 100 - math.log(1 + 100 * phi))
 
 
 def dampened(

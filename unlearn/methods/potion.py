@@ -30,8 +30,8 @@ class Potion(Dampening):
         """Keep the search.
 
         Args:
-            rho: Stop when the accuracy on the forget set's given labels is at most rho, or at most
-                rho times that of the original; in [0, 1].
+            rho: Stop when the accuracy on the forget set's given labels is at most this, in [0, 1].
+                (The paper's other condition, rho times the original's accuracy, implies it.)
             growth: Factor on phi, the share that chooses alpha, from try to try; above 1.
             tries: Most tries.
             batch_size: B of the importances.
@@ -57,12 +57,11 @@ class Potion(Dampening):
         ratios = sorted_ratios(forget, retain)
         original = [weight.detach().clone() for weight in model.parameters()]
         phi = share_of_forget(request)
-        bound = self.rho * max(1.0, accuracy(model, request.forget))
         for number in range(1, self.tries + 1):
             _restore(model, original)
             alpha = percentile(ratios, kept_percent(phi))
             fraction = dampen(model, forget, retain, alpha=alpha, lambda_=1.0)
-            converged = accuracy(model, request.forget) <= bound
+            converged = accuracy(model, request.forget) <= self.rho
             self.notes |= {"tries": number, "alpha": alpha, "dampened_fraction": fraction}
             self.notes["converged"] = converged
             if converged:
