@@ -9,7 +9,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from unlearn.reporting import plots, tables
+from unlearn.reporting import formats, plots, tables
 from unlearn.results.store import ResultsStore
 
 log = logging.getLogger(__name__)
@@ -65,9 +65,9 @@ def report(config: Mapping[str, Any]) -> list[Path]:
         raise ValueError(f"no results in {store.root} for where={dict(config['where'])}")
     title = config["title"] or f"{len(frame)} runs, mean ± standard error over cells"
     summary = tables.summary(frame, by=config["by"])
-    tables.print_table(summary, title)
+    formats.print_table(summary, title)
     folder = Path(config["paths"]["reports"])
-    paths = tables.save_tables(summary, folder / "summary")
+    paths = formats.save_tables(summary, folder / "summary")
     if config["figure"] != "none":
         draw = {
             "comparison": lambda: plots.comparison(frame),

@@ -4,6 +4,7 @@ A *task* is what all methods are asked to heal: data, network, corruption and di
 *cell* is a task with a seed. Conventions: arXiv 2505.17730.
 """
 
+import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -72,6 +73,12 @@ def prepared(frame: pd.DataFrame) -> pd.DataFrame:
     return spread(labelled(frame))
 
 
+def standard_error(values: pd.Series) -> float:
+    """Return the sample deviation (ddof 1) over the root of the number; NaN below two values."""
+    values = values.dropna()
+    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
+
+
 def counted(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Return the rows with 0 for the accuracies that a collapsed model does not have.
 
@@ -110,5 +117,5 @@ def by_cell(frame: pd.DataFrame, value: str, seeds: bool = True) -> pd.DataFrame
         seeds: Keep the seeds apart: a row per cell.
     """
     keys = present(frame, (*TASK, "seed") if seeds else TASK)
-    seed_means = counted(frame, [value]).groupby([*keys, "method"], dropna=False)[value].mean()
-    return seed_means.unstack("method")
+    means = counted(frame, [value]).groupby([*keys, "method"], dropna=False)[value].mean()
+    return means.unstack("method")

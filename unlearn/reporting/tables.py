@@ -1,59 +1,31 @@
-"""Summary tables: mean and standard error over cells, as text, CSV, Markdown and LaTeX."""
+"""Summary tables as data frames: means and standard errors over cells (arXiv 2505.17730)."""
 
-import math
-import os
-import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from rich.console import Console
-from rich.table import Table
+
+from unlearn.reporting.comparisons import mean_ranks, missing_cells, relative_time, worst_cells
+from unlearn.reporting.frames import counted, failed, standard_error
 
 HEADLINE = ("healed", "utility", "healed_utility", "seconds")
-BEST = ("healed", "utility", "healed_utility", "worst")  # columns of which the highest is bold
 SEED_ERROR = "healed_utility_seed_sem"
-TITLES = {"healed_utility": "healed x utility", "n": "cells", SEED_ERROR: "± seeds"}
-COUNTS = ("collapsed", "failed")
-LATEX = str.maketrans(
-    {char: "\\" + char for char in "&%$#_{}"}
-    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    | {"<": "$<$", ">": "$>$", "±": r"$\pm$"}
-)
-
-
-def standard_error(values: pd.Series) -> float:
-    """Return the sample deviation (ddof 1) over the root of the number; NaN below two values."""
-    values = values.dropna()
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
-
-
-def seed_error(frame: pd.DataFrame, metric: str) -> float:
-    """Return the standard error over seeds of the mean over tasks; NaN below two seeds."""
-    return standard_error(frame.groupby("seed")[metric].mean())
-
-
-def counted(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return the rows with 0 for the accuracies that a collapsed model does not have.
-
-    Leaving such cells out would flatter the method. A cell that failed stays without a value:
-    nothing is known of the model.
-    """
-    frame = frame.copy()
-    collapsed = frame["status"] == "collapsed"
-    for metric in metrics:
-        frame[metric] = frame[metric].astype(float)  # a column of None alone has no mean else
-        if metric != "seconds":
-            frame.loc[collapsed, metric] = frame.loc[collapsed, metric].fillna(0.0)
-    return frame
-
-
-def failed(frame: pd.DataFrame) -> pd.Series:
-    """Return which cells failed, as a run or in one of their metrics; bool (rows,)."""
-    reasons = [c for c in frame if str(c).startswith("failed/")]
-    return (frame["status"] == "failed") | frame[reasons].notna().any(axis=1)
+COUNTS = ("collapsed", "failed", "missing")
+TITLES = {
+    "healed_utility": "healed x utility",
+    "n": "cells",
+    "worst_cell": "worst cell",
+    "time": "time / retrain",
+    "high": "poison (high)",
+    "medium": "interclass (medium)",
+    "low": "random label (low)",
+    "rate_low": "rate ≤ 0.3",
+    "rate_mid": "0.4 to 0.7",
+    "rate_high": "≥ 0.8",
+    "seed_error": "± seeds",
+    "p_holm": "p (Holm)",
+}
 
 
 def summary(
@@ -70,8 +42,8 @@ def summary(
 
     Returns:
         The columns ``by``; ``n``, the number of cells; per metric its mean and ``<metric>_sem``,
-        NaN for one cell; with ``healed_utility`` also its error over seeds alone and its lowest
-        cell; the number of cells that collapsed (counted as 0) and failed (left out of means).
+        NaN for one cell; with ``healed_utility`` also its error over seeds alone; the number of
+        cells that collapsed (counted as 0) and failed (left out of means).
 
     Raises:
         ValueError: If there are no rows or a column is absent.
@@ -87,9 +59,7 @@ def summary(
             row[metric] = group[metric].mean()
             row[f"{metric}_sem"] = standard_error(group[metric])
             if metric == "healed_utility":
-                row[SEED_ERROR] = seed_error(group, metric)
-        if "healed_utility" in metrics:
-            row["worst"] = group["healed_utility"].min()
+                row[SEED_ERROR] = standard_error(group.groupby("seed")[metric].mean())
         row["collapsed"] = int((group["status"] == "collapsed").sum())
         row["failed"] = int(failed(group).sum())
         rows.append(row)
@@ -97,6 +67,28 @@ def summary(
     if "healed_utility" in out:
         out = out.sort_values("healed_utility", ascending=False, ignore_index=True, kind="stable")
     return out
+
+
+def overview(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary per method with its standing among the others.
+
+    Args:
+        frame: Rows, prepared.
+
+    Returns:
+        The columns of ``summary``, then ``rank`` over the tasks common to all; ``worst`` and
+        ``worst_cell``, the task with the lowest mean over seeds; ``time``, seconds relative to
+        retraining; ``missing``, the cells that others have.
+    """
+    out = summary(frame)
+    worst = worst_cells(frame)
+    counts = [out.pop(c) for c in ("collapsed", "failed")]
+    out["rank"] = out["method"].map(mean_ranks(frame))
+    out["worst"] = out["method"].map(worst["worst"])
+    out["worst_cell"] = out["method"].map(worst["worst_cell"])
+    out["time"] = out["method"].map(relative_time(frame))
+    out["missing"] = out["method"].map(missing_cells(frame)).fillna(0).astype(int)
+    return pd.concat([out, *counts], axis=1)
 
 
 def cells(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
@@ -109,117 +101,41 @@ def cells(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
     return means.unstack(task).sort_index(axis=1)
 
 
-def text_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary as text, ``mean ± error``, without columns that say nothing."""
-    names = [str(c) for c in table]
-    groups = names[: names.index("n")]
-    out = {}
-    for name in names:
-        if not _tells(table, name):
-            continue
-        errors = table[f"{name}_sem"] if f"{name}_sem" in table else [math.nan] * len(table)
-        digits = None if name in groups else 1 if name == "seconds" else 3
-        out[TITLES.get(name, name)] = [
-            _number(v, float(e), digits) for v, e in zip(table[name], errors, strict=True)
-        ]
-    return pd.DataFrame(out)
+def shown(table: pd.DataFrame) -> list[str]:
+    """Return the columns that a reader needs: errors stand beside their means, counts if any."""
+    return [str(c) for c in table if _tells(table, str(c))]
 
 
 def _tells(table: pd.DataFrame, name: str) -> bool:
-    """Say whether a column is shown: errors beside their means, counts if there are any."""
-    if name == SEED_ERROR:  # of one task it is the error beside the mean
-        known = table[name].dropna()
-        return not np.allclose(known, table.loc[known.index, "healed_utility_sem"])
-    if name == "worst":
+    if name.endswith("_sem"):
+        return False
+    if name in COUNTS:
+        return bool(table[name].any())
+    if name in ("worst", "worst_cell", "rank"):
         return bool((table["n"] > 1).any())
-    return bool(table[name].any()) if name in COUNTS else not name.endswith("_sem")
+    if name == "n" and "rank" in table:  # the title says how many, the counts which differ
+        return table["n"].nunique() > 1
+    if name == "seconds" and "time" in table:
+        return not table["time"].notna().any()
+    if name in ("time", "seed_error"):
+        return bool(table[name].notna().any())
+    return True
 
 
-def _number(value: object, error: float, digits: int | None) -> str:
-    """Return a value as text; ``digits`` None: the name of a group."""
-    if value is None or value != value:
-        return "-"
-    if not isinstance(value, float):
-        return str(value)
-    if digits is None:
-        return f"{value:g}"
-    text = f"{value:.{digits}f}"
-    return text if math.isnan(error) else f"{text} ± {error:.{digits}f}"
+def marks(table: pd.DataFrame) -> dict[str, dict[int, int]]:
+    """Return which rows are best (1) and second best (2) per column that can be won, as shown.
 
-
-def _groups(table: pd.DataFrame, shown: pd.DataFrame) -> list[str]:
-    """Return the columns of text, which are set to the left."""
-    texts = {str(c) for c in table if not pd.api.types.is_numeric_dtype(table[c])}
-    return [str(c) for c in shown if c in texts]
-
-
-def print_table(table: pd.DataFrame, title: str, console: Console | None = None) -> None:
-    """Print a summary on the terminal, or in full width if the output goes elsewhere."""
-    if console is None:
-        fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
-        console = Console() if fixed else Console(width=200)
-    shown = text_table(table)
-    left = _groups(table, shown)
-    out = Table(title=title, title_justify="left")
-    for column in shown:
-        out.add_column(str(column), justify="left" if column in left else "right", overflow="fold")
-    for row in shown.itertuples(index=False):
-        out.add_row(*map(str, row))
-    console.print(out)
-
-
-def to_csv(table: pd.DataFrame) -> str:
-    """Return a summary as CSV, unrounded, an absent value as nothing."""
-    return table.to_csv(index=False, lineterminator="\n")
-
-
-def to_markdown(table: pd.DataFrame) -> str:
-    """Return a summary as a Markdown table."""
-    shown = text_table(table)
-    left = _groups(table, shown)
-    rules = ["---" if c in left else "--:" for c in shown]
-    rows = [list(shown.columns), rules, *shown.itertuples(index=False)]
-    cell = {ord("|"): r"\|"}
-    return "".join("| " + " | ".join(str(v).translate(cell) for v in r) + " |\n" for r in rows)
-
-
-def to_latex(table: pd.DataFrame) -> str:
-    r"""Return a summary as a table for ``\usepackage{booktabs}``, the best accuracies bold."""
-    shown = text_table(table)
-    left = _groups(table, shown)
-    bold = {TITLES.get(m, m): table[m] == table[m].max() for m in BEST if m in table}
-    lines = [rf"\begin{{tabular}}{{{''.join('l' if c in left else 'r' for c in shown)}}}"]
-    lines += [r"\toprule", " & ".join(_escape(str(c)) for c in shown) + r" \\", r"\midrule"]
-    for i, row in enumerate(shown.to_dict("records")):
-        parts = []
-        for column, value in row.items():
-            best = str(column) in bold and bool(bold[str(column)].iloc[i])
-            parts.append(rf"\textbf{{{_escape(value)}}}" if best else _escape(value))
-        lines.append(" & ".join(parts) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
-
-
-def _escape(text: str) -> str:
-    return text.translate(LATEX).replace("healed x utility", r"healed $\times$ utility")
-
-
-def save_tables(table: pd.DataFrame, stem: Path) -> list[Path]:
-    """Write CSV, Markdown and LaTeX beside one another.
-
-    Args:
-        table: Of ``summary``.
-        stem: Path without suffix.
-
-    Returns:
-        The paths.
+    Values that look alike, with three digits, share the place.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    contents = {".csv": to_csv(table), ".md": to_markdown(table), ".tex": to_latex(table)}
-    paths = []
-    for suffix, content in contents.items():
-        path = stem.with_name(stem.name + suffix)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(content)
-        os.replace(part, path)
-        paths.append(path)
-    return paths
+    won = ("healed", "utility", "healed_utility", "worst", "rank")
+    won += ("high", "medium", "low", "rate_low", "rate_mid", "rate_high")
+    out: dict[str, dict[int, int]] = {}
+    for name in won:
+        if name not in table:
+            continue
+        values = table[name].astype(float).round(3).reset_index(drop=True)
+        best = np.sort(values.dropna().unique())[:: 1 if name == "rank" else -1][:2]
+        out[name] = {
+            int(i): place for place, v in enumerate(best, 1) for i in values.index[values == v]
+        }
+    return out
