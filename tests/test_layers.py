@@ -21,12 +21,13 @@ LAYERS = [
     {"reporting"},
     {"setting"},
     {"run"},
-    {"config", "validation", "compose", "describe"},
+    {"config", "validation", "compose", "describe", "search"},
+    {"tuning"},
     {"cli"},
 ]
 LEAVES = {"environment", "job", "__init__"}
 BLIND = {"methods", "localization", "memorization"}
-COMMAND_LINE = {"config", "compose", "describe", "cli"}
+COMMAND_LINE = {"config", "compose", "describe", "search", "cli"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

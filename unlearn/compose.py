@@ -56,6 +56,13 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 
 def flags_first(argv: Sequence[str], arguments: Arguments) -> list[str]:
+def running() -> Arguments:
+    """Return what the job asked for that hydra runs now."""
+    own = HydraConfig.get()
+    files = [s.path for s in own.runtime.config_sources if s.schema == "file"]
+    return Arguments(list(own.overrides.task), False, False, None, files)
+
+
     """Return the command line with overrides last: hydra's own parser takes them in no other way."""
     rest = list(argv)
     for override in arguments.overrides:
@@ -72,13 +79,14 @@ def composing(folders: Sequence[str]) -> Iterator[None]:
     """Let ``compose`` find the configs; hydra's global state is left clean."""
     register()
     GlobalHydra.instance().clear()
+    outer = GlobalHydra.instance().hydra  # of the job within which this is called
     before = HydraConfig.instance().cfg
     try:
         with initialize_config_dir(folders[0], version_base="1.3"):
             yield
     finally:
         HydraConfig.instance().cfg = before
-        GlobalHydra.instance().clear()
+        GlobalHydra.instance().hydra = outer
 
 
 def composed(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:

@@ -53,11 +53,35 @@ class Paths:
     trainings: str = MISSING
     reports: str = MISSING
     checkpoints: str = MISSING
+    tuning: str = MISSING
     data: str = MISSING
     data_cache: str = MISSING
 
 
 @dataclass
+@dataclass
+class Tune:
+    """A study of a method's hyper-parameters, in place of a run."""
+
+    trials: int = _option(
+        0, "settings of the method to try; above 0: choose its options and run nothing"
+    )
+    corruptions: list[str] = field(
+        default_factory=lambda: ["random_label", "interclass_confusion", "poison"],
+        metadata=_help("what a setting is scored on, with each of the discoveries"),
+    )
+    discoveries: list[float] = field(
+        default_factory=lambda: [0.1, 0.5, 1.0],
+        metadata=_help("discovery rates that a setting is scored on; half of the found is held"),
+    )
+    seed: int = _option(100, "of data, models and search: one that no result uses")
+    prune: bool = _option(False, "end trials that lag behind the median; budgets differ then")
+    folder: str = _option(
+        "${paths.tuning}",
+        "gets tuned/<dataset>_<model>_<method>.yaml; conf: later runs in the checkout use it",
+    )
+
+
 class Common:
     """What all commands share."""
 
@@ -103,6 +127,9 @@ class UnlearnConfig(Common):
     evaluation: Any = MISSING
     logger: Any = MISSING
 
+    tune: Tune = field(
+        default_factory=Tune, metadata=_help("choose the method's options in place of a run")
+    )
 
 @dataclass
 class EvaluateConfig(Common):
@@ -140,6 +167,9 @@ UNRELATED = (
     "dataset.cache_dir",
 )
 """Keys that do not change a result, and so are no part of a run's identity."""
+    "plan",
+    "status",
+    "tune",
 
 
 def config_dir() -> str:
@@ -185,6 +215,10 @@ def register() -> None:
         if "where" in node:  # columns are not known here: any key may be given, without "+"
             OmegaConf.set_struct(node.where, False)
         store.store(name=f"schema_{name}", node=node)
-    OmegaConf.register_new_resolver(
-        "run_id", lambda _root_: run_id(_root_), replace=True, use_cache=False
-    )
+    OmegaConf.register_new_resolver("run_id", _folder_name, replace=True, use_cache=False)
+
+
+def _folder_name(_root_: DictConfig) -> str:
+    """Return the name of a job's folder; a study leaves alone that of the run it has the keys of."""
+    studies = bool(OmegaConf.select(_root_, "tune.trials", default=0))
+    return "tune-" * studies + run_id(_root_)

@@ -93,16 +93,21 @@ def schema_comments(schema: Any) -> dict[str, str]:
 def explained(name: str, choices: Mapping[str, Any], folders: Sequence[str]) -> dict[str, str]:
     """Return the comment of every option of a composed config by dotted path."""
     out = schema_comments(SCHEMAS[name])
-    ordered = sorted(
-        choices.items(), key=lambda choice: GLOBAL.index(choice[0]) if choice[0] in GLOBAL else -1
-    )
-    for group, option in ordered:
+    ordered = sorted(choices.items(), key=lambda choice: _place(choice[0]))
+    for key, option in ordered:
+        group = key.removesuffix("@_global_")
         if option is None or group.startswith("hydra"):
             continue
         found = file_comments(group, str(option), folders)
         prefix = "" if group in GLOBAL else f"{group}."
         out |= {f"{prefix}{k}": v for k, v in found.items()}
     return out
+
+
+def _place(group: str) -> tuple[int, bool]:
+    """Return when a group's values are merged, as far as it matters; ``tuned`` is listed twice."""
+    name, at, _ = group.partition("@_global_")
+    return (GLOBAL.index(name) if name in GLOBAL else -1, bool(at))
 
 
 def annotated(text: str, notes: Mapping[str, str]) -> str:

@@ -76,6 +76,12 @@ RULES: dict[str, Rule] = {
 
 
 def rule_of(path: str) -> Rule | None:
+    "trials": FROM_ZERO,
+    "discoveries": (
+        lambda v: isinstance(v, list) and v != [] and all(number(x) and 0 < x <= 1 for x in v),
+        "a list of numbers in (0, 1]",
+    ),
+    "corruptions": (lambda v: isinstance(v, list) and v != [], "a list of at least one"),
     """Return the rule for a leaf by its dotted path."""
     leaf = path.rpartition(".")[2]
     if path.startswith("seeds."):
