@@ -144,10 +144,10 @@ def test_a_recorded_run_is_not_repeated_and_a_failed_one_leaves_a_trace(tmp_path
     )
     lines = both.stderr.splitlines()
     assert both.returncode == 1, both.stderr
-    assert any(line.startswith("[1/2]") and "method=broken" in line for line in lines)
+    assert lines[0] == "1 of 2 cells are recorded already"
+    assert any(line.startswith("[1 of 2 done]") and "method=broken" in line for line in lines)
     assert any("RuntimeError: boom" in line and "error.txt" in line for line in lines)
-    assert any(line.startswith("already recorded") for line in lines)
-    assert lines[-1] == "1 of 2 jobs done, 1 failed"
+    assert lines[-1] == "0 done, 1 failed, 1 skipped; status=true names each with its error"
     (trace,) = (tmp_path / "outputs").glob("results/*/error.txt")
     assert "my_method.py" in trace.read_text()
 
@@ -245,3 +245,32 @@ def test_resolve_replaces_references(tmp_path: Path):
     result = call(tmp_path, "unlearn", "seed=3", "--cfg", "job", "--resolve")
     assert yaml.safe_load(result.stdout)["seeds"]["data"] == 3
     assert "${" not in result.stdout.replace("# ", "")
+
+
+def test_two_processes_share_a_sweep_and_status_and_plan_tell_of_it(tmp_path: Path):
+    sweep = ["--multirun", *TINY[:3], "method=original,finetune", "discovery=0.5,1.0", "seed=0,1"]
+    plan = call(tmp_path, "unlearn", *sweep, "plan=true")
+    assert plan.stdout.startswith("8 cells: 0 recorded, 0 running, 8 to run")
+    assert not (tmp_path / "outputs").exists()
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "unlearn.py", *sweep, "save_model=false"],
+            cwd=REPOSITORY,
+            env=environment(tmp_path),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(2)
+    ]
+    ends = [p.communicate(timeout=240)[1].splitlines()[-1] for p in pair]
+    assert [p.returncode for p in pair] == [0, 0]
+    counts = [re.fullmatch(r"(\d) done, 0 failed, (\d) skipped", end) for end in ends]
+    rows = (tmp_path / "outputs" / "results" / "results.jsonl").read_text().splitlines()
+    assert len(rows) == len({json.loads(r)["run_id"] for r in rows}) == 8
+    assert sum(int(c[1]) for c in counts if c) >= 8, ends
+    models = (tmp_path / "outputs" / "checkpoints").glob("*/model.pt")
+    assert len(list(models)) == 2  # one per seed, whatever the rate and method
+    status = call(tmp_path, "unlearn", *sweep, "status=true")
+    total = re.search(r"all\s+│\s+(\d) │\s+(\d) │\s+0 │\s+0 │\s+0", status.stdout)
+    assert total, status.stdout  # one epoch: a model may be no better than guessing
+    assert int(total[1]) + int(total[2]) == 8

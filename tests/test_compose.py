@@ -6,7 +6,7 @@ from unlearn import compose, validation
 
 
 def checked(*arguments: str) -> int:
-    return compose.preflight("unlearn", compose.parse(list(arguments)))
+    return len(compose.preflight("unlearn", compose.parse(list(arguments))))
 
 
 @pytest.mark.parametrize(

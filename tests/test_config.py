@@ -35,7 +35,7 @@ def identity(*overrides: str, name: str = "unlearn") -> str:
 
 
 def checked(*overrides: str, name: str = "unlearn") -> int:
-    return compose.preflight(name, compose.parse(list(overrides)))
+    return len(compose.preflight(name, compose.parse(list(overrides))))
 
 
 def unexplained(tree: Any, notes: dict[str, str], prefix: str = "") -> Iterator[str]:

@@ -22,12 +22,13 @@ LAYERS = [
     {"setting"},
     {"run"},
     {"config", "validation", "compose", "describe", "search"},
-    {"tuning"},
+    {"tuning", "cells"},
+    {"sweeping"},
     {"cli"},
 ]
 LEAVES = {"environment", "job", "__init__"}
 BLIND = {"methods", "localization", "memorization"}
-COMMAND_LINE = {"config", "compose", "describe", "search", "cli"}
+COMMAND_LINE = {"config", "compose", "describe", "search", "cells", "cli"}
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

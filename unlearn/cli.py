@@ -16,17 +16,28 @@ from omegaconf import DictConfig
 from unlearn.job import Job
 from unlearn.validation import ConfigError
 
-HYDRAS_OWN = {".hydra", "run.log"}
+HYDRAS_OWN = {".hydra", "run.log", ".lock"}
 
 
 @dataclass
 class Outcomes:
-    """What became of the jobs of this process."""
+    """The jobs of this process and what became of them."""
 
-    total: int = 1
+    jobs: list[list[str]]
+    progress: Any = None
     started: int = 0
     wrong: int = 0
     broken: int = 0
+
+    @property
+    def several(self) -> bool:
+        """Whether this is a sweep."""
+        return len(self.jobs) > 1
+
+    @property
+    def bad(self) -> int:
+        """How many jobs failed."""
+        return self.wrong + self.broken
 
     def code(self) -> int:
         """Return the exit code: 1 for a broken job, 2 for a wrong input, 0."""
@@ -70,10 +81,18 @@ def _main(name: str, job: str) -> None:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    if outcomes.total > 1:
-        bad = outcomes.wrong + outcomes.broken
-        say(f"{outcomes.started - bad} of {outcomes.total} jobs done, {bad} failed")
+    if outcomes.several:
+        say(_closing(outcomes))
     sys.exit(outcomes.code())
+
+
+def _closing(outcomes: Outcomes) -> str:
+    failed = f", {outcomes.bad} failed"
+    if outcomes.progress is None:
+        return f"{outcomes.started - outcomes.bad} of {len(outcomes.jobs)} jobs done{failed}"
+    skipped = len(outcomes.jobs) - outcomes.started
+    note = "; status=true names each with its error" if outcomes.bad else ""
+    return f"{outcomes.started - outcomes.bad} done{failed}, {skipped} skipped{note}"
 
 
 def _checked(name: str, argv: list[str]) -> Outcomes | None:
@@ -84,15 +103,38 @@ def _checked(name: str, argv: list[str]) -> Outcomes | None:
     if arguments.help or arguments.show == "job":
         from unlearn import describe
 
-        first = replace(arguments, overrides=compose.points(arguments)[0])  # of a sweep
+        first = replace(arguments, overrides=compose.points(name, arguments)[0])  # of a sweep
         if arguments.help:
             print(describe.show_help(name, first))
         else:
             print(describe.show_config(name, first, resolve="--resolve" in argv))
         return None
-    total = compose.preflight(name, arguments)
+    jobs = compose.preflight(name, arguments)
     sys.argv[1:] = compose.flags_first(argv, arguments)
-    return Outcomes(total=total)
+    outcomes = Outcomes(jobs)
+    return outcomes if name != "unlearn" or _sweep(arguments, outcomes) else None
+
+
+def _sweep(arguments: Any, outcomes: Outcomes) -> bool:
+    """Expand a sweep into cells; answer plan and status; say whether anything is to be run."""
+    asked = {o.partition("=")[0]: o.partition("=")[2].lower() for o in outcomes.jobs[0]}
+    plan, status = asked.get("plan", "false") == "true", asked.get("status", "false")
+    studies = asked.get("tune.trials", "0") != "0"
+    if studies or not (outcomes.several or plan or status != "false"):
+        return True
+    from unlearn import cells, sweeping
+
+    found = list(cells.expand("unlearn", outcomes.jobs, arguments))
+    if plan:
+        print("\n".join(sweeping.plan(found)))
+        return False
+    if status != "false":
+        sweeping.report(found, watching=status == "watch")
+        return False
+    outcomes.progress = sweeping.Progress(found)
+    if outcomes.progress.recorded and asked.get("force") != "true":
+        say(f"{outcomes.progress.recorded} of {len(found)} cells are recorded already")
+    return True
 
 
 def _run(name: str, job: str, outcomes: Outcomes) -> None:
@@ -105,6 +147,13 @@ def _run(name: str, job: str, outcomes: Outcomes) -> None:
     def task(config: DictConfig) -> Any:
         return _one(config, name, job, outcomes)
 
+    def due(number: int) -> bool:
+        cell = outcomes.progress.cells[number] if outcomes.progress else None
+        forced = any(o.lower() == "force=true" for o in outcomes.jobs[number])
+        return cell is None or not (cell.busy() or (cell.recorded() and not forced))
+
+    carrier: Any = task  # what our sweeper reads
+    carrier.jobs, carrier.due = outcomes.jobs, due
     hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(task)()
 
 
@@ -127,27 +176,58 @@ def _job(config: DictConfig, *, brief: bool) -> Job:
 
 def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> Any:
     """Run one job; problems are counted, so that the jobs after it go on."""
-    job = _job(config, brief=outcomes.total > 1)
+    job = _job(config, brief=outcomes.several)
     outcomes.started += 1
-    if outcomes.total > 1:
-        from hydra.core.hydra_config import HydraConfig
-
-        changed = " ".join(HydraConfig.get().overrides.task)
-        say(f"[{outcomes.started}/{outcomes.total}] {changed}")
-    if name == "unlearn" and not job.config["force"] and _recorded(job):
+    if outcomes.several:
+        _announce(outcomes)
+    if name != "unlearn":
+        return _attempt(job, function, outcomes)
+    if job.config["tune"]["trials"]:
+        best = _attempt(job, "tune_job", outcomes)
+        _clean(job.folder)
+        return best
+    job.config.pop("tune")  # no part of a run's row
+    if not job.config["force"] and _recorded(job):
         return None
-    try:
-        from unlearn import run
+    from filelock import Timeout
 
-        call: Callable[[Job], Any] = getattr(run, function)
+    from unlearn.cells import claim
+
+    try:
+        with claim(job.folder).acquire(timeout=0):
+            return _attempt(job, function, outcomes)
+    except Timeout:
+        say(f"another process is at this run: {job.folder}")
+    return None
+
+
+def _announce(outcomes: Outcomes) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    changed = " ".join(HydraConfig.get().overrides.task)
+    how_far = f"{outcomes.started}/{len(outcomes.jobs)}"
+    if outcomes.progress is not None:
+        how_far = outcomes.progress.line(outcomes.bad)
+    say(f"[{how_far}] {changed}")
+
+
+def _attempt(job: Job, function: str, outcomes: Outcomes) -> Any:
+    try:
+        from unlearn import run, tuning
+
+        call: Callable[[Job], Any] = getattr(tuning if function == "tune_job" else run, function)
         return call(job)
     except Exception as error:
         problem = _user_error(error)
         if problem is None:
             return _broken(job, outcomes)
         outcomes.wrong += 1
-        say("error: " + " ".join(problem.split()))
-        _clean(job.folder)
+        problem = " ".join(problem.split())
+        say(f"error: {problem}")
+        if outcomes.several:  # a sweep's status names it
+            (job.folder / "error.txt").write_text(problem + "\n")
+        else:
+            _clean(job.folder)
     return None
 
 

@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -55,7 +56,6 @@ def parse(argv: Sequence[str]) -> Arguments:
     return Arguments(found.overrides, found.multirun, found.help, found.cfg, folders)
 
 
-def flags_first(argv: Sequence[str], arguments: Arguments) -> list[str]:
 def running() -> Arguments:
     """Return what the job asked for that hydra runs now."""
     own = HydraConfig.get()
@@ -63,6 +63,7 @@ def running() -> Arguments:
     return Arguments(list(own.overrides.task), False, False, None, files)
 
 
+def flags_first(argv: Sequence[str], arguments: Arguments) -> list[str]:
     """Return the command line with overrides last: hydra's own parser takes them in no other way."""
     rest = list(argv)
     for override in arguments.overrides:
@@ -78,8 +79,8 @@ def _refuse(message: str) -> NoReturn:
 def composing(folders: Sequence[str]) -> Iterator[None]:
     """Let ``compose`` find the configs; hydra's global state is left clean."""
     register()
-    GlobalHydra.instance().clear()
     outer = GlobalHydra.instance().hydra  # of the job within which this is called
+    GlobalHydra.instance().clear()
     before = HydraConfig.instance().cfg
     try:
         with initialize_config_dir(folders[0], version_base="1.3"):
@@ -197,27 +198,46 @@ def _loader(folders: Sequence[str]) -> ConfigLoaderImpl:
     return ConfigLoaderImpl(path)
 
 
-def points(arguments: Arguments) -> list[list[str]]:
-    """Return the overrides of every job.
+def points(name: str, arguments: Arguments) -> list[list[str]]:
+    """Return the overrides of every job, those that a config sweeps over by itself included.
 
     Raises:
         ConfigError: If the overrides cannot be read, or sweep without --multirun.
     """
-    try:
-        parser = OverridesParser.create(_loader(arguments.folders))  # glob() looks for options
-        parsed = parser.parse_overrides(arguments.overrides)
-    except OverrideParseException as error:
-        raise ConfigError(
-            f"cannot read '{error.override}': {str(error).splitlines()[0]}"
-        ) from error
+    parsed = _parsed(arguments.overrides, arguments.folders)
     sweeps = [o for o in parsed if o.is_sweep_override()]
-    if not arguments.multirun:
+    several, params = arguments.multirun, []
+    if several or any(o.key_or_group in ("sweep", "experiment") for o in parsed):
+        several, params = _own_sweep(name, parsed, arguments)
+    if not several:
         if sweeps:
             first = sweeps[0].input_line
             raise ConfigError(f"'{first}' names several values; add --multirun to run them all")
         return [list(arguments.overrides)]
-    batches = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    every = _parsed([*params, *arguments.overrides], arguments.folders)
+    batches = BasicSweeper.split_arguments(every, max_batch_size=None)
     return [list(job) for batch in batches for job in batch]
+
+
+def _parsed(overrides: Sequence[str], folders: Sequence[str]) -> list[Override]:
+    try:
+        parser = OverridesParser.create(_loader(folders))  # glob() looks for options
+        return parser.parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"cannot read '{error.override}': {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _own_sweep(
+    name: str, parsed: Sequence[Override], arguments: Arguments
+) -> tuple[bool, list[str]]:
+    """Return whether there are several jobs, and the overrides that the config itself sweeps over."""
+    fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
+    with composing(arguments.folders):
+        own = composed(name, fixed, arguments.folders).hydra
+    params = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
+    return arguments.multirun or own.mode == RunMode.MULTIRUN, params
 
 
 def covering(jobs: list[list[str]]) -> list[list[str]]:
@@ -234,14 +254,14 @@ def covering(jobs: list[list[str]]) -> list[list[str]]:
     return chosen or jobs[:1]
 
 
-def preflight(name: str, arguments: Arguments) -> int:
-    """Compose and check the jobs, each override at least once; return their number.
+def preflight(name: str, arguments: Arguments) -> list[list[str]]:
+    """Compose and check the jobs, each override at least once; return the overrides of each.
 
     Raises:
         ConfigError: At the first problem.
     """
     usual: dict[tuple[str, ...], dict[str, Any]] = {}
-    jobs = points(arguments)
+    jobs = points(name, arguments)
     with composing(arguments.folders):
         for overrides in covering(jobs):
             config = composed(name, overrides, arguments.folders)
@@ -251,7 +271,7 @@ def preflight(name: str, arguments: Arguments) -> int:
                 usual[groups] = _defaults(name, groups, arguments.folders)
                 HydraConfig.instance().set_config(config)
             check(content, usual[groups])
-    return len(jobs)
+    return jobs
 
 
 def _defaults(name: str, groups: Sequence[str], folders: Sequence[str]) -> dict[str, Any]:

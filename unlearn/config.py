@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,12 @@ class Paths:
     results: str = MISSING
     trainings: str = MISSING
     reports: str = MISSING
-    checkpoints: str = MISSING
     tuning: str = MISSING
+    checkpoints: str = MISSING
     data: str = MISSING
     data_cache: str = MISSING
 
 
-@dataclass
 @dataclass
 class Tune:
     """A study of a method's hyper-parameters, in place of a run."""
@@ -82,6 +82,7 @@ class Tune:
     )
 
 
+@dataclass
 class Common:
     """What all commands share."""
 
@@ -117,19 +118,24 @@ class UnlearnConfig(Common):
         MISSING, "share of the corrupted samples that was found, in (0, 1]; or discovery_rate=half"
     )
     force: bool = _option(False, "run again although the row is recorded")
+    plan: bool = _option(False, "say what the sweep will cost, and run nothing")
+    status: str = _option(
+        "false",
+        "true: say which cells of the sweep are done, running, failed, collapsed, missing; watch",
+    )
     oracle: bool = _option(
         False, "tell the method all corrupted samples: an upper bound, marked (IDEAL)"
     )
     save_model: bool = _option(True, "keep the healed model as model.pt in the run's folder")
+    tune: Tune = field(
+        default_factory=Tune, metadata=_help("choose the method's options in place of a run")
+    )
     pretraining: Any = MISSING
     forget_set: Any = MISSING
     method: Any = MISSING
     evaluation: Any = MISSING
     logger: Any = MISSING
 
-    tune: Tune = field(
-        default_factory=Tune, metadata=_help("choose the method's options in place of a run")
-    )
 
 @dataclass
 class EvaluateConfig(Common):
@@ -161,15 +167,15 @@ UNRELATED = (
     "logger",
     "force",
     "save_model",
+    "plan",
+    "status",
+    "tune",
     "trainer.progress",
     "trainer.checkpoint_seconds",
     "dataset.root",
     "dataset.cache_dir",
 )
 """Keys that do not change a result, and so are no part of a run's identity."""
-    "plan",
-    "status",
-    "tune",
 
 
 def config_dir() -> str:
@@ -190,8 +196,13 @@ def plain(config: DictConfig) -> dict[str, Any]:
 
 
 def run_id(config: DictConfig) -> str:
-    """Return a letter and 12 hex digits that stand for everything that determines a run's result."""
-    content = json.loads(json.dumps(plain(config)))
+    """Return what stands for everything that determines a run's result."""
+    return identity(plain(config))
+
+
+def identity(content: Mapping[str, Any]) -> str:
+    """Return a letter and 12 hex digits for a resolved config, ``plain``."""
+    content = json.loads(json.dumps(content))
     own_images = "ImageFolder" in str((content.get("dataset") or {}).get("_target_"))
     for path in UNRELATED:
         if path == "dataset.root" and own_images:  # there, the folder is the data
@@ -202,9 +213,8 @@ def run_id(config: DictConfig) -> str:
             node = node.get(parent) or {}
         node.pop(leaf, None)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return (
-        "r" + hashlib.sha256(text.encode()).hexdigest()[:12]
-    )  # a letter: no reader makes it a number
+    digits = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return "r" + digits  # a letter: no reader makes it a number
 
 
 def register() -> None:

@@ -144,8 +144,11 @@ def unlearn_job(job: Job) -> float | None:
     environment.check_pair()
     for node in ("method", "pretraining", "evaluation"):
         job.build(job.config[node])  # refuses wrong options before anything is trained
+    started = time.perf_counter()
     setting = prepare(job, forget=True)
+    training = time.perf_counter()
     model, trained = original(job, setting)
+    started += time.perf_counter() - training  # that is the original model's time
     outcome = unlearn_once(job, setting, model, seed=job.config["seeds"]["unlearn"])
     metrics = job.build(job.config["evaluation"])
     row: Row = {key: None for m in metrics.values() for key in declared(m).directions}
@@ -158,6 +161,7 @@ def unlearn_job(job: Job) -> float | None:
             state = cpu_state(outcome.model)
             save_state(job.folder / "model.pt", state)
     row |= {"images_seen": outcome.images_seen, "original_seconds": trained.notes["seconds"]}
+    row["wall_seconds"] = time.perf_counter() - started
     row |= {f"method/{k}": v for k, v in outcome.notes.items()}
     record = RunRecord(
         run_id=job.run_id,

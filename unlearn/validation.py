@@ -56,6 +56,13 @@ RULES: dict[str, Rule] = {
     "image_size": COUNT,
     "beta": POSITIVE,
     "gamma": SHARE,
+    "alpha": NOT_NEGATIVE,
+    "ce_weight": NOT_NEGATIVE,
+    "temperature": POSITIVE,
+    "k": (lambda v: whole(v) and (v == -1 or v >= 1), "-1 (all) or a whole number of at least 1"),
+    "msteps": FROM_ZERO,
+    "max_passes": FROM_ZERO,
+    "forget_batch_size": COUNT_OR_NULL,
     "density": SHARE,
     "seed": FROM_ZERO,
     "devices": (lambda v: v == 1, "1; run several jobs to use several devices"),
@@ -66,8 +73,15 @@ RULES: dict[str, Rule] = {
     "progress": one_of("auto", "true", "false"),
     "checkpoint_seconds": NOT_NEGATIVE,
     "figure": one_of("comparison", "demo", "heatmap", "none"),
+    "status": one_of("true", "false", "watch"),
     "corner": one_of("top_left", "top_right", "bottom_left", "bottom_right"),
     "discovery": (lambda v: number(v) and 0 < v <= 1, "in (0, 1]"),
+    "trials": FROM_ZERO,
+    "discoveries": (
+        lambda v: isinstance(v, list) and v != [] and all(number(x) and 0 < x <= 1 for x in v),
+        "a list of numbers in (0, 1]",
+    ),
+    "corruptions": (lambda v: isinstance(v, list) and v != [], "a list of at least one"),
     "corrupted": (
         lambda v: number(v) and (0 < v < 1 or (v >= 1 and v == int(v))),
         "a share in (0, 1) or a whole number of at least 1",
@@ -76,12 +90,6 @@ RULES: dict[str, Rule] = {
 
 
 def rule_of(path: str) -> Rule | None:
-    "trials": FROM_ZERO,
-    "discoveries": (
-        lambda v: isinstance(v, list) and v != [] and all(number(x) and 0 < x <= 1 for x in v),
-        "a list of numbers in (0, 1]",
-    ),
-    "corruptions": (lambda v: isinstance(v, list) and v != [], "a list of at least one"),
     """Return the rule for a leaf by its dotted path."""
     leaf = path.rpartition(".")[2]
     if path.startswith("seeds."):

@@ -1,0 +1,49 @@
+"""Hydra's sweeper of the three commands; hydra looks for plugins in this namespace alone."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from omegaconf import OmegaConf
+
+Select = Callable[[int], bool]
+
+
+class CellSweeper(BasicSweeper):
+    """Launches the jobs that the command has expanded and checked, and composes none of them twice.
+
+    The task function carries ``jobs``, the overrides of each, and ``due``, which says of a job's
+    number whether it still has to run: another process may have taken it meanwhile.
+    """
+
+    def __init__(self, params: Any = None) -> None:
+        """Take overrides to sweep over; the command has read them already."""
+        super().__init__(max_batch_size=None, params=params)
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        """Keep the task function; it carries the jobs."""
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.task = task_function
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Launch what is due."""
+        assert self.config is not None
+        assert self.launcher is not None
+        folder = Path(self.config.hydra.sweep.dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.config, folder / "multirun.yaml")
+        jobs: Sequence[Sequence[str]] = self.task.jobs
+        due: Select = self.task.due
+        if not isinstance(self.launcher, BasicLauncher):
+            wanted = [job for number, job in enumerate(jobs) if due(number)]
+            return self._launch(wanted, 0) if wanted else []
+        return [self._launch([job], n) for n, job in enumerate(jobs) if due(n)]
+
+    def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Any:
+        assert self.launcher is not None
+        results = self.launcher.launch(jobs, initial_job_idx=first)
+        for result in results:
+            _ = result.return_value  # raises what the job could not handle
+        return results

@@ -1,0 +1,130 @@
+"""Cells of a sweep: which runs they are, what became of them, and what is left."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from unlearn import compose, sweeping
+from unlearn.cells import claim, expand, original_key, taken
+from unlearn.config import config_dir, plain, run_id
+
+FOLDERS = [config_dir()]
+SWEEP = [
+    "--multirun",
+    "dataset=synthetic",
+    "method=original,npo",
+    "seed=0,1",
+    "discovery=0.5,1.0",
+    "model.width=2",
+]
+
+
+def cells(*more):
+    arguments = compose.parse([*SWEEP, *more])
+    return list(expand("unlearn", compose.points("unlearn", arguments), arguments))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARN_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_cell_is_the_run_that_hydra_would_compose(home):
+    found = cells()
+    assert len(found) == 8
+    with compose.composing(FOLDERS):
+        for cell in found:
+            config = compose.composed("unlearn", list(cell.overrides), FOLDERS)
+            assert cell.run_id == run_id(config)
+            assert cell.folder == home / "results" / cell.run_id
+            assert cell.names["method"] in " ".join(cell.overrides)
+            assert cell.original == original_key(plain(config))
+    assert len({c.run_id for c in found}) == 8
+    assert len({c.original for c in found}) == 2  # one per seed: no rate and no method
+
+
+def test_a_sweep_config_brings_its_own_values_and_the_command_line_wins(home):
+    arguments = compose.parse(["sweep=task_space", "method=rem,npo", "--multirun"])
+    jobs = compose.points("unlearn", arguments)
+    assert len(jobs) == 3 * 10 * 2
+    assert len({tuple(j) for j in jobs}) == 60
+    fewer = compose.parse(["sweep=task_space", "discovery=0.3,0.6", "seed=4"])
+    jobs = compose.points("unlearn", fewer)  # sweep= alone makes it a multirun
+    assert len(jobs) == 3 * 2
+    assert all("seed=4" in job for job in jobs)
+
+
+def write_row(cell, **values):
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    (cell.folder / "row-0.json").write_text(json.dumps({"status": "ok"} | values))
+
+
+def test_states_plan_and_status(home):
+    done, lost, broken, busy, *left = cells()
+    write_row(done, wall_seconds=2.0, original_seconds=10.0)
+    write_row(lost, status="collapsed", reason="loss is nan", wall_seconds=4.0)
+    broken.folder.mkdir(parents=True)
+    (broken.folder / "error.txt").write_text("Traceback\nRuntimeError: boom\n")
+    busy.folder.mkdir()
+    everything = [done, lost, broken, busy, *left]
+    with claim(busy.folder).acquire(timeout=0):
+        states = [c.state() for c in everything]
+        rows, lines = sweeping.status(everything)
+        plan = sweeping.plan(everything)
+    assert states == ["done", "collapsed", "failed", "running", *["missing"] * 4]
+    assert busy.state() == "missing"  # its process has gone
+    assert rows[-1] == ["all", "1", "1", "1", "1", "4"]
+    assert any("RuntimeError: boom" in line and str(broken.folder) in line for line in lines)
+    assert any("loss is nan" in line for line in lines)
+    assert plan[0] == "8 cells: 2 recorded, 1 running, 5 to run"
+    assert plan[1] == "original models: 2 needed, 0 in the cache, 2 to train"
+    # five cells; original has rows of 2 and 4 seconds, npo none; two trainings of 10 seconds
+    assert plan[-1].startswith("time: about 35 s on one process; no row yet of npo")
+
+
+def test_an_estimate_takes_the_median_of_each_method(home):
+    found = cells()
+    first = [c for c in found if c.names["method"] == "original"]
+    other = [c for c in found if c.names["method"] == "npo"]
+    for cell, seconds in zip(first[:3], (1.0, 2.0, 9.0), strict=True):
+        write_row(cell, wall_seconds=seconds, original_seconds=5.0)
+    guess = sweeping.estimate([first[3], *other], first[:3], 1)
+    assert guess.cells == 2.0 + 4 * 2.0
+    assert guess.trainings == 5.0
+    assert guess.unknown == ["npo"]
+
+
+def test_a_killed_process_frees_its_cell(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from unlearn.cells import claim\n"
+        "with claim(Path(sys.argv[1])).acquire(timeout=0): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    assert taken(tmp_path)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not taken(tmp_path)
+
+
+def test_progress_counts_what_others_record(home, monkeypatch):
+    found = cells()
+    write_row(found[0])
+    progress = sweeping.Progress(found, started=time.monotonic() - 20)
+    assert progress.line(0) == "1 of 8 done"
+    write_row(found[1])
+    write_row(found[2])
+    assert progress.line(0).startswith("3 of 8 done, about 50 s left")
+    assert progress.line(1).startswith("3 of 8 done, 1 failed, about 2")
+
+
+def test_durations_are_said_as_a_person_would():
+    assert [sweeping.duration(s) for s in (4.4, 600, 9000)] == ["4 s", "10 min", "2.5 h"]
