@@ -1,0 +1,58 @@
+"""Dropping what example-tied dropout memorised."""
+
+import copy
+
+import pytest
+import torch
+
+from unlearn.core import Request
+from unlearn.methods.etd import ETD
+from unlearn.methods.original import Original
+from unlearn.models.expansion import Expanded, drop
+from unlearn.models.predict import logits
+from unlearn.models.resnet9 import ResNet9
+from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.training.schedules import Constant
+
+
+def unused(*_):
+    raise AssertionError("a one-shot method trains nothing")
+
+
+def pretrained(task, engine, *, density):
+    plan = Pretraining(
+        epochs=2, batch_size=32, optimizer=lambda p: torch.optim.SGD(p, lr=0.05),
+        schedule=Constant(), capacity=0.5, density=density,
+    )  # fmt: skip
+
+    def factory(**shape):
+        return ResNet9(**shape, width=4)
+
+    net = plan.network(factory, task.train, seed=0, mask_seed=0)
+    pretrain(net, task.train, plan, engine, augment=None, seed=0)
+    return net
+
+
+def test_etd_is_drop_mode_and_needs_no_forget_set(task, engine):
+    net = pretrained(task, engine, density=0.5)
+    deployed = logits(drop(net), task.train)
+    torch.testing.assert_close(deployed, logits(net, task.train), rtol=1e-5, atol=1e-5)
+    assert not torch.allclose(deployed, logits(net, task.train, masked=True), atol=1e-3)
+    request = task.request()
+    other = Request(
+        forget=request.retain.rows(torch.arange(7)), retain=request.retain.rows(torch.arange(7, 90))
+    )
+    for each in (request, other):
+        healed = ETD().unlearn(copy.deepcopy(net), each, unused)
+        assert isinstance(healed, ResNet9)
+        assert healed.arguments["extra"] == 0
+        assert torch.equal(logits(healed, task.train), deployed)
+
+
+@pytest.mark.parametrize("kind", ["plain", "idle"])
+def test_etd_refuses_a_network_that_was_trained_otherwise(kind, task, engine, network):
+    net = network if kind == "plain" else pretrained(task, engine, density=0.0)
+    assert isinstance(net, Expanded) == (kind == "idle")
+    with pytest.raises(ValueError, match="choose pretraining=etd"):
+        ETD().unlearn(net, task.request(), unused)
+    assert isinstance(Original().unlearn(net, task.request(), unused), ResNet9)
