@@ -44,7 +44,7 @@ OPTIONS = {
     "removal_batch_size": 8, "max_removal_epochs": 30, "reference": "masked",
     "redirect_loss": "ce", "removal_batch_norm": "eval", "batch_norm": "recalibrate",
     "select": "last", "select_samples": None, "expand": True, "ideal": False,
-    "redirect_on": "all", "removal_loss": "npo",
+    "redirect_on": "all", "removal_loss": "npo", "removal_weight": "share",
 }  # fmt: skip
 
 
@@ -247,8 +247,10 @@ def test_rem_steps_move_base_and_full_network_the_right_way(trained, task):
     assert losses(True) < before  # redirection lowers the full network's loss
 
 
-def test_rem_joint_removal_is_weighted_by_the_forget_share(trained, task):
-    method = REM(**(OPTIONS | {"removal_batch_size": None, "redirect_loss": "logsig"}))
+@pytest.mark.parametrize("weight", ["share", "mean"])
+def test_rem_joint_removal_is_weighted(weight, trained, task):
+    joint = {"removal_batch_size": None, "redirect_loss": "logsig", "removal_weight": weight}
+    method = REM(**(OPTIONS | joint))
     model = method.prepare(trained, task.request()).eval()
     method.mode = 0
     batch = next(task.request().everything().batches(200))
@@ -262,7 +264,8 @@ def test_rem_joint_removal_is_weighted_by_the_forget_share(trained, task):
         )
     found = torch.isin(batch.index, task.discovered()).float()
     redirect = 2 * F.logsigmoid(full - frozen).mean()
-    remove = -(2 * F.logsigmoid(base - frozen) * found).sum() / len(found)
+    parts = found.sum() if weight == "mean" else len(found)
+    remove = -(2 * F.logsigmoid(base - frozen) * found).sum() / parts
     assert loss == pytest.approx((redirect + remove).item(), abs=1e-5)
 
 

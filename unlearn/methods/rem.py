@@ -168,7 +168,10 @@ class REM(UnlearningMethod):
         if self.options.expand:
             full = sample_losses(forward(batch.image, batch.index), batch.label)
         found = member(batch.index, self.known)
-        return self._redirect(full, batch) + masked_mean(self._removal(base, batch), found)
+        removal = masked_mean(self._removal(base, batch), found)
+        if self.options.removal_weight == "mean":
+            removal = removal * len(found) / found.sum().clamp(min=1)
+        return self._redirect(full, batch) + removal
 
     def _redirect_beside(self, forward: Forward, batch: Batch, forget: Batch) -> Tensor:
         """Removal has a batch of its own, run with the new channels off in one joint forward."""

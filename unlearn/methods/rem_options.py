@@ -15,6 +15,7 @@ CHOICES = {
     "redirect_loss": ("logsig", "ce", "dpo"),
     "redirect_on": ("all", "retain"),
     "removal_loss": ("npo", "ga"),
+    "removal_weight": ("share", "mean"),
     "removal_batch_norm": ("train", "eval"),
     "batch_norm": ("shared", "recalibrate"),
     "select": MODES,
@@ -35,6 +36,7 @@ class REMOptions:
         shared_mask: The forget set shares one mask.
         removal_term: Keep removing during redirection.
         removal_batch_size: Forget samples drawn beside each redirection batch; None: those within it.
+        removal_weight: Of samples removed within a batch: their "share" of it, or "mean", weight 1.
         max_removal_epochs: Most removal epochs in a row.
         reference: Mode of the frozen reference network, "masked" or "base".
         redirect_loss: "logsig", "ce" or "dpo".
@@ -55,6 +57,7 @@ class REMOptions:
     shared_mask: bool
     removal_term: bool
     removal_batch_size: int | None
+    removal_weight: str
     max_removal_epochs: int
     reference: str
     redirect_loss: str
