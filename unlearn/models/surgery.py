@@ -38,6 +38,15 @@ def fresh(model: nn.Module, seed: int) -> nn.Module:
         return new.to(device)
 
 
+def unrelated(model: nn.Module, seed: int) -> nn.Module:
+    """Return what ``fresh`` returns, but never the weights that ``model`` itself started from.
+
+    One seed often serves a whole run: ``fresh`` would give the trained layers the very weights they
+    grew from, to which the layers that stay are still fitted.
+    """
+    return fresh(model, seed + 1_234_567_891)
+
+
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
     """Return the batch-norm layers that keep running statistics."""
     kinds = nn.modules.batchnorm._BatchNorm

@@ -1,0 +1,74 @@
+"""CF-k: fine-tune the last k layers alone (Goel et al., arXiv 2201.06640). Re-implemented.
+
+Layers are convolutions and linear maps, counted from the output.
+"""
+
+from typing import Any, ClassVar
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from unlearn.core import Request
+from unlearn.methods.finetune import Finetune
+from unlearn.methods.frozen import Frozen
+from unlearn.models.layers import layers
+
+
+def last_layers(model: nn.Module, k: int) -> tuple[list[nn.Module], list[nn.Module]]:
+    """Return the modules before the last ``k`` layers, and those of the last ``k``; -1: of all.
+
+    Raises:
+        ValueError: If the network has fewer than ``k`` layers.
+    """
+    parts = layers(model)
+    if k > len(parts):
+        raise ValueError(
+            f"method.k must be -1 (all layers) or in 1..{len(parts)}, the layers of "
+            f"{type(model).__name__}, got {k}"
+        )
+    cut = 0 if k == -1 else len(parts) - k
+    early, late = parts[:cut], parts[cut:]
+    return [m for part in early for m in part], [m for part in late for m in part]
+
+
+def free_parameters(model: nn.Module, still: list[nn.Module]) -> dict[str, Tensor]:
+    """Return a mask per parameter, all True unless it belongs to one of the modules ``still``."""
+    own = {id(p) for module in still for p in module.parameters(recurse=False)}
+    return {
+        name: torch.tensor(id(p) not in own, device=p.device).expand_as(p)
+        for name, p in model.named_parameters()
+    }
+
+
+class CFk(Finetune):
+    """Fine-tune the last k layers; the others are frozen, statistics of batch norm included."""
+
+    stackable: ClassVar[bool] = False
+
+    def __init__(self, *, k: int, **recipe: Any) -> None:
+        """Keep k, the number of layers that move, -1 for all; see UnlearningMethod for the rest.
+
+        Raises:
+            ValueError: If k is neither -1 nor at least 1.
+        """
+        super().__init__(**recipe)
+        if k != -1 and k < 1:
+            raise ValueError(f"method.k must be -1 (all layers) or at least 1, got {k}")
+        self.k = k
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Choose what is frozen."""
+        model = super().prepare(model, request)
+        self.still, self.moving = last_layers(model, self.k)
+        self.frozen = Frozen(free_parameters(model, self.still))
+        return model
+
+    def callbacks(self) -> list[L.Callback]:
+        """Return the method and what holds the frozen layers."""
+        return [self, self.frozen]
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Keep the frozen layers in eval mode."""
+        for module in self.still:
+            module.training = False  # this module alone: the network as a whole goes on training

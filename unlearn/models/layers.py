@@ -1,0 +1,44 @@
+"""The layers of a network as the literature counts them: its convolutions and linear maps."""
+
+from torch import nn
+
+COUNTED = (nn.modules.conv._ConvNd, nn.Linear)
+
+
+def layers(model: nn.Module) -> list[list[nn.Module]]:
+    """Return the modules of every layer, the input's first, in the order of registration.
+
+    A layer is one convolution or linear map, with the norms that follow it and with whatever else
+    stands before it and after the layer before: containers, activations, embeddings. Every module
+    is in exactly one layer; what follows the last convolution or linear map belongs to that.
+
+    Raises:
+        ValueError: If the network has neither convolutions nor linear maps.
+    """
+    found: list[list[nn.Module]] = []
+    waiting: list[nn.Module] = []
+    seen: set[nn.Module] = set()
+
+    def walk(module: nn.Module) -> None:
+        nonlocal waiting
+        if module in seen:
+            return
+        seen.add(module)
+        if isinstance(module, COUNTED):
+            found.append([*waiting, *module.modules()])
+            waiting = []
+            return
+        (found[-1] if found and _is_norm(module) else waiting).append(module)
+        for child in module.children():
+            walk(child)
+
+    walk(model)
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no convolution and no linear map")
+    found[-1].extend(waiting)
+    return found
+
+
+def _is_norm(module: nn.Module) -> bool:
+    # By name, so that a user's own norms count as well.
+    return "norm" in type(module).__name__.lower() and not any(True for _ in module.children())
