@@ -1,0 +1,62 @@
+"""Bad Teaching: a competent teacher for what stays, an incompetent one for what goes.
+
+Chundawat et al., arXiv 2205.08096. Re-implemented from the description. Differs: all retained
+samples take part, as in the benchmarks (arXiv 2402.14015, 2505.17730).
+Shapes: B batch.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core import Batch, Forward, Request
+from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.losses import member
+from unlearn.methods.teachers import REDUCTIONS, bad_teaching_loss, frozen_copy
+from unlearn.models.surgery import unrelated
+
+
+class BadT(UnlearningMethod):
+    """Distil the original model where nothing is to be forgotten and an untrained one elsewhere."""
+
+    full_precision: ClassVar[bool] = False
+    budget_pass: ClassVar[str] = "all"
+
+    def __init__(self, *, kl_reduction: str, seed: int, **recipe: Any) -> None:
+        """Keep the options; see UnlearningMethod for the rest.
+
+        Args:
+            kl_reduction: "element" averages the divergence over samples and classes, "batch" over
+                samples.
+            seed: Seeds the incompetent teacher's weights.
+            recipe: Epochs, batch size, optimizer and schedule.
+
+        Raises:
+            ValueError: If the reduction is unknown.
+        """
+        super().__init__(**recipe)
+        if kl_reduction not in REDUCTIONS:
+            raise ValueError(f"method.kl_reduction must be element or batch, got {kl_reduction}")
+        self.kl_reduction = kl_reduction
+        self.seed = seed
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Set up both teachers."""
+        model = super().prepare(model, request)
+        self.competent = frozen_copy(model)
+        self.incompetent = frozen_copy(unrelated(model, self.seed))
+        self.forget_index = request.forget.index
+        return model
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the divergence from the teacher of each sample."""
+        part = batch["all"]
+        with torch.no_grad():
+            competent = self.competent(part.image).float()
+            incompetent = self.incompetent(part.image).float()
+        found = member(part.index, self.forget_index)
+        return bad_teaching_loss(
+            forward(part.image), competent, incompetent, found, self.kl_reduction
+        )

@@ -1,0 +1,108 @@
+"""NegGrad+: descend on the retain set and ascend on the forget set at once.
+
+Baseline of Kurmanji et al. (arXiv 2302.09880). Re-implemented from the description.
+Differs: may stop once the forget set is forgotten; both batches may share one forward pass.
+Shapes: B batch, K classes.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearn.core import Batch, Forward, Request
+from unlearn.methods.base import UnlearningMethod, batch_statistics
+from unlearn.models.predict import accuracy
+
+BATCH_NORM = ("separate", "joint")
+
+
+def neggrad_plus_loss(retain: Tensor, forget: Tensor, beta: float) -> Tensor:
+    """Return beta * retain - (1 - beta) * forget for two mean cross-entropies, scalars."""
+    return beta * retain - (1 - beta) * forget
+
+
+class NegGradPlus(UnlearningMethod):
+    """Each step lowers the loss of a retain batch and raises that of a forget batch."""
+
+    def __init__(
+        self,
+        *,
+        beta: float,
+        gamma: float,
+        stop: bool,
+        forget_batch_size: int | None,
+        batch_norm: str,
+        **recipe: Any,
+    ) -> None:
+        """Keep the weights of the two parts; see UnlearningMethod for the rest.
+
+        Args:
+            beta: Weight of the retain set's loss, in (0, 1]; the forget set's has the rest.
+            gamma: Accuracy on the forget set's given labels that counts as forgotten, in [0, 1].
+            stop: End at the first epoch after which the forget set is forgotten.
+            forget_batch_size: Forget samples per step; None: as many as retain samples.
+            batch_norm: "separate": each batch has its own statistics; "joint": one for both.
+            recipe: Epochs, batch size, optimizer and schedule.
+
+        Raises:
+            ValueError: If an option is out of range.
+        """
+        super().__init__(**recipe)
+        if not 0 < beta <= 1:
+            raise ValueError(f"method.beta must be in (0, 1], got {beta}")
+        if not 0 <= gamma <= 1:
+            raise ValueError(f"method.gamma must be in [0, 1], got {gamma}")
+        if batch_norm not in BATCH_NORM:
+            raise ValueError(f"method.batch_norm must be separate or joint, got {batch_norm}")
+        self.beta = beta
+        self.gamma = gamma
+        self.stop = stop
+        self.forget_batch_size = forget_batch_size or self.batch_size
+        self.joint = batch_norm == "joint"
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """See whether there is anything to forget."""
+        model = super().prepare(model, request)
+        self.forget = request.forget
+        self.notes["already_forgotten"] = self.stop and self._forgotten(model)
+        own = batch_statistics("train", request, self.forget_batch_size)
+        self.joint = self.joint or not own
+        return model
+
+    def _forgotten(self, model: nn.Module) -> bool:
+        return accuracy(model, self.forget) <= self.gamma
+
+    def needs_training(self) -> bool:
+        """Say whether the forget set is still known, if that is what ends the training."""
+        return super().needs_training() and not self.notes["already_forgotten"]
+
+    def uses(self, epoch: int) -> tuple[str, ...]:
+        """Return both sets: one pass over the retain set, the forget set again and again beside it."""
+        return ("retain", "forget")
+
+    def batch_sizes(self) -> dict[str, int]:
+        """Return B of either set."""
+        return {"retain": self.batch_size, "forget": self.forget_batch_size}
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the weighted difference of the two losses."""
+        retain, forget = batch["retain"], batch["forget"]
+        if self.joint:
+            both = forward(torch.cat([retain.image, forget.image]))
+            logits = both.split([len(retain.label), len(forget.label)])
+        else:
+            logits = forward(retain.image), forward(forget.image)
+        losses = [
+            F.cross_entropy(z, b.label) for z, b in zip(logits, (retain, forget), strict=True)
+        ]
+        return neggrad_plus_loss(losses[0], losses[1], self.beta)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop once the forget set is forgotten."""
+        model: Any = pl_module.model
+        if self.stop and self._forgotten(model):
+            trainer.should_stop = True
