@@ -1,0 +1,71 @@
+"""Random relabelling trains on with wrong labels for the forget set alone."""
+
+import copy
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from unlearn.core import Batch
+from unlearn.methods.random_label import RandomLabelling, other_labels, relabelled
+from unlearn.models.predict import accuracy, logits
+
+
+def test_new_labels_differ_repeat_and_spread():
+    label = torch.arange(5).repeat(2000)
+    new = other_labels(label, 5, seed=1)
+    assert not (new == label).any()
+    assert torch.equal(new, other_labels(label, 5, seed=1))
+    assert not torch.equal(new, other_labels(label, 5, seed=2))
+    for c in range(5):
+        counts = torch.bincount(new[label == c], minlength=5)
+        assert counts[c] == 0
+        assert (counts[counts > 0] / 2000 - 0.25).abs().max() < 0.04
+        assert (counts > 0).sum() == 4
+
+
+def test_only_the_forget_set_is_relabelled_by_a_naive_loop():
+    forget, new = torch.tensor([2, 5, 9]), torch.tensor([0, 1, 2])
+    index = torch.tensor([9, 1, 2, 12, 5, 0])
+    batch = Batch(torch.zeros(6, 1, 1, 1), torch.tensor([7, 7, 7, 7, 7, 7]), index)
+    table = dict(zip(forget.tolist(), new.tolist(), strict=True))
+    expected = [table.get(i, 7) for i in index.tolist()]
+    assert relabelled(batch, forget, new).tolist() == expected == [2, 7, 0, 7, 1, 7]
+
+
+def test_loss_is_that_of_the_new_labels(resnet, task, recipe):
+    request = task.request()
+    method = RandomLabelling(redraw=False, seed=0, **recipe())
+    method.prepare(resnet.eval(), request)
+    batch = next(request.everything().batches())
+    label = batch.label.clone()
+    label[torch.isin(batch.index, request.forget.index)] = method.new_label
+    with torch.no_grad():
+        expected = F.cross_entropy(resnet(batch.image), label).item()
+        assert method.loss(resnet, {"all": batch}).item() == pytest.approx(expected, abs=1e-6)
+    assert method.uses(0) == ("all",)
+
+
+def test_the_forget_set_takes_its_new_labels(resnet, task, recipe, fit):
+    request = task.request()
+    given = request.forget.label.clone()
+    method = RandomLabelling(redraw=False, seed=0, **recipe(epochs=5))
+    healed = method.unlearn(resnet, request, fit)
+    assert accuracy(healed, request.forget) < 0.4  # the original: 1
+    assert accuracy(healed, request.retain) > 0.9
+    predicted = logits(healed, request.forget).argmax(1)
+    assert (predicted == method.new_label).float().mean() > 0.7
+    assert torch.equal(request.forget.label, given)
+
+
+@pytest.mark.parametrize("redraw", [True, False])
+def test_drawing_again_is_an_option(redraw, resnet, task, recipe, fit):
+    drawn = []
+
+    class Watched(RandomLabelling):
+        def on_train_epoch_end(self, trainer, pl_module):
+            drawn.append(self.new_label)
+
+    method = Watched(redraw=redraw, seed=0, **recipe(epochs=4))
+    method.unlearn(copy.deepcopy(resnet), task.request(), fit)
+    assert len({tuple(d.tolist()) for d in drawn}) == (4 if redraw else 1)

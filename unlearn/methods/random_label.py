@@ -1,0 +1,76 @@
+"""Random relabelling: train on with wrong labels for the forget set (after arXiv 2010.10981).
+
+Re-implemented; the baseline called RL in arXiv 2310.12508. Every other sample keeps its label.
+Shapes: B batch, n forget samples, K classes.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearn.core import Batch, Forward, Request
+from unlearn.methods.base import UnlearningMethod
+
+
+def other_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
+    """Return for each label (n,) another one, each of the K - 1 others with the same chance."""
+    generator = torch.Generator().manual_seed(seed)
+    away = torch.randint(1, num_classes, label.shape, generator=generator)
+    return (label + away.to(label.device)) % num_classes
+
+
+def relabelled(batch: Batch, forget_index: Tensor, new_label: Tensor) -> Tensor:
+    """Return the labels (B,) of a batch with those of the forget set replaced.
+
+    Args:
+        batch: Samples of any set.
+        forget_index: Index of each forget sample, (n,), ascending.
+        new_label: Their new labels, (n,).
+    """
+    place = torch.searchsorted(forget_index, batch.index).clamp_max(len(forget_index) - 1)
+    return torch.where(forget_index[place] == batch.index, new_label[place], batch.label)
+
+
+class RandomLabelling(UnlearningMethod):
+    """Give each forget sample a random label other than its own and go on training on everything."""
+
+    full_precision: ClassVar[bool] = False
+    budget_pass: ClassVar[str] = "all"
+
+    def __init__(self, *, redraw: bool, seed: int, **recipe: Any) -> None:
+        """Keep the options; see UnlearningMethod for the rest.
+
+        Args:
+            redraw: Draw the labels again each epoch, rather than once.
+            seed: Seeds the labels.
+            recipe: Epochs, batch size, optimizer and schedule.
+        """
+        super().__init__(**recipe)
+        self.redraw = redraw
+        self.seed = seed
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Draw the labels."""
+        model = super().prepare(model, request)
+        self.forget = request.forget.to(next(model.parameters()).device)
+        self._draw(0)
+        return model
+
+    def _draw(self, epoch: int) -> None:
+        seed = self.seed * 1_000_003 + epoch
+        self.new_label = other_labels(self.forget.label, self.forget.num_classes, seed)
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw again, if that is wanted."""
+        if self.redraw:
+            self._draw(trainer.current_epoch)
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the mean cross-entropy with the new labels."""
+        part = batch["all"]
+        label = relabelled(part, self.forget.index, self.new_label)
+        return F.cross_entropy(forward(part.image), label)

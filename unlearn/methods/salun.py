@@ -1,0 +1,70 @@
+"""SalUn: random relabelling of the forget set on its salient weights (Fan et al., arXiv 2310.12508).
+
+Re-implemented from the description. Form "input_saliency" is what the benchmark of
+arXiv 2505.17730 runs under this name: no mask and no new labels, but a penalty on the saliency of
+the forget set's inputs.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import lightning.pytorch as L
+from torch import Tensor, nn
+
+from unlearn.core import Batch, Forward, Request
+from unlearn.methods.frozen import Frozen
+from unlearn.methods.losses import member
+from unlearn.methods.random_label import RandomLabelling
+from unlearn.methods.saliency import gradient_of, input_saliency_loss, largest
+
+FORMS = ("weight_saliency", "input_saliency")
+
+
+class SalUn(RandomLabelling):
+    """Random relabelling that moves only the weights with the largest gradient on the forget set."""
+
+    def __init__(
+        self, *, form: str, salient_fraction: float, alpha: float, **relabelling: Any
+    ) -> None:
+        """Keep the options; see RandomLabelling for the rest.
+
+        Args:
+            form: "weight_saliency" or "input_saliency".
+            salient_fraction: Share of all weights that may move, in (0, 1]; "weight_saliency".
+            alpha: Weight of the penalty, at least 0; "input_saliency".
+            relabelling: Seed, redrawing and the recipe.
+
+        Raises:
+            ValueError: If an option is out of range.
+        """
+        super().__init__(**relabelling)
+        if form not in FORMS:
+            raise ValueError(f"method.form must be one of {', '.join(FORMS)}, got {form}")
+        if not 0 < salient_fraction <= 1:
+            raise ValueError(f"method.salient_fraction must be in (0, 1], got {salient_fraction}")
+        if alpha < 0:
+            raise ValueError(f"method.alpha must be at least 0, got {alpha}")
+        self.by_weight = form == "weight_saliency"
+        self.salient_fraction = salient_fraction
+        self.alpha = alpha
+        self.frozen: list[L.Callback] = []
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Find the salient weights."""
+        model = super().prepare(model, request)
+        if self.by_weight:
+            slope = gradient_of(model, request.forget, self.batch_size)
+            self.salient = largest({k: v.abs() for k, v in slope.items()}, self.salient_fraction)
+            self.frozen = [Frozen(self.salient)]
+        return model
+
+    def callbacks(self) -> list[L.Callback]:
+        """Return the method and what holds the other weights."""
+        return [self, *self.frozen]
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the loss of the form."""
+        if self.by_weight:
+            return super().loss(forward, batch)
+        found = member(batch["all"].index, self.forget.index)
+        return input_saliency_loss(forward, batch["all"], found, self.alpha)
