@@ -51,13 +51,6 @@ def test_every_other_option_composes(group, option):
     assert composed_plain(f"{group}={option}")["seed"] == 0
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_experiment_composes(path):
-    names = ("evaluate",) if "report" in path.stem else ("unlearn", "train")
-    for name in names[:1]:
-        composed_plain(f"experiment={path.stem}", name=name)
-
-
 @cache
 def node_of(name):
     tiny = ["dataset=synthetic", "pretraining.epochs=1", "pretraining.batch_size=64"]
