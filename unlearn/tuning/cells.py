@@ -104,11 +104,12 @@ def load(jobs: Sequence[Job], seed: int) -> list[Cell]:
         task, model = shared[who]
         task = replace(setting.task, train=task.train, test=task.test)
         name = f"{job.names['corruption']} {job.config['discovery']:g}"
-        cells.append(_cell(name, setting, task, model, seed))
+        cells.append(halved(name, setting, task, model, seed))
     return cells
 
 
-def _cell(name: str, setting: Setting, task: Task, model: nn.Module, seed: int) -> Cell:
+def halved(name: str, setting: Setting, task: Task, model: nn.Module, seed: int) -> Cell:
+    """Return a cell of a task: the method is handed half of the forget set."""
     device = task.train.label.device
     given, held = split(task.discovered(), seed)
     return Cell(

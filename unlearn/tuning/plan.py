@@ -11,7 +11,7 @@ from typing import Any
 from unlearn.compose import Arguments, composed, composing
 from unlearn.config import plain, run_id
 from unlearn.describe import explained, file_comments
-from unlearn.search import Range, parse
+from unlearn.search import Fixed, Range, parse
 from unlearn.validation import ConfigError, check
 
 UNTUNED = ("~tuned", "~tuned@_global_")
@@ -83,7 +83,10 @@ class Plan:
             raise ConfigError(f"method={name} has no ranges: its YAML needs a list called search")
         fixed = {named(o) for o in self.asked}
         found = [parse(entry) for entry in self.base.search]
-        return [r for r in found if named(r.key) not in fixed]
+        open_ = [r for r in found if named(r.key) not in fixed]
+        if all(isinstance(r, Fixed) for r in open_):
+            raise ConfigError("tune.trials has nothing to try: the command line sets every option")
+        return open_
 
     def cell(self, corruption: str, discovery: float) -> list[str]:
         """Return the overrides of a cell."""

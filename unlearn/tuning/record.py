@@ -68,7 +68,9 @@ def text(tree: Mapping[str, Any], notes: Mapping[str, str], head: str) -> str:
         notes: What each option is, by dotted path below ``method``.
         head: How the values were found.
     """
-    return f"# @package _global_\n# tuned: {head}\nmethod:\n" + "".join(_lines(tree, notes, "", 2))
+    body = "".join(_lines(tree, notes, "", 2))
+    head = f"# @package _global_\n# tuned: {head}\n"
+    return head + (f"method:\n{body}" if body else "{}\n")  # an empty key would unset the method
 
 
 def _lines(
