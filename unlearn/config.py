@@ -155,8 +155,16 @@ class EvaluateConfig(Common):
         default_factory=dict,
         metadata=_help("only rows whose columns equal these: where.corruption=poison"),
     )
-    figure: str = _option("comparison", "comparison, demo, heatmap or none")
+    figure: str = _option(
+        "auto",
+        "comparison, demo, heatmap, winners, tradeoff, worst, redirection; auto: what the rows "
+        "hold; all; none",
+    )
     title: str | None = _option(None, "title of the table")
+    expected: list[Any] = field(
+        default_factory=list, metadata=_help("claims to compare the results with")
+    )
+    logger: Any = MISSING
 
 
 SCHEMAS = {"train": TrainConfig, "unlearn": UnlearnConfig, "evaluate": EvaluateConfig}

@@ -121,6 +121,7 @@ def test_the_best_is_chosen_on_cells_that_all_have(plane: pd.DataFrame):
     assert comparisons.best_method(easy) == "retrain"
     assert comparisons.best_method(hard) == "retrain"  # nothing in common: own means
     assert comparisons.best_method(plane) == "b"
+    assert comparisons.best_method(plane.replace({"b": "b (IDEAL)"})) == "a"
 
 
 def test_a_clear_winner_is_significant(frame: Frame):

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from unlearn.reporting import console
@@ -10,12 +11,19 @@ from unlearn.results.store import ResultsStore
 CURVES = "epoch,base/hidden_accuracy_given,full/hidden_accuracy_given\n0,0.9,0.9\n1,0.1,0.95\n"
 
 
-def write(store: ResultsStore, method: str, seed: int, healed: float) -> None:
+def write(
+    store: ResultsStore,
+    method: str,
+    seed: int,
+    healed: float,
+    run: str | None = None,
+    dataset: str = "digits",
+) -> None:
     store.write(
         RunRecord(
-            run_id=f"{method}-{seed}-run",
+            run_id=run or f"{method}-{seed}-run",
             step=0,
-            names={"dataset": "digits", "corruption": "poison", "method": method},
+            names={"dataset": dataset, "corruption": "poison", "method": method},
             config={"seed": seed, "discovery": 0.5, "corrupted": 0.05},
             metrics={"healed": healed, "utility": 1.0, "healed_utility": healed},
             status="ok",
@@ -32,7 +40,8 @@ def write(store: ResultsStore, method: str, seed: int, healed: float) -> None:
 @pytest.fixture
 def config(tmp_path: Path) -> dict[str, Any]:
     paths = {"results": str(tmp_path / "results"), "reports": str(tmp_path / "reports")}
-    return {"paths": paths, "figure": "demo", "where": {}, "by": ["method"], "title": None}
+    plain = {"where": {}, "by": ["method"], "title": None, "expected": [], "logger": {}}
+    return {"paths": paths, "figure": "demo", **plain}
 
 
 def test_a_report_of_two_methods(
@@ -47,29 +56,79 @@ def test_a_report_of_two_methods(
     (folder / "metrics.csv").write_text(CURVES)
     store.write_failure("broken-run", "KeyError: 'x'")
     paths = console.report(config | {"where": {"corruption": "poison"}})
-    names = ["summary.csv", "summary.md", "summary.tex", "demo.png", "demo.pdf"]
-    assert [p.name for p in paths] == names and all(p.stat().st_size for p in paths)
+    names = [f"{n}.{s}" for n in ("summary", "regions", "tests") for s in ("csv", "md", "tex")]
+    assert [p.name for p in paths] == [*names, "demo.png", "demo.pdf"]
+    assert all(p.stat().st_size for p in paths)
     out = capsys.readouterr().out
     assert "4 runs" in out and out.index("rem") < out.index("npo")
-    curves = console.curves(store, store.load())
-    assert curves is not None and len(curves) == 2
+    assert "Holm" in out and "by region" not in out  # one task has no regions
 
 
 @pytest.mark.parametrize("figure", ["comparison", "heatmap", "none"])
 def test_other_figures(config: dict[str, Any], tmp_path: Path, figure: str):
     write(ResultsStore(tmp_path / "results"), "rem", 0, 0.9)
     paths = console.report(config | {"figure": figure})
-    assert len(paths) == (3 if figure == "none" else 5)
+    assert len(paths) == (6 if figure == "none" else 8)
 
 
 def test_what_cannot_be_reported(config: dict[str, Any], tmp_path: Path):
     with pytest.raises(ValueError, match="figure must be one of comparison, demo"):
         console.report(config | {"figure": "pie"})
+    with pytest.raises(ValueError, match="logger must be wandb or none for a summary, got csv"):
+        console.report(config | {"logger": {"csv": {"_target_": "x"}}})
+    with pytest.raises(ValueError, match="expected: unknown colour"):
+        console.report(config | {"expected": [{"colour": "red"}]})
     with pytest.raises(ValueError, match=r"no results in .* for where="):
         console.report(config | {"where": {"method": "rem"}})
     write(ResultsStore(tmp_path / "results"), "rem", 0, 0.9)
     with pytest.raises(ValueError, match="no column 'metod'"):
         console.report(config | {"where": {"metod": "rem"}})
+
+
+def test_other_groups_keep_their_table(config: dict[str, Any], tmp_path: Path):
+    write(ResultsStore(tmp_path / "results"), "rem", 0, 0.9)
+    paths = console.report(config | {"figure": "none", "by": ["corruption", "method"]})
+    assert paths[0].read_text().splitlines()[0].startswith("corruption,method,n,healed")
+
+
+def test_claims_are_printed_and_saved_with_the_ends_of_curves(
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store = ResultsStore(tmp_path / "results")
+    write(store, "rem", 0, 0.9)
+    folder = store.folder("rem-0-run") / "curves"
+    folder.mkdir()
+    (folder / "metrics.csv").write_text(CURVES)
+    curve = "curve/base/hidden_accuracy_given"
+    expected = [
+        {"method": "rem", "column": "healed", "value": 0.8, "tolerance": 0.05, "source": "s"},
+        {"method": "rem", "column": f"{curve}/first", "value": 0.9, "source": "s"},
+        {"method": "rem", "column": f"{curve}/last", "at_most": 0.1, "source": "s"},
+        {"order": "rem > npo", "column": "healed", "source": "s"},
+    ]
+    paths = console.report(config | {"figure": "none", "expected": expected})
+    assert [p.name for p in paths[-2:]] == ["claims.csv", "claims.md"]
+    table = pd.read_csv(paths[-2])
+    assert table["verdict"].tolist() == ["outside", "inside", "inside", "missing"]
+    out = capsys.readouterr().out
+    assert out.count("inside") == 2 and "outside" in out and "missing" in out
+    with pytest.raises(ValueError, match="must end in /first or /last, got middle"):
+        console.report(config | {"expected": [expected[1] | {"column": f"{curve}/middle"}]})
+
+
+def test_what_to_beware_of_is_said(
+    config: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    store = ResultsStore(tmp_path / "results")
+    for seed in (0, 1):
+        write(store, "rem", seed, 0.9)
+    write(store, "npo", 0, 0.5)
+    write(store, "npo", 0, 0.6, run="npo-other-run")
+    write(store, "ssd", 1, 0.6, dataset="svhn")
+    console.report(config | {"figure": "none"})
+    said = caplog.text
+    assert "2 settings of data" in said and "1 cells hold several runs" in said
+    assert "npo 2, rem 1, ssd 2" in said
 
 
 def test_a_row_says_what_failed(capsys: pytest.CaptureFixture[str]):

@@ -23,7 +23,10 @@ def test_a_label_names_the_pretraining_unless_it_is_the_standard_one():
     assert frames.labelled(once)["method"].tolist() == once["method"].tolist()
     assert frame["method"].tolist() == ["rem", "rem", "npo", "npo"]
     assert frames.labelled(frame.drop(columns="pretraining"))["method"].tolist()[1] == "rem"
-    assert frames.plain_name("rem(etd)") == frames.plain_name("rem") == "rem"
+    own = rows(("etd", "etd", "poison", 0.5, 0, 0.9))
+    assert frames.labelled(own)["method"].tolist() == ["etd"]
+    assert {frames.plain_name(n) for n in ("rem(etd)", "rem", "rem (IDEAL)(etd)")} == {"rem"}
+    assert frames.oracle("rem (IDEAL)(etd)") and not frames.oracle("rem(etd)")
 
 
 def test_methods_without_a_rate_are_copied_to_all_rates():

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.axes import Axes
 from PIL import Image
 
-from unlearn.reporting import plots
+from unlearn.reporting import canvas, plots
 
 HEALED = {"original": 0.05, "gradient_ascent": 0.5, "rem": 0.9}
 UTILITY = {"original": 0.99, "gradient_ascent": 0.6, "rem": 0.95}
@@ -78,50 +78,31 @@ def test_redirection_draws_both_networks():
         plots.redirection(CURVES.drop(columns="full/hidden_accuracy_given"))
 
 
+def test_redirection_is_the_mean_of_runs_of_which_the_last_value_stays():
+    short = CURVES[CURVES["epoch"] < 2].assign(run_id="r1", corruption="random_label")
+    both = pd.concat([CURVES.assign(run_id="r0", corruption="random_label"), short])
+    poison = CURVES.assign(run_id="r2", corruption="poison")
+    fig = plots.redirection(pd.concat([both, poison]))
+    assert [a.get_title(loc="right") for a in fig.axes] == ["poison", "random label"]
+    base = fig.axes[1].lines[1]
+    # epoch 2: 0.05 of the long run, 0.3 kept of the short one
+    assert list(np.asarray(base.get_ydata())) == pytest.approx([0.9, 0.3, 0.175])
+    assert len(fig.axes[1].collections) == 2 and not fig.axes[0].collections
+
+
 def test_the_demo_has_two_panels_if_there_are_curves():
     assert len(plots.demo(rows(), CURVES).axes) == 2
     assert len(plots.demo(rows(), None).axes) == 1
-    assert len(plots.demo(rows(), CURVES[["epoch", "loss"]]).axes) == 1
-
-
-def test_the_heatmap_shows_every_cell(tmp_path: Path):
-    tasks = (("random_label", 0.1), ("poison", 0.1), ("poison", 1.0), ("none", 0.1))
-    fig = plots.heatmap(rows(tasks=tasks))
-    best = fig.axes[0]
-    assert best.get_title(loc="left") == "rem   mean 0.86"
-    labels = [t.get_text() for t in best.get_yticklabels()]
-    assert labels == ["poison", "random\nlabel", "none"]
-    assert texts(best) == ["0.86", "0.86", "0.86", "-", "0.86", "-"]
-    plots.save(fig, tmp_path / "heat")
-
-
-def test_the_heatmap_drops_no_method_and_no_task_that_failed():
-    frame = rows(tasks=(("poison", 0.1), ("random_label", 0.1)))
-    lost = (frame["method"] == "gradient_ascent") | (frame["corruption"] == "random_label")
-    frame.loc[lost, ["healed", "utility", "healed_utility"]] = np.nan
-    frame.loc[lost, "status"] = "failed"
-    panels = plots.heatmap(frame).axes
-    titles = [a.get_title(loc="left") for a in panels[:3]]
-    assert titles == ["rem   mean 0.86", "original   mean 0.06", "gradient ascent   failed"]
-    assert [texts(a) for a in panels[:3]] == [["0.86", "-"], ["0.06", "-"], ["-", "-"]]
-
-
-@pytest.mark.parametrize(
-    ("value", "label"), [("healed_utility", "healed x utility"), ("utility_full", "utility full")]
-)
-def test_the_colour_bar_names_the_value(value: str, label: str):
-    fig = plots.heatmap(rows().assign(utility_full=0.9), value)
-    assert fig.axes[-1].get_ylabel() == label
 
 
 def test_figures_are_saved_whole_and_alike(tmp_path: Path):
     stem = tmp_path / "new" / "rate-0.5"
-    paths = plots.save(plots.demo(rows(), CURVES), stem)
+    paths = canvas.save(plots.demo(rows(), CURVES), stem)
     assert [p.name for p in paths] == ["rate-0.5.png", "rate-0.5.pdf"]
     assert {p.name for p in stem.parent.iterdir()} == {p.name for p in paths}
     with Image.open(paths[0]) as image:
         assert image.size[0] > 1000 and len(np.unique(np.asarray(image))) > 50
     pdf = paths[1].read_bytes()
     assert pdf.startswith(b"%PDF") and b"/Type3" not in pdf
-    plots.save(plots.demo(rows(), CURVES), stem)
+    canvas.save(plots.demo(rows(), CURVES), stem)
     assert paths[1].read_bytes() == pdf

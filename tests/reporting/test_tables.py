@@ -123,3 +123,9 @@ def test_time_takes_the_place_of_seconds_and_cells_are_shown_where_they_differ(r
 def test_the_best_and_the_second_best_are_marked_as_shown():
     table = pd.DataFrame({"healed": [0.9, 0.90004, 0.5, 0.1, math.nan], "rank": [2.0, 1, 1, 4, 5]})
     assert tables.marks(table) == {"healed": {0: 1, 1: 1, 2: 2}, "rank": {1: 1, 2: 1, 0: 2}}
+
+
+def test_an_oracle_wins_nothing(rows: pd.DataFrame):
+    table = tables.overview(rows.replace({"rem": "rem (IDEAL)"}))
+    assert table["method"].tolist() == ["rem (IDEAL)", "npo_fast"]
+    assert tables.marks(table)["healed"] == {1: 1}

@@ -18,6 +18,7 @@ from unlearn.reporting.frames import (
     band,
     by_cell,
     counted,
+    oracle,
     plain_name,
     present,
     standard_error,
@@ -152,8 +153,11 @@ def paired_p(differences: pd.Series) -> float:
 
 
 def best_method(frame: pd.DataFrame, value: str = SCORE) -> str | None:
-    """Return the method with the highest mean over the common cells, else over its own."""
-    table = by_cell(frame, value).dropna(axis=1, how="all")
+    """Return the method with the highest mean over the common cells, else over its own.
+
+    Oracles are out of competition.
+    """
+    table = by_cell(frame[~frame["method"].map(oracle)], value).dropna(axis=1, how="all")
     means = (table.dropna() if len(table.dropna()) else table).mean()
     return None if means.empty else str(means.idxmax())
 

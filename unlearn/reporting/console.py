@@ -1,7 +1,7 @@
 """What jobs print: one run's row, or the summary of many."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,19 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from unlearn.reporting import formats, plots, tables
+from unlearn.reporting import (
+    canvas,
+    claims,
+    comparisons,
+    figures,
+    formats,
+    frames,
+    tables,
+    wandb,
+)
 from unlearn.results.store import ResultsStore
 
 log = logging.getLogger(__name__)
-
-FIGURES = ("comparison", "demo", "heatmap", "none")
 
 
 def line(row: Mapping[str, Any]) -> str:
@@ -40,43 +47,86 @@ def print_row(row: Mapping[str, Any], title: str) -> None:
     Console().print(out)
 
 
-def curves(store: ResultsStore, frame: pd.DataFrame) -> pd.DataFrame | None:
-    """Return the curves of the first run that has a base and a full network."""
-    for run_id in frame["run_id"]:
-        path = store.folder(run_id) / "curves" / "metrics.csv"
-        if path.exists():
-            values = pd.read_csv(path)
-            if "base/hidden_accuracy_given" in values:
-                return values
-    return None
-
-
 def report(config: Mapping[str, Any]) -> list[Path]:
-    """Print the summary of all recorded rows and write tables and figure.
+    """Print the summary of all recorded rows and write tables and figures.
 
     Raises:
-        ValueError: If there are no rows, or the figure's name is unknown.
+        ValueError: If there are no rows, or an option is wrong.
     """
-    if config["figure"] not in FIGURES:
-        raise ValueError(f"figure must be one of {', '.join(FIGURES)}, got {config['figure']}")
+    if config["figure"] not in figures.NAMES:
+        allowed = ", ".join(figures.NAMES)
+        raise ValueError(f"figure must be one of {allowed}, got {config['figure']}")
+    options = wandb.target(config["logger"])
+    wanted = [claim for node in config["expected"] for claim in claims.parse(node)]
     store = ResultsStore(Path(config["paths"]["results"]))
-    frame = store.load(**config["where"])
-    if frame.empty:
+    rows = store.load(**config["where"])
+    if rows.empty:
         raise ValueError(f"no results in {store.root} for where={dict(config['where'])}")
-    title = config["title"] or f"{len(frame)} runs, mean ± standard error over cells"
-    summary = tables.summary(frame, by=config["by"])
-    formats.print_table(summary, title)
+    frame = frames.prepared(rows)
+    made = _tables(frame, config)
+    if wanted:
+        made["claims"] = claims.compare(_with_curves(store, frame, wanted), wanted)
+    _print(made, frame, config["title"] or f"{len(rows)} runs, mean ± standard error over cells")
     folder = Path(config["paths"]["reports"])
-    paths = formats.save_tables(summary, folder / "summary")
-    if config["figure"] != "none":
-        draw = {
-            "comparison": lambda: plots.comparison(frame),
-            "demo": lambda: plots.demo(frame, curves(store, frame)),
-            "heatmap": lambda: plots.heatmap(frame),
-        }[config["figure"]]
-        paths += plots.save(draw(), folder / config["figure"])
+    paths = []
+    for name, table in made.items():
+        paths += formats.save_tables(table, folder / name, latex=name != "claims")
+    curves = figures.redirection_curves(store, frame)
+    drawn = {
+        stem: canvas.save(figure, folder / stem)
+        for stem, figure in figures.draw(config["figure"], frame, curves).items()
+    }
+    if options is not None:
+        run_id = wandb.summary_id(list(rows["run_id"]), {k: config[k] for k in ("by", "where")})
+        pictures = {stem: files[0] for stem, files in drawn.items()}
+        wandb.mirror(made, pictures, folder=folder, run_id=run_id, options=options)
     for run_id, line in store.failures().items():
         log.warning("broken run %s: %s", store.folder(run_id), line)
     log.info("results: %s", store.mirror)
-    log.info("tables and figures: %s", ", ".join(str(p) for p in paths))
-    return paths
+    log.info("in %s: %s", folder, ", ".join([*made, *drawn]))
+    return paths + [path for files in drawn.values() for path in files]
+
+
+def _tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the tables by the stem of their files."""
+    alone = list(config["by"]) == ["method"]
+    main = tables.overview(frame) if alone else tables.summary(frame, by=config["by"])
+    made = {"summary": main, "regions": comparisons.regions(frame)}
+    tested = comparisons.significance(frame)
+    return made if tested.empty else made | {"tests": tested}
+
+
+def _print(made: Mapping[str, pd.DataFrame], frame: pd.DataFrame, title: str) -> None:
+    """Print the tables, each where it says more than the one before, and what to beware of."""
+    formats.print_table(made["summary"], title)
+    if frame["corruption"].nunique() > 1 or frame["discovery"].nunique() > 1:
+        title = "healed x utility by region (± seeds: error over seeds alone)"
+        formats.print_table(made["regions"], title, errors=False)
+    if "tests" in made and made["tests"]["p"].notna().any():
+        formats.print_table(made["tests"], f"the best against each other: {comparisons.TEST}")
+    if "claims" in made:
+        formats.print_table(made["claims"].drop(columns="source"), "claims: expected, measured")
+    mixed, several = comparisons.settings(frame), comparisons.repeats(frame)
+    if mixed > 1:
+        log.warning("%d settings of data, model and amount are averaged; where= picks one", mixed)
+    if several:
+        log.warning("%d cells hold several runs with other options; each run counts", several)
+    missing = comparisons.missing_cells(frame)
+    if missing.any():
+        text = ", ".join(f"{method} {n}" for method, n in missing[missing > 0].items())
+        log.warning("cells without a value, left out of ranks and tests: %s", text)
+
+
+def _with_curves(
+    store: ResultsStore, frame: pd.DataFrame, wanted: Sequence[claims.Claim]
+) -> pd.DataFrame:
+    """Return the rows with the ends of the curves that claims name ``curve/<column>/first|last``."""
+    columns = {c.column for c in wanted if c.column.startswith("curve/")}
+    for column in columns:
+        name, _, end = column.removeprefix("curve/").rpartition("/")
+        values = {
+            run_id: figures.curve_end(store, str(run_id), name, end)
+            for run_id in set(frame["run_id"])
+        }
+        frame = frame.assign(**{column: frame["run_id"].map(values)})
+    return frame

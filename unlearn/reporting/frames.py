@@ -17,7 +17,7 @@ COLLAPSED = 0.0  # the value of an accuracy that a collapsed model does not have
 
 
 def labelled(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with the pre-training in the method's name, unless it is the standard one.
+    """Return the rows with the pre-training in the method's name, unless it is standard or the same.
 
     ``rem`` after ETD becomes ``rem(etd)``: a row of its own in every table. Labels stay as they are
     when this is called again.
@@ -31,13 +31,18 @@ def labelled(frame: pd.DataFrame) -> pd.DataFrame:
 
 def _label(method: str, pretraining: str) -> str:
     ending = f"({pretraining})"
-    plain = pretraining == "standard" or method.endswith(ending)
+    plain = pretraining in ("standard", method) or method.endswith(ending)
     return method if plain else method + ending
 
 
 def plain_name(label: str) -> str:
     """Return the method of a label: ``rem`` of ``rem(etd)``."""
-    return label.partition("(")[0]
+    return label.partition("(")[0].strip()
+
+
+def oracle(label: str) -> bool:
+    """Say whether a label is of a run that saw the truth: an upper bound, out of competition."""
+    return "ideal" in label.lower()
 
 
 def present(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:

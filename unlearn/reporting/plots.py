@@ -1,28 +1,16 @@
-"""Figures; Agg through the object interface, so nothing depends on a display or global state."""
+"""Figures of one task: bars of all methods, and REM's inside."""
 
-import os
-from pathlib import Path
-
-import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unlearn.reporting.tables import TITLES, cells, summary
+from unlearn.reporting.canvas import figure
+from unlearn.reporting.frames import REGULARITY
+from unlearn.reporting.tables import summary
 
 HEALED, UTILITY, FULL = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito, safe for the colour-blind
-REGULARITY = ("poison", "interclass_confusion", "random_label")
 HIDDEN = "hidden_accuracy_given"  # curves: hidden samples that still get the corrupted label
-
-
-def figure(width: float, height: float) -> Figure:
-    """Return an empty figure in inches."""
-    fig = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(fig)
-    return fig
 
 
 def draw_comparison(axes: Axes, frame: pd.DataFrame) -> None:
@@ -67,7 +55,8 @@ def draw_redirection(axes: Axes, curves: pd.DataFrame) -> None:
 
     Args:
         axes: To draw on.
-        curves: Columns epoch, base/hidden_accuracy_given, full/hidden_accuracy_given in [0, 1].
+        curves: Columns epoch, base/hidden_accuracy_given, full/hidden_accuracy_given in [0, 1]; of
+            several (``run_id``) the mean is drawn and the range shaded; one that is over stays.
 
     Raises:
         ValueError: If a column is absent.
@@ -79,9 +68,11 @@ def draw_redirection(axes: Axes, curves: pd.DataFrame) -> None:
         ("full", FULL, "s", "full network (new channels on)"),
         ("base", HEALED, "o", "base network (to be deployed)"),
     ):
-        known = curves.dropna(subset=[f"{name}/{HIDDEN}"])
-        x, y = known["epoch"], known[f"{name}/{HIDDEN}"]
-        axes.plot(x, y, marker=marker, ms=4, color=colour, label=label)
+        runs = _by_epoch(curves, f"{name}/{HIDDEN}")
+        low, high = runs.min(axis=1), runs.max(axis=1)
+        axes.plot(runs.index, runs.mean(axis=1), marker=marker, ms=4, color=colour, label=label)
+        if (high > low).any():
+            axes.fill_between(runs.index, low, high, color=colour, alpha=0.15, linewidth=0)
     axes.set_ylim(-0.03, 1.03)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epoch of removal and redirection")
@@ -89,6 +80,13 @@ def draw_redirection(axes: Axes, curves: pd.DataFrame) -> None:
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0), fontsize=9)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def _by_epoch(curves: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return a curve's values, one column per run; the last value of a run that is over is kept."""
+    run = curves["run_id"] if "run_id" in curves else pd.Series("", curves.index)
+    known = curves.assign(run_id=run).dropna(subset=[column])
+    return known.pivot_table(index="epoch", columns="run_id", values=column).ffill()
 
 
 def comparison(frame: pd.DataFrame) -> Figure:
@@ -99,15 +97,30 @@ def comparison(frame: pd.DataFrame) -> Figure:
 
 
 def redirection(curves: pd.DataFrame) -> Figure:
-    """Return REM's inside: hidden corrupted samples in the base and in the full network."""
-    fig = figure(5.0, 3.6)
-    draw_redirection(fig.add_subplot(), curves)
+    """Return REM's inside, a panel per corruption: hidden samples in the base and full network.
+
+    Args:
+        curves: As for ``draw_redirection``; a column ``corruption`` splits it.
+    """
+    parts = {"": curves}
+    if "corruption" in curves:
+        parts = {str(name): part for name, part in curves.groupby("corruption")}
+    names = [c for c in REGULARITY if c in parts] + [c for c in parts if c not in REGULARITY]
+    fig = figure(4.2 * len(names) + 0.8, 3.6)
+    panels = fig.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for axes, name in zip(panels, names, strict=True):
+        draw_redirection(axes, parts[name])
+        if axes is not panels[0]:
+            axes.set_ylabel("")
+            axes.get_legend().remove()
+        if name:
+            axes.set_title(name.replace("_", " "), loc="right", fontsize=10)
     return fig
 
 
 def demo(frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figure:
     """Return the bars of all methods beside REM's inside, or the bars if there are no curves."""
-    if curves is None or f"base/{HIDDEN}" not in curves:
+    if curves is None:
         return comparison(frame)
     fig = figure(11, max(3.6, 1.4 + 0.5 * frame["method"].nunique()))
     left, right = fig.subplots(1, 2, width_ratios=(1.25, 1))
@@ -115,69 +128,3 @@ def demo(frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figure:
     draw_redirection(right, curves)
     fig.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
     return fig
-
-
-def heatmap(frame: pd.DataFrame, value: str = "healed_utility") -> Figure:
-    """Return one panel per method: corruption (rows) by discovery rate (columns).
-
-    Args:
-        frame: Rows of many tasks.
-        value: Column to average over seeds, in [0, 1].
-    """
-    table = cells(frame, value)
-    methods = list(summary(frame)["method"])
-    across = min(3, len(methods))
-    down = -(-len(methods) // across)
-    fig = figure(3.6 * across + 0.6, 2.0 * down + 0.5)
-    panels = fig.subplots(down, across, squeeze=False).flatten()
-    found = table.columns.get_level_values(0).unique()
-    order = [c for c in REGULARITY if c in found] + [c for c in found if c not in REGULARITY]
-    rates = sorted(table.columns.get_level_values(1).unique())
-    image = None
-    for axes, method in zip(panels, methods, strict=False):
-        grid = table.loc[method].unstack("discovery").reindex(index=order, columns=rates)
-        image = axes.imshow(grid.to_numpy(), vmin=0, vmax=1, cmap="viridis", aspect="auto")
-        axes.set_xticks(range(len(rates)), [f"{d:g}" for d in rates])
-        axes.set_yticks(range(len(order)), [o.replace("_", "\n") for o in order], fontsize=8)
-        known = grid.to_numpy(float)[grid.notna().to_numpy()]
-        text = f"mean {known.mean():.2f}" if len(known) else "failed"
-        title = f"{str(method).replace('_', ' ')}   {text}"
-        axes.set_title(title, fontsize=10, loc="left")
-        _write_cells(axes, grid)
-    for axes in panels[len(methods) :]:
-        axes.set_visible(False)
-    if image is not None:
-        label = TITLES.get(value, value.replace("_", " "))
-        fig.colorbar(image, ax=panels.tolist(), label=label, shrink=0.8)
-    fig.supxlabel("discovery rate", fontsize=10)
-    return fig
-
-
-def _write_cells(axes: Axes, grid: pd.DataFrame) -> None:
-    small = 8 if grid.shape[1] <= 6 else 6
-    for (i, j), cell in np.ndenumerate(grid.to_numpy(float)):
-        text = "-" if np.isnan(cell) else f"{cell:.2f}"
-        colour = "white" if cell < 0.6 else "black"
-        axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=small)
-
-
-def save(fig: Figure, stem: Path) -> list[Path]:
-    """Write PNG and PDF, each by rename.
-
-    Args:
-        fig: The figure.
-        stem: Path without suffix.
-
-    Returns:
-        The paths.
-    """
-    stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
-        path = stem.with_name(stem.name + suffix)
-        part = path.with_name(f".{stem.name}.{os.getpid()}.part{suffix}")
-        with mpl.rc_context({"pdf.fonttype": 42}):  # venues refuse the default, Type 3
-            fig.savefig(part, dpi=150, metadata=metadata)
-        os.replace(part, path)
-        paths.append(path)
-    return paths

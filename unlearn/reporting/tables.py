@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from unlearn.reporting.comparisons import mean_ranks, missing_cells, relative_time, worst_cells
-from unlearn.reporting.frames import counted, failed, standard_error
+from unlearn.reporting.frames import counted, failed, oracle, standard_error
 
 HEADLINE = ("healed", "utility", "healed_utility", "seconds")
 SEED_ERROR = "healed_utility_seed_sem"
@@ -125,15 +125,17 @@ def _tells(table: pd.DataFrame, name: str) -> bool:
 def marks(table: pd.DataFrame) -> dict[str, dict[int, int]]:
     """Return which rows are best (1) and second best (2) per column that can be won, as shown.
 
-    Values that look alike, with three digits, share the place.
+    Values that look alike, with three digits, share the place; oracles get none.
     """
+    named = table["method"] if "method" in table else pd.Series("", table.index)
+    oracles = named.astype(str).map(oracle)
     won = ("healed", "utility", "healed_utility", "worst", "rank")
     won += ("high", "medium", "low", "rate_low", "rate_mid", "rate_high")
     out: dict[str, dict[int, int]] = {}
     for name in won:
         if name not in table:
             continue
-        values = table[name].astype(float).round(3).reset_index(drop=True)
+        values = table[name].where(~oracles).astype(float).round(3).reset_index(drop=True)
         best = np.sort(values.dropna().unique())[:: 1 if name == "rank" else -1][:2]
         out[name] = {
             int(i): place for place, v in enumerate(best, 1) for i in values.index[values == v]

@@ -1,0 +1,37 @@
+"""Empty figures and their files; Agg through the object interface, without display or global state."""
+
+import os
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+
+def figure(width: float, height: float) -> Figure:
+    """Return an empty figure in inches."""
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig
+
+
+def save(fig: Figure, stem: Path) -> list[Path]:
+    """Write PNG and PDF, each by rename.
+
+    Args:
+        fig: The figure.
+        stem: Path without suffix.
+
+    Returns:
+        The paths.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
+        path = stem.with_name(stem.name + suffix)
+        part = path.with_name(f".{stem.name}.{os.getpid()}.part{suffix}")
+        with mpl.rc_context({"pdf.fonttype": 42}):  # venues refuse the default, Type 3
+            fig.savefig(part, dpi=150, metadata=metadata)
+        os.replace(part, path)
+        paths.append(path)
+    return paths
