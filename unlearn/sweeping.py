@@ -142,11 +142,15 @@ class Progress:
         return [cell.recorded() for cell in self.cells]
 
     def line(self, failed: int) -> str:
-        """Return done, failed and time left; rows that other processes record count too."""
-        done = sum(self._there())
+        """Return done, running, failed and time left; what other processes do counts too."""
+        there = self._there()
+        done = sum(there)
+        running = sum(c.busy() for c, t in zip(self.cells, there, strict=True) if not t)
         left = len(self.cells) - done - failed
         new = done - self.recorded + failed
         text = f"{done} of {len(self.cells)} done"
+        if running:
+            text += f", {running} running"
         if failed:
             text += f", {failed} failed"
         if new and left > 0:
