@@ -209,8 +209,11 @@ def run_id(config: DictConfig) -> str:
 
 
 def identity(content: Mapping[str, Any]) -> str:
-    """Return a letter and 12 hex digits for a resolved config, ``plain``."""
-    content = json.loads(json.dumps(content))
+    """Return a letter and 12 hex digits for a resolved config, ``plain``.
+
+    What is off (null) at the top does not count: a new feature leaves old results where they are.
+    """
+    content = json.loads(json.dumps({k: v for k, v in content.items() if v is not None}))
     own_images = "ImageFolder" in str((content.get("dataset") or {}).get("_target_"))
     for path in UNRELATED:
         if path == "dataset.root" and own_images:  # there, the folder is the data
