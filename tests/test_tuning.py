@@ -169,7 +169,7 @@ def test_a_study_is_no_part_of_a_runs_identity():
         }
         folder = composed("unlearn", ["tune.trials=24"], [config_dir()]).hydra.run.dir
     assert len(ids) == 1
-    assert Path(folder).name == f"tune-{ids.pop()}"  # leaves the run's folder alone
+    assert re.fullmatch(rf"tune-\d+-{ids.pop()}", Path(folder).name)  # not the run's folder
 
 
 # --- cells ------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -240,6 +241,6 @@ def register() -> None:
 
 
 def _folder_name(_root_: DictConfig) -> str:
-    """Return the name of a job's folder; a study leaves alone that of the run it has the keys of."""
+    """Return the name of a job's folder; each process of a study has one of its own for the while."""
     studies = bool(OmegaConf.select(_root_, "tune.trials", default=0))
-    return "tune-" * studies + run_id(_root_)
+    return (f"tune-{os.getpid()}-" if studies else "") + run_id(_root_)
