@@ -29,6 +29,13 @@ def test_lists_are_in_the_order_of_the_maps(data: dict):
     assert set(keys[4:]) == {"hidden/accuracy", "peak_bytes"}
 
 
+def test_methods_that_saw_the_truth_come_last(store: ResultsStore):
+    frame = store.load()
+    frame["method"] = frame["method"].replace("rem", "rem(IDEAL)")
+    shown = report.content(store, frame, store.root)
+    assert shown["methods"] == ["npo", "etd", "rem(IDEAL)"] and shown["oracles"] == ["rem(IDEAL)"]
+
+
 def test_metrics_say_how_they_are_shown(data: dict):
     by = {m["key"]: m for m in data["metrics"]}
     assert by["healed"]["best"] == "max" and by["healed"]["fraction"] and by["healed"]["counted"]
@@ -84,7 +91,7 @@ def test_configs_are_stored_as_differences(data: dict):
 def test_absent_and_odd_seeds_differ():
     rows = pd.DataFrame(
         {"config/a": [1, 1, None], "config/seeds.x": [0, 5, 2], "seed": [0, 1, 2], "other": 1}
-    )
+    ).assign(**{"config/method.seed": [0, 1, 2]})
     common, pool, differs = report.configs(rows)
     assert common == {"a": 1}
     assert pool == [["a", None], ["seeds.x", 5]] and differs == [[], [1], [0]]
