@@ -222,14 +222,14 @@ def test_a_sweep_is_shown_by_its_first_job(tmp_path: Path, question: list[str]):
     result = call(tmp_path, "unlearn", "-m", "method=npo,rem", "discovery=0.3,1", *question)
     assert result.returncode == 0, result.stderr
     assert "discovery: 0.3" in result.stdout
-    assert "shared_mask" not in result.stdout  # of rem
+    assert "max_removal_epochs" not in result.stdout  # of rem
 
 
 def test_help_follows_the_choices(tmp_path: Path):
     result = call(tmp_path, "unlearn", "method=npo", "--help")
     assert "npo*" in result.stdout
     assert re.search(r"  beta: \S+  # strength of the tie to the original", result.stdout)
-    assert "shared_mask" not in result.stdout
+    assert "max_removal_epochs" not in result.stdout
 
 
 def test_cfg_job_is_yaml_with_comments(tmp_path: Path):
