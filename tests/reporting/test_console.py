@@ -57,7 +57,7 @@ def test_a_report_of_two_methods(
     store.write_failure("broken-run", "KeyError: 'x'")
     paths = console.report(config | {"where": {"corruption": "poison"}})
     names = [f"{n}.{s}" for n in ("summary", "regions", "tests") for s in ("csv", "md", "tex")]
-    assert [p.name for p in paths] == [*names, "demo.png", "demo.pdf"]
+    assert [p.name for p in paths] == [*names, "demo.png", "demo.pdf", "report.html"]
     assert all(p.stat().st_size for p in paths)
     out = capsys.readouterr().out
     assert "4 runs" in out and out.index("rem") < out.index("npo")
@@ -68,7 +68,7 @@ def test_a_report_of_two_methods(
 def test_other_figures(config: dict[str, Any], tmp_path: Path, figure: str):
     write(ResultsStore(tmp_path / "results"), "rem", 0, 0.9)
     paths = console.report(config | {"figure": figure})
-    assert len(paths) == (6 if figure == "none" else 8)
+    assert len(paths) == (7 if figure == "none" else 9)
 
 
 def test_what_cannot_be_reported(config: dict[str, Any], tmp_path: Path):

@@ -19,6 +19,7 @@ from unlearn.reporting import (
     tables,
     wandb,
 )
+from unlearn.reporting.report import write_report
 from unlearn.results.store import ResultsStore
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,7 @@ def print_row(row: Mapping[str, Any], title: str) -> None:
     Console().print(title)
     out = Table(show_header=False)
     for key, value in row.items():
-        if value is None:
-            failed = any(k.startswith("failed/") for k in row)
-            text = "failed" if failed else "-"
-        else:
-            text = f"{value:.3f}" if isinstance(value, float) else str(value)
+        text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
         out.add_row(key, text)
     Console().print(out)
 
@@ -80,11 +77,13 @@ def report(config: Mapping[str, Any]) -> list[Path]:
         run_id = wandb.summary_id(list(rows["run_id"]), {k: config[k] for k in ("by", "where")})
         pictures = {stem: files[0] for stem, files in drawn.items()}
         wandb.mirror(made, pictures, folder=folder, run_id=run_id, options=options)
+    page = write_report(store, rows, folder / "report.html")
     for run_id, line in store.failures().items():
         log.warning("broken run %s: %s", store.folder(run_id), line)
     log.info("results: %s", store.mirror)
     log.info("in %s: %s", folder, ", ".join([*made, *drawn]))
-    return paths + [path for files in drawn.values() for path in files]
+    log.info("all runs to look into, in a browser: %s", page)
+    return [*paths, *(path for files in drawn.values() for path in files), page]
 
 
 def _tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

@@ -59,13 +59,16 @@ def spread(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty:
         return frame.copy()
     free = frame["method"].map(lambda label: plain_name(str(label)) in RATE_FREE)
-    parts = [frame]
+    copied, rates = [], []
     own = present(frame, ("method", *(c for c in TASK if c != "discovery"), "seed"))
     for _, group in frame[free].groupby(own, dropna=False):
         run = group["discovery"].dropna().unique()
         if len(run) == 1:
-            parts += [group.assign(discovery=d) for d in _rates(frame, group) if d != run[0]]
-    return pd.concat(parts, ignore_index=True)
+            others = [d for d in _rates(frame, group) if d != run[0]]
+            copied += list(group.index) * len(others)
+            rates += [d for d in others for _ in group.index]
+    more = frame.loc[copied].assign(discovery=rates)  # all at once: the frame is wide
+    return pd.concat([frame, more], ignore_index=True) if copied else frame.copy()
 
 
 def _rates(frame: pd.DataFrame, group: pd.DataFrame) -> list[float]:
