@@ -107,7 +107,7 @@ def test_claims_are_printed_and_saved_with_the_ends_of_curves(
         {"order": "rem > npo", "column": "healed", "source": "s"},
     ]
     paths = console.report(config | {"figure": "none", "expected": expected})
-    assert [p.name for p in paths[-2:]] == ["claims.csv", "claims.md"]
+    assert [p.name for p in paths[-3:-1]] == ["claims.csv", "claims.md"]
     table = pd.read_csv(paths[-2])
     assert table["verdict"].tolist() == ["outside", "inside", "inside", "missing"]
     out = capsys.readouterr().out
