@@ -108,7 +108,7 @@ def test_claims_are_printed_and_saved_with_the_ends_of_curves(
     ]
     paths = console.report(config | {"figure": "none", "expected": expected})
     assert [p.name for p in paths[-3:-1]] == ["claims.csv", "claims.md"]
-    table = pd.read_csv(paths[-2])
+    table = pd.read_csv(paths[-3])
     assert table["verdict"].tolist() == ["outside", "inside", "inside", "missing"]
     out = capsys.readouterr().out
     assert out.count("inside") == 2 and "outside" in out and "missing" in out
