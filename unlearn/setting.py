@@ -204,8 +204,10 @@ def retrained(job: Job, setting: Setting) -> Predictions | None:
         return None
     recipe, network = _network(job, setting)
     network = drop(network)
-    who = identity(job, setting) | {"forget": setting.task.discovered().tolist()}
+    who = identity(job, setting) | {"forget": setting.task.asked().sort().values.tolist()}
     plain = replace(recipe, capacity=1.0, density=0.0)
     retain = setting.task.request().retain
-    _trained(job, setting, who, network, retain, plain, "training the retrained reference")
-    return predict(network, setting.task)
+    trained, _ = _trained(
+        job, setting, who, network, retain, plain, "training the retrained reference"
+    )
+    return replace(predict(network, setting.task), seconds=trained.notes["seconds"])

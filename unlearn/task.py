@@ -52,6 +52,7 @@ class Task:
         truth: What is really wrong with ``train``.
         forget: Sorted indices int64 of the discovered samples, one entry per request.
         records: Per-sample values noted in pre-training, (N,) each.
+        step: The request that is meant where none is named.
     """
 
     train: ImageSet
@@ -59,29 +60,34 @@ class Task:
     truth: Truth
     forget: tuple[Tensor, ...]
     records: Mapping[str, Tensor] = field(default_factory=dict)
+    step: int = 0
 
     @property
     def corrupted(self) -> Tensor:
         """Indices of all corrupted samples, sorted."""
         return self.truth.corrupted.nonzero().flatten()
 
-    def discovered(self, step: int = 0) -> Tensor:
+    def discovered(self, step: int | None = None) -> Tensor:
         """Return the sorted indices of request ``step``: the forget set."""
-        return self.forget[step]
+        return self.forget[self.step if step is None else step]
 
-    def undiscovered(self, step: int = 0) -> Tensor:
+    def asked(self, step: int | None = None) -> Tensor:
+        """Return the indices of all requests up to ``step``."""
+        return torch.cat(self.forget[: (self.step if step is None else step) + 1])
+
+    def undiscovered(self, step: int | None = None) -> Tensor:
         """Return the corrupted samples that no request up to ``step`` holds: the hidden ones."""
         hidden = self.truth.corrupted.clone()
-        hidden[torch.cat(self.forget[: step + 1])] = False
+        hidden[self.asked(step)] = False
         return hidden.nonzero().flatten()
 
-    def believed_clean(self, step: int = 0) -> Tensor:
+    def believed_clean(self, step: int | None = None) -> Tensor:
         """Return the indices outside every request up to ``step``: the retain set."""
         keep = torch.ones(len(self.train), dtype=torch.bool)
-        keep[torch.cat(self.forget[: step + 1])] = False
+        keep[self.asked(step)] = False
         return keep.nonzero().flatten()
 
-    def request(self, step: int = 0, *, oracle: bool = False) -> Request:
+    def request(self, step: int | None = None, *, oracle: bool = False) -> Request:
         """Return what a method may see at request ``step``.
 
         An oracle is told more, bool (N,) "oracle/corrupted": its runs are upper bounds, and marked.

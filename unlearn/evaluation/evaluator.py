@@ -46,6 +46,7 @@ def evaluate(
     """
     have = {"corruption": bool(task.truth.corrupted.any()), "forget": bool(task.forget)}
     have |= {"trigger": task.truth.trigger is not None, "retrained": retrained is not None}
+    have |= {"embedding": predictions.embedding is not None, "score": "score" in task.records}
     row: Row = {}
     for name, entry in metrics.items():
         function = declared(entry)

@@ -14,9 +14,10 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from unlearn.evaluation.predictions import Predictions
 from unlearn.task import Task
 
-NEEDS = ("corruption", "forget", "trigger", "retrained")
+NEEDS = ("corruption", "forget", "trigger", "retrained", "embedding", "score")
 """corruption: something is corrupted and the truth known; forget: part of it was found; trigger:
-there is a backdoor; retrained: predictions of the model retrained without the forget set."""
+there is a backdoor; retrained: predictions of the model retrained without the forget set;
+embedding: features of the original model; score: a memorization score of every sample."""
 
 Compute = Callable[[Predictions, Task, Predictions | None], dict[str, float]]
 

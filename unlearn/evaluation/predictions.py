@@ -20,12 +20,17 @@ class Predictions:
         train_clean: (N, K), training images without triggers.
         test: (T, K), clean test images.
         test_triggered: (T, K), test images with the trigger; None if there is no trigger.
+        seconds: What making the model took; None if that is not known.
+        embedding: Last features of the training images in the original model, (N, E); None if no
+            metric needs them.
     """
 
     train: Tensor
     train_clean: Tensor
     test: Tensor
     test_triggered: Tensor | None
+    seconds: float | None = None
+    embedding: Tensor | None = None
 
 
 def predict(model: nn.Module, task: Task) -> Predictions:

@@ -1,0 +1,149 @@
+"""Gaps, ToW-MIA, entanglement: by hand, in closed form, at their extremes."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from unlearn.corruption.clean import Clean
+from unlearn.evaluation import refined
+from unlearn.evaluation.evaluator import evaluate
+from unlearn.evaluation.metrics import tow
+from unlearn.evaluation.predictions import Predictions
+from unlearn.evaluation.refined import entanglement_score
+from unlearn.task import Task
+
+
+@pytest.fixture
+def plain(clean):
+    """A task without corruption: 20 of 200 samples are to be forgotten."""
+    train, truth = Clean()(clean[0], count=0, seed=0)
+    return Task(train, clean[1], truth, (torch.arange(20),))
+
+
+def outputs(label, wrong, confident=4.0):
+    """Return logits that miss the first ``wrong`` labels."""
+    said = label.clone()
+    said[:wrong] = (said[:wrong] + 1) % 3
+    return confident * torch.nn.functional.one_hot(said, 3).float()
+
+
+def model(task, forget=0, retain=0, test=0, **more):
+    train = torch.cat(
+        [outputs(task.train.label[:20], forget), outputs(task.train.label[20:], retain)]
+    )
+    return Predictions(train, train, outputs(task.test.label, test), None, **more)
+
+
+def test_the_retrained_model_itself_is_perfect(plain):
+    p = model(plain, 3, 5, 6, seconds=2.0)
+    row = refined.gaps(p, plain, p) | refined.mia(p, plain, p) | tow(p, plain, p)
+    row |= refined.relative_time(p, plain, p)
+    assert row["tow"] == row["tow_mia"] == row["relative_seconds"] == 1
+    assert all(v == 0 for k, v in row.items() if k.endswith(("gap", "disagreement")))
+
+
+def test_gaps_and_tow_by_hand(plain):
+    ours, theirs = model(plain, 2, 0, 6), model(plain, 10, 18, 12)
+    row = refined.gaps(ours, plain, theirs)
+    assert row["forget/accuracy"] == pytest.approx(0.9)
+    assert row["forget/accuracy_gap"] == pytest.approx(0.4)
+    assert row["retain/accuracy_gap"] == pytest.approx(0.1)
+    assert row["test/accuracy_gap"] == pytest.approx(0.1)
+    assert row["forget/disagreement"] == pytest.approx(8 / 20)
+    assert tow(ours, plain, theirs)["tow"] == pytest.approx(0.6 * 0.9 * 0.9)
+
+
+def test_disagreement_sees_what_accuracy_does_not(plain):
+    ours, theirs = model(plain, 10), model(plain, 10)
+    theirs.train[:20] = theirs.train[:20].flip(0)
+    other = plain.train.label[:20].clone()
+    theirs.train[:20] = 4 * torch.nn.functional.one_hot(other, 3).float()
+    theirs.train[10:20] = outputs(other[10:], 10)
+    row = refined.gaps(ours, plain, theirs)
+    assert row["forget/accuracy_gap"] == 0
+    assert row["forget/disagreement"] == 1
+
+
+def spread(confidence, count):
+    """Return a little scatter around a confidence, as logits of three classes with label 0."""
+    p = confidence + torch.linspace(-0.02, 0.02, count)
+    return torch.stack([p, (1 - p) / 2, (1 - p) / 2], 1).log()
+
+
+def inferred(task, forget):
+    """Return predictions of a model that is sure of retain samples and unsure of test samples."""
+    task = replace(
+        task,
+        train=replace(task.train, label=torch.zeros(200).long()),
+        test=replace(task.test, label=torch.zeros(60).long()),
+    )
+    train = torch.cat([spread(forget, 20), spread(0.95, 180)])
+    return task, Predictions(train, train, spread(0.6, 60), None)
+
+
+def test_mia_counts_what_looks_like_the_test_set(plain):
+    task, unseen = inferred(plain, forget=0.6)
+    _, seen = inferred(plain, forget=0.95)
+    options = {"feature": "confidence", "members": "stratified", "seed": 0}
+    assert refined.attacked(unseen, task, **options) == 1
+    assert refined.attacked(seen, task, **options) == 0
+    row = refined.mia(seen, task, unseen)
+    assert (row["mia"], row["mia_retrained"], row["mia_gap"], row["tow_mia"]) == (0, 1, 1, 0)
+    with pytest.raises(ValueError, match=r"feature of confidence.*got loss"):
+        refined.attacked(seen, task, **options | {"feature": "loss"})
+
+
+def test_entanglement_of_four_points_by_hand():
+    phi = torch.tensor([[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]])
+    forget, retain = torch.tensor([0, 1]), torch.tensor([2, 3])
+    # within: 1 + 1; means (0, 0) and (4, 0), middle (2, 0): between (4 + 4) / 2
+    assert entanglement_score(phi, forget, retain) == pytest.approx(0.5)
+    moved = 3 * phi @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]]) + 7
+    assert entanglement_score(moved, forget, retain) == pytest.approx(0.5, rel=1e-6)
+    same = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    assert entanglement_score(same, forget, retain) == math.inf
+    with pytest.raises(ValueError, match="exact or midpoint, got mean"):
+        entanglement_score(phi, forget, retain, "mean")
+
+
+def test_entanglement_of_two_gaussians_has_its_closed_form():
+    g = torch.Generator().manual_seed(0)
+    d, gap, n, m = 8, 3.0, 3_000, 45_000
+    phi = torch.randn(m, d, generator=g)
+    phi[:n, 0] += gap
+    f, r = torch.arange(n), torch.arange(n, m)
+    w = n / m
+    expected = 2 * d / ((w**2 + (1 - w) ** 2) / 2 * gap**2)
+    exact = entanglement_score(phi, f, r)
+    assert exact == pytest.approx(expected, rel=0.03)
+    assert entanglement_score(phi, f, r, "midpoint") / exact == pytest.approx(1.751, abs=1e-3)
+
+
+def test_accuracy_per_third_by_score(plain):
+    task = replace(plain, records={"score": torch.arange(200.0).flip(0)})
+    row = refined.by_score(model(task, forget=7), task, model(task))
+    # the score falls with the index: the seven misses are the most memorized third (6 of 20), and 1
+    assert row["forget/accuracy_high"] == 0
+    assert row["forget/accuracy_mid"] == pytest.approx(6 / 7)
+    assert row["forget/accuracy_low"] == 1
+    assert row["forget/accuracy_gap_high"] == 1
+
+
+def test_what_is_absent_has_no_value(plain):
+    every = {n: getattr(refined, n) for n in ("gaps", "mia", "by_score", "entanglement")}
+    row = evaluate(every, model(plain), plain)
+    assert set(row.values()) == {None}
+    phi = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
+    row = evaluate(every, model(plain, embedding=phi), plain, model(plain))
+    assert row["forget_set/entanglement"] > 0
+    assert row["forget/accuracy_low"] is None  # no score
+    assert not any(k.startswith("failed/") for k in row)
+
+
+def test_a_later_request_has_an_earlier_ones_samples_in_neither_set(plain):
+    task = replace(plain, forget=(torch.arange(20), torch.arange(20, 50)), step=1)
+    assert task.discovered().tolist() == list(range(20, 50))
+    assert task.believed_clean().tolist() == list(range(50, 200))
+    assert len(task.request().retain) == 150
