@@ -129,3 +129,8 @@ def test_an_oracle_wins_nothing(rows: pd.DataFrame):
     table = tables.overview(rows.replace({"rem": "rem (IDEAL)"}))
     assert table["method"].tolist() == ["rem (IDEAL)", "npo_fast"]
     assert tables.marks(table)["healed"] == {1: 1}
+
+
+def test_one_run_each_shows_its_seconds_beside_the_ratio(rows: pd.DataFrame):
+    one = rows.groupby("method").head(1)
+    assert {"seconds", "healed_utility"} <= set(tables.shown(tables.overview(one)))

@@ -116,7 +116,7 @@ def _tells(table: pd.DataFrame, name: str) -> bool:
     if name == "n" and "rank" in table:  # the title says how many, the counts which differ
         return table["n"].nunique() > 1
     if name == "seconds" and "time" in table:
-        return not table["time"].notna().any()
+        return bool((table["n"] == 1).all()) or not table["time"].notna().any()
     if name in ("time", "seed_error"):
         return bool(table[name].notna().any())
     return True
