@@ -23,7 +23,7 @@ LAYERS = [
     {"run"},
     {"config", "validation", "compose", "describe", "search"},
     {"tuning", "cells"},
-    {"sweeping"},
+    {"sweeping", "outcomes"},
     {"cli"},
 ]
 LEAVES = {"environment", "job", "__init__"}

@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,34 +14,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from unlearn.job import Job
+from unlearn.outcomes import Outcomes
 from unlearn.validation import ConfigError
 
 HYDRAS_OWN = {".hydra", "run.log", ".lock"}
-
-
-@dataclass
-class Outcomes:
-    """The jobs of this process and what became of them."""
-
-    jobs: list[list[str]]
-    progress: Any = None
-    started: int = 0
-    wrong: int = 0
-    broken: int = 0
-
-    @property
-    def several(self) -> bool:
-        """Whether this is a sweep."""
-        return len(self.jobs) > 1
-
-    @property
-    def bad(self) -> int:
-        """How many jobs failed."""
-        return self.wrong + self.broken
-
-    def code(self) -> int:
-        """Return the exit code: 1 for a broken job, 2 for a wrong input, 0."""
-        return 1 if self.broken else 2 if self.wrong else 0
 
 
 def say(line: str) -> None:
@@ -82,17 +58,8 @@ def _main(name: str, job: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     if outcomes.several:
-        say(_closing(outcomes))
+        say(outcomes.closing())
     sys.exit(outcomes.code())
-
-
-def _closing(outcomes: Outcomes) -> str:
-    failed = f", {outcomes.bad} failed"
-    if outcomes.progress is None:
-        return f"{outcomes.started - outcomes.bad} of {len(outcomes.jobs)} jobs done{failed}"
-    skipped = len(outcomes.jobs) - outcomes.started
-    note = "; status=true names each with its error" if outcomes.bad else ""
-    return f"{outcomes.started - outcomes.bad} done{failed}, {skipped} skipped{note}"
 
 
 def _checked(name: str, argv: list[str]) -> Outcomes | None:
@@ -110,7 +77,8 @@ def _checked(name: str, argv: list[str]) -> Outcomes | None:
             print(describe.show_config(name, first, resolve="--resolve" in argv))
         return None
     jobs = compose.preflight(name, arguments)
-    sys.argv[1:] = compose.flags_first(argv, arguments)
+    launcher = compose.launching(name, arguments, jobs)
+    sys.argv[1:] = [*compose.flags_first(argv, arguments), *launcher]
     outcomes = Outcomes(jobs)
     return outcomes if name != "unlearn" or _sweep(arguments, outcomes) else None
 
@@ -143,18 +111,63 @@ def _run(name: str, job: str, outcomes: Outcomes) -> None:
     from unlearn.config import config_dir, register
 
     register()
+    command = Task(name, job, outcomes)
 
     def task(config: DictConfig) -> Any:
-        return _one(config, name, job, outcomes)
+        return command(config)
 
-    def due(number: int) -> bool:
-        cell = outcomes.progress.cells[number] if outcomes.progress else None
-        forced = any(o.lower() == "force=true" for o in outcomes.jobs[number])
+    carrier: Any = task  # what our sweeper and launchers read
+    carrier.task = command
+    hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(task)()
+
+
+@dataclass
+class Task:
+    """What hydra calls for every job, with the account of all; other processes get a copy."""
+
+    name: str
+    function: str
+    outcomes: Outcomes
+
+    def __call__(self, config: DictConfig) -> Any:
+        """Run one job."""
+        return _one(config, self.name, self.function, self.outcomes)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Arrive in another process, which does not know our schemas and resolver yet."""
+        from unlearn.config import register
+
+        register()
+        vars(self).update(state)
+
+    def elsewhere(self) -> "Task":
+        """Return a copy for another process, which counts from nothing and announces nothing."""
+        return replace(self, outcomes=Outcomes(self.outcomes.jobs[:2], quiet=True))
+
+    def due(self, number: int) -> bool:
+        """Say whether a job still has to run: it may be recorded, or another process at it."""
+        progress = self.outcomes.progress
+        cell = progress.cells[number] if progress else None
+        forced = any(o.lower() == "force=true" for o in self.outcomes.jobs[number])
         return cell is None or not (cell.busy() or (cell.recorded() and not forced))
 
-    carrier: Any = task  # what our sweeper reads
-    carrier.jobs, carrier.due = outcomes.jobs, due
-    hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(task)()
+    def announce(self, overrides: Sequence[str]) -> None:
+        """Say that a job begins in another process."""
+        say(f"[{_how_far(self.outcomes)}] {' '.join(overrides)}")
+
+    def take(self) -> dict[str, int]:
+        """Return what became of the jobs since the last call."""
+        return self.outcomes.take()
+
+    def lose(self, number: int, why: str) -> None:
+        """Note that a job ended without a word, and why; a sweep's status shows it."""
+        self.outcomes.add({"started": 1, "wrong": 0, "broken": 1})
+        why = " ".join(why.split())
+        say(f"error: {' '.join(self.outcomes.jobs[number])}: {why}")
+        if self.outcomes.progress is not None:
+            cell = self.outcomes.progress.cells[number]
+            cell.folder.mkdir(parents=True, exist_ok=True)
+            (cell.folder / "error.txt").write_text(why + "\n")
 
 
 def _build(node: Any) -> Any:
@@ -178,7 +191,7 @@ def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> An
     """Run one job; problems are counted, so that the jobs after it go on."""
     job = _job(config, brief=outcomes.several)
     outcomes.started += 1
-    if outcomes.several:
+    if outcomes.several and not outcomes.quiet:
         _announce(outcomes)
     if name != "unlearn":
         return _attempt(job, function, outcomes)
@@ -188,6 +201,7 @@ def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> An
         return best
     job.config.pop("tune")  # no part of a run's row
     if not job.config["force"] and _recorded(job):
+        outcomes.started -= 1
         return None
     from filelock import Timeout
 
@@ -198,6 +212,7 @@ def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> An
             return _attempt(job, function, outcomes)
     except Timeout:
         say(f"another process is at this run: {job.folder}")
+        outcomes.started -= 1
     return None
 
 
@@ -205,10 +220,13 @@ def _announce(outcomes: Outcomes) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     changed = " ".join(HydraConfig.get().overrides.task)
-    how_far = f"{outcomes.started}/{len(outcomes.jobs)}"
+    say(f"[{_how_far(outcomes)}] {changed}")
+
+
+def _how_far(outcomes: Outcomes) -> str:
     if outcomes.progress is not None:
-        how_far = outcomes.progress.line(outcomes.bad)
-    say(f"[{how_far}] {changed}")
+        return outcomes.progress.line(outcomes.bad)
+    return f"{outcomes.started}/{len(outcomes.jobs)}"
 
 
 def _attempt(job: Job, function: str, outcomes: Outcomes) -> Any:

@@ -8,14 +8,16 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
+from hydra_plugins.unlearn_launchers._work import CellLauncher
+
 Select = Callable[[int], bool]
 
 
 class CellSweeper(BasicSweeper):
     """Launches the jobs that the command has expanded and checked, and composes none of them twice.
 
-    The task function carries ``jobs``, the overrides of each, and ``due``, which says of a job's
-    number whether it still has to run: another process may have taken it meanwhile.
+    The task function carries ``task``: with ``jobs``, the overrides of each, and ``due``, which says
+    of a job's number whether it still has to run: another process may have taken it meanwhile.
     """
 
     def __init__(self, params: Any = None) -> None:
@@ -25,7 +27,7 @@ class CellSweeper(BasicSweeper):
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
         """Keep the task function; it carries the jobs."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.task = task_function
+        self.task = task_function.task
 
     def sweep(self, arguments: list[str]) -> Any:
         """Launch what is due."""
@@ -34,8 +36,10 @@ class CellSweeper(BasicSweeper):
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
-        jobs: Sequence[Sequence[str]] = self.task.jobs
+        jobs: Sequence[Sequence[str]] = self.task.outcomes.jobs
         due: Select = self.task.due
+        if isinstance(self.launcher, CellLauncher):
+            return self.launcher.run(jobs, due)
         if not isinstance(self.launcher, BasicLauncher):
             wanted = [job for number, job in enumerate(jobs) if due(number)]
             return self._launch(wanted, 0) if wanted else []

@@ -1,0 +1,74 @@
+"""What launchers share: a job as something that another process can run, and its account."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.singleton import Singleton
+from hydra.core.utils import run_job, setup_globals
+from hydra.plugins.launcher import Launcher
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig, open_dict
+
+Jobs = Sequence[Sequence[str]]
+Due = Callable[[int], bool]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Runs jobs of a sweep in whichever process it is sent to.
+
+    Attributes:
+        context: Hydra's.
+        config: Of the sweep.
+        task: The command; ``take`` returns what became of the jobs since it was last called.
+        singletons: Hydra's global state.
+    """
+
+    context: HydraContext
+    config: DictConfig
+    task: Any
+    singletons: Any
+
+    def __call__(self, number: int, overrides: Sequence[str]) -> dict[str, int]:
+        """Run one job; return how many were started, wrong, broken."""
+        setup_globals()
+        Singleton.set_state(self.singletons)
+        config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(config):
+            config.hydra.job.id = config.hydra.job.num = number
+        result = run_job(
+            hydra_context=self.context,
+            task_function=self.task,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+        _ = result.return_value  # raises what the job could not handle
+        return self.task.take()
+
+
+class CellLauncher(Launcher):
+    """A launcher that is given all jobs with their numbers, and asks which still have to run."""
+
+    config: DictConfig
+    task: Any
+    work: Work
+
+    def setup(
+        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
+    ) -> None:
+        """Keep what jobs need."""
+        self.config = config
+        self.task = task_function.task  # type: ignore[attr-defined]  # of our commands
+        self.work = Work(hydra_context, config, self.task.elsewhere(), Singleton.get_state())
+
+    def launch(self, job_overrides: Jobs, initial_job_idx: int) -> Sequence[Any]:
+        """Run all jobs."""
+        self.run(job_overrides, lambda number: True)
+        return []
+
+    @abstractmethod
+    def run(self, jobs: Jobs, due: Due) -> None:
+        """Run the jobs that are due when their turn comes; the task keeps the account."""

@@ -1,0 +1,161 @@
+"""``hydra/launcher=joblib``: several workers on this machine, each with its device or its cores.
+
+The processes are joblib's (loky). Hydra's own joblib launcher was tried first: it gives no device to
+a job, knows neither our resolver nor our cells, and one killed worker ends its whole sweep.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra_plugins.unlearn_launchers._work import CellLauncher, Due, Jobs
+
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def gpus() -> list[str]:
+    """Return this machine's GPUs, as CUDA_VISIBLE_DEVICES names them; without loading torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
+    if shutil.which("nvidia-smi") is None:
+        return []
+    found = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, check=False)
+    lines = [line for line in found.stdout.splitlines() if line.startswith("GPU ")]
+    return [str(number) for number in range(len(lines))]
+
+
+def slots(
+    jobs: int, *, workers: int | None, devices: Sequence[str], jobs_per_device: int, cores: int
+) -> list[dict[str, str]]:
+    """Return the environment of each worker.
+
+    Args:
+        jobs: No more workers than these are made.
+        workers: Wanted number; None: one per place on a device, without devices one per core.
+        devices: Names of GPUs; workers take turns on them.
+        jobs_per_device: Workers that share one.
+        cores: Are shared out as threads, one per worker at least.
+    """
+    places = [device for _ in range(jobs_per_device) for device in devices]
+    number = min(jobs, workers or len(places) or cores)
+    if places:
+        number = min(number, len(places))  # what has no device waits
+    threads = str(max(1, cores // number)) if number else "1"
+    out: list[dict[str, str]] = [{key: threads for key in THREADS} for _ in range(number)]
+    for slot, device in zip(out, places, strict=False):
+        slot["CUDA_VISIBLE_DEVICES"] = device
+    return out
+
+
+class JoblibLauncher(CellLauncher):
+    """Keeps one process per slot; a process that dies costs its cell and nothing else."""
+
+    def __init__(
+        self, workers: int | None, devices: list[Any] | None, jobs_per_device: int
+    ) -> None:
+        """Take the options.
+
+        Args:
+            workers: Processes; None: one per device, without devices one per core.
+            devices: GPUs by number; None: all, [] none.
+            jobs_per_device: Jobs that share a GPU.
+
+        Raises:
+            ValueError: If a number is too small.
+        """
+        for name, value in (("workers", workers), ("jobs_per_device", jobs_per_device)):
+            if value is not None and value < 1:
+                raise ValueError(f"hydra.launcher.{name} must be at least 1, got {value}")
+        self.workers = workers
+        self.devices = devices
+        self.jobs_per_device = jobs_per_device
+        self.stopped = False
+        self.pools: dict[int, Any] = {}
+
+    def run(self, jobs: Jobs, due: Due) -> None:
+        """Hand jobs to free workers until none is left; an interruption ends the workers too."""
+        from joblib import cpu_count  # respects affinity and the limits of a container
+
+        on_cpu = self.config.trainer.accelerator == "cpu"
+        named = gpus() if self.devices is None else [str(d) for d in self.devices]
+        environments = slots(
+            len(jobs),
+            workers=self.workers,
+            devices=[] if on_cpu else named,
+            jobs_per_device=self.jobs_per_device,
+            cores=cpu_count(),
+        )
+        numbers, lock = iter(range(len(jobs))), threading.Lock()
+
+        def turns() -> Iterator[int]:
+            while not self.stopped:
+                with lock:
+                    number = next((n for n in numbers if due(n)), None)
+                    if number is None:
+                        return
+                    self.task.announce(jobs[number])
+                yield number
+
+        threads = [
+            threading.Thread(target=self._serve, args=(i, slot, turns(), jobs), daemon=True)
+            for i, slot in enumerate(environments)
+        ]
+        # A worker whose memory has grown is renewed between two jobs: no news for the user.
+        warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            self.stopped = True
+            for pool in list(self.pools.values()):
+                pool.shutdown(wait=False, kill_workers=True)
+
+    def _serve(
+        self, slot: int, environment: dict[str, str], turns: Iterator[int], jobs: Jobs
+    ) -> None:
+        """Run jobs in one worker process, and in a new one if it dies."""
+        from joblib.externals.loky import BrokenProcessPool, ProcessPoolExecutor
+
+        for number in turns:
+            if slot not in self.pools:
+                self.pools[slot] = ProcessPoolExecutor(
+                    1, env=environment, initializer=_begin, initargs=(os.getpid(),)
+                )
+            try:
+                counts = self.pools[slot].submit(self.work, number, jobs[number]).result()
+                self.task.outcomes.add(counts)
+            except BrokenProcessPool as error:
+                self.pools.pop(slot).shutdown(wait=False, kill_workers=True)
+                if not self.stopped:
+                    self.task.lose(number, _death(error))
+            except BaseException as error:  # what a worker could not handle ends only its job
+                if not self.stopped:
+                    self.task.lose(number, f"{type(error).__name__}: {error}")
+
+
+def _death(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    signals = text.rpartition("exit codes of the workers are ")[2] if "exit codes" in text else ""
+    note = "; SIGKILL is what a machine out of memory sends" if "SIGKILL" in signals else ""
+    return f"the worker process died {signals or text}{note}"
+
+
+def _begin(parent: int) -> None:
+    """Leave Ctrl-C to the parent, and end when it does, whichever way it ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def follow() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
