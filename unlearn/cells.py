@@ -119,7 +119,7 @@ def expand(name: str, jobs: Sequence[Sequence[str]], arguments: Arguments) -> It
             if groups not in bases:
                 bases[groups] = composed(name, groups, arguments.folders)
             config = copy.deepcopy(bases[groups])
-            values = [o for o in parsed if not _shapes(o)]
+            values = [o for o in parsed if not _shapes(o) and not o.is_hydra_override()]
             ConfigLoaderImpl._apply_overrides_to_config(values, config)
             HydraConfig.instance().set_config(config)
             yield _cell(tuple(job), plain(config))

@@ -153,7 +153,19 @@ class Task:
 
     def announce(self, overrides: Sequence[str]) -> None:
         """Say that a job begins in another process."""
-        say(f"[{_how_far(self.outcomes)}] {' '.join(overrides)}")
+        say(f"[{_how_far(self.outcomes)}] {_asked(overrides)}")
+
+    def say(self, line: str) -> None:
+        """Write one line to standard error."""
+        say(line)
+
+    def report(self, number: int, where: str) -> None:
+        """Say how a job that ran elsewhere ended, and why it failed."""
+        cell = self.outcomes.progress.cells[number] if self.outcomes.progress else None
+        fate = cell.state() if cell else "ended"
+        why = f": {cell.error()}" if cell and fate == "failed" else ""
+        asked = _asked(self.outcomes.jobs[number])
+        say(f"[{_how_far(self.outcomes)}] {fate} in {where}: {asked}{why}")
 
     def take(self) -> dict[str, int]:
         """Return what became of the jobs since the last call."""
@@ -163,7 +175,7 @@ class Task:
         """Note that a job ended without a word, and why; a sweep's status shows it."""
         self.outcomes.add({"started": 1, "wrong": 0, "broken": 1})
         why = " ".join(why.split())
-        say(f"error: {' '.join(self.outcomes.jobs[number])}: {why}")
+        say(f"error: {_asked(self.outcomes.jobs[number])}: {why}")
         if self.outcomes.progress is not None:
             cell = self.outcomes.progress.cells[number]
             cell.folder.mkdir(parents=True, exist_ok=True)
@@ -221,6 +233,10 @@ def _announce(outcomes: Outcomes) -> None:
 
     changed = " ".join(HydraConfig.get().overrides.task)
     say(f"[{_how_far(outcomes)}] {changed}")
+
+
+def _asked(overrides: Sequence[str]) -> str:
+    return " ".join(o for o in overrides if not o.startswith(("hydra.", "hydra/")))
 
 
 def _how_far(outcomes: Outcomes) -> str:
