@@ -47,6 +47,17 @@ def test_a_cell_is_the_run_that_hydra_would_compose(home):
     assert len({c.original for c in found}) == 2  # one per seed: no rate and no method
 
 
+def test_values_that_others_refer_to_reach_them(home):
+    more = ["method=retrain,rem", "pretraining.epochs=2,3", "seeds.mask=5,6", "corrupted=0.1,20"]
+    found = cells(*more, "optimizer@method.optimizer=sgd", "discovery=1", "seed=0")
+    assert len(found) == 16
+    with compose.composing(FOLDERS):
+        for cell in found:
+            config = compose.composed("unlearn", list(cell.overrides), FOLDERS)
+            assert cell.run_id == run_id(config)
+    assert len({c.original for c in found}) == 8  # the same for both methods
+
+
 def test_a_sweep_config_brings_its_own_values_and_the_command_line_wins(home):
     arguments = compose.parse(["sweep=task_space", "method=rem,npo", "--multirun"])
     jobs = compose.points("unlearn", arguments)
