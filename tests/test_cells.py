@@ -49,7 +49,7 @@ def test_a_cell_is_the_run_that_hydra_would_compose(home):
 
 def test_values_that_others_refer_to_reach_them(home):
     more = ["method=retrain,rem", "pretraining.epochs=2,3", "seeds.mask=5,6", "corrupted=0.1,20"]
-    found = cells(*more, "optimizer@method.optimizer=sgd", "discovery=1", "seed=0")
+    found = cells(*more, "optimizer@pretraining.optimizer=adam", "discovery=1", "seed=0")
     assert len(found) == 16
     with compose.composing(FOLDERS):
         for cell in found:
