@@ -134,6 +134,19 @@ class UnlearnConfig(Common):
     pretraining: Any = MISSING
     forget_set: Any = MISSING
     method: Any = MISSING
+    localization: Any = field(
+        default=None, metadata=_help("which parameters may move; null: all, and no budget")
+    )
+    localization_name: str | None = _option(None, "what the localization is called in tables")
+    budget: float | None = _option(
+        None, "share of the parameters that may move under a localization, in (0, 1]"
+    )
+    mask_batch_norm: str | None = _option(
+        None, "running statistics under a localization: update (null), freeze, recalibrate"
+    )
+    mask_head: str | None = _option(
+        None, "the head under a localization: always moves, masked, only; null: as the method wants"
+    )
     evaluation: Any = MISSING
     logger: Any = MISSING
 

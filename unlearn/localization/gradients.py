@@ -1,0 +1,72 @@
+"""The pass over a set that all gradient criteria share (arXiv 2412.02432, 2310.12508).
+
+Gradients are summed with their signs and weighted by the size of their batch, so that the result
+does not depend on the batch size; the absolute value is taken once, by the criterion.
+Shapes: B batch; a gradient has the shape of its parameter.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearn.core import Batch, ImageSet, Request, join
+from unlearn.localization.mask import trainable
+from unlearn.models.surgery import evaluating
+
+ACCUMULATE = ("signed", "absolute")
+DATA = ("forget", "retain", "all")
+
+
+def mean_gradient(
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    batch_size: int,
+    accumulate: str = "signed",
+    drop_last: bool = False,
+) -> dict[str, Tensor]:
+    """Return the gradient of the mean cross-entropy on a set, by parameter name.
+
+    In eval mode and un-augmented; the network's weights, statistics, modes and gradients stay.
+
+    Args:
+        model: Any classifier.
+        data: The samples, labels as given.
+        batch_size: B.
+        accumulate: "signed"; "absolute" sums the absolute values of the batches' gradients.
+        drop_last: Leave out an incomplete last batch, as the reference code does.
+
+    Raises:
+        ValueError: If no batch is left.
+    """
+    parameters = trainable(model)
+    device = next(iter(parameters.values())).device
+    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
+    seen = 0
+    with evaluating(model), torch.enable_grad():
+        for batch in _batches(data, batch_size, drop_last):
+            logits = model(batch.image.to(device)).float()
+            loss = F.cross_entropy(logits, batch.label.to(device), reduction="sum")
+            parts = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
+            for sum_, part in zip(total.values(), parts, strict=True):
+                sum_ += part.abs() if accumulate == "absolute" else part
+            seen += len(batch.label)
+    if not seen:
+        raise ValueError(f"drop_last leaves none of {len(data)} samples at batch_size={batch_size}")
+    return {name: sum_ / seen for name, sum_ in total.items()}
+
+
+def _batches(data: ImageSet, batch_size: int, drop_last: bool) -> Iterator[Batch]:
+    if drop_last:
+        whole = len(data) // batch_size * batch_size
+        data = data.rows(torch.arange(whole, device=data.label.device))
+    yield from data.batches(batch_size)
+
+
+def part_of(request: Request, name: str) -> ImageSet:
+    """Return the forget set, the retain set or both."""
+    if name == "all":
+        return join(request.forget, request.retain)
+    return request.forget if name == "forget" else request.retain

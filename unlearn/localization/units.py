@@ -1,0 +1,202 @@
+"""What a budget is spent on: scalars, or whole output channels (arXiv 2412.02432).
+
+A unit is a set of entries that are taken or left together. Units are numbered in canonical order:
+the network's order of parameters, then the position within one.
+Shapes: U units, C output channels (size of dimension 0), K entries of a channel.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+AGGREGATES = ("top_h_mean", "mean", "max", "sum", "l2")
+
+
+@dataclass(frozen=True)
+class Units:
+    """Units of a network with their scores.
+
+    Attributes:
+        number: Unit of each entry, int64, broadcastable to the parameter's shape; by name.
+        score: Float (U,); the highest is taken first.
+        size: Entries of each unit, int64 (U,).
+        shape: Of every parameter of the network, also of those without units.
+    """
+
+    number: Mapping[str, Tensor]
+    score: Tensor
+    size: Tensor
+    shape: Mapping[str, torch.Size]
+
+
+def averaged(h: Any, channels: int, entries: int) -> int:
+    """Return how many of a channel's entries are averaged, always in 1..K.
+
+    Args:
+        h: A count; {"frac_of_cout": share of C}; {"frac_of_fan_in": share of K}; "all".
+        channels: C.
+        entries: K.
+
+    Raises:
+        ValueError: If h is none of these.
+    """
+    if h == "all":
+        return entries
+    if isinstance(h, int) and not isinstance(h, bool) and h >= 1:
+        return min(h, entries)
+    base = {"frac_of_cout": channels, "frac_of_fan_in": entries}
+    if isinstance(h, Mapping) and len(h) == 1 and next(iter(h)) in base:
+        name, share = next(iter(h.items()))
+        if 0 < share <= 1:
+            return min(max(1, int(share * base[name] + 1e-9)), entries)
+    raise ValueError(
+        "h must be a whole number of at least 1, all, {frac_of_cout: share} or "
+        f"{{frac_of_fan_in: share}} with a share in (0, 1], got {h}"
+    )
+
+
+def channel_scores(rows: Tensor, how: str, h: int) -> Tensor:
+    """Return one score per channel, (C,), for the scores of its entries, (C, K).
+
+    Args:
+        rows: Non-negative scores.
+        how: "top_h_mean" averages the h largest; "mean", "max", "sum", "l2".
+        h: In 1..K.
+    """
+    if how == "top_h_mean":
+        return rows.topk(h, dim=1).values.mean(1)
+    if how == "max":
+        return rows.amax(1)
+    if how == "l2":
+        return rows.square().sum(1).sqrt()
+    return rows.sum(1) if how == "sum" else rows.mean(1)
+
+
+def checked(scores: Mapping[str, Tensor]) -> None:
+    """Check that scores are numbers.
+
+    Raises:
+        ValueError: Naming the first tensor with one that is not.
+    """
+    for name, score in scores.items():
+        if not score.isfinite().all():
+            raise ValueError(f"the scores of '{name}' are not finite: has the model collapsed?")
+
+
+def scalar_units(scores: Mapping[str, Tensor], shape: Mapping[str, torch.Size]) -> Units:
+    """Return every entry as a unit of its own."""
+    checked(scores)
+    number, start = {}, 0
+    for name, score in scores.items():
+        number[name] = torch.arange(start, start + score.numel()).view(score.shape)
+        start += score.numel()
+    flat = torch.cat([s.flatten() for s in scores.values()]).cpu()
+    return Units(number, flat, torch.ones((), dtype=torch.int64).expand(start), shape)
+
+
+def channel_units(
+    scores: Mapping[str, Tensor],
+    shape: Mapping[str, torch.Size],
+    *,
+    how: str,
+    h: Any,
+    axis: Mapping[str, int],
+    tied: Mapping[str, str],
+) -> Units:
+    """Return output channels as units, and the entries of 0- and 1-dimensional parameters as others.
+
+    Args:
+        scores: Non-negative score of every entry, by name.
+        shape: Of every parameter.
+        how: One of ``AGGREGATES``.
+        h: See ``averaged``.
+        axis: Another axis than the first that units run along, by parameter.
+        tied: 1-dimensional parameters whose entry o follows channel o of another parameter.
+
+    Raises:
+        ValueError: If scores are not finite.
+    """
+    checked(scores)
+    number: dict[str, Tensor] = {}
+    parts, sizes, start = [], [], 0
+    for name, score in scores.items():
+        if tied.get(name) in number:  # the entry goes where its channel goes
+            own = number[tied[name]]
+            number[name] = own.flatten()
+            sizes[_part(own, parts)] += 1
+            continue
+        if score.ndim < 2:
+            value, size = score.flatten(), 1
+            number[name] = torch.arange(start, start + score.numel()).view(score.shape)
+        else:
+            along = axis.get(name, 0)
+            rows = score.movedim(along, 0).flatten(1)
+            value, size = channel_scores(rows, how, averaged(h, *rows.shape)), rows.shape[1]
+            view = [1] * score.ndim
+            view[along] = -1
+            number[name] = torch.arange(start, start + len(rows)).view(view)
+        parts.append(value.cpu())
+        sizes.append(torch.full((len(value),), size))
+        start += len(value)
+    return Units(number, torch.cat(parts), torch.cat(sizes), shape)
+
+
+def _part(number: Tensor, parts: list[Tensor]) -> int:
+    """Return which of the parts, one after the other, holds these units."""
+    first, start = int(number.flatten()[0]), 0
+    for i, part in enumerate(parts):
+        if first == start:
+            return i
+        start += len(part)
+    raise AssertionError("units of a part that is not there")
+
+
+def select(
+    units: Units, count: int, *, fill: str, skip_nonfitting: bool = False
+) -> dict[str, Tensor]:
+    """Return the mask of the best units that fit into ``count`` entries.
+
+    Ties go to the unit that comes first in canonical order.
+
+    Args:
+        units: All units.
+        count: Entries that may be chosen at most.
+        fill: "whole": stop at the first unit that does not fit; "exact": take part of that one, its
+            first entries in canonical order, so that exactly ``count`` are chosen.
+        skip_nonfitting: With "whole", go on with units that do fit.
+
+    Raises:
+        ValueError: If not a single unit fits.
+    """
+    order = torch.argsort(units.score, descending=True, stable=True)
+    running = units.size[order].cumsum(0)
+    fits = int((running <= count).sum())
+    taken = torch.zeros(len(order), dtype=torch.bool)
+    taken[order[:fits]] = True
+    left = count - (int(running[fits - 1]) if fits else 0)
+    if fill == "whole" and skip_nonfitting:
+        for unit in order[fits:].tolist():
+            if units.size[unit] <= left:
+                taken[unit] = True
+                left -= int(units.size[unit])
+    part = int(order[fits]) if fill == "exact" and left and fits < len(order) else None
+    if not taken.any() and part is None:
+        raise ValueError(
+            f"the budget of {count} parameters is less than the first unit of "
+            f"{int(units.size[order[0]])}; raise it, or choose fill=exact or skip_nonfitting=true"
+        )
+    return _spread(units, taken, part, left)
+
+
+def _spread(units: Units, taken: Tensor, part: int | None, left: int) -> dict[str, Tensor]:
+    masks = {name: torch.zeros(s, dtype=torch.bool) for name, s in units.shape.items()}
+    for name, number in units.number.items():
+        masks[name] = taken[number].expand(masks[name].shape).clone()
+        if part is not None and left:
+            own = (number == part).expand(masks[name].shape).flatten().nonzero().flatten()[:left]
+            masks[name].view(-1)[own] = True
+            left -= len(own)
+    return masks
