@@ -43,7 +43,7 @@ def parse(argv: Sequence[str]) -> Arguments:
     """Return the command line's parts, by hydra's own parser."""
     parser = get_args_parser()
     parser.error = _refuse  # argparse would print its whole usage
-    found = parser.parse_intermixed_args(list(argv))
+    found = parser.parse_intermixed_args([spelled_out(word) for word in argv])
     for option in ("config_name", "config_path", "package"):
         if getattr(found, option):
             flag = option.replace("_", "-")
@@ -57,6 +57,11 @@ def parse(argv: Sequence[str]) -> Arguments:
     return Arguments(found.overrides, found.multirun, found.help, found.cfg, folders)
 
 
+def spelled_out(word: str) -> str:
+    """Return an argument as hydra knows it: ``base=scrub`` chooses the method within a method."""
+    return f"method@method.{word}" if word.startswith("base=") else word
+
+
 def running() -> Arguments:
     """Return what the job asked for that hydra runs now."""
     own = HydraConfig.get()
@@ -66,7 +71,7 @@ def running() -> Arguments:
 
 def flags_first(argv: Sequence[str], arguments: Arguments) -> list[str]:
     """Return the command line with overrides last: hydra's own parser takes them in no other way."""
-    rest = list(argv)
+    rest = [spelled_out(word) for word in argv]
     for override in arguments.overrides:
         rest.remove(override)
     return [*rest, *arguments.overrides]

@@ -95,6 +95,9 @@ class Common:
     names: dict[str, str] = field(
         default_factory=dict, metadata=_help("what the choices are called in tables")
     )
+    validation: float | None = _option(
+        None, "share of every class held out of the training set, in (0, 1); null: none"
+    )
     dataset: Any = MISSING
     corruption: Any = MISSING
     model: Any = MISSING
@@ -133,6 +136,9 @@ class UnlearnConfig(Common):
     )
     pretraining: Any = MISSING
     forget_set: Any = MISSING
+    score: Any = field(
+        default=None, metadata=_help("score of memorization that forget sets and methods may use")
+    )
     method: Any = MISSING
     localization: Any = field(
         default=None, metadata=_help("which parameters may move; null: all, and no budget")
@@ -158,6 +164,12 @@ class EvaluateConfig(Common):
     discovery: float = _option(MISSING, "share of the corrupted samples that was found, in (0, 1]")
     forget_set: Any = MISSING
     pretraining: Any = MISSING
+    score: Any = field(
+        default=None, metadata=_help("score of memorization that forget sets may use")
+    )
+    scores: Any = field(
+        default=None, metadata=_help("scores of memorization to compute and to compare")
+    )
     evaluation: Any = MISSING
     checkpoint: str | None = _option(
         None, "file to evaluate on the task; null: summarise all recorded rows"
@@ -171,8 +183,8 @@ class EvaluateConfig(Common):
     )
     figure: str = _option(
         "auto",
-        "comparison, demo, heatmap, winners, tradeoff, worst, redirection; auto: what the rows "
-        "hold; all; none",
+        "comparison, demo, heatmap, winners, tradeoff, worst, redirection, localization; auto: "
+        "what the rows hold; all; none",
     )
     title: str | None = _option(None, "title of the table")
     expected: list[Any] = field(
@@ -212,9 +224,16 @@ def plain(config: DictConfig) -> dict[str, Any]:
     keys = [str(k) for k in config if k != "hydra"]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     assert isinstance(content, dict)
-    if isinstance(content.get("method"), dict):
-        content["method"].pop("search", None)
+    _forget_search(content.get("method"))
     return {str(k): v for k, v in content.items()}
+
+
+def _forget_search(node: Any) -> None:
+    """Drop the ranges for tuning, those of methods within a method included."""
+    if isinstance(node, dict):
+        node.pop("search", None)
+        for part in node.values():
+            _forget_search(part)
 
 
 def run_id(config: DictConfig) -> str:

@@ -5,7 +5,9 @@ import datetime
 import json
 import logging
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,20 @@ from unlearn.evaluation.monitor import Monitor
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.job import Job
 from unlearn.models.expansion import drop
-from unlearn.reporting import console
+from unlearn.reporting import console, tracking
 from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
-from unlearn.setting import Setting, cache, cpu_state, identity, original, prepare, retrained
+from unlearn.scoring import features, prepared
+from unlearn.setting import (
+    Setting,
+    cache,
+    cpu_state,
+    identity,
+    original,
+    prepare,
+    retrained,
+)
+from unlearn.task import Task
 from unlearn.training.engine import CollapsedError
 from unlearn.training.loggers import close
 from unlearn.training.unlearning import LightningFit
@@ -35,6 +47,20 @@ def _loggers(job: Job, folder: Path) -> list[Logger]:
     tags = {k: str(v) for k, v in job.names.items()}
     makers = [node for node in (job.config.get("logger") or {}).values() if node]
     return [job.build({**n, "folder": folder, "run_id": job.run_id, "tags": tags}) for n in makers]
+
+
+@contextmanager
+def _tracked(job: Job) -> Iterator[list[Logger]]:
+    """Open the job's loggers, and finish them whatever happens: none leaks into the next job."""
+    loggers = _loggers(job, job.folder)
+    failed = True
+    try:
+        tracking.begin(loggers, job.config, environment.revision())
+        yield loggers
+        failed = False
+    finally:
+        for logger in loggers:
+            close(logger, failed=failed)
 
 
 def pretrain_job(job: Job) -> float | None:
@@ -91,10 +117,11 @@ class Outcome:
     reason: str | None = None
 
 
-def unlearn_once(job: Job, setting: Setting, model: nn.Module, *, seed: int) -> Outcome:
+def unlearn_once(
+    job: Job, setting: Setting, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
+) -> Outcome:
     """Run the method on its own copy of ``model``, timed without the evaluator's share."""
     method = job.build(job.config["method"])
-    loggers = _loggers(job, job.folder)
     monitor = Monitor(method, setting.task, loggers)
     fit = LightningFit(
         setting.engine,
@@ -117,9 +144,6 @@ def unlearn_once(job: Job, setting: Setting, model: nn.Module, *, seed: int) -> 
         seconds = time.perf_counter() - started - monitor.seconds
         peak = environment.peak_bytes()
         return Outcome(None, seconds, peak, fit.images_seen, method.notes, str(error))
-    finally:
-        for logger in loggers:
-            close(logger)
     peak = environment.peak_bytes()
     return Outcome(drop(healed).eval(), seconds, peak, fit.images_seen, method.notes)
 
@@ -145,27 +169,52 @@ def unlearn_job(job: Job) -> float | None:
     for node in ("method", "pretraining", "evaluation"):
         job.build(job.config[node])  # refuses wrong options before anything is trained
     started = time.perf_counter()
-    setting = prepare(job, forget=True)
+    setting = prepare(job, forget=False)
     training = time.perf_counter()
     model, trained = original(job, setting)
     started += time.perf_counter() - training  # that is the original model's time
-    outcome = unlearn_once(job, setting, model, seed=job.config["seeds"]["unlearn"])
+    setting = prepared(job)
+    facts: Row = {"original_seconds": trained.notes["seconds"], **setting.facts}
+    if _needed(job, "embedding"):
+        setting = replace(setting, embedding=features(job, setting))
+    records: list[RunRecord] = []
+    with _tracked(job) as loggers:
+        for step in range(len(setting.task.forget)):
+            now = replace(setting, task=replace(setting.task, step=step))
+            outcome = unlearn_once(
+                job, now, model, seed=job.config["seeds"]["unlearn"], loggers=loggers
+            )
+            records.append(_record(job, now, outcome, facts, started))
+            _track(loggers, records[-1], now.task, model, outcome)
+            _tell(job, records[-1], len(setting.task.forget))
+            if outcome.model is None or records[-1].status != "ok":
+                break  # there is nothing to go on from
+            model, started = outcome.model, time.perf_counter()
+    lists = [part.tolist() for part in setting.task.forget]
+    (job.folder / "forget_set.json").write_text(json.dumps(lists))
+    for record in reversed(records):  # the first step's row says that the run is done
+        ResultsStore(Path(job.config["paths"]["results"])).write(record)
+    return records[-1].metrics.get("healed_utility")  # type: ignore[return-value]
+
+
+def _record(job: Job, setting: Setting, outcome: Outcome, facts: Row, started: float) -> RunRecord:
+    """Evaluate what an unlearning left behind; return its row."""
     metrics = job.build(job.config["evaluation"])
     row: Row = {key: None for m in metrics.values() for key in declared(m).directions}
     reason = outcome.reason
     if outcome.model is not None:
         predictions = predict(outcome.model, setting.task)
+        predictions = replace(predictions, seconds=outcome.seconds, embedding=setting.embedding)
         row = evaluate_all(job, setting, predictions)
         reason = collapse(row, setting.task.train.num_classes)
         if job.config["save_model"]:
-            state = cpu_state(outcome.model)
-            save_state(job.folder / "model.pt", state)
-    row |= {"images_seen": outcome.images_seen, "original_seconds": trained.notes["seconds"]}
+            save_state(job.folder / "model.pt", cpu_state(outcome.model))
+    row |= {"images_seen": outcome.images_seen} | facts
     row["wall_seconds"] = time.perf_counter() - started
     row |= {f"method/{k}": v for k, v in outcome.notes.items()}
-    record = RunRecord(
+    return RunRecord(
         run_id=job.run_id,
-        step=0,
+        step=setting.task.step,
         names=_names(job),
         config=job.config,
         metrics=row,
@@ -177,16 +226,33 @@ def unlearn_job(job: Job) -> float | None:
         revision=environment.revision(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
-    ResultsStore(Path(job.config["paths"]["results"])).write(record)
-    row |= {"seconds": outcome.seconds}
+
+
+def _tell(job: Job, record: RunRecord, steps: int) -> None:
+    row = {**record.metrics, "seconds": record.seconds}
+    which = f", request {record.step + 1} of {steps}" if steps > 1 else ""
     if job.brief:
-        log.info("  %s", console.line(row))
+        log.info("  %s%s", console.line(row), which)
     else:
-        console.print_row(row, title=_describe(job))
+        console.print_row(row, title=_describe(job) + which)
         log.info("row, curves and healed model: %s", job.folder)
-    if reason is not None:
-        log.warning("the model has collapsed: %s", reason)
-    return row.get("healed_utility")  # type: ignore[return-value]
+    if record.reason is not None:
+        log.warning("the model has collapsed: %s", record.reason)
+
+
+def _needed(job: Job, need: str) -> bool:
+    """Say whether some metric of the job needs something."""
+    metrics = job.build(job.config["evaluation"])
+    return any(need in declared(m).needs for m in metrics.values())
+
+
+def _track(
+    loggers: Sequence[Logger], record: RunRecord, task: Task, before: nn.Module, outcome: Outcome
+) -> None:
+    """Hand the row and what the models say to the loggers that show such things."""
+    if tracking.watched(loggers):
+        after = None if outcome.model is None else predict(outcome.model, task)
+        tracking.finish(loggers, record, task, predict(before, task), after)
 
 
 def evaluate_job(job: Job) -> float | None:
@@ -194,7 +260,7 @@ def evaluate_job(job: Job) -> float | None:
     if job.config["checkpoint"] is None:
         console.report(job.config)
         return None
-    setting = prepare(job, forget=True)
+    setting = prepared(job)
     network = job.build(job.config["model"])(
         in_channels=setting.task.train.image.shape[1],
         image_size=setting.task.train.image.shape[-1],

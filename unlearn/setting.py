@@ -5,8 +5,8 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from unlearn.data.dataset import Dataset
 from unlearn.evaluation.evaluator import declared
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.job import Job
+from unlearn.memorization.base import Recorder
 from unlearn.models.expansion import drop
 from unlearn.task import Task
 from unlearn.training.engine import Engine
@@ -30,12 +31,23 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Setting:
-    """Data, truth and engine of a job; the same for all of its models."""
+    """Data, truth and engine of a job; the same for all of its models.
+
+    Attributes:
+        dataset: The clean data.
+        task: What is to be unlearned.
+        engine: How to compute.
+        digest: Hash of the training set as received.
+        facts: Of the forget set, for the row.
+        embedding: Of the training set by the original model, (N, E), if a metric needs it.
+    """
 
     dataset: Dataset
     task: Task
     engine: Engine
     digest: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    embedding: torch.Tensor | None = None
 
 
 @functools.lru_cache(maxsize=2)
@@ -85,6 +97,8 @@ def prepare(job: Job, *, forget: bool) -> Setting:
     """Load the data, corrupt them and, if wanted, choose the forget set."""
     config = job.config
     dataset, pixels = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
+    if config.get("validation") is not None:
+        dataset = dataset.hold_out(config["validation"])
     engine = _engine(config, dataset.train.image.shape[-1])
     corruption = job.build(config["corruption"])
     multiple = getattr(corruption, "multiple", 1)
@@ -127,7 +141,8 @@ def identity(job: Job, setting: Setting) -> dict[str, Any]:
     config = job.config
     data = {k: v for k, v in config["dataset"].items() if k not in ("root", "cache_dir")}
     seeds = {k: config["seeds"][k] for k in ("data", "train", "mask")}
-    return {
+    held = {} if config.get("validation") is None else {"validation": config["validation"]}
+    return held | {
         "dataset": data,
         "corruption": config["corruption"],
         "corrupted": config["corrupted"],
@@ -152,8 +167,9 @@ def _trained(
     data: ImageSet,
     recipe: Pretraining,
     title: str,
+    recorders: Sequence[Recorder] = (),
 ) -> tuple[Trained, bool]:
-    """Fill ``network`` from the cache, or train it on ``data`` and keep it."""
+    """Fill ``network`` from the cache, or train it on ``data`` and keep it with what is recorded."""
 
     def train(folder: Path) -> Trained:
         log.info("%s (%d epochs) ...", title, recipe.epochs)
@@ -165,11 +181,15 @@ def _trained(
             augment=setting.dataset.augment,
             seed=job.config["seeds"]["train"],
             loggers=[CSVLogger(folder, name="curves", version="")],
+            recorders=recorders,
             resume=folder / "resume.ckpt",
             title=title,
         )
-        return Trained(state=cpu_state(network), records={}, notes=notes)
+        records = {k: v for r in recorders for k, v in r.records().items()}
+        return Trained(state=cpu_state(network), records=records, notes=notes)
 
+    if recorders:
+        who = who | {"records": [r.options() for r in recorders]}
     trained, cached = cache(job).get_or_train(who, train)
     network.load_state_dict(trained.state)
     setting.engine.place(network).eval()
@@ -190,11 +210,33 @@ def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
     recipe, network = _network(job, setting)
     trained, cached = _trained(
         job, setting, identity(job, setting), network, setting.task.train, recipe,
-        "training the original model",
+        "training the original model", recorders(job),
     )  # fmt: skip
     if cached:
         log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
     return network, trained
+
+
+def recorders(job: Job) -> list[Recorder]:
+    """Return what watches the original's training, once each, for the scores that the job names."""
+    nodes = [job.config.get("score"), *(job.config.get("scores") or {}).values()]
+    made = [job.build(node).recorder() for node in nodes if node is not None]
+    return list({json.dumps(r.options()): r for r in made if r is not None}.values())
+
+
+def without(
+    job: Job, setting: Setting, forget: torch.Tensor, title: str
+) -> tuple[nn.Module, Trained, bool]:
+    """Return a model that never saw some samples, by the original's recipe; cached."""
+    recipe, network = _network(job, setting)
+    network = drop(network)
+    who = identity(job, setting) | {"forget": forget.tolist()}
+    plain = replace(recipe, capacity=1.0, density=0.0)
+    keep = torch.ones(len(setting.task.train), dtype=torch.bool)
+    keep[forget] = False
+    part = setting.task.train.rows(keep.to(setting.task.train.label.device))
+    trained, cached = _trained(job, setting, who, network, part, plain, f"training {title}")
+    return network, trained, cached
 
 
 def retrained(job: Job, setting: Setting) -> Predictions | None:
@@ -202,12 +244,6 @@ def retrained(job: Job, setting: Setting) -> Predictions | None:
     metrics = job.build(job.config["evaluation"])
     if not any("retrained" in declared(m).needs for m in metrics.values()):
         return None
-    recipe, network = _network(job, setting)
-    network = drop(network)
-    who = identity(job, setting) | {"forget": setting.task.asked().sort().values.tolist()}
-    plain = replace(recipe, capacity=1.0, density=0.0)
-    retain = setting.task.request().retain
-    trained, _ = _trained(
-        job, setting, who, network, retain, plain, "training the retrained reference"
-    )
+    gone = setting.task.asked().sort().values
+    network, trained, _ = without(job, setting, gone, "the retrained reference")
     return replace(predict(network, setting.task), seconds=trained.notes["seconds"])

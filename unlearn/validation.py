@@ -84,14 +84,18 @@ RULES: dict[str, Rule] = {
         "tradeoff",
         "worst",
         "redirection",
+        "localization",
         "auto",
         "all",
         "none",
     ),
     "status": one_of("true", "false", "watch"),
-    "budget": (lambda v: v is None or (number(v) and 0 < v <= 1), "in (0, 1]"),
     "corner": one_of("top_left", "top_right", "bottom_left", "bottom_right"),
     "discovery": (lambda v: number(v) and 0 < v <= 1, "in (0, 1]"),
+    "validation": (
+        lambda v: v is None or (number(v) and 0 < v < 1),
+        "a share in (0, 1), or null",
+    ),
     "trials": FROM_ZERO,
     "discoveries": (
         lambda v: isinstance(v, list) and v != [] and all(number(x) and 0 < x <= 1 for x in v),
@@ -247,11 +251,12 @@ def check_amount(config: Mapping[str, Any]) -> None:
     size = (config.get("dataset") or {}).get("num_train")
     corrupted = config["corrupted"]
     finder = (config.get("forget_set") or {}).get("_target_", "")
-    if "method" in config and config["names"]["corruption"] == "none" and "Discovered" in finder:
+    clean = config["names"]["corruption"] == "none"
+    if "method" in config and clean and "Discovered" in finder:
         raise ConfigError(
             "corruption must be another than none: nothing is corrupted, so nothing is discovered"
         )
-    if size is None:
+    if size is None or clean:
         return
     count = round(corrupted * size) if corrupted < 1 else int(corrupted)
     if not 1 <= count <= size:

@@ -1,6 +1,5 @@
 """Gaps, ToW-MIA, entanglement: by hand, in closed form, at their extremes."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -11,7 +10,6 @@ from unlearn.evaluation import refined
 from unlearn.evaluation.evaluator import evaluate
 from unlearn.evaluation.metrics import tow
 from unlearn.evaluation.predictions import Predictions
-from unlearn.evaluation.refined import entanglement_score
 from unlearn.task import Task
 
 
@@ -93,32 +91,6 @@ def test_mia_counts_what_looks_like_the_test_set(plain):
     assert (row["mia"], row["mia_retrained"], row["mia_gap"], row["tow_mia"]) == (0, 1, 1, 0)
     with pytest.raises(ValueError, match=r"feature of confidence.*got loss"):
         refined.attacked(seen, task, **options | {"feature": "loss"})
-
-
-def test_entanglement_of_four_points_by_hand():
-    phi = torch.tensor([[0.0, 1.0], [0.0, -1.0], [4.0, 1.0], [4.0, -1.0]])
-    forget, retain = torch.tensor([0, 1]), torch.tensor([2, 3])
-    # within: 1 + 1; means (0, 0) and (4, 0), middle (2, 0): between (4 + 4) / 2
-    assert entanglement_score(phi, forget, retain) == pytest.approx(0.5)
-    moved = 3 * phi @ torch.tensor([[0.6, 0.8], [-0.8, 0.6]]) + 7
-    assert entanglement_score(moved, forget, retain) == pytest.approx(0.5, rel=1e-6)
-    same = torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
-    assert entanglement_score(same, forget, retain) == math.inf
-    with pytest.raises(ValueError, match="exact or midpoint, got mean"):
-        entanglement_score(phi, forget, retain, "mean")
-
-
-def test_entanglement_of_two_gaussians_has_its_closed_form():
-    g = torch.Generator().manual_seed(0)
-    d, gap, n, m = 8, 3.0, 3_000, 45_000
-    phi = torch.randn(m, d, generator=g)
-    phi[:n, 0] += gap
-    f, r = torch.arange(n), torch.arange(n, m)
-    w = n / m
-    expected = 2 * d / ((w**2 + (1 - w) ** 2) / 2 * gap**2)
-    exact = entanglement_score(phi, f, r)
-    assert exact == pytest.approx(expected, rel=0.03)
-    assert entanglement_score(phi, f, r, "midpoint") / exact == pytest.approx(1.751, abs=1e-3)
 
 
 def test_accuracy_per_third_by_score(plain):

@@ -4,7 +4,7 @@ Shapes: N samples, C H W image.
 """
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,7 @@ class Dataset:
         augment: Batch augmentation for training.
         files: ``<class>/<name>`` of each training image, relative to the folder that holds the
             class folders (``root/train`` or ``root``); None if there are no files.
+        validation: Held-out part of the training images; None if nothing is held out.
     """
 
     train: ImageSet
@@ -38,6 +39,31 @@ class Dataset:
     class_names: tuple[str, ...]
     augment: Augment
     files: tuple[str, ...] | None = None
+    validation: ImageSet | None = None
+
+    def hold_out(self, share: float) -> "Dataset":
+        """Return the data set with a share of every class moved from training to validation.
+
+        Which images that are does not depend on the run's seed.
+
+        Args:
+            share: In (0, 1).
+
+        Raises:
+            ValueError: If that leaves one of the two sets empty.
+        """
+        label = self.train.label
+        wanted = round(share * len(label))
+        if not 0 < wanted < len(label):
+            raise ValueError(f"validation={share} of {len(label)} images leaves a set empty")
+        held = torch.zeros(len(label), dtype=torch.bool)
+        held[balanced(label, wanted, "validation")] = True
+        train, validation = (
+            replace(part, index=torch.arange(len(part)))
+            for part in (self.train.rows(~held), self.train.rows(held))
+        )
+        files = self.files and tuple(f for f, h in zip(self.files, held, strict=True) if not h)
+        return replace(self, train=train, validation=validation, files=files)
 
 
 @dataclass(frozen=True, kw_only=True)

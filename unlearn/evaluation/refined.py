@@ -5,7 +5,6 @@ Shapes: N training samples, T test samples, K classes, E embedding.
 """
 
 import functools
-import math
 from collections.abc import Callable
 
 import torch
@@ -14,10 +13,10 @@ from torch import Tensor
 from unlearn.evaluation.attacks import FEATURES, MEMBERS, membership, stratified
 from unlearn.evaluation.metrics import accuracy, metric
 from unlearn.evaluation.predictions import Predictions
+from unlearn.grading import GROUPS, ascending, entanglement_score
 from unlearn.task import Task
 
 PARTS = ("forget", "retain", "test")
-GROUPS = ("low", "mid", "high")
 
 
 def _outputs(predictions: Predictions, task: Task) -> dict[str, tuple[Tensor, Tensor]]:
@@ -136,36 +135,6 @@ def relative_time(
     return {"relative_seconds": predictions.seconds / reference.seconds}
 
 
-def entanglement_score(
-    embedding: Tensor, forget: Tensor, retain: Tensor, center: str = "exact"
-) -> float:
-    """Return how entangled two sets are: spread within over distance between (arXiv 2406.01257).
-
-    Args:
-        embedding: Of all samples, (N, E).
-        forget: Positions of the forget set.
-        retain: Positions of the retain set.
-        center: Of the denominator: "exact", the mean of both sets together; "midpoint", halfway
-            between the two means, as published values seem to have it (1.75 times larger for 3,000
-            of 45,000). Differs: means are over samples, not over batches.
-
-    Returns:
-        At least 0, infinite if both means coincide.
-
-    Raises:
-        ValueError: If ``center`` is unknown.
-    """
-    if center not in ("exact", "midpoint"):
-        raise ValueError(f"center must be exact or midpoint, got {center}")
-    phi = embedding.double()
-    f, r = phi[forget], phi[retain]
-    mean_f, mean_r = f.mean(0), r.mean(0)
-    middle = torch.cat([f, r]).mean(0) if center == "exact" else (mean_f + mean_r) / 2
-    within = ((r - mean_r) ** 2).sum(1).mean() + ((f - mean_f) ** 2).sum(1).mean()
-    between = (((mean_r - middle) ** 2).sum() + ((mean_f - middle) ** 2).sum()) / 2
-    return math.inf if between < 1e-12 else (within / between).item()
-
-
 @metric(
     {"forget_set/entanglement": "min", "forget_set/entanglement_midpoint": "min"},
     needs=("forget", "embedding"),
@@ -188,12 +157,6 @@ def entanglement(
     }
 
 
-def thirds(score: Tensor, names: tuple[str, ...] = GROUPS) -> dict[str, Tensor]:
-    """Return positions by name: ``score`` (n,) in ascending order, cut into parts of equal size."""
-    order = torch.argsort(score, stable=True)
-    return dict(zip(names, order.tensor_split(len(names)), strict=True))
-
-
 @metric(
     {f"forget/accuracy_{g}": "min" for g in GROUPS}
     | {f"forget/accuracy_gap_{g}": "min" for g in GROUPS},
@@ -206,7 +169,8 @@ def by_score(
     forget = task.discovered().cpu()
     label, other = task.train.label.cpu(), _reference(retrained)
     out = {}
-    for group, rows in thirds(task.records["score"].cpu()[forget]).items():
+    parts = ascending(task.records["score"].cpu()[forget]).tensor_split(len(GROUPS))
+    for group, rows in zip(GROUPS, parts, strict=True):
         part = forget[rows]
         if not len(part):
             continue

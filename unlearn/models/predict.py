@@ -44,3 +44,25 @@ def accuracy(model: nn.Module, data: ImageSet, *, masked: bool = False) -> float
     """Return the share of a set that the model labels as given, in [0, 1]."""
     predicted = logits(model, data, masked=masked).argmax(1)
     return (predicted == data.label.to(predicted.device)).float().mean().item()
+
+
+def embedding(model: nn.Module, data: ImageSet, batch_size: int = 1024) -> Tensor:
+    """Return what the last linear map of a model is given, float32 (N, E), in eval mode.
+
+    In the networks here that is the pooled output of the last stage.
+
+    Raises:
+        ValueError: If the model has no linear map.
+    """
+    heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if not heads:
+        raise ValueError(f"{type(model).__name__} has no linear map to take features before")
+    seen: list[Tensor] = []
+    handle = heads[-1].register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].detach().float().flatten(1).cpu())
+    )
+    try:
+        logits(model, data, batch_size=batch_size)
+    finally:
+        handle.remove()
+    return torch.cat(seen)

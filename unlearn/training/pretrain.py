@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn.core import Batch, ImageSet
+from unlearn.memorization.base import Recorder
 from unlearn.models.expansion import Expanded
 from unlearn.training.engine import Engine, EpochLog, ResumePoint, quiet, seeded
 from unlearn.training.loader import Augmentation, EpochOrder, ResidentLoader
@@ -91,6 +92,7 @@ class ClassifierModule(L.LightningModule):
         self.total_steps = total_steps
         self.epoch_log = log
         self.masked = isinstance(model, Expanded)
+        self.recorded = False  # someone wants to see the outputs
         self.started = time.perf_counter()
         self.seconds_before = 0.0  # of the part that an interruption ended
         self._compiled: tuple[Callable[..., Tensor]] = (
@@ -108,12 +110,13 @@ class ClassifierModule(L.LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """Return the mean cross-entropy (scalar)."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Tensor]:
+        """Return the mean cross-entropy (scalar), with the logits (B, K) for recorders."""
         index = (batch.index,) if self.masked else ()
-        loss = F.cross_entropy(self._compiled[0](batch.image, *index), batch.label)
+        logits = self._compiled[0](batch.image, *index)
+        loss = F.cross_entropy(logits, batch.label)
         self.epoch_log.add(loss, len(batch.label))
-        return loss
+        return {"loss": loss, "logits": logits.detach()} if self.recorded else loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the time spent so far."""
@@ -139,6 +142,7 @@ def pretrain(
     augment: Augmentation | None,
     seed: int,
     loggers: Sequence[Logger] = (),
+    recorders: Sequence[Recorder] = (),
     resume: Path | None = None,
     title: str = "training",
 ) -> dict[str, Any]:
@@ -152,6 +156,7 @@ def pretrain(
         augment: Batch augmentation.
         seed: Seeds order, augmentation and layers that draw.
         loggers: Receive the curves.
+        recorders: Note values per sample while the network learns.
         resume: File of the resumable checkpoint: continued from if there, removed at the end.
         title: Name on the progress bar.
 
@@ -170,7 +175,10 @@ def pretrain(
     module = ClassifierModule(model, recipe, recipe.epochs * len(loader), log)
     if engine.compile:
         module._compiled = (torch.compile(model),)
-    callbacks: list[L.Callback] = [log, EpochOrder(loader)]
+    module.recorded = bool(recorders)
+    for recorder in recorders:
+        recorder.begin(data, recipe.epochs)
+    callbacks: list[L.Callback] = [log, EpochOrder(loader), *recorders]
     if resume is not None:
         callbacks.append(ResumePoint(resume, engine.checkpoint_seconds))
     trainer = engine.trainer(
@@ -188,4 +196,5 @@ def pretrain(
         resume.unlink(missing_ok=True)
     model.eval()
     seconds = module.seconds_before + time.perf_counter() - started
-    return {"seconds": seconds, "images_seen": recipe.epochs * len(data)}
+    notes = {"seconds": seconds, "images_seen": recipe.epochs * len(data)}
+    return notes | {f"seconds/{r.name}": r.seconds for r in recorders}

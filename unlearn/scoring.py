@@ -1,0 +1,118 @@
+"""Scores of memorization for a job, and the forget sets that need them or the original model."""
+
+import copy
+import hashlib
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unlearn.checkpoints import Trained
+from unlearn.job import Job
+from unlearn.memorization.base import Score, Subject
+from unlearn.models.expansion import drop
+from unlearn.models.predict import embedding
+from unlearn.setting import Setting, cache, identity, original, prepare, without
+
+
+def prepared(job: Job) -> Setting:
+    """Return data and truth with the forget set, and with the score that the job names.
+
+    Raises:
+        ValueError: If the forget set needs a score and there is none.
+    """
+    setting = prepare(job, forget=False)
+    config, task = job.config, setting.task
+    choose = job.build(config["forget_set"])
+    known: dict[str, Any] = {}
+    cost: dict[str, Any] = {}
+    if config.get("score") is not None:
+        trained, score = scored(job, setting, config["score"])
+        known = {"score": trained.records["score"], "center": score.center}
+        cost = {"score": name_of(config["score"]), "score_seconds": trained.notes["seconds"]}
+        task = replace(task, records=trained.records)
+    needs = getattr(choose, "needs", ())
+    if "embedding" in needs:
+        known["embedding"] = features(job, setting)
+    absent = [need for need in needs if need not in known]
+    if absent:
+        raise ValueError(
+            "this forget_set needs a score of memorization: score=holdout_retraining, or another "
+            f"of conf/score; absent: {', '.join(absent)}"
+        )
+    found = choose(
+        task.truth,
+        rate=config["discovery"],
+        seed=config["seeds"]["discovery"],
+        **{need: known[need] for need in needs},
+    )
+    facts = {"size": len(found[0]), **getattr(choose, "notes", {})}
+    facts["hash"] = hashlib.sha256(torch.cat(found).numpy().tobytes()).hexdigest()[:12]
+    named = {f"forget_set/{k}": v for k, v in facts.items()}
+    return replace(setting, task=replace(task, forget=found), facts=named | cost)
+
+
+def features(job: Job, setting: Setting) -> torch.Tensor:
+    """Return the last features of the training images in the original model, (N, E)."""
+    return embedding(drop(original(job, setting)[0]), setting.task.train)
+
+
+def name_of(node: Mapping[str, Any]) -> str:
+    """Return what a score is called in tables."""
+    return str(node.get("event") or str(node["_target_"]).split(".")[-2])
+
+
+def scored(job: Job, setting: Setting, node: dict[str, Any]) -> tuple[Trained, Score]:
+    """Return a score of every training sample, from the cache or computed.
+
+    Returns:
+        Its values as the record "score" beside those of pre-training, its cost in the notes; and
+        the score itself.
+    """
+    score: Score = job.build(node)
+
+    def compute(folder: Path) -> Trained:
+        network, trained = original(job, setting)
+        started = time.perf_counter()
+        spent: list[float] = []
+        values = score(_subject(job, setting, network, trained.records, spent))
+        seconds = time.perf_counter() - started + sum(spent)
+        recorder = score.recorder()
+        if recorder is not None:
+            seconds += trained.notes[f"seconds/{recorder.name}"]
+        notes = {"seconds": seconds, "original_seconds": trained.notes["seconds"]} | score.notes
+        return Trained({}, trained.records | {"score": values.float()}, notes)
+
+    who = identity(job, setting) | {"score": node, "forget": []}
+    return cache(job).get_or_train(who, compute)[0], score
+
+
+def _subject(
+    job: Job,
+    setting: Setting,
+    network: nn.Module,
+    records: Mapping[str, torch.Tensor],
+    spent: list[float],
+) -> Subject:
+    """Return what a score may look at; ``spent`` gets what models from the cache once took."""
+
+    def subset_model(rows: torch.Tensor, seed: int) -> nn.Module:
+        own = replace(job, config=job.config | {"seeds": job.config["seeds"] | {"train": seed}})
+        left_out = torch.ones(len(setting.task.train), dtype=torch.bool)
+        left_out[rows] = False
+        model, trained, cached = without(own, setting, left_out.nonzero().flatten(), "a part")
+        spent.append(trained.notes["seconds"] if cached else 0.0)
+        return model
+
+    return Subject(
+        data=setting.task.train,
+        model=lambda: drop(copy.deepcopy(network)).eval(),
+        records=records,
+        validation=setting.dataset.validation,
+        test=setting.task.test,
+        subset_model=subset_model,
+    )
