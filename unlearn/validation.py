@@ -90,6 +90,7 @@ RULES: dict[str, Rule] = {
         "none",
     ),
     "status": one_of("true", "false", "watch"),
+    "budget": (lambda v: v is None or (number(v) and 0 < v <= 1), "in (0, 1]"),
     "corner": one_of("top_left", "top_right", "bottom_left", "bottom_right"),
     "discovery": (lambda v: number(v) and 0 < v <= 1, "in (0, 1]"),
     "validation": (
