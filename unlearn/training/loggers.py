@@ -1,8 +1,12 @@
 """Lightning loggers, made from the run's folder."""
 
+import functools
 import logging
 import os
+import socket
+import urllib.request
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
@@ -42,9 +46,9 @@ def wandb_logger(
     """
     import wandb  # slow to import, and only this logger needs it
 
-    offline = "WANDB_MODE" not in os.environ and not _logged_in()
-    if offline:
-        log.info("W&B: no key found, recording offline; send later with: wandb sync %s", folder)
+    why = None if "WANDB_MODE" in os.environ else _no_server()
+    if why:
+        _say_offline(why, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
     # Lightning's own call of init passes an option that W&B warns about.
     run = wandb.init(
@@ -55,19 +59,41 @@ def wandb_logger(
         group=tags.get("dataset"),
         job_type=tags.get("method", "train"),
         tags=[f"{k}={v}" for k, v in tags.items()],
-        id=run_id,
-        mode="offline" if offline else None,
+        id=None if "WANDB_SWEEP_ID" in os.environ else run_id,  # a sweep's agent brings its own
+        mode="offline" if why else None,
         settings=wandb.Settings(silent=True),
     )
     return WandbLogger(experiment=run)
 
 
-def close(logger: Logger) -> None:
+def close(logger: Logger, *, failed: bool = False) -> None:
     """Write everything out; a W&B run would else go on into the next job of this process."""
-    logger.finalize("success")
+    logger.finalize("failed" if failed else "success")
     logger.save()
     if isinstance(logger, WandbLogger):
-        logger.experiment.finish()
+        logger.experiment.finish(exit_code=int(failed))
+
+
+@functools.cache
+def _say_offline(why: str, folder: Path) -> None:
+    """Say once how to send what is recorded offline."""
+    log.info("W&B: %s, recording offline; send later: wandb sync %s/*/wandb/offline-*", why, folder)
+
+
+@functools.cache
+def _no_server() -> str | None:
+    """Return why runs cannot be sent, or None; asked once for all jobs of a process."""
+    if not _logged_in():
+        return "no key found"
+    address = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    proxy = urllib.request.getproxies().get(address.scheme)
+    target = urlsplit(proxy) if proxy else address
+    port = target.port or (443 if target.scheme == "https" else 80)
+    try:
+        socket.create_connection((target.hostname or "", port), timeout=5).close()
+    except OSError:
+        return f"{address.hostname} cannot be reached"
+    return None
 
 
 def _logged_in() -> bool:
