@@ -21,6 +21,7 @@ from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.monitor import Monitor
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.job import Job
+from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
 from unlearn.reporting import console, tracking
 from unlearn.results.record import RunRecord
@@ -31,6 +32,7 @@ from unlearn.setting import (
     cache,
     cpu_state,
     identity,
+    method_of,
     original,
     prepare,
     retrained,
@@ -92,6 +94,9 @@ def _standard_metrics() -> dict[str, Any]:
 def _names(job: Job) -> dict[str, str]:
     """Return what the choices are called; an oracle is marked as such wherever its row goes."""
     names = dict(job.names)
+    inside = [job.config.get(key) for key in ("localization_name", "budget")]
+    if any(inside):
+        names["method"] += f"({' '.join(str(part) for part in inside if part is not None)})"
     if job.config["oracle"] and "ideal" not in names["method"].lower():
         names["method"] += " (IDEAL)"
     return names
@@ -121,7 +126,7 @@ def unlearn_once(
     job: Job, setting: Setting, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
 ) -> Outcome:
     """Run the method on its own copy of ``model``, timed without the evaluator's share."""
-    method = job.build(job.config["method"])
+    method = method_of(job)
     monitor = Monitor(method, setting.task, loggers)
     fit = LightningFit(
         setting.engine,
@@ -145,6 +150,8 @@ def unlearn_once(
         peak = environment.peak_bytes()
         return Outcome(None, seconds, peak, fit.images_seen, method.notes, str(error))
     peak = environment.peak_bytes()
+    if isinstance(method, Localized):
+        method.mask.save(job.folder / "mask.pt")
     return Outcome(drop(healed).eval(), seconds, peak, fit.images_seen, method.notes)
 
 
@@ -166,8 +173,9 @@ def unlearn_job(job: Job) -> float | None:
         healed x utility, or None if the model collapsed.
     """
     environment.check_pair()
-    for node in ("method", "pretraining", "evaluation"):
-        job.build(job.config[node])  # refuses wrong options before anything is trained
+    method_of(job)  # refuses wrong options before anything is trained
+    for node in ("pretraining", "evaluation"):
+        job.build(job.config[node])
     started = time.perf_counter()
     setting = prepare(job, forget=False)
     training = time.perf_counter()

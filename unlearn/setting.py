@@ -21,6 +21,8 @@ from unlearn.evaluation.evaluator import declared
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.job import Job
 from unlearn.memorization.base import Recorder
+from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
 from unlearn.task import Task
 from unlearn.training.engine import Engine
@@ -134,6 +136,34 @@ def _network(job: Job, setting: Setting) -> tuple[Pretraining, nn.Module]:
         factory, setting.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
     return recipe, network
+
+
+def method_of(job: Job, node: Any = None) -> UnlearningMethod:
+    """Return the job's method, within its localization if it has one.
+
+    Args:
+        job: The job.
+        node: Another config node of a method; None: the job's own.
+
+    Raises:
+        ValueError: If the method brings its own, or there is a budget and none to spend it.
+    """
+    config = job.config
+    method: Any = job.build(config["method"] if node is None else node)
+    options = {key: config.get(f"mask_{key}") for key in ("batch_norm", "head")}
+    budget, inside = config.get("budget"), isinstance(method, Localized)
+    if config.get("localization") is None:
+        if not inside and (budget is not None or any(options.values())):
+            raise ValueError("budget and mask_* need a localization, such as localization=salloc")
+        return method
+    if inside:
+        name = type(method).__name__
+        raise ValueError(f"{name} brings its own localization; method=rft takes any other")
+    if not isinstance(method, UnlearningMethod):
+        raise ValueError(f"{type(method).__name__} runs other methods; only those can be localized")
+    localizer = job.build(config["localization"])
+    options["batch_norm"] = options["batch_norm"] or "update"
+    return Localized(method, localizer=localizer, budget=budget, **options)
 
 
 def identity(job: Job, setting: Setting) -> dict[str, Any]:

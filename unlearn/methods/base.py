@@ -26,12 +26,14 @@ class UnlearningMethod(L.Callback, ABC):
         stackable: The loss is pure: many cells may be trained in one program.
         full_precision: Train in 32 bits whatever the pre-training precision is.
         budget_pass: What one epoch of the budget passes over: "forget", "retain" or "all".
+        head: Under a localization the classification head moves "always", or as it is "masked".
         notes: Facts of the run for its row, JSON values.
     """
 
     stackable: ClassVar[bool] = False
     full_precision: ClassVar[bool] = True
     budget_pass: ClassVar[str] = "retain"
+    head: ClassVar[str] = "masked"
 
     def __init__(
         self,

@@ -1,5 +1,6 @@
 """Learning-rate factors as pure functions of the step."""
 
+import math
 from dataclasses import dataclass
 
 
@@ -38,3 +39,23 @@ class Constant:
     def __call__(self, step: int, total: int) -> float:
         """Return 1."""
         return 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """Half a cosine from 1 down to a floor (arXiv 1608.03983, without restarts).
+
+    Attributes:
+        floor: Factor at the end, in [0, 1].
+    """
+
+    floor: float
+
+    def __post_init__(self) -> None:
+        """Check the floor."""
+        if not 0 <= self.floor <= 1:
+            raise ValueError(f"floor must be in [0, 1], got {self.floor}")
+
+    def __call__(self, step: int, total: int) -> float:
+        """Return the factor for step 0..total-1."""
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * step / total)) / 2

@@ -18,7 +18,7 @@ from unlearn.core import ImageSet
 from unlearn.job import Job
 from unlearn.models.expansion import drop
 from unlearn.models.predict import accuracy
-from unlearn.setting import Setting, identity, original, prepare
+from unlearn.setting import Setting, identity, method_of, original, prepare
 from unlearn.task import Task
 from unlearn.training.engine import CollapsedError
 from unlearn.training.unlearning import LightningFit
@@ -61,7 +61,7 @@ class Cell:
 
     def score(self, job: Job, method: Any) -> Score:
         """Run the method of a config node on its own copy of the original model."""
-        unlearner = job.build(method)
+        unlearner = method_of(job, method)
         fit = LightningFit(
             self.setting.engine, augment=self.setting.dataset.augment, seed=self.seed
         )

@@ -1,0 +1,43 @@
+"""DEL: reset the channels that the forget set leans on, then fine-tune (arXiv 2412.02432).
+
+Re-implemented: RFT on the output channels with the largest weighted gradients on the forget set.
+The file is not called ``del``: Python keeps that word for itself.
+"""
+
+from typing import Any
+
+from unlearn.localization.base import Localizer
+from unlearn.methods.localized import Localized
+from unlearn.methods.rft import RFT
+
+
+class DEL(Localized):
+    """A localization and RFT by one name."""
+
+    def __init__(
+        self,
+        *,
+        localizer: Localizer,
+        budget: float | None,
+        usual_budget: float,
+        batch_norm: str | None,
+        head: str | None,
+        **reset: Any,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            localizer: Chooses the channels.
+            budget: Share of all parameters, in (0, 1]; None: ``usual_budget``.
+            usual_budget: The paper's.
+            batch_norm: See ``Localized``; None: "update".
+            head: See ``Localized``; None: it always moves.
+            reset: See ``RFT``.
+        """
+        super().__init__(
+            RFT(**reset),
+            localizer=localizer,
+            budget=usual_budget if budget is None else budget,
+            batch_norm=batch_norm or "update",
+            head=head,
+        )

@@ -1,0 +1,133 @@
+"""Localized unlearning: any method, on the part of the parameters that a strategy chooses.
+
+After arXiv 2412.02432; re-implemented. Differs: what must not move is put back after each step, since
+masked gradients alone do not stop weight decay or momentum. Shapes: a mask has its parameter's.
+"""
+
+from collections.abc import Mapping
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from unlearn.core import Batch, Forward, Request
+from unlearn.localization.base import Localizer
+from unlearn.localization.layer_groups import example, head, layer_groups
+from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.frozen import Frozen
+from unlearn.methods.masking import (
+    HEAD,
+    StillStatistics,
+    chosen,
+    put_back,
+    shares,
+    update_mask,
+    values_of,
+)
+from unlearn.models.expansion import drop
+from unlearn.models.surgery import recalibrate
+
+BATCH_NORM = ("update", "freeze", "recalibrate")
+
+
+class Localized(UnlearningMethod):
+    """Runs a method; what lies outside the mask comes out bit for bit as it went in."""
+
+    def __init__(
+        self,
+        method: UnlearningMethod,
+        *,
+        localizer: Localizer,
+        budget: float | None,
+        batch_norm: str,
+        head: str | None,
+    ) -> None:
+        """Keep the parts.
+
+        Args:
+            method: Any that keeps the network's shape.
+            localizer: Chooses what may move.
+            budget: Share of all parameters, in (0, 1]; None if the localizer knows.
+            batch_norm: Running statistics, which no budget counts: "update": as the method does;
+                "freeze"; "recalibrate": computed anew on the retain set at the end.
+            head: The classification head moves "always"; "masked": as the mask says; "only" it
+                moves; None: as the method wants.
+
+        Raises:
+            ValueError: If an option is unknown, or the budget missing or out of range.
+        """
+        recipe = ("epochs", "batch_size", "optimizer", "schedule")
+        super().__init__(**{name: getattr(method, name) for name in recipe})
+        for key, value, options in (
+            ("batch_norm", batch_norm, BATCH_NORM),
+            ("head", head or method.head, HEAD),
+        ):
+            if value not in options:
+                raise ValueError(f"mask_{key} must be one of {', '.join(options)}, got {value}")
+        if budget is None and localizer.needs_budget:
+            raise ValueError("budget is missing: the share of parameters that may move, in (0, 1]")
+        if budget is not None and not 0 < budget <= 1:
+            raise ValueError(f"budget must be in (0, 1], got {budget}")
+        self.method, self.localizer, self.budget = method, localizer, budget
+        self.batch_norm, self.head_mode = batch_norm, head or method.head
+        for name in ("full_precision", "budget_pass", "notes"):
+            setattr(self, name, getattr(method, name))
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Choose the mask, let the method prepare, and undo what it did outside the mask."""
+        model, self.request = drop(model), request
+        before, image = values_of(model), example(request)
+        self.mask = chosen(self.localizer, model, request, self.budget)
+        self.moving = update_mask(self.mask, head(model, image), self.head_mode)
+        self.notes |= shares(self.mask, self.moving, layer_groups(model, image))
+        self.notes["localization/budget"] = self.budget
+        self.notes["localization/seconds"] = self.mask.facts["seconds"]
+        model = self.method.prepare(model, request)
+        put_back(model, self.mask, before)
+        self.start, self.frozen = values_of(model), Frozen(self.moving)
+        return model
+
+    def finish(self, model: nn.Module) -> nn.Module:
+        """Finish; a method that keeps its best weights may hand back none that moved."""
+        model = self.method.finish(model)
+        put_back(model, self.moving, self.start)
+        if self.batch_norm == "recalibrate":
+            recalibrate(model, (b.image for b in self.request.retain.batches(self.batch_size)))
+        return model
+
+    def callbacks(self) -> list[L.Callback]:
+        """Return what holds the rest in place, first, and the method's own."""
+        still = [StillStatistics()] if self.batch_norm == "freeze" else []
+        return [self.frozen, *self.method.callbacks(), *still]
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the method's loss."""
+        return self.method.loss(forward, batch)
+
+    def uses(self, epoch: int) -> tuple[str, ...]:
+        """Return what the method uses."""
+        return self.method.uses(epoch)
+
+    def batch_sizes(self) -> dict[str, int]:
+        """Return the method's."""
+        return self.method.batch_sizes()
+
+    def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
+        """Return the method's."""
+        return self.method.optimizers(model)
+
+    def phase(self) -> int:
+        """Return the method's."""
+        return self.method.phase()
+
+    def max_epochs(self) -> int:
+        """Return the method's."""
+        return self.method.max_epochs()
+
+    def needs_training(self) -> bool:
+        """Ask the method."""
+        return self.method.needs_training()
+
+    def views(self, model: nn.Module) -> dict[str, bool]:
+        """Return the method's."""
+        return self.method.views(model)

@@ -1,0 +1,75 @@
+"""RFT: reset, then fine-tune on the retain set (the unlearning half of DEL, arXiv 2412.02432).
+
+Re-implemented. Under a localization only what the mask names is reset, and the head learns as a
+whole; without one everything starts anew. Buffers (running statistics) are not reset.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core import Request
+from unlearn.methods.finetune import Finetune
+from unlearn.models.surgery import fresh, unrelated
+
+VALUES = ("fresh", "original_init", "zero", "perturb", "none")
+
+
+def reset_values(
+    model: nn.Module, to: str, *, keep: float, seed: int, original_seed: int
+) -> dict[str, Tensor]:
+    """Return the values that parameters are reset to, by name.
+
+    Args:
+        model: The original model.
+        to: "fresh": new random weights, as the architecture draws them; "original_init": those that
+            the original model started from; "zero"; "perturb": keep * weight + (1 - keep) * N(0, 1);
+            "none": the weights themselves.
+        keep: Share of the weight in "perturb", in [0, 1].
+        seed: Seeds what is drawn.
+        original_seed: Of the weights that the original model started from.
+    """
+    old = {name: p.detach() for name, p in model.named_parameters()}
+    if to == "zero":
+        return {name: torch.zeros_like(p) for name, p in old.items()}
+    if to == "perturb":
+        generator = torch.Generator().manual_seed(seed)
+        noise = {n: torch.randn(p.shape, generator=generator).to(p) for n, p in old.items()}
+        return {name: keep * p + (1 - keep) * noise[name] for name, p in old.items()}
+    if to == "none":
+        return old
+    new = unrelated(model, seed) if to == "fresh" else fresh(model, original_seed)
+    return {name: p.detach() for name, p in new.named_parameters()}
+
+
+class RFT(Finetune):
+    """Reset parameters, then train on the retain set."""
+
+    stackable: ClassVar[bool] = False
+    head: ClassVar[str] = "always"
+
+    def __init__(
+        self, *, reset_to: str, keep: float, seed: int, original_seed: int, **recipe: Any
+    ) -> None:
+        """Keep the options; see ``reset_values``, and UnlearningMethod for the rest.
+
+        Raises:
+            ValueError: If an option is out of range.
+        """
+        super().__init__(**recipe)
+        if reset_to not in VALUES:
+            raise ValueError(f"method.reset_to must be one of {', '.join(VALUES)}, got {reset_to}")
+        if not 0 <= keep <= 1:
+            raise ValueError(f"method.keep must be in [0, 1], got {keep}")
+        self.reset_to = reset_to
+        self.options = {"keep": keep, "seed": seed, "original_seed": original_seed}
+
+    @torch.no_grad()
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Reset everything; a localization puts back what it holds."""
+        model = super().prepare(model, request)
+        new = reset_values(model, self.reset_to, **self.options)  # type: ignore[arg-type]
+        for name, parameter in model.named_parameters():
+            parameter.copy_(new[name])
+        return model
