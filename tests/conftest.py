@@ -50,7 +50,8 @@ def clean() -> tuple[ImageSet, ImageSet]:
 def task(clean: tuple[ImageSet, ImageSet]) -> Task:
     train, truth = RandomLabel()(clean[0], count=20, seed=0)
     found = Discovered(nested=True)(truth, rate=0.5, seed=0)
-    return Task(train=train, test=clean[1], truth=truth, forget=found)
+    score = torch.rand(len(train), generator=torch.Generator().manual_seed(0))
+    return Task(train, clean[1], truth, found, records={"score": score})
 
 
 @pytest.fixture

@@ -18,7 +18,16 @@ from unlearn.models.vit import ViT
 from unlearn.training.unlearning import LightningFit
 
 CONF = Path(config_dir())
-GROUPS = ("dataset", "corruption", "model", "pretraining", "method", "evaluation", "forget_set")
+GROUPS = (
+    "dataset",
+    "corruption",
+    "model",
+    "pretraining",
+    "method",
+    "evaluation",
+    "forget_set",
+    "score",
+)
 OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
 METHODS = [p.stem for p in sorted((CONF / "method").glob("*.yaml"))]
 
@@ -55,6 +64,12 @@ def test_every_other_option_composes(group, option):
 def node_of(name):
     tiny = ["dataset=synthetic", "pretraining.epochs=1", "pretraining.batch_size=64"]
     node = composed_plain(f"method={name}", *tiny)["method"]
+    return shortened(node)
+
+
+def shortened(node):
+    """Return a method's node, and those within it, with one epoch of batches that fit."""
+    node = {k: shortened(v) if isinstance(v, dict) else v for k, v in node.items()}
     if node.get("epochs"):
         node["epochs"] = 1
     if "max_removal_epochs" in node:
@@ -73,8 +88,11 @@ def run(name, network, request, engine):
 
 def refusal(name, network, request, engine):
     """Return what the method says if it cannot work on such a network."""
+    made = method_of(name)
+    if not hasattr(made, "prepare"):  # it runs other methods
+        return ""
     try:
-        method_of(name).prepare(copy.deepcopy(network), request)
+        made.prepare(copy.deepcopy(network), request)
     except ValueError as error:
         return str(error)
     return ""

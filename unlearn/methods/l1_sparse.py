@@ -1,0 +1,65 @@
+"""L1-sparse: fine-tune on the retain set with a fading penalty on all weights (Jia et al., arXiv 2304.04934).
+
+Re-implemented from the description; the variant without a pruning step at the end.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearn.core import Batch, Forward, Request
+from unlearn.methods.base import UnlearningMethod
+
+
+def penalty_weight(epoch: int, epochs: int, free_epochs: int, gamma: float) -> float:
+    """Return gamma * (1 - epoch / (epochs - free_epochs)), 0 in the last ``free_epochs``."""
+    under = epochs - free_epochs
+    return gamma * (1 - epoch / under) if epoch < under else 0.0
+
+
+class L1Sparse(UnlearningMethod):
+    """Fine-tuning that shrinks what the retain set does not need."""
+
+    full_precision: ClassVar[bool] = False
+
+    def __init__(self, *, gamma: float, free_epochs: int, **recipe: Any) -> None:
+        """Keep the penalty; see UnlearningMethod for the rest.
+
+        Args:
+            gamma: Weight of the sum of all absolute parameters in the first epoch, at least 0.
+            free_epochs: Final epochs without penalty.
+            recipe: Epochs, batch size, optimizer and schedule.
+
+        Raises:
+            ValueError: If a number is out of range.
+        """
+        super().__init__(**recipe)
+        if gamma < 0 or free_epochs < 0:
+            raise ValueError(
+                f"method.gamma and method.free_epochs must be at least 0, got {gamma} and {free_epochs}"
+            )
+        self.gamma = gamma
+        self.free_epochs = free_epochs
+        self.weight = gamma
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Keep the parameters: all of them, biases and norms included, are penalised."""
+        model = super().prepare(model, request)
+        self.parameters = list(model.parameters())
+        return model
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Let the penalty fade."""
+        self.weight = penalty_weight(
+            trainer.current_epoch, self.epochs, self.free_epochs, self.gamma
+        )
+
+    def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
+        """Return cross-entropy on the retain batch plus the penalty."""
+        retain = batch["retain"]
+        size = torch.stack([p.abs().sum() for p in self.parameters]).sum()
+        return F.cross_entropy(forward(retain.image), retain.label) + self.weight * size

@@ -1,0 +1,119 @@
+"""RUM: split the forget set by memorization, unlearn part after part (arXiv 2406.01257). Re-implemented.
+
+Differs: later parts start in memory from the model of the part before, and "shuffle" draws its parts once.
+"""
+
+import copy
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core import Fit, Request, Unlearner, join
+from unlearn.memorization.partition import Partition
+
+log = logging.getLogger(__name__)
+
+MODES = ("vanilla", "shuffle", "refined", "meta")
+RETAIN = ("cumulative", "final")
+
+
+def part_request(request: Request, now: Tensor, later: Tensor) -> Request:
+    """Return the request of one part.
+
+    Args:
+        request: The whole one.
+        now: Positions in the forget set to unlearn now.
+        later: Positions that count as retain data until their turn.
+    """
+    retain = join(request.retain, request.forget.rows(later)) if len(later) else request.retain
+    return replace(request, forget=request.forget.rows(now), retain=retain)
+
+
+class RUM:
+    """Unlearns the parts of a partition in order, each by its own method.
+
+    Attributes:
+        notes: Facts of the run for its row, JSON values.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: str,
+        base: Unlearner,
+        steps: Mapping[str, Unlearner],
+        partition: Partition,
+        shuffled: Partition,
+        order: list[str],
+        retain: str,
+    ) -> None:
+        """Keep the methods.
+
+        Args:
+            mode: "vanilla": ``base``, all at once; "shuffle": ``base`` on random parts; "refined":
+                ``base`` on the partition's parts; "meta": on each the method that ``steps`` names.
+            base: One method for all parts.
+            steps: Method by part.
+            partition: Parts by memorization.
+            shuffled: Parts at random.
+            order: In which the parts are unlearned.
+            retain: "cumulative": parts still to come count as retain; "final": they are in neither
+                set.
+
+        Raises:
+            ValueError: If an option is unknown, or a part has no method.
+        """
+        if mode not in MODES:
+            raise ValueError(f"method.mode must be one of {', '.join(MODES)}, got {mode}")
+        if retain not in RETAIN:
+            raise ValueError(f"method.retain must be cumulative or final, got {retain}")
+        if mode == "meta" and set(order) - set(steps):
+            raise ValueError(
+                f"method.order {order} names parts that method.steps has no method for"
+            )
+        self.mode = mode
+        self.base = base
+        self.steps = dict(steps)
+        self.partition = shuffled if mode == "shuffle" else partition
+        self.order = list(order)
+        self.cumulative = retain == "cumulative"
+        self.notes: dict[str, Any] = {"mode": mode, "retain": retain}
+
+    def views(self, model: nn.Module) -> dict[str, bool]:
+        """Return what a monitor may look at: the one model that goes from part to part."""
+        return {"model": False}
+
+    def unlearn(self, model: nn.Module, request: Request, fit: Fit) -> nn.Module:
+        """Return the model after the last part.
+
+        Raises:
+            ValueError: If ``order`` is not the partition's parts.
+        """
+        if self.mode == "vanilla":
+            return self._step("all", self.base, model, request, fit)
+        parts = self.partition(model, request)
+        if sorted(parts) != sorted(self.order):
+            raise ValueError(f"method.order must hold the parts {list(parts)}, got {self.order}")
+        self.notes["sizes"] = [len(parts[name]) for name in self.order]
+        for done, name in enumerate(self.order):
+            method = self.steps[name] if self.mode == "meta" else self.base
+            waiting = [parts[n] for n in self.order[done + 1 :]] if self.cumulative else []
+            later = torch.cat(waiting) if waiting else torch.tensor([], dtype=torch.long)
+            own = part_request(request, parts[name], later)
+            model = self._step(name, method, model, own, fit)
+        return model
+
+    def _step(
+        self, name: str, method: Unlearner, model: nn.Module, request: Request, fit: Fit
+    ) -> nn.Module:
+        method = copy.deepcopy(method)  # an instance serves one unlearning
+        called = type(method).__name__
+        log.info("unlearning part %s (%d samples) by %s", name, len(request.forget), called)
+        self.notes["methods"] = [*self.notes.get("methods", []), called]
+        model = method.unlearn(model, request, fit)
+        self.notes |= {f"{name}/{k}": v for k, v in getattr(method, "notes", {}).items()}
+        return model
