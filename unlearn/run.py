@@ -47,6 +47,7 @@ log = logging.getLogger(__name__)
 
 def _loggers(job: Job, folder: Path) -> list[Logger]:
     tags = {k: str(v) for k, v in job.names.items()}
+    tags |= {k: str(job.config[k]) for k in ("discovery", "seed") if k in job.config}
     makers = [node for node in (job.config.get("logger") or {}).values() if node]
     return [job.build({**n, "folder": folder, "run_id": job.run_id, "tags": tags}) for n in makers]
 

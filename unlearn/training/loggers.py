@@ -12,6 +12,8 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 log = logging.getLogger(__name__)
 
+NAME = ("method", "corruption", "discovery", "dataset", "seed")  # of a W&B run
+
 
 def csv_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Logger:
     """Return a logger that writes curves to ``<folder>/curves/metrics.csv``."""
@@ -55,7 +57,7 @@ def wandb_logger(
         dir=folder,
         project=project,
         entity=entity,
-        name=" ".join(v for k, v in tags.items() if k in ("method", "corruption", "dataset")),
+        name=" ".join(tags[key] for key in NAME if key in tags),
         group=tags.get("dataset"),
         job_type=tags.get("method", "train"),
         tags=[f"{k}={v}" for k, v in tags.items()],
