@@ -1,0 +1,108 @@
+"""Gaps to the oracle, and the figures of localized unlearning."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from unlearn.reporting import figures
+from unlearn.reporting.localization import gap_table, located, with_gaps
+
+
+def row(method, seed, forget, test, budget=None, name=None, classes=None, **more):
+    layers = json.dumps({"conv": budget, "fc": 1.0}) if budget else None
+    return {
+        "method": method if budget is None else f"{method}({name or ''} {budget})", "seed": seed,
+        "status": "ok", "dataset": "digits", "model": "resnet9", "corruption": "none",
+        "discovery": 0.5, "forget/accuracy": forget, "retain/accuracy": 1.0,
+        "test/accuracy": test, "mia": 1 - forget, "config/localization_name": name,
+        "method/localization/budget": budget, "method/localization/share_global": budget,
+        "method/localization/layers": layers,
+        "config/forget_set._target_": "unlearn.forget_sets.UniformForgetSet",
+        "config/forget_set.classes": classes,
+    } | more  # fmt: skip
+
+
+@pytest.fixture
+def frame():
+    return pd.DataFrame(
+        [
+            row("retrain", 0, 0.8, 0.9),
+            row("retrain", 1, 0.9, 0.9),
+            row("original", 0, 1.0, 0.95),
+            row("neggrad_plus", 0, 0.5, 0.9),
+            row("neggrad_plus", 0, 0.7, 0.9, 0.1, "salloc"),
+            row("neggrad_plus", 1, 0.7, 0.8, 0.1, "salloc"),
+            row("neggrad_plus", 0, 0.8, 0.9, 0.3, "deepest"),
+            row("rft", 0, 0.8, 0.8, 0.3, "salloc"),
+            row("del", 0, 0.8, 0.9, 0.3),
+        ]
+    )
+
+
+def test_rows_say_what_moved_and_how_the_forget_set_was_drawn(frame):
+    rows = located(frame)
+    assert rows["strategy"].tolist() == [
+        "full", "full", "full", "full", "salloc", "salloc", "deepest", "salloc", "del",
+    ]  # fmt: skip
+    assert rows["algorithm"].tolist()[-3:] == ["neggrad_plus", "rft", "del"]
+    assert set(rows["forget"]) == {"iid"}
+    other = pd.DataFrame([row("del", 0, 0.8, 0.9, 0.3, classes="[2, 5]")])
+    assert located(other)["forget"].tolist() == ["non_iid"]
+    with pytest.raises(ValueError, match="needs localized runs"):
+        located(frame[frame["method"] == "retrain"])
+
+
+def test_a_gap_is_the_oracle_of_the_same_seed_minus_the_method_in_points(frame):
+    rows = with_gaps(located(frame)).set_index(["method", "seed"])
+    one, two = (rows.loc[("neggrad_plus(salloc 0.1)", seed)] for seed in (0, 1))
+    assert one["gap/forget/accuracy"] == pytest.approx(10)
+    assert two["gap/forget/accuracy"] == pytest.approx(20)
+    assert two["gap/mia"] == pytest.approx(-20)
+    assert one["gap"] == pytest.approx((10 + 0 + 0 + 10) / 4)
+    assert two["gap"] == pytest.approx((20 + 0 + 10 + 20) / 4)
+    alone = with_gaps(located(frame[~((frame["method"] == "retrain") & (frame["seed"] == 1))]))
+    assert alone.set_index(["method", "seed"]).loc[("neggrad_plus(salloc 0.1)", 1)].isna()["gap"]
+
+
+def test_the_table_is_sorted_by_the_mean_gap(frame):
+    table = gap_table(frame)
+    assert "retrain" not in set(table["algorithm"])
+    assert table.iloc[0]["strategy"] in ("deepest", "del") and table.iloc[0]["gap"] == 0
+    line = table[(table["strategy"] == "salloc") & (table["budget"] == 0.1)].iloc[0]
+    assert line["n"] == 2 and line["gap/forget/accuracy"] == pytest.approx(15)
+    assert line["gap/forget/accuracy_sem"] == pytest.approx(5)
+
+
+def test_curves_have_a_line_per_strategy_and_the_oracle(frame):
+    made = figures.draw("localization", frame, None)
+    assert set(made) == {"localization_layers", "localization_budgets", "localization_gaps"}
+    panels = made["localization_budgets"].axes
+    assert [p.get_title() for p in panels[:2]] == ["neggrad plus", "rft"]
+    levels = {line.get_label(): line.get_ydata()[0] for line in panels[0].lines}
+    assert levels["oracle (retrained)"] == pytest.approx(0.85)
+    assert levels["original"] == 1.0
+    drawn = {c.get_label(): c for c in panels[0].containers}
+    assert set(drawn) == {"salloc", "deepest"}
+    assert drawn["salloc"].lines[0].get_xydata().tolist() == [[0.1, 0.7]]
+    assert {c.get_label() for c in panels[1].containers} == {"salloc", "del"}
+
+
+def test_layers_are_drawn_for_each_budget(frame):
+    fig = figures.draw("localization", frame, None)["localization_layers"]
+    assert [a.get_ylabel() for a in fig.axes] == ["share, budget 0.1", "share, budget 0.3"]
+    lines = {line.get_label(): list(line.get_ydata()) for line in fig.axes[1].lines}
+    assert lines["deepest"] == [0.3, 1.0]
+    assert [t.get_text() for t in fig.axes[1].get_xticklabels()] == ["conv", "fc"]
+
+
+def test_bars_show_the_gaps_and_settings_are_kept_apart(frame):
+    other = frame.assign(**{"config/forget_set.classes": "[2, 5]"})
+    made = figures.draw("localization", pd.concat([frame, other], ignore_index=True), None)
+    assert {f"localization_gaps_{kind}" for kind in ("iid", "non_iid")} <= set(made)
+    panel = made["localization_gaps_iid"].axes[0]
+    names = [t.get_text() for t in panel.get_yticklabels()]
+    widths = dict(zip(names, [b.get_width() for b in panel.patches], strict=True))
+    assert widths["neggrad plus(salloc 0.1)"] == pytest.approx(15)
+    assert widths["neggrad plus"] == pytest.approx(30)
+    assert names[-1] in ("neggrad plus(deepest 0.3)", "del( 0.3)")

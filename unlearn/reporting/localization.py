@@ -1,0 +1,242 @@
+"""Figures of localized unlearning: where the masks are, curves over the budget, gaps to the oracle.
+
+The shape of the figures and tables of arXiv 2412.02432. The oracle is the model retrained without the
+forget set (``method=retrain``); a gap is its value minus the method's with the same seed, in
+percentage points, since forget set and original model go by the seed here.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from unlearn.reporting.canvas import figure
+from unlearn.reporting.frames import plain_name, present, standard_error
+
+METRICS = {
+    "forget/accuracy": "forget accuracy",
+    "retain/accuracy": "retain accuracy",
+    "test/accuracy": "test accuracy",
+    "mia": "MIA efficacy",
+}
+ORACLE, WHOLE = "retrain", "full"
+SHARE, LAYERS = "method/localization/share_global", "method/localization/layers"
+SETTING = ("dataset", "model", "corruption", "forget")
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
+MARKS = "osD^v<>P"
+
+
+def located(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows with columns algorithm, strategy, budget and forget.
+
+    Args:
+        frame: Rows of the store. ``strategy`` is "full" where everything may move, and the
+            method's name where it brings its own; ``forget`` names how the forget set was drawn.
+
+    Raises:
+        ValueError: If no run was localized.
+    """
+    if SHARE not in frame or frame[SHARE].notna().sum() == 0:
+        raise ValueError("figure=localization needs localized runs: localization=... budget=...")
+    frame = frame[frame["status"] == "ok"].copy()
+    frame["algorithm"] = [plain_name(str(label)) for label in frame["method"]]
+    names = frame.get("config/localization_name", pd.Series(None, index=frame.index))
+    masked = frame[SHARE].notna()
+    own = frame["algorithm"].where(masked, WHOLE)
+    frame["strategy"] = names.where(names.notna() & (names != "none"), own)
+    frame.loc[names == "none", "strategy"] = WHOLE
+    column = "method/localization/budget"
+    frame["budget"] = frame[column] if column in frame else math.nan
+    frame["forget"] = [_forget(row) for _, row in frame.iterrows()]
+    return frame
+
+
+def _forget(row: pd.Series) -> str:
+    target = str(row.get("config/forget_set._target_", "")).rpartition(".")[2]
+    if target != "UniformForgetSet":
+        return target.lower()
+    return "iid" if pd.isna(row.get("config/forget_set.classes")) else "non_iid"
+
+
+def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return located rows with ``gap/<metric>``, oracle minus method in points, and their mean size.
+
+    Rows without an oracle of the same setting and seed have no gap. ``gap`` is the mean of the
+    absolute gaps of all metrics that are known.
+    """
+    keys = [*present(frame, SETTING), "seed"]
+    metrics = present(frame, tuple(METRICS))
+    oracle = frame[frame["algorithm"] == ORACLE].groupby(keys, dropna=False)[metrics].mean()
+    joined = frame.join(oracle.add_suffix("/oracle"), on=keys)
+    for metric in metrics:
+        joined[f"gap/{metric}"] = 100 * (joined[f"{metric}/oracle"] - joined[metric])
+    sizes = joined[[f"gap/{metric}" for metric in metrics]].abs()
+    return joined.assign(gap=sizes.mean(axis=1, skipna=False))
+
+
+def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean gap of every setting, algorithm, strategy and budget, with standard errors.
+
+    Args:
+        frame: Rows of the store.
+    """
+    rows = with_gaps(located(frame))
+    rows = rows[rows["algorithm"] != ORACLE]
+    keys = [*present(rows, SETTING), "algorithm", "strategy", "budget"]
+    columns = ["gap", *(c for c in rows if str(c).startswith("gap/"))]
+    out = []
+    for values, group in rows.groupby(keys, dropna=False):
+        row = dict(zip(keys, values, strict=True)) | {"n": len(group)}
+        for column in columns:
+            row |= {column: group[column].mean(), f"{column}_sem": standard_error(group[column])}
+        out.append(row)
+    return pd.DataFrame(out).sort_values([*present(rows, SETTING), "gap"], ignore_index=True)
+
+
+def _settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Yield a name for each setting, and its rows; nothing in the name that all have in common."""
+    keys = present(rows, SETTING)
+    several = [k for k in keys if rows[k].nunique() > 1]
+    for values, group in rows.groupby(keys, dropna=False):
+        named = dict(zip(keys, values, strict=True))
+        yield "".join(f"_{named[k]}" for k in several), group
+
+
+def _draw_curves(axes: Axes, rows: pd.DataFrame, metric: str, styles: dict[str, int]) -> None:
+    for strategy, group in rows.groupby("strategy"):
+        means = group.groupby("budget")[metric].agg(["mean", standard_error])
+        if means.empty:
+            continue
+        i = styles[str(strategy)]
+        axes.errorbar(
+            means.index, means["mean"], yerr=means["standard_error"].fillna(0),
+            color=COLOURS[i % len(COLOURS)], marker=MARKS[i % len(MARKS)],
+            markersize=4, linewidth=1.2, capsize=2, label=_said(str(strategy)),
+        )  # fmt: skip
+    axes.grid(color="#e5e5e5", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _level(axes: Axes, rows: pd.DataFrame, metric: str, name: str, style: str) -> None:
+    value = rows.loc[rows["algorithm"] == name, metric].mean()
+    if pd.notna(value):
+        label = "oracle (retrained)" if name == ORACLE else name
+        axes.axhline(value, color="#444444", linestyle=style, linewidth=1, label=label)
+
+
+def _said(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def budget_curves(rows: pd.DataFrame) -> Figure:
+    """Draw each metric over the budget, a line per strategy, a column per algorithm, oracle level.
+
+    Args:
+        rows: Located rows of one setting; ``del`` is drawn beside the strategies of ``rft``.
+    """
+    metrics = [m for m in present(rows, tuple(METRICS)) if rows[m].notna().any()]
+    local = rows[rows["budget"].notna()]
+    local = local.assign(algorithm=local["algorithm"].replace("del", "rft"))
+    algorithms = sorted(local["algorithm"].unique())
+    styles = {str(s): i for i, s in enumerate(sorted(local["strategy"].unique()))}
+    fig = figure(1.3 + 2.6 * len(algorithms), 0.9 + 1.75 * len(metrics))
+    grid = fig.subplots(len(metrics), len(algorithms), squeeze=False, sharex=True, sharey="row")
+    handles: dict[str, object] = {}
+    for line, metric in zip(grid, metrics, strict=True):
+        for axes, algorithm in zip(line, algorithms, strict=True):
+            _draw_curves(axes, local[local["algorithm"] == algorithm], metric, styles)
+            _level(axes, rows, metric, ORACLE, "--")
+            _level(axes, rows, metric, "original", ":")
+            handles |= {str(k): h for h, k in zip(*axes.get_legend_handles_labels(), strict=True)}
+        line[0].set_ylabel(METRICS[metric])
+    for axes, algorithm in zip(grid[0], algorithms, strict=True):
+        axes.set_title(_said(algorithm), fontsize=10)
+    for axes in grid[-1]:
+        axes.set_xlabel("share of parameters that may move")
+    fig.legend(
+        list(handles.values()), list(handles), loc="outside upper center", ncols=4, frameon=False,
+        fontsize=8,
+    )  # fmt: skip
+    return fig
+
+
+def layer_shares(rows: pd.DataFrame) -> Figure:
+    """Draw the share of critical parameters per layer, a line per strategy, a panel per budget.
+
+    Args:
+        rows: Located rows of one setting.
+    """
+    known = rows[rows[LAYERS].notna() & rows["budget"].notna()]
+    budgets = sorted(known["budget"].unique())
+    styles = {str(s): i for i, s in enumerate(sorted(known["strategy"].unique()))}
+    layers = list(json.loads(known[LAYERS].iloc[0]))
+    fig = figure(2 + 0.28 * len(layers) + 1.2, 0.8 + 1.7 * len(budgets))
+    grid = fig.subplots(len(budgets), 1, squeeze=False, sharex=True)[:, 0]
+    for axes, budget in zip(grid, budgets, strict=True):
+        for strategy, group in known[known["budget"] == budget].groupby("strategy"):
+            means = pd.DataFrame([json.loads(text) for text in group[LAYERS]]).mean()[layers]
+            i = styles[str(strategy)]
+            axes.plot(
+                range(len(layers)), means, color=COLOURS[i % len(COLOURS)],
+                marker=MARKS[i % len(MARKS)], markersize=3.5, linewidth=1, label=_said(str(strategy)),
+            )  # fmt: skip
+        axes.axhline(budget, color="#999999", linestyle=":", linewidth=0.8)
+        axes.set_ylim(-0.03, 1.03)
+        axes.set_ylabel(f"share, budget {budget:g}")
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[-1].set_xticks(range(len(layers)), layers, rotation=60, ha="right", fontsize=7)
+    handles = {k: h for a in grid for h, k in zip(*a.get_legend_handles_labels(), strict=True)}
+    fig.legend(
+        list(handles.values()), list(handles), loc="outside upper center", ncols=3, frameon=False,
+        fontsize=8,
+    )  # fmt: skip
+    return fig
+
+
+def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
+    """Draw the differences to the oracle as bars, a panel per metric, the smallest mean gap on top.
+
+    Args:
+        rows: Rows of one setting with gaps.
+        metrics: Which.
+    """
+    rows = rows[(rows["algorithm"] != ORACLE) & rows["gap"].notna()]
+    order = rows.groupby("method")["gap"].mean().sort_values(ascending=False).index
+    fig = figure(2.6 + 1.7 * len(metrics), 0.9 + 0.2 * len(order))
+    for axes, metric in zip(fig.subplots(1, len(metrics), sharey=True), metrics, strict=True):
+        groups = rows.groupby("method")[f"gap/{metric}"]
+        means, errors = groups.mean()[order], groups.agg(standard_error)[order].fillna(0)
+        colours = [COLOURS[0] if value >= 0 else COLOURS[1] for value in means]
+        axes.barh(range(len(order)), means, xerr=errors, height=0.7, color=colours,
+                  error_kw={"elinewidth": 0.8, "ecolor": "#222222"})  # fmt: skip
+        axes.axvline(0, color="#444444", linewidth=0.8)
+        axes.set_title(METRICS[metric], fontsize=9)
+        axes.set_xlabel("oracle - method, points", fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.set_yticks(range(len(order)), [_said(str(m)) for m in order], fontsize=7)
+        axes.set_ylim(-0.6, len(order) - 0.4)
+    return fig
+
+
+def figures(frame: pd.DataFrame) -> dict[str, Figure]:
+    """Return the figures that the rows can fill, by the stem of their files.
+
+    Args:
+        frame: Rows of the store.
+
+    Raises:
+        ValueError: If no run was localized.
+    """
+    out = {}
+    for name, rows in _settings(with_gaps(located(frame))):
+        if rows[SHARE].notna().sum() == 0:
+            continue
+        out[f"localization_layers{name}"] = layer_shares(rows)
+        out[f"localization_budgets{name}"] = budget_curves(rows)
+        known = [m for m in METRICS if f"gap/{m}" in rows and rows[f"gap/{m}"].notna().any()]
+        if len(known) > 1 and rows["gap"].notna().any():
+            out[f"localization_gaps{name}"] = oracle_bars(rows, known)
+    return out
