@@ -86,6 +86,16 @@ def either(request):
     return request.getfixturevalue(request.param)
 
 
+class Watched(Finetune):
+    """Looks, at every step, whether what is to stay is where it was at the start."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        now = {n: p.detach().clone() for n, p in pl_module.model.named_parameters()}
+        self.first = getattr(self, "first", now)
+        assert all(torch.equal(now[n][~m], self.first[n][~m]) for n, m in self.masks.items())
+        self.steps = getattr(self, "steps", 0) + 1
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_leaves_the_rest_bit_for_bit(optimizer, either, task, recipe, fit):
     node = yaml.safe_load((CONF / "optimizer" / f"{optimizer}.yaml").read_text())
@@ -93,8 +103,11 @@ def test_every_optimizer_leaves_the_rest_bit_for_bit(optimizer, either, task, re
     node |= {k: v for k, v in own.items() if k in node}
     plan = recipe(batch_size=64) | {"optimizer": instantiate(node, _convert_="all")}
     before, masks = copy.deepcopy(either), half(either)
-    after = localized(Finetune(**plan), masks).unlearn(either, task.request(), fit)
+    method = Watched(**plan)
+    method.masks = masks
+    after = localized(method, masks).unlearn(either, task.request(), fit)
     assert still(before, after, masks) > 0.8 * Mask(masks).count()
+    assert method.steps == 6  # two epochs of 190 samples
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -10,6 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -144,7 +145,7 @@ def budget_curves(rows: pd.DataFrame) -> Figure:
     styles = {str(s): i for i, s in enumerate(sorted(local["strategy"].unique()))}
     fig = figure(1.3 + 2.6 * len(algorithms), 0.9 + 1.75 * len(metrics))
     grid = fig.subplots(len(metrics), len(algorithms), squeeze=False, sharex=True, sharey="row")
-    handles: dict[str, object] = {}
+    handles: dict[str, Artist] = {}
     for line, metric in zip(grid, metrics, strict=True):
         for axes, algorithm in zip(line, algorithms, strict=True):
             _draw_curves(axes, local[local["algorithm"] == algorithm], metric, styles)
