@@ -20,11 +20,11 @@ LAYERS = [
     {"results"},
     {"reporting"},
     {"setting"},
-    {"scoring"},
+    {"scoring", "score_job"},
     {"run"},
     {"config", "validation", "compose", "describe", "search"},
     {"tuning", "cells"},
-    {"sweeping", "outcomes"},
+    {"sweeping", "outcomes", "problems"},
     {"cli"},
 ]
 LEAVES = {"environment", "job", "__init__"}

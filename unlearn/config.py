@@ -183,7 +183,8 @@ class EvaluateConfig(Common):
     )
     figure: str = _option(
         "auto",
-        "comparison, demo, heatmap, winners, tradeoff, worst, redirection, localization; auto: "
+        "comparison, demo, heatmap, winners, tradeoff, worst, redirection, localization, "
+        "sequence; auto: "
         "what the rows hold; all; none",
     )
     title: str | None = _option(None, "title of the table")

@@ -26,6 +26,7 @@ from unlearn.models.expansion import drop
 from unlearn.reporting import console, tracking
 from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
+from unlearn.score_job import score_job
 from unlearn.scoring import features, prepared
 from unlearn.setting import (
     Setting,
@@ -95,6 +96,10 @@ def _standard_metrics() -> dict[str, Any]:
 def _names(job: Job) -> dict[str, str]:
     """Return what the choices are called; an oracle is marked as such wherever its row goes."""
     names = dict(job.names)
+    method = job.config["method"]
+    if "mode" in method and "base" in method:  # it runs other methods
+        base = str(method["base"]["_target_"]).split(".")[-2]
+        names["method"] += f"({base} {method['mode']})"
     inside = [job.config.get(key) for key in ("localization_name", "budget")]
     if any(inside):
         names["method"] += f"({' '.join(str(part) for part in inside if part is not None)})"
@@ -266,6 +271,8 @@ def _track(
 
 def evaluate_job(job: Job) -> float | None:
     """Evaluate a checkpoint on a task, or turn all recorded rows into a table and figures."""
+    if job.config["scores"] is not None:
+        return score_job(job)
     if job.config["checkpoint"] is None:
         console.report(job.config)
         return None

@@ -85,6 +85,7 @@ RULES: dict[str, Rule] = {
         "worst",
         "redirection",
         "localization",
+        "sequence",
         "auto",
         "all",
         "none",

@@ -16,6 +16,7 @@ from unlearn.reporting import (
     figures,
     formats,
     frames,
+    refined,
     tables,
     wandb,
 )
@@ -92,7 +93,9 @@ def _tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.Data
     main = tables.overview(frame) if alone else tables.summary(frame, by=config["by"])
     made = {"summary": main, "regions": comparisons.regions(frame)}
     tested = comparisons.significance(frame)
-    return made if tested.empty else made | {"tests": tested}
+    made |= {} if tested.empty else {"tests": tested}
+    table = refined.variants(frame)
+    return made if table.empty else made | {"variants": table}
 
 
 def _print(made: Mapping[str, pd.DataFrame], frame: pd.DataFrame, title: str) -> None:
@@ -103,6 +106,8 @@ def _print(made: Mapping[str, pd.DataFrame], frame: pd.DataFrame, title: str) ->
         formats.print_table(made["regions"], title, errors=False)
     if "tests" in made and made["tests"]["p"].notna().any():
         formats.print_table(made["tests"], f"the best against each other: {comparisons.TEST}")
+    if "variants" in made:
+        formats.print_table(made["variants"], "refined unlearning: mean ± 95 % interval over seeds")
     if "claims" in made:
         formats.print_table(made["claims"].drop(columns="source"), "claims: expected, measured")
     mixed, several = comparisons.settings(frame), comparisons.repeats(frame)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from unlearn.reporting import localization, planes, plots, tradeoff
+from unlearn.reporting import localization, planes, plots, refined, tradeoff
 from unlearn.reporting.frames import TASK, present
 from unlearn.reporting.tables import summary
 from unlearn.results.store import ResultsStore
@@ -26,6 +26,7 @@ MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
     "worst": lambda frame, _: {"worst": tradeoff.worst_bars(frame)},
     "redirection": lambda _, curves: _redirection(curves),
     "localization": lambda frame, _: localization.figures(frame),
+    "sequence": lambda frame, _: {"sequence": refined.sequence(frame)},
 }
 PLANE = ("heatmap", "winners", "tradeoff", "worst")
 NAMES = (*MAKERS, "auto", "all", "none")
