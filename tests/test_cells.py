@@ -58,6 +58,12 @@ def test_values_that_others_refer_to_reach_them(home):
     assert len({c.original for c in found}) == 8  # the same for both methods
 
 
+def test_the_launcher_and_its_options_make_no_other_cell(home):
+    plain_ids = [cell.run_id for cell in cells()]
+    launched = cells("hydra/launcher=joblib", "hydra.launcher.workers=2")
+    assert [cell.run_id for cell in launched] == plain_ids
+
+
 def test_a_sweep_config_brings_its_own_values_and_the_command_line_wins(home):
     arguments = compose.parse(["sweep=task_space", "method=rem,npo", "--multirun"])
     jobs = compose.points("unlearn", arguments)

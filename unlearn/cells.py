@@ -123,7 +123,8 @@ def expand(name: str, jobs: Sequence[Sequence[str]], arguments: Arguments) -> It
             if groups not in bases:
                 config = composed(name, groups, arguments.folders)
                 bases[groups] = _Base(config, converted)
-            values = [o for o in parsed if not _shapes(o)]
+            # Hydra's own values, as those of a launcher, make no other run; here they are read-only.
+            values = [o for o in parsed if not (_shapes(o) or o.is_hydra_override())]
             yield _cell(tuple(job), bases[groups].resolved(values))
 
 
