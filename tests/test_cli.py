@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unlearn import cli, compose, setting
+from unlearn import compose, problems, setting
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ("dataset=synthetic", "pretraining.epochs=1", "trainer.accelerator=cpu", "method=original")
@@ -184,7 +184,7 @@ def test_only_an_error_that_is_raised_by_name_blames_the_user(
 ):
     with pytest.raises(ValueError) as caught:
         fails()
-    assert cli._internal(caught.value) is defect
+    assert problems.internal(caught.value) is defect
 
 
 def test_ctrl_c_while_training_says_one_line(tmp_path: Path):

@@ -2,19 +2,20 @@
 
 import json
 import os
-import re
 import shutil
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
 from unlearn.job import Job
 from unlearn.outcomes import Outcomes
+from unlearn.problems import interrupted, note, user_error
 from unlearn.validation import ConfigError
 
 HYDRAS_OWN = {".hydra", "run.log", ".lock"}
@@ -40,7 +41,16 @@ def evaluate_main() -> None:
     _main("evaluate", "evaluate_job")
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: as Ctrl-C, so that everything is left in order."""
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    raise Terminated
+
+
 def _main(name: str, job: str) -> None:
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         outcomes = _checked(name, sys.argv[1:])
         if outcomes is None:
@@ -50,13 +60,16 @@ def _main(name: str, job: str) -> None:
         say(f"error: {error}")
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as error:
-        if not _interrupted(error):
+        if not interrupted(error):
             raise
         say("interrupted; finished runs are kept, the same command goes on")
-        sys.exit(130)
+        sys.exit(143 if isinstance(error.__context__ or error, Terminated) else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except OSError as error:  # of hydra's own folders; those of a job are its own matter
+        say(f"error: {error}; UNLEARN_HOME names the folder that everything is written to")
+        sys.exit(1)
     if outcomes.several:
         say(outcomes.closing())
     sys.exit(outcomes.code())
@@ -111,6 +124,7 @@ def _run(name: str, job: str, outcomes: Outcomes) -> None:
     from unlearn.config import config_dir, register
 
     register()
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what goes wrong, print no traceback
     command = Task(name, job, outcomes)
 
     def task(config: DictConfig) -> Any:
@@ -178,8 +192,7 @@ class Task:
         say(f"error: {_asked(self.outcomes.jobs[number])}: {why}")
         if self.outcomes.progress is not None:
             cell = self.outcomes.progress.cells[number]
-            cell.folder.mkdir(parents=True, exist_ok=True)
-            (cell.folder / "error.txt").write_text(why + "\n")
+            note(cell.folder, why + "\n")
 
 
 def _build(node: Any) -> Any:
@@ -252,65 +265,23 @@ def _attempt(job: Job, function: str, outcomes: Outcomes) -> Any:
         call: Callable[[Job], Any] = getattr(tuning if function == "tune_job" else run, function)
         return call(job)
     except Exception as error:
-        problem = _user_error(error)
+        problem = user_error(error)
         if problem is None:
             return _broken(job, outcomes)
         outcomes.wrong += 1
         problem = " ".join(problem.split())
         say(f"error: {problem}")
         if outcomes.several:  # a sweep's status names it
-            (job.folder / "error.txt").write_text(problem + "\n")
+            note(job.folder, problem + "\n")
         else:
             _clean(job.folder)
     return None
 
 
-def _interrupted(error: BaseException) -> bool:
-    """Say whether it was Ctrl-C, which Lightning turns into an exit of its own."""
-    return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
-
-
-def _user_error(error: Exception) -> str | None:
-    """Return what the user has to mend, or None for a defect.
-
-    A value or file that our own code refuses; of a config node, a class that is not there, an
-    argument that it does not know or lacks, a value that it refuses.
-    """
-    if isinstance(error, ValueError | OSError):
-        return None if _internal(error) else str(error)
-    if type(error).__name__ != "InstantiationException":
-        return None
-    first, cause = str(error).splitlines()[0], error.__cause__
-    if isinstance(cause, ValueError):
-        return str(cause)
-    if first.startswith("Error locating target"):
-        return first.partition(", set env var")[0] + "; is its module on PYTHONPATH?"
-    wrong = ("unexpected keyword argument", "required positional", "required keyword-only")
-    if isinstance(cause, TypeError) and any(w in str(cause) for w in wrong):
-        return str(cause)
-    return None
-
-
-def _internal(error: BaseException) -> bool:
-    """Say whether a ValueError is a defect: not raised by name in our own files.
-
-    A failed unpacking or ``int("x")`` in our own code is no fault of the user's input either.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    if not isinstance(error, ValueError) or not frames:
-        return False
-    here = str(Path(__file__).resolve().parent)
-    line = frames[-1].line or "raise"  # no source at hand: believe it is meant
-    return not (frames[-1].filename.startswith(here) and re.search(r"\braise\b", line))
-
-
 def _broken(job: Job, outcomes: Outcomes) -> None:
     outcomes.broken += 1
-    path = job.folder / "error.txt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(traceback.format_exc())
-    error = sys.exc_info()[1]
-    say(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]} (traceback: {path})")
+    error, where = sys.exc_info()[1], note(job.folder, traceback.format_exc())
+    say(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]} ({where})")
 
 
 def _clean(folder: Path) -> None:
