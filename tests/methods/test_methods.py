@@ -281,7 +281,7 @@ def test_rem_wakes_the_idle_half_of_a_half_capacity_network(task, engine):
     model = method.prepare(net, task.request())
     assert model is net
     assert model.density == 0.5
-    assert model.masks.any()
+    assert model.get_buffer("masks").any()
     healed = method.finish(model)
     assert healed.group_channels == (2, 4, 8, 4)
 
