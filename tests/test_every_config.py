@@ -43,7 +43,10 @@ def build(node):
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS, ids="/".join)
 def test_every_option_builds(group, option, tmp_path):
-    more = [f"dataset.root={tmp_path}"] if option == "imagefolder" else []
+    ids = tmp_path / "ids.json"
+    ids.write_text("[1, 2]")
+    given = {"imagefolder": f"dataset.root={tmp_path}", "file": f"forget_set.path={ids}"}
+    more = [given[option]] if option in given else []
     content = composed_plain(f"{group}={option}", *more)
     made = build(content[group])
     if group == "model":
