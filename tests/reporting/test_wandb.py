@@ -1,5 +1,6 @@
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,8 +30,15 @@ def records(data: bytes) -> Iterator[bytes]:
             record = b""
 
 
-def logged(folder: Path) -> dict[str, dict]:
-    """Return what a real offline run recorded, by key."""
+def logged(folder: Path, seconds: float = 20) -> dict[str, dict]:
+    """Return what a real offline run recorded, by key; W&B's service may still be writing it."""
+    end = time.monotonic() + seconds
+    while not (found := _logged(folder)) and time.monotonic() < end:
+        time.sleep(0.2)
+    return found
+
+
+def _logged(folder: Path) -> dict[str, dict]:
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
     found: dict[str, dict] = {}
     for data in records(path.read_bytes()):
