@@ -216,3 +216,9 @@ def test_nothing_heavy_is_loaded():
         "sys.exit(', '.join({'torch', 'lightning', 'pandas'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)
+
+
+def test_rows_are_chosen_by_one_value_or_several():
+    assert checked("where.discovery=[0.1,1.0]", "where.method=[rem,npo]", name="evaluate") == 1
+    with pytest.raises(validation.ConfigError, match="discovery must be in"):
+        checked("discovery=2", name="evaluate")

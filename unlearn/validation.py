@@ -114,6 +114,8 @@ RULES: dict[str, Rule] = {
 def rule_of(path: str) -> Rule | None:
     """Return the rule for a leaf by its dotted path."""
     leaf = path.rpartition(".")[2]
+    if path.startswith("where."):  # columns of rows: a value, or a list of which one must be met
+        return None
     if path.startswith("seeds."):
         return FROM_ZERO
     if leaf in RULES:
