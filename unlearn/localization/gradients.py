@@ -9,11 +9,10 @@ from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from unlearn.core import Batch, ImageSet, Request, join
 from unlearn.localization.mask import trainable
-from unlearn.models.surgery import evaluating
+from unlearn.models.gradients import gradient_sums, summed_cross_entropy
 
 ACCUMULATE = ("signed", "absolute")
 DATA = ("forget", "retain", "all")
@@ -41,21 +40,16 @@ def mean_gradient(
     Raises:
         ValueError: If no batch is left.
     """
-    parameters = trainable(model)
-    device = next(iter(parameters.values())).device
-    total = {name: torch.zeros_like(p, dtype=torch.float32) for name, p in parameters.items()}
-    seen = 0
-    with evaluating(model), torch.enable_grad():
-        for batch in _batches(data, batch_size, drop_last):
-            logits = model(batch.image.to(device)).float()
-            loss = F.cross_entropy(logits, batch.label.to(device), reduction="sum")
-            parts = torch.autograd.grad(loss, list(parameters.values()), materialize_grads=True)
-            for sum_, part in zip(total.values(), parts, strict=True):
-                sum_ += part.abs() if accumulate == "absolute" else part
-            seen += len(batch.label)
-    if not seen:
+    total, sizes = gradient_sums(
+        model,
+        trainable(model),
+        _batches(data, batch_size, drop_last),
+        summed_cross_entropy,
+        lambda slope: slope.abs() if accumulate == "absolute" else slope,
+    )
+    if not sizes:
         raise ValueError(f"drop_last leaves none of {len(data)} samples at batch_size={batch_size}")
-    return {name: sum_ / seen for name, sum_ in total.items()}
+    return {name: sum_ / sum(sizes) for name, sum_ in total.items()}
 
 
 def _batches(data: ImageSet, batch_size: int, drop_last: bool) -> Iterator[Batch]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import lightning.pytorch as L
+import torch
 from torch import Tensor, nn
 
 from unlearn.core import ImageSet
@@ -61,6 +62,47 @@ class Recorder(L.Callback, ABC):
     def options(self) -> dict[str, Any]:
         """Return what the values depend on: part of the original model's identity in the cache."""
         return {"name": self.name}
+
+
+class MeanRecorder(Recorder):
+    """Notes means per sample: of one value, or of several, over all that it was shown.
+
+    Attributes:
+        sums: (N,) or (values, N), float64.
+        counts: How often each sample was shown, (N,).
+    """
+
+    def begin(self, data: ImageSet, epochs: int) -> None:
+        """Make room; the sums follow the first batch to its device."""
+        # Rows are named by index; a part of a training set keeps the whole one's numbers.
+        size = int(data.index.max()) + 1
+        self.sums = torch.zeros(*self.shape(), size, dtype=torch.float64)
+        self.counts = torch.zeros(size, dtype=torch.float64)
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of what is noted of one sample; () for a number."""
+        return ()
+
+    def note(self, values: Tensor, index: Tensor) -> None:
+        """Add the values (..., B) of the rows ``index`` (B,)."""
+        if self.sums.device != values.device:
+            self.sums, self.counts = self.sums.to(values.device), self.counts.to(values.device)
+        index, values = index.to(values.device), values.double()
+        self.sums.index_add_(-1, index, values)
+        self.counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
+
+    def means(self) -> Tensor:
+        """Return the means, float32 (..., N) on the CPU; 0 for what was never shown."""
+        return (self.sums / self.counts.clamp_min(1)).float().cpu()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed training goes on from."""
+        return {"sums": self.sums, "counts": self.counts, "seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.sums, self.counts = state_dict["sums"], state_dict["counts"]
+        self.seconds = state_dict["seconds"]
 
 
 class Score(ABC):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unlearn.core import Batch, ImageSet
-from unlearn.memorization.base import Recorder, Score, Subject
+from unlearn.memorization.base import MeanRecorder, Recorder, Score, Subject
 from unlearn.models.predict import logits
 
 EVENTS = ("confidence", "max_confidence", "entropy", "binary_accuracy")
@@ -33,7 +33,7 @@ def events(outputs: Tensor, label: Tensor) -> Tensor:
     return torch.stack([own, likeliest, certainty, (said == label).double()])
 
 
-class LearningEvents(Recorder):
+class LearningEvents(MeanRecorder):
     """Sums the events of every sample over the epochs."""
 
     name: ClassVar[str] = "events"
@@ -52,29 +52,23 @@ class LearningEvents(Recorder):
         if mode not in MODES:
             raise ValueError(f"score.mode must be online or eval_pass, got {mode}")
         self.mode = mode
-        self.sums = torch.zeros(len(EVENTS), 0, dtype=torch.float64)
-        self.counts = torch.zeros(0, dtype=torch.float64)
 
     def options(self) -> dict[str, Any]:
         """Return name and mode."""
         return {"name": self.name, "mode": self.mode}
 
     def begin(self, data: ImageSet, epochs: int) -> None:
-        """Make room; the sums follow the first batch to its device."""
-        # Rows are named by index; a part of a training set keeps the whole one's numbers.
-        size = int(data.index.max()) + 1
-        self.sums = torch.zeros(len(EVENTS), size, dtype=torch.float64)
-        self.counts = torch.zeros(size, dtype=torch.float64)
+        """Make room."""
+        super().begin(data, epochs)
         self.data = data
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the number of events."""
+        return (len(EVENTS),)
 
     def add(self, outputs: Tensor, label: Tensor, index: Tensor) -> None:
         """Note one batch: outputs (B, K), labels (B,), rows (B,)."""
-        if self.sums.device != outputs.device:
-            self.sums, self.counts = self.sums.to(outputs.device), self.counts.to(outputs.device)
-        values = events(outputs, label.to(outputs.device))
-        index = index.to(outputs.device)
-        self.sums.index_add_(1, index, values)
-        self.counts.index_add_(0, index, torch.ones_like(values[0]))
+        self.note(events(outputs, label.to(outputs.device)), index)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -97,17 +91,7 @@ class LearningEvents(Recorder):
 
     def records(self) -> dict[str, Tensor]:
         """Return the mean of each event per sample, raw, "events/<name>"."""
-        means = (self.sums / self.counts.clamp_min(1)).float().cpu()
-        return {f"events/{name}": mean for name, mean in zip(EVENTS, means, strict=True)}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training goes on from."""
-        return {"sums": self.sums, "counts": self.counts, "seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.sums, self.counts = state_dict["sums"], state_dict["counts"]
-        self.seconds = state_dict["seconds"]
+        return {f"events/{name}": mean for name, mean in zip(EVENTS, self.means(), strict=True)}
 
 
 class LearningEvent(Score):

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unlearn.core import Batch, ImageSet
-from unlearn.memorization.base import Recorder, Score, Subject
+from unlearn.core import Batch
+from unlearn.memorization.base import MeanRecorder, Recorder, Score, Subject
 from unlearn.models.surgery import evaluating
 
 
@@ -45,7 +45,7 @@ def curvature(
         return (slope(image + step) - here).flatten(1).norm(dim=1).detach()
 
 
-class Curvature(Recorder):
+class Curvature(MeanRecorder):
     """Sums the curvature at every sample, before the step, in eval mode."""
 
     name: ClassVar[str] = "curvature"
@@ -67,17 +67,10 @@ class Curvature(Recorder):
             )
         self.h = h
         self.every = every
-        self.sums = torch.zeros(0, dtype=torch.float64)
-        self.counts = torch.zeros(0, dtype=torch.float64)
 
     def options(self) -> dict[str, Any]:
         """Return name and numbers."""
         return {"name": self.name, "h": self.h, "every": self.every}
-
-    def begin(self, data: ImageSet, epochs: int) -> None:
-        """Make room."""
-        self.sums = torch.zeros(int(data.index.max()) + 1, dtype=torch.float64)
-        self.counts = torch.zeros_like(self.sums)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
@@ -95,24 +88,12 @@ class Curvature(Recorder):
                 batch.label,
                 self.h,
             )
-        if self.sums.device != found.device:
-            self.sums, self.counts = self.sums.to(found.device), self.counts.to(found.device)
-        self.sums.index_add_(0, batch.index, found.double())
-        self.counts.index_add_(0, batch.index, torch.ones_like(found, dtype=torch.float64))
+        self.note(found, batch.index)
         self.seconds += time.perf_counter() - started
 
     def records(self) -> dict[str, Tensor]:
         """Return the mean per sample."""
-        return {"curvature": (self.sums / self.counts.clamp_min(1)).float().cpu()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training goes on from."""
-        return {"sums": self.sums, "counts": self.counts, "seconds": self.seconds}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.sums, self.counts = state_dict["sums"], state_dict["counts"]
-        self.seconds = state_dict["seconds"]
+        return {"curvature": self.means()}
 
 
 class LossCurvature(Score):

@@ -6,17 +6,14 @@ Shapes: B batch, N samples, K classes, P weights of all parameters.
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn.core import Batch, ImageSet
-from unlearn.models.surgery import evaluating
-
-Measure = Callable[[Tensor, Tensor], Tensor]
-"""``measure(logits (B, K), label (B,))``: a scalar, mean over the batch."""
+from unlearn.models.gradients import Measure, gradient_sums
 
 Importance = dict[str, Tensor]
 
@@ -54,23 +51,15 @@ def importance(
     Args:
         model: Any classifier; weights that ask for no gradient are left out.
         data: The images.
-        measure: What is differentiated.
+        measure: What is differentiated: a mean over the batch.
         power: 2 squares each batch's gradient, 1 takes its absolute value.
         batch_size: B; the last batch may be smaller and counts as much as the others.
         seed: Seeds which samples form a batch.
     """
-    device = next(model.parameters()).device
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
-    num_batches = 0
-    with evaluating(model), torch.enable_grad():
-        for batch in mixed_batches(data, batch_size, seed):
-            value = measure(model(batch.image.to(device)).float(), batch.label.to(device))
-            slopes = torch.autograd.grad(value, list(weights.values()), materialize_grads=True)
-            for sum_, slope in zip(total.values(), slopes, strict=True):
-                sum_ += slope.abs() ** power
-            num_batches += 1
-    return {name: sum_ / num_batches for name, sum_ in total.items()}
+    batches = mixed_batches(data, batch_size, seed)
+    total, sizes = gradient_sums(model, weights, batches, measure, lambda g: g.abs() ** power)
+    return {name: sum_ / len(sizes) for name, sum_ in total.items()}
 
 
 def sorted_ratios(forget: Importance, retain: Importance) -> Tensor:

@@ -3,7 +3,6 @@
 Re-implemented; the classification form is that of REM's benchmark (arXiv 2505.17730).
 """
 
-import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from unlearn.core import Batch, Forward, Request
 from unlearn.methods.losses import npo_loss, sample_losses
 from unlearn.methods.removal import RemovalMethod
+from unlearn.methods.teachers import frozen_copy
 
 
 class NPO(RemovalMethod):
@@ -32,7 +32,7 @@ class NPO(RemovalMethod):
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Freeze a copy as the reference."""
         model = super().prepare(model, request)
-        self.reference = copy.deepcopy(model).eval().requires_grad_(False)
+        self.reference = frozen_copy(model)
         return model
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:

@@ -11,7 +11,6 @@ copies run with the new channels off in one forward with the others: batch stati
 those of the joint batch, so the removal term reaches the new channels through them alone.
 """
 
-import copy
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -25,6 +24,7 @@ from unlearn.methods.losses import member, sample_losses
 from unlearn.methods.rem_losses import masked_mean, redirect_losses, removal_losses
 from unlearn.methods.rem_options import REMOptions
 from unlearn.methods.selection import BestByProxy
+from unlearn.methods.teachers import frozen_copy
 from unlearn.models.expansion import Expanded, drop, expand
 from unlearn.models.predict import accuracy
 from unlearn.models.surgery import recalibrate
@@ -75,7 +75,7 @@ class REM(UnlearningMethod):
         self.known = o.known(request)
         if isinstance(new, Expanded) and o.shared_mask:
             new.share(self.known)
-        self.reference = copy.deepcopy(new).eval().requires_grad_(False)
+        self.reference = frozen_copy(new)
         self.request = request
         self.best = BestByProxy(request, mode=o.select, threshold=o.gamma, samples=o.select_samples)
         self.removal_statistics = batch_statistics(o.removal_batch_norm, request, self.batch_size)

@@ -5,29 +5,17 @@ Shapes: B batch, P parameters.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from unlearn.core import Batch, Forward, ImageSet
 from unlearn.methods.losses import sample_losses
-from unlearn.models.surgery import evaluating
+from unlearn.models.gradients import gradient_sums, summed_cross_entropy
 
 
 def gradient_of(model: nn.Module, data: ImageSet, batch_size: int) -> dict[str, Tensor]:
     """Return the gradient of the summed cross-entropy on a set, in eval mode, by parameter name."""
     parameters = dict(model.named_parameters())
-    device = next(iter(parameters.values())).device
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    with evaluating(model), torch.enable_grad():
-        for batch in data.batches(batch_size):
-            logits = model(batch.image.to(device)).float()
-            loss = F.cross_entropy(logits, batch.label.to(device), reduction="sum")
-            parts = torch.autograd.grad(
-                loss, list(parameters.values()), allow_unused=True, materialize_grads=True
-            )
-            for sum_, part in zip(total.values(), parts, strict=True):
-                sum_ += part
-    return total
+    return gradient_sums(model, parameters, data.batches(batch_size), summed_cross_entropy)[0]
 
 
 def largest(values: dict[str, Tensor], fraction: float) -> dict[str, Tensor]:
