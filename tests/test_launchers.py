@@ -17,7 +17,7 @@ import pytest
 from hydra_plugins.unlearn_launchers import joblib_launcher
 from hydra_plugins.unlearn_launchers.joblib_launcher import gpus, slots
 from hydra_plugins.unlearn_launchers.slurm_launcher import Array
-from unlearn import compose
+from unlearn import compose, launching
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ("dataset=synthetic", "pretraining.epochs=1", "model.width=2", "save_model=false")
@@ -173,7 +173,7 @@ def test_swept_experiments_choose_the_launcher(home: Path):
     def chosen(*overrides: str) -> list[str]:
         arguments = compose.parse([*folders, "--multirun", *overrides])
         jobs = compose.points("unlearn", arguments)
-        return compose.launching("unlearn", arguments, jobs)
+        return launching.chosen("unlearn", arguments, jobs)
 
     assert chosen("experiment=one,two")[:2] == [
         "hydra/launcher=joblib",

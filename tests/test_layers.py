@@ -22,14 +22,17 @@ LAYERS = [
     {"setting"},
     {"scoring", "score_job"},
     {"run"},
-    {"config", "validation", "compose", "describe", "search"},
+    {"config", "validation", "compose", "launching", "describe", "search"},
     {"tuning", "cells"},
-    {"sweeping", "outcomes", "problems"},
+    {"sweeping", "outcomes"},
+    {"attempt"},
     {"cli"},
 ]
-LEAVES = {"environment", "job", "__init__"}
+LEAVES = {"environment", "job", "problems", "__init__"}
 BLIND = {"methods", "localization", "memorization"}
-COMMAND_LINE = {"config", "compose", "describe", "search", "cells", "cli"}
+COMMAND_LINE = {
+    "config", "compose", "launching", "describe", "search", "cells", "attempt", "cli"
+}  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 

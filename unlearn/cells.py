@@ -19,11 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from unlearn.compose import Arguments, composed, composing, is_group
 from unlearn.config import identity, plain
+from unlearn.job import original_identity
+from unlearn.problems import last_line
 
 STATES = ("done", "collapsed", "failed", "running", "missing")
 LOCK = ".lock"
-ORIGINAL = ("dataset", "corruption", "corrupted", "model", "pretraining")
-PLACES = ("root", "cache_dir")  # of a data set: where, not what
 
 
 @dataclass(frozen=True)
@@ -65,16 +65,20 @@ class Cell:
 
     def row(self) -> dict[str, Any] | None:
         """Return the recorded row; None if there is none that can be read."""
-        try:
-            row = json.loads((self.folder / "row-0.json").read_text())
-        except (OSError, ValueError):
-            return None
-        return row if isinstance(row, dict) else None
+        return row_of(self.folder)
 
     def error(self) -> str:
         """Return the last line of the traceback that a broken run left."""
-        text = (self.folder / "error.txt").read_text(errors="replace").strip()
-        return text.splitlines()[-1] if text else "no traceback"
+        return last_line(self.folder / "error.txt")
+
+
+def row_of(folder: Path) -> dict[str, Any] | None:
+    """Return the row of a run's folder; None if there is none that can be read."""
+    try:
+        row = json.loads((folder / "row-0.json").read_text())
+    except (OSError, ValueError):
+        return None
+    return row if isinstance(row, dict) else None
 
 
 def claim(folder: Path) -> FileLock:
@@ -95,10 +99,7 @@ def taken(folder: Path) -> bool:
 
 def original_key(content: dict[str, Any]) -> str:
     """Return what stands for the original model that a resolved config needs."""
-    parts = {key: content[key] for key in ORIGINAL}
-    parts["dataset"] = {k: v for k, v in content["dataset"].items() if k not in PLACES}
-    parts["seeds"] = {k: content["seeds"][k] for k in ("data", "train", "mask")}
-    text = json.dumps(parts, sort_keys=True)
+    text = json.dumps(original_identity(content), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

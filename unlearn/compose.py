@@ -1,6 +1,5 @@
 """Composes and checks configs ahead of hydra's own run, so that bad input costs one line."""
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.config import config_dir, plain, register
@@ -210,7 +209,7 @@ def points(name: str, arguments: Arguments) -> list[list[str]]:
     Raises:
         ConfigError: If the overrides cannot be read, or sweep without --multirun.
     """
-    parsed = _parsed(arguments.overrides, arguments.folders)
+    parsed = parsed_overrides(arguments.overrides, arguments.folders)
     sweeps = [o for o in parsed if o.is_sweep_override()]
     several, params = arguments.multirun, []
     if several or any(o.key_or_group in ("sweep", "experiment") for o in parsed):
@@ -220,12 +219,17 @@ def points(name: str, arguments: Arguments) -> list[list[str]]:
             first = sweeps[0].input_line
             raise ConfigError(f"'{first}' names several values; add --multirun to run them all")
         return [list(arguments.overrides)]
-    every = _parsed([*params, *arguments.overrides], arguments.folders)
+    every = parsed_overrides([*params, *arguments.overrides], arguments.folders)
     batches = BasicSweeper.split_arguments(every, max_batch_size=None)
     return [list(job) for batch in batches for job in batch]
 
 
-def _parsed(overrides: Sequence[str], folders: Sequence[str]) -> list[Override]:
+def parsed_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[Override]:
+    """Return overrides as hydra reads them.
+
+    Raises:
+        ConfigError: If one cannot be read.
+    """
     try:
         parser = OverridesParser.create(_loader(folders))  # glob() looks for options
         return parser.parse_overrides(list(overrides))
@@ -244,39 +248,6 @@ def _own_sweep(
         own = composed(name, fixed, arguments.folders).hydra
     params = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
     return arguments.multirun or own.mode == RunMode.MULTIRUN, params
-
-
-def launching(name: str, arguments: Arguments, jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Return overrides for the launcher that swept experiments choose: hydra would not see it.
-
-    Hydra makes the launcher before it knows which experiment a job has (its issue 2946).
-
-    Raises:
-        ConfigError: If they choose different ones.
-    """
-    parsed = _parsed(arguments.overrides, arguments.folders)
-    swept = any(o.is_sweep_override() and o.key_or_group == "experiment" for o in parsed)
-    if not swept:
-        return []
-    chosen: dict[str, list[str]] = {}
-    with composing(arguments.folders):
-        for job in {o: j for j in jobs for o in j if o.startswith("experiment=")}.items():
-            own = composed(name, job[1], arguments.folders).hydra
-            node = OmegaConf.to_container(own.launcher, resolve=True)
-            assert isinstance(node, dict)
-            values = [(k, v) for k, v in leaves(node) if k != "_target_"]  # type: ignore[arg-type]
-            chosen[job[0]] = [
-                f"hydra/launcher={own.runtime.choices['hydra/launcher']}",
-                *(f"hydra.launcher.{key}={json.dumps(value)}" for key, value in values),
-            ]
-    first, *others = chosen.items()
-    for other in others:
-        if other[1] != first[1]:
-            raise ConfigError(
-                f"one sweep has one launcher, but {first[0]} chooses {' '.join(first[1])} and "
-                f"{other[0]} {' '.join(other[1])}; give hydra/launcher=... on the command line"
-            )
-    return first[1]
 
 
 def covering(jobs: list[list[str]]) -> list[list[str]]:

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from unlearn.forget_sets import drawn
 from unlearn.grading import GROUPS, by_distance, center_of, entanglement_score, graded, picked
 from unlearn.task import Truth
 
@@ -99,13 +100,12 @@ class OfClass:
         if absent or not self.classes:
             raise ValueError(f"forget_set.classes must name classes of the data, got {absent}")
         rows = torch.isin(label, torch.tensor(self.classes)).nonzero().flatten()
-        if self.size is not None:
-            count = count_of(self.size, len(label))
-            if count > len(rows):
-                raise ValueError(f"forget_set.size={self.size}: these classes hold {len(rows)}")
-            generator = torch.Generator().manual_seed(seed)
-            rows = rows[torch.randperm(len(rows), generator=generator)[:count]]
-        return (rows.sort().values,)
+        if self.size is None:
+            return (rows,)
+        count = count_of(self.size, len(label))
+        if count > len(rows):
+            raise ValueError(f"forget_set.size={self.size}: these classes hold {len(rows)}")
+        return (drawn(label, count, self.classes, seed),)
 
 
 class Graded:

@@ -5,6 +5,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+PLACES = ("root", "cache_dir")  # of a data set: where, not what
+
+
+def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a resolved config that determines the original model: no rate, no method."""
+    held = {} if config.get("validation") is None else {"validation": config["validation"]}
+    chosen = ("corruption", "corrupted", "model", "pretraining")
+    return {
+        **held,
+        **{key: config[key] for key in chosen},
+        "dataset": {k: v for k, v in config["dataset"].items() if k not in PLACES},
+        "seeds": {key: config["seeds"][key] for key in ("data", "train", "mask")},
+    }
+
 
 @dataclass(frozen=True)
 class Job:

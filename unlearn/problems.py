@@ -45,6 +45,12 @@ def internal(error: BaseException) -> bool:
     return not (frames[-1].filename.startswith(here) and re.search(r"\braise\b", line))
 
 
+def last_line(path: Path) -> str:
+    """Return the last line of a kept traceback: what went wrong."""
+    text = path.read_text(errors="replace").strip()
+    return text.splitlines()[-1] if text else "no traceback"
+
+
 def note(folder: Path, text: str) -> str:
     """Keep why a run failed; return where, or that even this could not be written."""
     path = folder / "error.txt"

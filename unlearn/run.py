@@ -187,7 +187,7 @@ def unlearn_job(job: Job) -> float | None:
     training = time.perf_counter()
     model, trained = original(job, setting)
     started += time.perf_counter() - training  # that is the original model's time
-    setting = prepared(job)
+    setting = prepared(job, setting)
     facts: Row = {"original_seconds": trained.notes["seconds"], **setting.facts}
     if _needed(job, "embedding"):
         setting = replace(setting, embedding=features(job, setting))
@@ -198,8 +198,9 @@ def unlearn_job(job: Job) -> float | None:
             outcome = unlearn_once(
                 job, now, model, seed=job.config["seeds"]["unlearn"], loggers=loggers
             )
-            records.append(_record(job, now, outcome, facts, started))
-            _track(loggers, records[-1], now.task, model, outcome)
+            said = None if outcome.model is None else predict(outcome.model, now.task)
+            records.append(_record(job, now, outcome, said, facts, started))
+            _track(loggers, records[-1], now.task, model, said)
             _tell(job, records[-1], len(setting.task.forget))
             if outcome.model is None or records[-1].status != "ok":
                 break  # there is nothing to go on from
@@ -211,14 +212,20 @@ def unlearn_job(job: Job) -> float | None:
     return records[-1].metrics.get("healed_utility")  # type: ignore[return-value]
 
 
-def _record(job: Job, setting: Setting, outcome: Outcome, facts: Row, started: float) -> RunRecord:
+def _record(
+    job: Job,
+    setting: Setting,
+    outcome: Outcome,
+    said: Predictions | None,
+    facts: Row,
+    started: float,
+) -> RunRecord:
     """Evaluate what an unlearning left behind; return its row."""
     metrics = job.build(job.config["evaluation"])
     row: Row = {key: None for m in metrics.values() for key in declared(m).directions}
     reason = outcome.reason
-    if outcome.model is not None:
-        predictions = predict(outcome.model, setting.task)
-        predictions = replace(predictions, seconds=outcome.seconds, embedding=setting.embedding)
+    if outcome.model is not None and said is not None:
+        predictions = replace(said, seconds=outcome.seconds, embedding=setting.embedding)
         row = evaluate_all(job, setting, predictions)
         reason = collapse(row, setting.task.train.num_classes)
         if job.config["save_model"]:
@@ -261,11 +268,14 @@ def _needed(job: Job, need: str) -> bool:
 
 
 def _track(
-    loggers: Sequence[Logger], record: RunRecord, task: Task, before: nn.Module, outcome: Outcome
+    loggers: Sequence[Logger],
+    record: RunRecord,
+    task: Task,
+    before: nn.Module,
+    after: Predictions | None,
 ) -> None:
     """Hand the row and what the models say to the loggers that show such things."""
     if tracking.watched(loggers):
-        after = None if outcome.model is None else predict(outcome.model, task)
         tracking.finish(loggers, record, task, predict(before, task), after)
 
 

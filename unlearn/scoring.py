@@ -1,7 +1,6 @@
 """Scores of memorization for a job, and the forget sets that need them or the original model."""
 
 import copy
-import hashlib
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from unlearn.checkpoints import Trained
+from unlearn.forget_sets import digest
 from unlearn.job import Job
 from unlearn.memorization.base import Score, Subject
 from unlearn.models.expansion import drop
@@ -19,13 +19,17 @@ from unlearn.models.predict import embedding
 from unlearn.setting import Setting, cache, identity, original, prepare, without
 
 
-def prepared(job: Job) -> Setting:
+def prepared(job: Job, setting: Setting | None = None) -> Setting:
     """Return data and truth with the forget set, and with the score that the job names.
+
+    Args:
+        job: The job.
+        setting: Its data without a forget set, if they are at hand.
 
     Raises:
         ValueError: If the forget set needs a score and there is none.
     """
-    setting = prepare(job, forget=False)
+    setting = prepare(job, forget=False) if setting is None else setting
     config, task = job.config, setting.task
     choose = job.build(config["forget_set"])
     known: dict[str, Any] = {}
@@ -51,7 +55,7 @@ def prepared(job: Job) -> Setting:
         **{need: known[need] for need in needs},
     )
     facts = {"size": len(found[0]), **getattr(choose, "notes", {})}
-    facts["hash"] = hashlib.sha256(torch.cat(found).numpy().tobytes()).hexdigest()[:12]
+    facts["hash"] = digest(torch.cat(found))[:12]
     named = {f"forget_set/{k}": v for k, v in facts.items()}
     return replace(setting, task=replace(task, forget=found), facts=named | cost)
 

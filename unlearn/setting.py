@@ -19,7 +19,7 @@ from unlearn.core import ImageSet
 from unlearn.data.dataset import Dataset
 from unlearn.evaluation.evaluator import declared
 from unlearn.evaluation.predictions import Predictions, predict
-from unlearn.job import Job
+from unlearn.job import Job, original_identity
 from unlearn.memorization.base import Recorder
 from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.localized import Localized
@@ -168,20 +168,8 @@ def method_of(job: Job, node: Any = None) -> UnlearningMethod:
 
 def identity(job: Job, setting: Setting) -> dict[str, Any]:
     """Return everything that determines the original model's weights; no rate and no method."""
-    config = job.config
-    data = {k: v for k, v in config["dataset"].items() if k not in ("root", "cache_dir")}
-    seeds = {k: config["seeds"][k] for k in ("data", "train", "mask")}
-    held = {} if config.get("validation") is None else {"validation": config["validation"]}
-    return held | {
-        "dataset": data,
-        "corruption": config["corruption"],
-        "corrupted": config["corrupted"],
-        "data_digest": setting.digest,
-        "model": config["model"],
-        "pretraining": config["pretraining"],
-        "precision": setting.engine.resolved_precision(),
-        "seeds": seeds,
-    }
+    found = {"data_digest": setting.digest, "precision": setting.engine.resolved_precision()}
+    return original_identity(job.config) | found
 
 
 def cache(job: Job) -> CheckpointCache:

@@ -2,17 +2,15 @@
 
 import json
 import os
-import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import yaml
-from wandb.proto import wandb_internal_pb2
 
 from unlearn.evaluation.predictions import Predictions
 from unlearn.reporting import tracking
@@ -21,55 +19,6 @@ from unlearn.training import loggers
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ("dataset=synthetic", "pretraining.epochs=1", "model.width=2", "trainer.accelerator=cpu")
-BLOCK = 32768  # the file is a LevelDB log: blocks of parts, each with checksum, length and kind
-
-
-def records(data: bytes) -> Iterator[bytes]:
-    """Yield the records of a W&B transaction log."""
-    assert data[:4] == b":W&B"
-    at, record = 7, b""
-    while at + 7 <= len(data):
-        if BLOCK - at % BLOCK < 7:  # too short for a part: padding
-            at += BLOCK - at % BLOCK
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        record += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (1, 4):  # a whole record, or its last part
-            yield record
-            record = b""
-
-
-def read(folder: Path) -> dict[str, Any]:
-    """Return what an offline run holds: about itself, config, history, summary, exit code."""
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    out: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "files": path.parent}
-    for data in records(path.read_bytes()):
-        record = wandb_internal_pb2.Record.FromString(data)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            out["run"] = record.run
-            out["config"] |= {i.key: json.loads(i.value_json) for i in record.run.config.update}
-        elif kind == "config":
-            out["config"] |= {i.key: json.loads(i.value_json) for i in record.config.update}
-        elif kind == "history":
-            row: dict[str, Any] = {}
-            for item in record.history.item:
-                key, *inner = item.nested_key or [item.key]
-                value = json.loads(item.value_json)
-                if inner:
-                    row.setdefault(key, {})[".".join(inner)] = value
-                else:
-                    row[key] = value
-            out["history"].append(row)
-        elif kind == "summary":
-            for item in record.summary.update:
-                out["summary"]["/".join(item.nested_key or [item.key])] = json.loads(
-                    item.value_json
-                )
-        elif kind == "exit":
-            out["exit"] = record.exit.exit_code
-    return out
 
 
 def environment(home: Path, **more: str) -> dict[str, str]:
@@ -91,7 +40,9 @@ def table(run: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-def test_a_sweep_without_key_is_recorded_offline_run_by_run(tmp_path: Path):
+def test_a_sweep_without_key_is_recorded_offline_run_by_run(
+    tmp_path: Path, wandb_run: Callable[[Path], dict[str, Any]]
+):
     sweep = ["--multirun", *TINY, "corruption=poison", "logger=wandb", "method=finetune,broken"]
     (tmp_path / "conf" / "method").mkdir(parents=True)
     (tmp_path / "conf" / "method" / "broken.yaml").write_text("_target_: broken.Broken\n")
@@ -116,7 +67,7 @@ def test_a_sweep_without_key_is_recorded_offline_run_by_run(tmp_path: Path):
     ]
     (row_file,) = results.glob("*/row-0.json")
     row = json.loads(row_file.read_text())
-    run = read(row_file.parent)
+    run = wandb_run(row_file.parent)
 
     about = run["run"]
     assert about.run_id == row["run_id"] and about.project == "unlearn"
@@ -154,7 +105,7 @@ def test_a_sweep_without_key_is_recorded_offline_run_by_run(tmp_path: Path):
         assert (run["files"] / "files" / name).stat().st_size > 50
 
     (failed,) = [p.parent for p in results.glob("*/error.txt")]
-    other = read(failed)
+    other = wandb_run(failed)
     assert other["run"].job_type == "broken" and other["exit"] == 1
     assert other["run"].run_id == failed.name
     assert not any("samples" in step for step in other["history"])
@@ -212,7 +163,9 @@ SWEEPS = sorted((REPOSITORY / "sweeps").glob("wandb_*.yaml"))
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda p: p.stem)
-def test_the_agents_command_runs(tmp_path: Path, path: Path):
+def test_the_agents_command_runs(
+    tmp_path: Path, path: Path, wandb_run: Callable[[Path], dict[str, Any]]
+):
     from wandb.sdk.launch.sweeps import utils
 
     sweep = yaml.safe_load(path.read_text())
@@ -232,7 +185,7 @@ def test_the_agents_command_runs(tmp_path: Path, path: Path):
     result = call(tmp_path, *command, WANDB_MODE="offline", WANDB_SWEEP_ID="abcd1234")
     assert result.returncode == 0, result.stderr
     (row_file,) = (tmp_path / "outputs" / "results").glob("*/row-0.json")
-    run = read(row_file.parent)
+    run = wandb_run(row_file.parent)
     name = sweep["metric"]["name"]
     assert run["summary"][name] == pytest.approx(json.loads(row_file.read_text())[name])
     assert run["exit"] == 0

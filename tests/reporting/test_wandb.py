@@ -1,56 +1,28 @@
 import json
-import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
-from wandb.proto import wandb_internal_pb2
 
 from unlearn.reporting import canvas, plots, wandb
 
-BLOCK = 32768  # the file is a LevelDB log: blocks of parts, each with checksum, length and kind
-WHOLE, LAST = 1, 4  # kinds of parts that end a record
 
-
-def records(data: bytes) -> Iterator[bytes]:
-    """Yield the records of a W&B transaction log."""
-    assert data[:4] == b":W&B"
-    at, record = 7, b""
-    while at + 7 <= len(data):
-        if BLOCK - at % BLOCK < 7:  # too short for a part: padding
-            at += BLOCK - at % BLOCK
-            continue
-        _, length, kind = struct.unpack("<IHB", data[at : at + 7])
-        record += data[at + 7 : at + 7 + length]
-        at += 7 + length
-        if kind in (WHOLE, LAST):
-            yield record
-            record = b""
-
-
-def logged(folder: Path, seconds: float = 20) -> dict[str, dict]:
+def logged(read: Callable[[Path], dict[str, Any]], folder: Path) -> dict[str, dict]:
     """Return what a real offline run recorded, by key; W&B's service may still be writing it."""
-    end = time.monotonic() + seconds
-    while not (found := _logged(folder)) and time.monotonic() < end:
+    end = time.monotonic() + 20
+    while not (found := read(folder)["history"]) and time.monotonic() < end:
         time.sleep(0.2)
-    return found
-
-
-def _logged(folder: Path) -> dict[str, dict]:
-    (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    found: dict[str, dict] = {}
-    for data in records(path.read_bytes()):
-        for item in wandb_internal_pb2.Record.FromString(data).history.item:
-            key, *inner = item.nested_key
-            if inner:
-                found.setdefault(key, {})[inner[0]] = json.loads(item.value_json)
-    return found
+    return {k: v for row in found for k, v in row.items() if isinstance(v, dict)}
 
 
 def test_tables_and_figures_are_in_the_offline_run(
-    rows: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: pd.DataFrame,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wandb_run: Callable[[Path], dict[str, Any]],
 ):
     monkeypatch.setenv("WANDB_API_KEY", "")
     monkeypatch.setenv("WANDB_MODE", "offline")
@@ -64,7 +36,7 @@ def test_tables_and_figures_are_in_the_offline_run(
         run_id="s0123456789ab",
         options={"project": "unlearn", "entity": None},
     )
-    found = logged(tmp_path)
+    found = logged(wandb_run, tmp_path)
     kinds = {key: value["_type"] for key, value in found.items()}
     assert kinds == {
         "tables/summary": "table-file",

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 
+from unlearn.problems import last_line
 from unlearn.results.record import RunRecord
 
 log = logging.getLogger(__name__)
@@ -116,8 +117,7 @@ class ResultsStore:
         """Return the last line of each broken run's traceback, by run id."""
         lines = {}
         for path in sorted(self.root.glob("*/error.txt")):
-            text = path.read_text(errors="replace").strip()
-            lines[path.parent.name] = text.splitlines()[-1] if text else "no traceback"
+            lines[path.parent.name] = last_line(path)
         return lines
 
     def _lock(self) -> FileLock:
