@@ -10,6 +10,7 @@ from unlearn.models.resnet9 import ResNet9
 from unlearn.models.resnet18 import ResNet18
 from unlearn.models.surgery import batch_norms, fresh, recalibrate
 from unlearn.models.vit import SplitLayerNorm, ViT, shifted_copies
+from unlearn.models.wide_resnet import WideResNet
 
 SMALL_VIT = {"width": 32, "depth": 2, "heads": 2, "head_width": 8, "mlp_width": 24, "patch_size": 8}
 FULL_VIT = {
@@ -20,7 +21,12 @@ FULL_VIT = {
     "mlp_width": 1536,
     "patch_size": 8,
 }
-SMALL = [(ResNet9, {"width": 4}), (ResNet18, {"width": 4}), (ViT, SMALL_VIT)]
+SMALL = [
+    (ResNet9, {"width": 4}),
+    (ResNet18, {"width": 4}),
+    (WideResNet, {"depth": 10, "width": 1}),
+    (ViT, SMALL_VIT),
+]
 
 
 def build(kind, options, **more):
@@ -42,10 +48,13 @@ def settled(kind, options):
         (ResNet9, {"width": 64}, 2_276_224),
         (ResNet18, {"width": 64}, 11_173_962),
         (ViT, FULL_VIT, 11_013_518),
+        (WideResNet, {"depth": 28, "width": 10}, 36_490_250),
     ],
 )
 def test_published_parameter_counts(kind, options, count):
-    assert sum(p.numel() for p in build(kind, options).parameters()) == count
+    with torch.device("meta"):
+        net = build(kind, options)
+    assert sum(p.numel() for p in net.parameters()) == count
 
 
 @pytest.mark.parametrize(("kind", "options"), SMALL)
