@@ -75,6 +75,18 @@ def test_a_sweep_config_brings_its_own_values_and_the_command_line_wins(home):
     assert all("seed=4" in job for job in jobs)
 
 
+def test_a_sweep_may_be_several_grids(home):
+    """RUM's table: four methods in three modes, the two choices per part, two references."""
+    arguments = compose.parse(["sweep=rum_digits", "seed=2"])
+    found = list(expand("unlearn", compose.points("unlearn", arguments), arguments))
+    assert len(found) == len({c.run_id for c in found}) == 4 * 3 + 2 + 2
+    assert len({c.original for c in found}) == 1
+    last = found[-1].overrides
+    assert {"candidates=refined_digits", "forget_set.size=120", "seed=2"} <= set(last)
+    jobs = compose.points("unlearn", compose.parse(["sweep=rum", "forget_set.group=low"]))
+    assert all("forget_set.group=low" in job for job in jobs)
+
+
 def write_row(cell, **values):
     cell.folder.mkdir(parents=True, exist_ok=True)
     (cell.folder / "row-0.json").write_text(json.dumps({"status": "ok"} | values))

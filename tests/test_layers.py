@@ -21,6 +21,7 @@ LAYERS = [
     {"reporting"},
     {"setting"},
     {"scoring", "score_job"},
+    {"choosing"},
     {"run"},
     {"config", "validation", "compose", "launching", "describe", "search"},
     {"tuning", "cells"},

@@ -211,17 +211,20 @@ def points(name: str, arguments: Arguments) -> list[list[str]]:
     """
     parsed = parsed_overrides(arguments.overrides, arguments.folders)
     sweeps = [o for o in parsed if o.is_sweep_override()]
-    several, params = arguments.multirun, []
+    several, grids = arguments.multirun, [[]]
     if several or any(o.key_or_group in ("sweep", "experiment") for o in parsed):
-        several, params = _own_sweep(name, parsed, arguments)
+        several, grids = _own_sweep(name, parsed, arguments)
     if not several:
         if sweeps:
             first = sweeps[0].input_line
             raise ConfigError(f"'{first}' names several values; add --multirun to run them all")
         return [list(arguments.overrides)]
-    every = parsed_overrides([*params, *arguments.overrides], arguments.folders)
-    batches = BasicSweeper.split_arguments(every, max_batch_size=None)
-    return [list(job) for batch in batches for job in batch]
+    jobs: dict[tuple[str, ...], None] = {}  # in order, each once
+    for grid in grids:
+        every = parsed_overrides([*grid, *arguments.overrides], arguments.folders)
+        batches = BasicSweeper.split_arguments(every, max_batch_size=None)
+        jobs |= {tuple(job): None for batch in batches for job in batch}
+    return [list(job) for job in jobs]
 
 
 def parsed_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[Override]:
@@ -241,13 +244,18 @@ def parsed_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[O
 
 def _own_sweep(
     name: str, parsed: Sequence[Override], arguments: Arguments
-) -> tuple[bool, list[str]]:
-    """Return whether there are several jobs, and the overrides that the config itself sweeps over."""
+) -> tuple[bool, list[list[str]]]:
+    """Return whether there are several jobs, and the overrides that the config itself sweeps over.
+
+    A sweep is one grid, ``params``, or several that share it: ``grids``, one after the other.
+    """
     fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
     with composing(arguments.folders):
         own = composed(name, fixed, arguments.folders).hydra
-    params = [f"{key}={value}" for key, value in (own.sweeper.get("params") or {}).items()]
-    return arguments.multirun or own.mode == RunMode.MULTIRUN, params
+    shared = own.sweeper.get("params") or {}
+    grids = [grid or {} for grid in (own.sweeper.get("grids") or {"all": {}}).values()]
+    said = [[f"{key}={value}" for key, value in {**shared, **grid}.items()] for grid in grids]
+    return arguments.multirun or own.mode == RunMode.MULTIRUN, said
 
 
 def covering(jobs: list[list[str]]) -> list[list[str]]:

@@ -140,6 +140,9 @@ class UnlearnConfig(Common):
         default=None, metadata=_help("score of memorization that forget sets and methods may use")
     )
     method: Any = MISSING
+    candidates: Any = field(
+        default=None, metadata=_help("methods that method=rum method.mode=auto chooses from")
+    )
     localization: Any = field(
         default=None, metadata=_help("which parameters may move; null: all, and no budget")
     )
@@ -184,7 +187,7 @@ class EvaluateConfig(Common):
     figure: str = _option(
         "auto",
         "comparison, demo, heatmap, winners, tradeoff, worst, redirection, localization, "
-        "sequence; auto: "
+        "sequence, closeness; auto: "
         "what the rows hold; all; none",
     )
     title: str | None = _option(None, "title of the table")
@@ -225,7 +228,8 @@ def plain(config: DictConfig) -> dict[str, Any]:
     keys = [str(k) for k in config if k != "hydra"]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     assert isinstance(content, dict)
-    _forget_search(content.get("method"))
+    for key in ("method", "candidates"):
+        _forget_search(content.get(key))
     return {str(k): v for k, v in content.items()}
 
 

@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from unlearn import environment
+from unlearn import choosing, environment
 from unlearn.checkpoints import load_state, save_state
 from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.monitor import Monitor
@@ -182,13 +182,14 @@ def unlearn_job(job: Job) -> float | None:
     method_of(job)  # refuses wrong options before anything is trained
     for node in ("pretraining", "evaluation"):
         job.build(job.config[node])
+    job, facts = choosing.settled(job, unlearn_once)
     started = time.perf_counter()
     setting = prepare(job, forget=False)
     training = time.perf_counter()
     model, trained = original(job, setting)
     started += time.perf_counter() - training  # that is the original model's time
     setting = prepared(job, setting)
-    facts: Row = {"original_seconds": trained.notes["seconds"], **setting.facts}
+    facts |= {"original_seconds": trained.notes["seconds"], **setting.facts}
     if _needed(job, "embedding"):
         setting = replace(setting, embedding=features(job, setting))
     records: list[RunRecord] = []

@@ -86,6 +86,7 @@ RULES: dict[str, Rule] = {
         "redirection",
         "localization",
         "sequence",
+        "closeness",
         "auto",
         "all",
         "none",

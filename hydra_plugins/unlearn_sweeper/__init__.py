@@ -20,8 +20,8 @@ class CellSweeper(BasicSweeper):
     of a job's number whether it still has to run: another process may have taken it meanwhile.
     """
 
-    def __init__(self, params: Any = None) -> None:
-        """Take overrides to sweep over; the command has read them already."""
+    def __init__(self, params: Any = None, grids: Any = None) -> None:
+        """Take overrides to sweep over, and further grids; the command has read them already."""
         super().__init__(max_batch_size=None, params=params)
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:

@@ -15,17 +15,26 @@ def write(
     store: ResultsStore,
     method: str,
     seed: int,
-    healed: float,
+    healed: float | None = None,
     run: str | None = None,
     dataset: str = "digits",
+    corruption: str = "poison",
+    mode: str | None = None,
+    **metrics: Any,
 ) -> None:
     store.write(
         RunRecord(
             run_id=run or f"{method}-{seed}-run",
             step=0,
-            names={"dataset": dataset, "corruption": "poison", "method": method},
+            names={"dataset": dataset, "corruption": corruption, "method": method},
             config={"seed": seed, "discovery": 0.5, "corrupted": 0.05},
-            metrics={"healed": healed, "utility": 1.0, "healed_utility": healed},
+            metrics={
+                "healed": healed,
+                "utility": 1.0,
+                "healed_utility": healed,
+                "method/mode": mode,
+            }
+            | metrics,
             status="ok",
             reason=None,
             seconds=1.0,
@@ -137,3 +146,33 @@ def test_a_row_says_what_failed(capsys: pytest.CaptureFixture[str]):
     assert "0.500" in out and "-" in out and "failed" not in out
     console.print_row({"healed": None, "failed/headline": "KeyError"}, "one")
     assert "failed" in capsys.readouterr().out
+
+
+def test_data_that_nobody_corrupted_have_closeness_in_place_of_healing(
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store = ResultsStore(tmp_path / "results")
+    for seed in (0, 1):
+        for method, mode in (("original", None), ("rum(npo refined)", "refined")):
+            close = {"tow": 0.75, "mia_gap": 0.25, "mode": mode}
+            write(store, method, seed, run=f"{mode}-{seed}-run".lower(), corruption="none", **close)
+    paths = console.report(config | {"figure": "auto"})
+    names = [f"{n}.{s}" for n in ("refined", "rum") for s in ("csv", "md", "tex")]
+    assert [p.name for p in paths] == [*names, "closeness.png", "closeness.pdf", "report.html"]
+    said = capsys.readouterr().out
+    assert "0.750 ± 0.000" in said
+    assert "healed" not in said
+    write(store, "rem", 0, 0.5)
+    paths = console.report(config | {"figure": "auto"})
+    assert {"summary.csv", "refined.csv", "comparison.png", "closeness.png"} <= {
+        p.name for p in paths
+    }
+    assert "original" not in (tmp_path / "reports" / "summary.csv").read_text()
+
+
+def test_the_line_of_a_run_shows_what_it_has():
+    assert console.line({"healed": 0.5, "utility": 1.0, "healed_utility": 0.5, "seconds": 1.0}) == (
+        "healed 0.500, utility 1.000, product 0.500, 1.0 s"
+    )
+    plain = {"healed": None, "tow": 0.5, "tow_mia": 0.25, "mia_gap": 0.0, "seconds": 1.0}
+    assert console.line(plain) == "ToW 0.500, ToW-MIA 0.250, MIA gap 0.000, 1.0 s"

@@ -6,52 +6,134 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearn.reporting.formats import to_markdown
-from unlearn.reporting.refined import against, half_width, interval, sequence, variants
+from unlearn.reporting import figures
+from unlearn.reporting.formats import to_csv, to_latex, to_markdown
+from unlearn.reporting.refined import (
+    against,
+    closeness,
+    half_width,
+    overview,
+    paper,
+    sequence,
+    shortened,
+)
+
+RUNS = (
+    ("rum(finetune refined)", "refined", 0.9), ("rum(finetune vanilla)", "vanilla", 0.8),
+    ("rum(salun shuffle)", "shuffle", 0.5), ("rum(finetune auto)", "auto", 0.96),
+    ("rum(finetune meta)", "meta", 0.95), ("npo", None, 0.4), ("original", None, 0.7),
+    ("retrain", None, 0.99),
+)  # fmt: skip
 
 
-def rows():
+def rows(seeds=(0, 1, 2), **more):
     out = []
-    for seed in (0, 1, 2):
-        for base, mode, tow in (
-            ("finetune", "refined", 0.9), ("finetune", "vanilla", 0.8), ("salun", "shuffle", 0.5),
-            ("salun", "meta", 0.95), (None, None, 0.4),
-        ):  # fmt: skip
-            name = f"rum({base} {mode})" if base else "original"
+    for seed in seeds:
+        for name, mode, tow in RUNS:
             out.append(
-                {"method": name, "method/mode": mode, "seed": seed, "step": seed % 2,
-                 "tow": tow + 0.01 * seed, "mia_gap": 0.1, "tow_mia": tow}
+                {"method": name, "method/mode": mode, "seed": seed, "step": 0, "corruption": "none",
+                 "discovery": 0.5, "run_id": f"{name}-{seed}", "status": "ok", "healed": None,
+                 "forget_set/kind": "graded", "tow": tow + 0.01 * seed, "mia_gap": 1 - tow,
+                 "tow_mia": tow, "forget/accuracy": 0.9} | more
             )  # fmt: skip
     return pd.DataFrame(out)
 
 
-def test_intervals_by_hand():
+def test_half_of_an_interval_by_hand():
     # t(0.975, 2) = 4.302653, s = 0.01
     assert half_width([0.80, 0.81, 0.82]) == pytest.approx(4.302653 * 0.01 / math.sqrt(3))
-    assert interval([0.80, 0.81, 0.82]) == "0.810 ± 0.025"
-    assert interval([0.5]) == "0.500 ± n/a"
-    assert interval([None, math.nan]) == "-"
+    assert math.isnan(half_width([0.5]))
 
 
-def test_a_row_per_method_and_variant_the_best_per_part_last():
-    table = variants(rows())
+def test_a_row_per_method_and_variant_references_first_the_best_per_part_last():
+    table = overview(rows())
     assert list(zip(table["method"], table["variant"], strict=True)) == [
-        ("finetune", "vanilla"), ("finetune", "refined"), ("original", "-"), ("salun", "shuffle"),
-        ("salun", "meta"),
+        ("retrain", "-"), ("original", "-"), ("finetune", "vanilla"), ("finetune", "refined"),
+        ("npo", "-"), ("salun", "shuffle"), ("rum", "meta"), ("rum", "auto"),
     ]  # fmt: skip
-    assert list(table["n"]) == [3] * 5
-    assert table["ToW"][0] == "0.810 ± 0.025"
-    assert table["MIA gap"][0] == "0.100 ± 0.000"
-    assert "0.810 ± 0.025" in to_markdown(table)
-    assert variants(rows().drop(columns="method/mode")).empty
+    assert list(table["n"]) == [3] * 8
+    text = to_markdown(table)
+    assert "| finetune | vanilla | 3 | 0.810 ± 0.025 | 0.800 ± 0.000 | 0.200 ± 0.000 |" in text
+    assert text.startswith("| method | variant | seeds | ToW | ToW-MIA | MIA gap | forget accuracy")
+    assert "tow_ci95" in to_csv(table)
+    assert "variant" not in overview(rows()[lambda f: f["method/mode"].isna()])
 
 
-def test_a_sequence_has_a_line_per_method():
-    fig = sequence(rows())
-    assert [ax.get_ylabel() for ax in fig.axes] == ["ToW", "ToW-MIA"]
-    assert len(fig.axes[0].containers) == 5
+def test_one_seed_has_no_interval_and_says_so():
+    assert "| 0.800 ± n/a |" in to_markdown(overview(rows(seeds=(0,))))
+    assert "nan" not in to_markdown(overview(rows(seeds=(0,)))).lower()
+
+
+def test_another_retrained_model_is_never_marked_as_the_best():
+    text = to_latex(overview(rows()))
+    assert r"\textbf{0.970 $\pm$ 0.025}" in text  # of auto
+    assert r"\textbf{1.000" not in text
+    assert r"\textbf{0.040 $\pm$ 0.000}" in text  # the lowest gap, not the highest
+
+
+def test_runs_of_a_seed_are_averaged_before_the_interval():
+    table = overview(pd.concat([rows(), rows().assign(tow=0.0)]))
+    assert list(table["n"]) == [3] * 8
+    assert table["tow"][0] == pytest.approx(1.0 / 2)
+
+
+def test_settings_and_requests_that_differ_have_rows_of_their_own():
+    graded = pd.concat([rows(), rows(step=1), rows(**{"forget_set/kind": "random"})])
+    table = overview(graded)
+    assert list(table.columns[:5]) == ["forget_set/kind", "request", "method", "variant", "n"]
+    assert len(table) == 3 * 8
+    assert set(table["request"]) == {1, 2}
+
+
+def test_a_lost_model_counts_as_the_worst():
+    lost = {"status": "collapsed", "tow": None, "mia_gap": None, "tow_mia": None}
+    table = overview(pd.concat([rows(seeds=(0,)), rows(seeds=(1,), **lost)]))
+    own = table[table["method"] == "npo"].iloc[0]
+    assert own[["tow", "mia_gap", "collapsed"]].tolist() == pytest.approx([0.2, 0.8, 1])
+
+
+def test_the_papers_table_holds_the_settings_of_rum_alone():
+    plain = rows(**{"method/mode": None, "forget_set/kind": "random"})
+    table = paper(pd.concat([rows(), plain]))
+    assert len(table) == 8
+    assert [c for c in table if not c.endswith("_ci95")] == [
+        "method", "variant", "n", "tow", "mia_gap", "tow_mia", "collapsed",
+    ]  # fmt: skip
+    assert paper(plain).empty
+    assert paper(rows().drop(columns="method/mode")).empty
+
+
+def test_a_terminal_shows_the_headline():
+    table = shortened(overview(rows().assign(**{"klom/test": 1.0, "klom/forget": 2.0})))
+    assert {"tow", "mia_gap", "klom/forget"} <= set(table)
+    assert not {"klom/test", "klom/test_ci95"} & set(table)
+
+
+def test_a_sequence_has_a_line_per_method_and_an_interval():
+    frame = pd.concat([rows(), rows(step=1, tow_so_far=0.5), rows(run_id="of one request")])
+    fig = sequence(frame)
+    assert [ax.get_ylabel() for ax in fig.axes] == ["ToW", "ToW-MIA", "ToW so far"]
+    assert len(fig.axes[0].containers) == 8
     with pytest.raises(ValueError, match="several requests"):
-        sequence(rows().assign(step=0))
+        sequence(rows())
+
+
+def test_closeness_has_a_dot_per_row_of_the_table():
+    fig = closeness(rows())
+    assert [ax.get_xlabel().partition(" (")[0] for ax in fig.axes] == ["ToW", "MIA gap", "ToW-MIA"]
+    labels = [text.get_text() for text in fig.axes[0].get_yticklabels()]
+    assert labels[:3] == ["retrain", "original", "finetune vanilla"]
+    with pytest.raises(ValueError, match="corruption=none"):
+        closeness(rows(corruption="poison"))
+
+
+def test_rows_choose_their_figures():
+    assert figures.chosen("auto", rows(), None) == ("closeness",)
+    several = pd.concat([rows(), rows(step=1)])
+    assert figures.chosen("auto", several, None) == ("closeness", "sequence")
+    both = pd.concat([rows(), rows(corruption="poison")])
+    assert figures.chosen("auto", both, None) == ("comparison", "closeness")
+    assert figures.chosen("auto", rows(tow=None), None) == ()
 
 
 def test_scores_are_drawn_against_the_reference():

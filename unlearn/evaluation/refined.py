@@ -39,13 +39,15 @@ def _reference(retrained: Predictions | None) -> Predictions:
 @metric(
     {"forget/accuracy": "min", "retain/accuracy": "max"}
     | {f"{p}/accuracy_gap": "min" for p in PARTS}
-    | {f"{p}/disagreement": "min" for p in PARTS},
+    | {f"{p}/disagreement": "min" for p in PARTS}
+    | {"tow_so_far": "max"},
     needs=("forget", "retrained"),
 )
 def gaps(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
     """Return accuracies, |gap to the retrained model's|, and the share both label differently.
 
-    ToW compares averages; disagreement compares sample by sample.
+    ToW compares averages; disagreement compares sample by sample. ToW so far, in a row of requests,
+    has everything that was to be forgotten up to there as its forget set.
     """
     out = {}
     theirs = _outputs(_reference(retrained), task)
@@ -57,6 +59,12 @@ def gaps(predictions: Predictions, task: Task, retrained: Predictions | None) ->
         out[f"{part}/accuracy_gap"] = abs(value - accuracy(other, label))
         differ = ours.argmax(1) != other.argmax(1)
         out[f"{part}/disagreement"] = differ.float().mean().item()
+    if task.step:
+        label, gone = task.train.label.cpu(), task.asked().cpu()
+        pair = (predictions.train, _reference(retrained).train)
+        ours, other = (accuracy(outputs, label, gone) for outputs in pair)
+        kept = (1 - out["retain/accuracy_gap"]) * (1 - out["test/accuracy_gap"])
+        out["tow_so_far"] = (1 - abs(ours - other)) * kept
     return out
 
 

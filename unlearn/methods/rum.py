@@ -17,7 +17,8 @@ from unlearn.memorization.partition import Partition
 
 log = logging.getLogger(__name__)
 
-MODES = ("vanilla", "shuffle", "refined", "meta")
+MODES = ("vanilla", "shuffle", "refined", "meta", "auto")
+CHOSEN = ("meta", "auto")  # a method of its own for each part
 RETAIN = ("cumulative", "final")
 
 
@@ -55,7 +56,8 @@ class RUM:
 
         Args:
             mode: "vanilla": ``base``, all at once; "shuffle": ``base`` on random parts; "refined":
-                ``base`` on the partition's parts; "meta": on each the method that ``steps`` names.
+                ``base`` on the partition's parts; "meta": on each the method of ``steps``; "auto":
+                the same, and the runner has chosen these methods.
             base: One method for all parts.
             steps: Method by part.
             partition: Parts by memorization.
@@ -71,10 +73,8 @@ class RUM:
             raise ValueError(f"method.mode must be one of {', '.join(MODES)}, got {mode}")
         if retain not in RETAIN:
             raise ValueError(f"method.retain must be cumulative or final, got {retain}")
-        if mode == "meta" and set(order) - set(steps):
-            raise ValueError(
-                f"method.order {order} names parts that method.steps has no method for"
-            )
+        if mode in CHOSEN and set(order) - set(steps):
+            raise ValueError(f"method.order {order} names parts without a method in method.steps")
         self.mode = mode
         self.base = base
         self.steps = dict(steps)
@@ -100,7 +100,7 @@ class RUM:
             raise ValueError(f"method.order must hold the parts {list(parts)}, got {self.order}")
         self.notes["sizes"] = [len(parts[name]) for name in self.order]
         for done, name in enumerate(self.order):
-            method = self.steps[name] if self.mode == "meta" else self.base
+            method = self.steps[name] if self.mode in CHOSEN else self.base
             waiting = [parts[n] for n in self.order[done + 1 :]] if self.cumulative else []
             later = torch.cat(waiting) if waiting else torch.tensor([], dtype=torch.long)
             own = part_request(request, parts[name], later)

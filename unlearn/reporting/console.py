@@ -29,16 +29,25 @@ log = logging.getLogger(__name__)
 def line(row: Mapping[str, Any]) -> str:
     """Return the headline of one run."""
     parts = []
-    for key, title in (("healed", "healed"), ("utility", "utility"), ("healed_utility", "product")):
+    healed = (("healed", "healed"), ("utility", "utility"), ("healed_utility", "product"))
+    close = tuple((key, tables.TITLES[key]) for key in ("tow", "tow_mia", "mia_gap"))
+    for key, title in close if _nothing_to_heal(row) else healed:
         value = row.get(key)
         parts.append(f"{title} {'-' if value is None else f'{value:.3f}'}")
     return ", ".join([*parts, f"{row['seconds']:.1f} s"])
+
+
+def _nothing_to_heal(row: Mapping[str, Any]) -> bool:
+    """Say whether a row is of data that nobody corrupted, compared with a retrained model."""
+    return row.get("healed") is None and row.get("tow") is not None
 
 
 def print_row(row: Mapping[str, Any], title: str) -> None:
     """Print one run's columns."""
     Console().print(title)
     out = Table(show_header=False)
+    if _nothing_to_heal(row):
+        row = {key: value for key, value in row.items() if value is not None}
     for key, value in row.items():
         text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
         out.add_row(key, text)
@@ -61,15 +70,16 @@ def report(config: Mapping[str, Any]) -> list[Path]:
     if rows.empty:
         raise ValueError(f"no results in {store.root} for where={dict(config['where'])}")
     frame = frames.prepared(rows)
-    made = _tables(frame, config)
+    corrupted, plain = (frame[~(none := refined.uncorrupted(frame))], frame[none])
+    made = _tables(corrupted, config) | _refined(plain, config["by"])
     if wanted:
         made["claims"] = claims.compare(_with_curves(store, frame, wanted), wanted)
-    _print(made, frame, config["title"] or f"{len(rows)} runs, mean ± standard error over cells")
+    _print(made, corrupted, len(plain), config["title"])
     folder = Path(config["paths"]["reports"])
     paths = []
     for name, table in made.items():
         paths += formats.save_tables(table, folder / name, latex=name != "claims")
-    curves = figures.redirection_curves(store, frame)
+    curves = None if corrupted.empty else figures.redirection_curves(store, corrupted)
     drawn = {
         stem: canvas.save(figure, folder / stem)
         for stem, figure in figures.draw(config["figure"], frame, curves).items()
@@ -88,28 +98,41 @@ def report(config: Mapping[str, Any]) -> list[Path]:
 
 
 def _tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
-    """Return the tables by the stem of their files."""
+    """Return the tables of corrupted data by the stem of their files."""
+    if frame.empty:
+        return {}
     alone = list(config["by"]) == ["method"]
     main = tables.overview(frame) if alone else tables.summary(frame, by=config["by"])
     made = {"summary": main, "regions": comparisons.regions(frame)}
     tested = comparisons.significance(frame)
-    made |= {} if tested.empty else {"tests": tested}
-    table = refined.variants(frame)
-    return made if table.empty else made | {"variants": table}
+    return made if tested.empty else made | {"tests": tested}
 
 
-def _print(made: Mapping[str, pd.DataFrame], frame: pd.DataFrame, title: str) -> None:
+def _refined(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the tables of data that nobody corrupted by the stem of their files."""
+    found = {"refined": refined.overview(frame, by), "rum": refined.paper(frame)}
+    return {stem: table for stem, table in found.items() if len(table)}
+
+
+def _print(
+    made: Mapping[str, pd.DataFrame], frame: pd.DataFrame, plain: int, title: str | None
+) -> None:
     """Print the tables, each where it says more than the one before, and what to beware of."""
-    formats.print_table(made["summary"], title)
+    if "summary" in made:
+        usual = f"{len(frame)} runs, mean ± standard error over cells"
+        formats.print_table(made["summary"], title or usual)
     if frame["corruption"].nunique() > 1 or frame["discovery"].nunique() > 1:
-        title = "healed x utility by region (± seeds: error over seeds alone)"
-        formats.print_table(made["regions"], title, errors=False)
+        heading = "healed x utility by region (± seeds: error over seeds alone)"
+        formats.print_table(made["regions"], heading, errors=False)
     if "tests" in made and made["tests"]["p"].notna().any():
         formats.print_table(made["tests"], f"the best against each other: {comparisons.TEST}")
-    if "variants" in made:
-        formats.print_table(made["variants"], "refined unlearning: mean ± 95 % interval over seeds")
+    if "refined" in made:
+        usual = f"{plain} rows without corruption, mean ± 95 % interval over seeds"
+        formats.print_table(refined.shortened(made["refined"]), (not len(frame) and title) or usual)
     if "claims" in made:
         formats.print_table(made["claims"].drop(columns="source"), "claims: expected, measured")
+    if frame.empty:
+        return
     mixed, several = comparisons.settings(frame), comparisons.repeats(frame)
     if mixed > 1:
         log.warning("%d settings of data, model and amount are averaged; where= picks one", mixed)

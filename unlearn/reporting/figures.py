@@ -27,6 +27,7 @@ MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
     "redirection": lambda _, curves: _redirection(curves),
     "localization": lambda frame, _: localization.figures(frame),
     "sequence": lambda frame, _: {"sequence": refined.sequence(frame)},
+    "closeness": lambda frame, _: {"closeness": refined.closeness(frame)},
 }
 PLANE = ("heatmap", "winners", "tradeoff", "worst")
 NAMES = (*MAKERS, "auto", "all", "none")
@@ -93,12 +94,24 @@ def chosen(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> tuple
     if name not in NAMES:
         raise ValueError(f"figure must be one of {', '.join(NAMES)}, got {name}")
     inside = () if curves is None else ("redirection",)
+    plain = refined.uncorrupted(frame)
+    if name in ("auto", "all") and plain.any():
+        rest = frame[~plain]
+        more = () if rest.empty else chosen(name, rest, curves)
+        return (*more, *_refined(frame[plain]))
     several = len(frame[present(frame, TASK)].drop_duplicates()) > 1
     if name == "auto":
         return (*PLANE, *inside) if several else ("comparison", *inside)
     if name == "all":
         return ("comparison", *PLANE, *inside)
     return () if name == "none" else (name,)
+
+
+def _refined(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Return which figures rows of uncorrupted data can fill."""
+    if "tow" not in frame or frame["tow"].isna().all():
+        return ()
+    return ("closeness", "sequence") if frame["step"].max() > 0 else ("closeness",)
 
 
 def draw(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figures:
@@ -109,5 +122,6 @@ def draw(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figures
     """
     out: Figures = {}
     for each in chosen(name, frame, curves):
-        out |= MAKERS[each](frame, curves)
+        healing = each not in ("closeness", "sequence", name)  # chosen for the corrupted rows
+        out |= MAKERS[each](frame[~refined.uncorrupted(frame)] if healing else frame, curves)
     return out

@@ -10,9 +10,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from unlearn.reporting.tables import TITLES, marks, shown
+from unlearn.reporting.tables import ERRORS, TITLES, marks, shown
 
 DIGITS = {"seconds": "{:.1f}", "rank": "{:.2f}", "worst": "{:.2f}", "time": "{:.2f}"}
+DIGITS |= {"relative_seconds": "{:.2f}", "relearn_steps": "{:.1f}"}
+DIGITS |= {"relearn_steps_retrained": "{:.1f}"}
 DIGITS |= {"p": "{:.2g}", "p_holm": "{:.2g}"}
 MARK = {1: r"\textbf{%s}", 2: r"\textcolor{blue}{%s}"}
 LATEX = str.maketrans(
@@ -36,22 +38,24 @@ def text_table(table: pd.DataFrame, errors: bool = True) -> pd.DataFrame:
     groups = names[: names.index("n")]
     out = {}
     for name in shown(table):
-        known = errors and f"{name}_sem" in table
-        sems = table[f"{name}_sem"] if known else [math.nan] * len(table)
+        known = [name + end for end in ERRORS if errors and name + end in table]
+        sems = table[known[0]] if known else [math.nan] * len(table)
         digits = "{:g}" if name in groups else DIGITS.get(name, "{:.3f}")
-        out[TITLES.get(name, name)] = [
-            _number(v, float(e), digits) for v, e in zip(table[name], sems, strict=True)
+        absent = " ± n/a" if known and known[0].endswith("_ci95") else ""  # an interval is wanted
+        title = "seeds" if name == "n" and "tow_ci95" in table else TITLES.get(name, name)
+        out[title] = [
+            _number(v, float(e), digits, absent) for v, e in zip(table[name], sems, strict=True)
         ]
     return pd.DataFrame(out)
 
 
-def _number(value: object, error: float, digits: str) -> str:
+def _number(value: object, error: float, digits: str, absent: str = "") -> str:
     if value is None or value != value:
         return "-"
     if not isinstance(value, float):
         return str(value)
     text = digits.format(value)
-    return text if math.isnan(error) else f"{text} ± {digits.format(error)}"
+    return text + absent if math.isnan(error) else f"{text} ± {digits.format(error)}"
 
 
 def _left(table: pd.DataFrame, text: pd.DataFrame) -> list[str]:

@@ -25,7 +25,22 @@ TITLES = {
     "rate_high": "≥ 0.8",
     "seed_error": "± seeds",
     "p_holm": "p (Holm)",
+    "tow": "ToW",
+    "tow_mia": "ToW-MIA",
+    "tow_so_far": "ToW so far",
+    "mia_gap": "MIA gap",
+    "mia": "MIA",
+    "forget/accuracy": "forget accuracy",
+    "retain/accuracy": "retain accuracy",
+    "test/accuracy": "test accuracy",
+    "forget/disagreement": "disagreement",
+    "relative_seconds": "time / retrain",
+    "forget_set/kind": "forget set",
+    "forget_set/group": "group",
+    "forget_set/size": "size",
 }
+ERRORS = ("_sem", "_ci95")  # endings of columns that stand beside their means
+LOWER = ("rank", "mia_gap")  # of what can be won: lower is better
 
 
 def summary(
@@ -107,7 +122,7 @@ def shown(table: pd.DataFrame) -> list[str]:
 
 
 def _tells(table: pd.DataFrame, name: str) -> bool:
-    if name.endswith("_sem"):
+    if name.endswith(ERRORS):
         return False
     if name in COUNTS:
         return bool(table[name].any())
@@ -129,14 +144,17 @@ def marks(table: pd.DataFrame) -> dict[str, dict[int, int]]:
     """
     named = table["method"] if "method" in table else pd.Series("", table.index)
     oracles = named.astype(str).map(oracle)
-    won = ("healed", "utility", "healed_utility", "worst", "rank")
+    if "tow" in table:  # closeness to retraining: another retrained model is no competitor
+        oracles |= named == "retrain"
+    won = ("tow", "tow_mia", "mia_gap")
+    won += ("healed", "utility", "healed_utility", "worst", "rank")
     won += ("high", "medium", "low", "rate_low", "rate_mid", "rate_high")
     out: dict[str, dict[int, int]] = {}
     for name in won:
         if name not in table:
             continue
         values = table[name].where(~oracles).astype(float).round(3).reset_index(drop=True)
-        best = np.sort(values.dropna().unique())[:: 1 if name == "rank" else -1][:2]
+        best = np.sort(values.dropna().unique())[:: 1 if name in LOWER else -1][:2]
         out[name] = {
             int(i): place for place, v in enumerate(best, 1) for i in values.index[values == v]
         }
