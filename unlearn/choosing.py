@@ -55,7 +55,7 @@ def check(job: Job) -> bool:
     node = config.get("candidates")
     if auto != (node is not None):
         raise ValueError("method.mode=auto and candidates=refined (or another group) go together")
-    if not auto:
+    if not auto or node is None:
         return False
     if config.get("validation") is None:
         raise ValueError("candidates are judged by held-out images: validation=0.1")
@@ -77,7 +77,8 @@ def settled(job: Job, attempt: Attempt) -> tuple[Job, dict[str, Any]]:
         return job, {}
     node = job.config["candidates"]
     rows = [row for seed in node["seeds"] for row in _judged(job, seed, attempt)]
-    steps, facts = {}, {"chosen/seconds": sum(row["seconds"] for row in rows)}
+    steps: dict[str, Any] = {}
+    facts: dict[str, Any] = {"chosen/seconds": sum(row["seconds"] for row in rows)}
     for part in job.config["method"]["order"]:
         own = [row for row in rows if row["part"] == part]
         values, seconds = (
