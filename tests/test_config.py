@@ -11,8 +11,8 @@ import pytest
 import yaml
 from omegaconf import DictConfig
 
-from unlearn import compose, describe, validation
-from unlearn.config import SCHEMAS, config_dir, plain, run_id
+from unlearn import compose, config, describe, validation
+from unlearn.config import LATER, SCHEMAS, config_dir, plain, run_id
 
 CONF = Path(config_dir())
 FOLDERS = [config_dir()]
@@ -140,6 +140,18 @@ def test_every_experiment_composes_somewhere(path: Path, tmp_path: Path, monkeyp
         except validation.ConfigError:
             continue
     assert fits
+
+
+def test_a_later_option_at_its_former_meaning_leaves_ids_alone():
+    with compose.composing(FOLDERS):
+        method = plain(made("method=salun"))["method"]
+        ids = [identity("method=salun", *o) for o in ([], ["method.mix=sequential"])]
+        ids.append(identity("method=salun", "method.exclude_true=false"))
+    assert len(set(ids)) == 3
+    assert (method["mix"], method["exclude_true"]) == ("union", True)
+    without = {k: v for k, v in method.items() if k not in LATER}
+    for old, new in ((without, method), ({"base": without}, {"base": method})):
+        assert config.identity({"method": old}) == config.identity({"method": new})
 
 
 def test_a_sweep_is_expanded_as_hydra_does_it():

@@ -215,6 +215,10 @@ UNRELATED = (
 )
 """Keys that do not change a result, and so are no part of a run's identity."""
 
+LATER = {"exclude_true": True, "mix": "union"}
+"""Options of methods that came later, with the value that stands for how it was before: at that value
+they are no part of a run's identity, so that old results stay where they are."""
+
 
 def config_dir() -> str:
     """Return the absolute folder of the configs: inside the installed package, or beside it."""
@@ -241,6 +245,16 @@ def _forget_search(node: Any) -> None:
             _forget_search(part)
 
 
+def _forget_later(node: Any) -> None:
+    """Drop the options of ``LATER`` that say nothing new."""
+    if isinstance(node, dict):
+        for key, value in LATER.items():
+            if node.get(key) == value:
+                del node[key]
+        for part in node.values():
+            _forget_later(part)
+
+
 def run_id(config: DictConfig) -> str:
     """Return what stands for everything that determines a run's result."""
     return identity(plain(config))
@@ -252,6 +266,8 @@ def identity(content: Mapping[str, Any]) -> str:
     What is off (null) at the top does not count: a new feature leaves old results where they are.
     """
     content = json.loads(json.dumps({k: v for k, v in content.items() if v is not None}))
+    for key in ("method", "candidates"):
+        _forget_later(content.get(key))
     own_images = "ImageFolder" in str((content.get("dataset") or {}).get("_target_"))
     for path in UNRELATED:
         if path == "dataset.root" and own_images:  # there, the folder is the data

@@ -7,8 +7,15 @@ import torch
 from torch.nn import functional as F
 
 from unlearn.core import Batch
-from unlearn.methods.random_label import RandomLabelling, other_labels, relabelled
+from unlearn.methods.random_label import (
+    RandomLabelling,
+    any_labels,
+    other_labels,
+    relabelled,
+)
 from unlearn.models.predict import accuracy, logits
+
+PLAIN = {"exclude_true": True, "mix": "union", "seed": 0}
 
 
 def test_new_labels_differ_repeat_and_spread():
@@ -35,7 +42,7 @@ def test_only_the_forget_set_is_relabelled_by_a_naive_loop():
 
 def test_loss_is_that_of_the_new_labels(resnet, task, recipe):
     request = task.request()
-    method = RandomLabelling(redraw=False, seed=0, **recipe())
+    method = RandomLabelling(redraw=False, **PLAIN, **recipe())
     method.prepare(resnet.eval(), request)
     batch = next(request.everything().batches())
     label = batch.label.clone()
@@ -49,7 +56,7 @@ def test_loss_is_that_of_the_new_labels(resnet, task, recipe):
 def test_the_forget_set_takes_its_new_labels(resnet, task, recipe, fit):
     request = task.request()
     given = request.forget.label.clone()
-    method = RandomLabelling(redraw=False, seed=0, **recipe(epochs=5))
+    method = RandomLabelling(redraw=False, **PLAIN, **recipe(epochs=5))
     healed = method.unlearn(resnet, request, fit)
     assert accuracy(healed, request.forget) < 0.4  # the original: 1
     assert accuracy(healed, request.retain) > 0.9
@@ -66,6 +73,49 @@ def test_drawing_again_is_an_option(redraw, resnet, task, recipe, fit):
         def on_train_epoch_end(self, trainer, pl_module):
             drawn.append(self.new_label)
 
-    method = Watched(redraw=redraw, seed=0, **recipe(epochs=4))
+    method = Watched(redraw=redraw, **PLAIN, **recipe(epochs=4))
     method.unlearn(copy.deepcopy(resnet), task.request(), fit)
     assert len({tuple(d.tolist()) for d in drawn}) == (4 if redraw else 1)
+
+
+def test_any_label_may_come_up_the_given_one_too():
+    label = torch.arange(100).repeat(50)
+    new = any_labels(label, 100, seed=1)
+    assert 0 < (new == label).float().mean() < 0.03
+    assert len(new.unique()) == 100  # of a hundred classes, not of ten
+    assert torch.equal(new, any_labels(label, 100, seed=1))
+
+
+def test_a_drawing_with_the_given_label_is_an_option(resnet, task, recipe):
+    options = PLAIN | {"exclude_true": False}
+    given = task.request().forget.label
+    kept = set()
+    for seed in range(5):
+        method = RandomLabelling(redraw=False, **options | {"seed": seed}, **recipe())
+        method.prepare(copy.deepcopy(resnet), task.request())
+        kept.add(bool((method.new_label == given).any()))
+    assert True in kept
+
+
+def test_the_relabelled_may_come_first_in_every_epoch(resnet, task, recipe, fit):
+    request, passes, drawn = task.request(), [], []
+
+    class Watched(RandomLabelling):
+        def loss(self, forward, batch):
+            ((name, part),) = batch.items()
+            passes.append((name, len(part.label)))
+            drawn.append(tuple(self.new_label.tolist()))
+            return super().loss(forward, batch)
+
+    options = PLAIN | {"mix": "sequential"}
+    method = Watched(redraw=True, **options, **recipe(epochs=2, batch_size=95))
+    healed = method.unlearn(resnet, request, fit)
+    once = [("forget", 10), ("retain", 95), ("retain", 95)]
+    assert passes == once * 2
+    assert len(set(drawn)) == 2  # per epoch of both passes, not per pass
+    assert accuracy(healed, request.retain) > 0.9
+
+
+def test_an_unknown_mix_is_refused(recipe):
+    with pytest.raises(ValueError, match=r"method\.mix must be union or sequential, got both"):
+        RandomLabelling(redraw=True, **PLAIN | {"mix": "both"}, **recipe())

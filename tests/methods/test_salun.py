@@ -13,7 +13,8 @@ from unlearn.methods.salun import SalUn
 from unlearn.models.predict import accuracy, logits
 
 OPTIONS = {
-    "form": "weight_saliency", "salient_fraction": 0.3, "alpha": 0.001, "redraw": False, "seed": 0,
+    "form": "weight_saliency", "salient_fraction": 0.3, "alpha": 0.001, "redraw": False,
+    "exclude_true": True, "mix": "union", "seed": 0,
 }  # fmt: skip
 
 

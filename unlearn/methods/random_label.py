@@ -23,6 +23,12 @@ def other_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
     return (label + away.to(label.device)) % num_classes
 
 
+def any_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
+    """Return for each label (n,) one of all K with the same chance, its own included."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(0, num_classes, label.shape, generator=generator).to(label.device)
+
+
 def relabelled(batch: Batch, forget_index: Tensor, new_label: Tensor) -> Tensor:
     """Return the labels (B,) of a batch with those of the forget set replaced.
 
@@ -35,22 +41,37 @@ def relabelled(batch: Batch, forget_index: Tensor, new_label: Tensor) -> Tensor:
     return torch.where(forget_index[place] == batch.index, new_label[place], batch.label)
 
 
+MIXES = ("union", "sequential")
+
+
 class RandomLabelling(UnlearningMethod):
-    """Give each forget sample a random label other than its own and go on training on everything."""
+    """Give each forget sample a random label and go on training on everything."""
 
     full_precision: ClassVar[bool] = False
     budget_pass: ClassVar[str] = "all"
 
-    def __init__(self, *, redraw: bool, seed: int, **recipe: Any) -> None:
+    def __init__(
+        self, *, redraw: bool, exclude_true: bool, mix: str, seed: int, **recipe: Any
+    ) -> None:
         """Keep the options; see UnlearningMethod for the rest.
 
         Args:
             redraw: Draw the labels again each epoch, rather than once.
+            exclude_true: A new label is never the given one.
+            mix: "union": batches of everything; "sequential": in each epoch a pass over the
+                relabelled forget set, then one over the retain set.
             seed: Seeds the labels.
             recipe: Epochs, batch size, optimizer and schedule.
+
+        Raises:
+            ValueError: If ``mix`` is unknown.
         """
         super().__init__(**recipe)
+        if mix not in MIXES:
+            raise ValueError(f"method.mix must be union or sequential, got {mix}")
         self.redraw = redraw
+        self.draw = other_labels if exclude_true else any_labels
+        self.passes = MIXES.index(mix) + 1
         self.seed = seed
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
@@ -62,15 +83,23 @@ class RandomLabelling(UnlearningMethod):
 
     def _draw(self, epoch: int) -> None:
         seed = self.seed * 1_000_003 + epoch
-        self.new_label = other_labels(self.forget.label, self.forget.num_classes, seed)
+        self.new_label = self.draw(self.forget.label, self.forget.num_classes, seed)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw again, if that is wanted."""
         if self.redraw:
-            self._draw(trainer.current_epoch)
+            self._draw(trainer.current_epoch // self.passes)
+
+    def uses(self, epoch: int) -> tuple[str, ...]:
+        """Return everything, or the sets in turn."""
+        return ("all",) if self.passes == 1 else (("forget", "retain")[epoch % 2],)
+
+    def max_epochs(self) -> int:
+        """Return the number of passes."""
+        return self.epochs * self.passes
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the mean cross-entropy with the new labels."""
-        part = batch["all"]
+        (part,) = batch.values()
         label = relabelled(part, self.forget.index, self.new_label)
         return F.cross_entropy(forward(part.image), label)

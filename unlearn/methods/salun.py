@@ -32,7 +32,7 @@ class SalUn(RandomLabelling):
             form: "weight_saliency" or "input_saliency".
             salient_fraction: Share of all weights that may move, in (0, 1]; "weight_saliency".
             alpha: Weight of the penalty, at least 0; "input_saliency".
-            relabelling: Seed, redrawing and the recipe.
+            relabelling: Seed, how labels are drawn, and the recipe.
 
         Raises:
             ValueError: If an option is out of range.
@@ -66,5 +66,6 @@ class SalUn(RandomLabelling):
         """Return the loss of the form."""
         if self.by_weight:
             return super().loss(forward, batch)
-        found = member(batch["all"].index, self.forget.index)
-        return input_saliency_loss(forward, batch["all"], found, self.alpha)
+        (part,) = batch.values()
+        found = member(part.index, self.forget.index)
+        return input_saliency_loss(forward, part, found, self.alpha)
