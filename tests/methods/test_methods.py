@@ -17,7 +17,7 @@ from unlearn.methods.rem_losses import masked_mean, redirect_losses, removal_los
 from unlearn.methods.rem_options import ORACLE
 from unlearn.methods.retrain import Retrain
 from unlearn.methods.selection import BestByProxy, spread
-from unlearn.models.expansion import Expanded
+from unlearn.models.expansion import Expanded, drop
 from unlearn.models.predict import accuracy
 from unlearn.models.surgery import batch_norms
 from unlearn.training.optimizers import NormalizedSGD
@@ -200,19 +200,21 @@ def batches(task, n=24):
     }
 
 
+def gradients(method, model, batch, *, term):
+    method.terms.options = type(method.options)(**(vars(method.options) | {"removal_term": term}))
+    model.zero_grad()
+    method.loss(model, batch).backward()
+    return {k: p.grad.clone() for k, p in model.network.named_parameters()}
+
+
 def test_rem_removal_term_gives_new_channels_no_gradient(trained, task):
     method = REM(**(OPTIONS | {"removal_batch_size": None, "redirect_loss": "ce"}))
     model = method.prepare(trained, task.request()).eval()
     batch = {"all": next(task.request().everything().batches(200))}
     method.mode = 0
 
-    def gradients(term):
-        method.options = type(method.options)(**(vars(method.options) | {"removal_term": term}))
-        model.zero_grad()
-        method.loss(model, batch).backward()
-        return {k: p.grad.clone() for k, p in model.network.named_parameters()}
-
-    with_term, without = gradients(True), gradients(False)
+    with_term = gradients(method, model, batch, term=True)
+    without = gradients(method, model, batch, term=False)
     for name, grad in with_term.items():
         new = torch.ones_like(grad, dtype=torch.bool)
         new[tuple(slice(s) for s in model._old_shape[name])] = False
@@ -239,7 +241,7 @@ def test_rem_steps_move_base_and_full_network_the_right_way(trained, task):
     optimizer.step()
     assert losses(False) > before  # removal raises the base network's loss
     method.mode = 0
-    method.options = type(method.options)(**(vars(method.options) | {"removal_term": False}))
+    method.terms.options = type(method.options)(**(vars(method.options) | {"removal_term": False}))
     before = losses(True)
     optimizer.zero_grad()
     method.loss(model, {"all": whole}).backward()
@@ -260,13 +262,53 @@ def test_rem_joint_removal_is_weighted(weight, trained, task):
         base = F.cross_entropy(model(batch.image), batch.label, reduction="none")
         index = (batch.index,)
         frozen = F.cross_entropy(
-            method.reference(batch.image, *index), batch.label, reduction="none"
+            method.terms.reference(batch.image, *index), batch.label, reduction="none"
         )
     found = torch.isin(batch.index, task.discovered()).float()
     redirect = 2 * F.logsigmoid(full - frozen).mean()
     parts = found.sum() if weight == "mean" else len(found)
     remove = -(2 * F.logsigmoid(base - frozen) * found).sum() / parts
     assert loss == pytest.approx((redirect + remove).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("own_batch", [8, None])
+def test_separate_statistics_move_with_the_passes_of_their_own_mode(own_batch, trained, task):
+    options = {"batch_norm": "separate", "removal_batch_size": own_batch}
+    method = REM(**(OPTIONS | options))
+    model = method.prepare(trained, task.request()).train()
+    assert isinstance(model, Expanded)
+    layer = next(name for name, _ in model.network.named_buffers() if "running_mean" in name)
+    base = model.base_state()[layer].clone()
+    full = model.network.get_buffer(layer).clone()
+    whole = next(task.request().everything().batches(64))
+    model(whole.image, whole.index)
+    assert torch.equal(model.base_state()[layer], base)
+    assert not torch.equal(model.network.get_buffer(layer), full)
+    full = model.network.get_buffer(layer).clone()
+    model(whole.image)
+    assert torch.equal(model.network.get_buffer(layer), full)
+    assert not torch.equal(model.base_state()[layer], base)
+    assert torch.equal(drop(model).get_buffer(layer), model.base_state()[layer])
+    method.mode = 0
+    forget = next(task.request().forget.batches(8))
+    batch = {"all": whole} | ({"forget": forget} if own_batch else {})
+    if own_batch:  # the removal term reaches new channels in no way, batch statistics included
+        before = gradients(method, model, batch, term=False)
+        after = gradients(method, model, batch, term=True)
+        for name, grad in after.items():
+            new = torch.ones_like(grad, dtype=torch.bool)
+            new[tuple(slice(s) for s in model._old_shape[name])] = False
+            assert torch.allclose(grad[new], before[name][new], atol=1e-6)
+    method.loss(model, batch).backward()
+
+
+def test_rem_with_separate_statistics_redirects(trained, task, engine):
+    options = {"epochs": 6, "batch_size": 16, "optimizer": sgd(0.1), "gamma": 0.35}
+    method = Watch(**(OPTIONS | options | {"batch_norm": "separate"}))
+    healed = method.unlearn(trained, task.request(), fit(engine))
+    base, full = method.notes["seen"][-1]
+    assert full - base > 0.4
+    assert accuracy(healed, task.test) > 0.8
 
 
 def test_rem_wakes_the_idle_half_of_a_half_capacity_network(task, engine):
@@ -287,7 +329,15 @@ def test_rem_wakes_the_idle_half_of_a_half_capacity_network(task, engine):
 
 
 @pytest.mark.parametrize(
-    "bad", [{"gamma": 1.5}, {"beta": 0.0}, {"density": 0.0}, {"select": "best"}, {"ratio": -1.0}]
+    "bad",
+    [
+        {"gamma": 1.5},
+        {"beta": 0.0},
+        {"density": 0.0},
+        {"select": "best"},
+        {"ratio": -1.0},
+        {"batch_norm": "separate", "expand": False},
+    ],
 )
 def test_rem_refuses_nonsense(bad):
     with pytest.raises(ValueError, match=f"method.{next(iter(bad))}"):
@@ -316,7 +366,7 @@ def test_ideal_rem_is_told_all_corrupted_samples_and_only_if_that_is_declared(tr
     with pytest.raises(ValueError, match="oracle=true"):
         method.prepare(copy.deepcopy(trained), task.request())
     model = method.prepare(trained, task.request(oracle=True))
-    assert torch.equal(method.known, task.corrupted)
+    assert torch.equal(method.terms.known, task.corrupted)
     assert isinstance(model, Expanded)
     gates = model.gates(task.corrupted)
     assert all(torch.equal(g, g[:1].expand_as(g)) for g in gates)  # one mask for all of them

@@ -20,9 +20,8 @@ from torch import Tensor, nn
 
 from unlearn.core import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod, batch_statistics, set_batch_norm
-from unlearn.methods.losses import member, sample_losses
-from unlearn.methods.rem_losses import masked_mean, redirect_losses, removal_losses
 from unlearn.methods.rem_options import REMOptions
+from unlearn.methods.rem_terms import Terms
 from unlearn.methods.selection import BestByProxy
 from unlearn.methods.teachers import frozen_copy
 from unlearn.models.expansion import Expanded, drop, expand
@@ -72,10 +71,12 @@ class REM(UnlearningMethod):
         """Expand the network, freeze the reference and see whether removal is due."""
         o = self.options
         new = self._expanded(model, request)
-        self.known = o.known(request)
+        known = o.known(request)
         if isinstance(new, Expanded) and o.shared_mask:
-            new.share(self.known)
-        self.reference = frozen_copy(new)
+            new.share(known)
+        if isinstance(new, Expanded) and o.batch_norm == "separate":
+            new.separate()
+        self.terms = Terms(o, frozen_copy(new), forget=request.forget.index, known=known)
         self.request = request
         self.best = BestByProxy(request, mode=o.select, threshold=o.gamma, samples=o.select_samples)
         self.removal_statistics = batch_statistics(o.removal_batch_norm, request, self.batch_size)
@@ -131,58 +132,10 @@ class REM(UnlearningMethod):
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss of the current step."""
         if self.mode == REMOVE:
-            forget = batch["forget"]
-            return self._removal(sample_losses(forward(forget.image), forget.label), forget).mean()
+            return self.terms.remove(forward, batch["forget"])
         if "forget" in batch:
-            return self._redirect_beside(forward, batch["all"], batch["forget"])
-        return self._redirect_within(forward, batch["all"])
-
-    def _index(self, batch: Batch, wanted: bool = True) -> tuple[Tensor, ...]:
-        return (batch.index,) if wanted and self.options.expand else ()
-
-    def _reference(self, batch: Batch, form: str) -> Tensor:
-        if form in ("ce", "ga"):  # these know no reference
-            return torch.zeros(())
-        index = self._index(batch, self.options.reference == "masked")
-        with torch.no_grad():
-            return sample_losses(self.reference(batch.image, *index).float(), batch.label)
-
-    def _removal(self, base: Tensor, batch: Batch) -> Tensor:
-        o = self.options
-        return removal_losses(base, self._reference(batch, o.removal_loss), o.beta, o.removal_loss)
-
-    def _redirect(self, full: Tensor, batch: Batch) -> Tensor:
-        o, form = self.options, self.options.redirect_loss
-        losses = redirect_losses(full, self._reference(batch, form), o.beta, form)
-        if o.redirect_on == "all":
-            return losses.mean()
-        return masked_mean(losses, ~member(batch.index, self.request.forget.index))
-
-    def _redirect_within(self, forward: Forward, batch: Batch) -> Tensor:
-        """Removal acts on the forget samples of the joint batch, weighted by their share (paper)."""
-        if not self.options.removal_term:
-            full = sample_losses(forward(batch.image, *self._index(batch)), batch.label)
-            return self._redirect(full, batch)
-        base = sample_losses(forward(batch.image), batch.label)
-        full = base
-        if self.options.expand:
-            full = sample_losses(forward(batch.image, batch.index), batch.label)
-        found = member(batch.index, self.known)
-        removal = masked_mean(self._removal(base, batch), found)
-        if self.options.removal_weight == "mean":
-            removal = removal * len(found) / found.sum().clamp(min=1)
-        return self._redirect(full, batch) + removal
-
-    def _redirect_beside(self, forward: Forward, batch: Batch, forget: Batch) -> Tensor:
-        """Removal has a batch of its own, run with the new channels off in one joint forward."""
-        image = torch.cat([batch.image, forget.image])
-        index = torch.cat([batch.index, torch.full_like(forget.index, -1)])
-        label = torch.cat([batch.label, forget.label])
-        inputs = (image, index) if self.options.expand else (image,)
-        sizes = [len(batch.label), len(forget.label)]
-        full, base = sample_losses(forward(*inputs), label).split(sizes)
-        loss = self._redirect(full, batch)
-        return loss + self._removal(base, forget).mean() if self.options.removal_term else loss
+            return self.terms.redirect_beside(forward, batch["all"], batch["forget"])
+        return self.terms.redirect_within(forward, batch["all"])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the batch-norm mode of the phase."""

@@ -17,7 +17,7 @@ CHOICES = {
     "removal_loss": ("npo", "ga"),
     "removal_weight": ("share", "mean"),
     "removal_batch_norm": ("train", "eval"),
-    "batch_norm": ("shared", "recalibrate"),
+    "batch_norm": ("shared", "recalibrate", "separate"),
     "select": MODES,
 }
 
@@ -43,7 +43,8 @@ class REMOptions:
         redirect_on: "all" data, or the "retain" set alone (ablation).
         removal_loss: "npo" or "ga", plain ascent (ablation).
         removal_batch_norm: "train" or "eval", while removing.
-        batch_norm: "shared" statistics of both modes, or "recalibrate" those of the base.
+        batch_norm: "shared" statistics of both modes, "recalibrate" those of the base, or "separate"
+            ones, kept by base passes alone.
         select: "proxy" or "last".
         select_samples: Retain samples that the proxy is measured on; None: all.
     """
@@ -85,6 +86,11 @@ class REMOptions:
         for key in ("beta", "density", "ratio"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"method.{key} must be above 0, got {getattr(self, key)}")
+        if self.batch_norm == "separate" and not self.expand:
+            raise ValueError(
+                "method.batch_norm=separate needs method.expand=true: without new channels there is "
+                "one network; choose shared or recalibrate"
+            )
         if self.ideal and self.removal_batch_size:
             raise ValueError(
                 "method.removal_batch_size must be null with method.ideal: the forget set that "

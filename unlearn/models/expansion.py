@@ -63,6 +63,7 @@ class Expanded(nn.Module):
             skeleton = type(network)(**{**arguments, "extra": 0.0})
         self._skeleton = (skeleton,)  # in a tuple: its parameters are not ours to train
         self._old_shape = {k: tuple(v.shape) for k, v in skeleton.state_dict().items()}
+        self._own: dict[str, str] = {}  # buffers of base mode alone, by the plain network's names
         self._num_samples = num_samples
         self.density = density
         self.seed = seed
@@ -105,10 +106,17 @@ class Expanded(nn.Module):
     def _old(self, name: str, tensor: Tensor) -> Tensor:
         return tensor[tuple(slice(s) for s in self._old_shape[name])]
 
+    def separate(self) -> None:
+        """Give base mode running statistics of its own, which masked passes leave alone."""
+        for name, buffer in self.network.named_buffers():
+            self._own[name] = "base_" + name.replace(".", "_")
+            self.register_buffer(self._own[name], self._old(name, buffer).clone())
+
     def base_state(self) -> dict[str, Tensor]:
         """Return views of the old part of every parameter and buffer, by the plain network's names."""
         tensors = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
-        return {name: self._old(name, tensor) for name, tensor in tensors.items()}
+        views = {name: self._old(name, tensor) for name, tensor in tensors.items()}
+        return views | {name: getattr(self, kept) for name, kept in self._own.items()}
 
     def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
         """Return logits (B, K): base mode without ``index``, masked mode with it."""
