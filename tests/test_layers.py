@@ -21,7 +21,7 @@ LAYERS = [
     {"reporting"},
     {"setting"},
     {"scoring", "score_job"},
-    {"choosing"},
+    {"choosing", "references"},
     {"run"},
     {"config", "validation", "compose", "launching", "describe", "search"},
     {"tuning", "cells"},

@@ -19,7 +19,7 @@ from unlearn.checkpoints import Trained
 from unlearn.evaluation.metrics import tow
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.evaluation.refined import mia
-from unlearn.job import Job
+from unlearn.job import Job, reseeded
 from unlearn.reporting.refined import half_width
 from unlearn.scoring import prepared
 from unlearn.setting import Setting, cache, identity, original, without
@@ -97,7 +97,9 @@ def settled(job: Job, attempt: Attempt) -> tuple[Job, dict[str, Any]]:
 
 def _judged(job: Job, seed: int, attempt: Attempt) -> list[dict[str, Any]]:
     """Return part, method, metrics and seconds of every candidate on every part, for one seed."""
-    own = replace(job, config=_seeded(job.config, seed))
+    drawn = ("score", "forget_set", "method", "candidates")
+    seeds = dict.fromkeys(job.config["seeds"], seed)
+    own = replace(job, config=reseeded(job.config, drawn, seeds, seed))
     setting = prepared(own)
     held = setting.dataset.validation
     assert held is not None
@@ -113,19 +115,6 @@ def _judged(job: Job, seed: int, attempt: Attempt) -> list[dict[str, Any]]:
             found = _candidate(own, now, node, model, attempt)
             rows.append({"seed": seed, "part": part, "method": name} | found)
     return rows
-
-
-def _seeded(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
-    """Return a resolved config with another seed for everything but the data set's images."""
-
-    def changed(node: Any) -> Any:
-        if not isinstance(node, Mapping):
-            return node
-        return {k: seed if k == "seed" and v is not None else changed(v) for k, v in node.items()}
-
-    seeds = dict.fromkeys(config["seeds"], seed)
-    drawn = ("score", "forget_set", "method", "candidates")
-    return {**config, **{key: changed(config[key]) for key in drawn}, "seeds": seeds}
 
 
 def _candidate(

@@ -1,6 +1,6 @@
 """What the command line hands to a job; imports nothing heavy."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,20 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": {k: v for k, v in config["dataset"].items() if k not in PLACES},
         "seeds": {key: config["seeds"][key] for key in ("data", "train", "mask")},
     }
+
+
+def reseeded(
+    config: Mapping[str, Any], parts: Sequence[str], seeds: Mapping[str, int], seed: int
+) -> dict[str, Any]:
+    """Return a resolved config with other seeds, also where ``parts`` of it have taken them over."""
+
+    def changed(node: Any) -> Any:
+        if not isinstance(node, Mapping):
+            return node
+        return {k: seed if k == "seed" and v is not None else changed(v) for k, v in node.items()}
+
+    new = {part: changed(config[part]) for part in parts}
+    return {**config, **new, "seeds": {**config["seeds"], **seeds}}
 
 
 @dataclass(frozen=True)

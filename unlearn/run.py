@@ -15,7 +15,7 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from unlearn import choosing, environment
+from unlearn import choosing, environment, references
 from unlearn.checkpoints import load_state, save_state
 from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.monitor import Monitor
@@ -180,8 +180,8 @@ def unlearn_job(job: Job) -> float | None:
     """
     environment.check_pair()
     method_of(job)  # refuses wrong options before anything is trained
-    for node in ("pretraining", "evaluation"):
-        job.build(job.config[node])
+    job.build(job.config["pretraining"])
+    references.options(job)
     job, facts = choosing.settled(job, unlearn_once)
     started = time.perf_counter()
     setting = prepare(job, forget=False)
@@ -226,7 +226,8 @@ def _record(
     row: Row = {key: None for m in metrics.values() for key in declared(m).directions}
     reason = outcome.reason
     if outcome.model is not None and said is not None:
-        predictions = replace(said, seconds=outcome.seconds, embedding=setting.embedding)
+        more = references.further(job, setting, outcome.model, unlearn_once)
+        predictions = replace(said, seconds=outcome.seconds, embedding=setting.embedding, **more)
         row = evaluate_all(job, setting, predictions)
         reason = collapse(row, setting.task.train.num_classes)
         if job.config["save_model"]:
@@ -301,7 +302,10 @@ def evaluate_job(job: Job) -> float | None:
         raise ValueError(
             f"checkpoint {path} does not fit model={job.names['model']}: {first}"
         ) from error
-    predictions = predict(setting.engine.place(network).eval(), setting.task)
+    network = setting.engine.place(network).eval()
+    predictions = replace(
+        predict(network, setting.task), **references.further(job, setting, network, None)
+    )
     row = evaluate_all(job, setting, predictions)
     console.print_row(row, title=f"{path}: {_describe(job)}")
     return row.get("healed_utility")  # type: ignore[return-value]

@@ -12,6 +12,36 @@ from unlearn.task import Task
 
 
 @dataclass(frozen=True)
+class Twins:
+    """Margins of models of several seeds, the run's own first; pairs of one original's training.
+
+    Attributes:
+        unlearned: (M, N + T), training samples, then test samples.
+        retrained: (M, N + T), of models retrained without the forget set.
+        train_size: N.
+        test_size: T.
+    """
+
+    unlearned: Tensor
+    retrained: Tensor
+    train_size: int
+    test_size: int
+
+
+@dataclass(frozen=True)
+class Shadows:
+    """Models of random parts of the training set.
+
+    Attributes:
+        inside: Which samples each saw, bool (M, N).
+        margin: Its margins, (M, N).
+    """
+
+    inside: Tensor
+    margin: Tensor
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Outputs of one model, float32, un-augmented.
 
@@ -22,7 +52,10 @@ class Predictions:
         test_triggered: (T, K), test images with the trigger; None if there is no trigger.
         seconds: What making the model took; None if that is not known.
         embedding: Last features of the training images in the original model, (N, E); None if no
-            metric needs them.
+            metric needs them, as what follows.
+        twins: Unlearned and retrained models of other seeds.
+        shadows: Models of random parts of the training set.
+        relearned: Steps until the model, and the retrained one, know the forget set again.
     """
 
     train: Tensor
@@ -31,6 +64,9 @@ class Predictions:
     test_triggered: Tensor | None
     seconds: float | None = None
     embedding: Tensor | None = None
+    twins: Twins | None = None
+    shadows: Shadows | None = None
+    relearned: tuple[int, int] | None = None
 
 
 def predict(model: nn.Module, task: Task) -> Predictions:

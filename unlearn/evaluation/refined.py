@@ -19,7 +19,7 @@ from unlearn.task import Task
 PARTS = ("forget", "retain", "test")
 
 
-def _outputs(predictions: Predictions, task: Task) -> dict[str, tuple[Tensor, Tensor]]:
+def outputs_of(predictions: Predictions, task: Task) -> dict[str, tuple[Tensor, Tensor]]:
     """Return outputs and given labels of the forget, retain and test set."""
     label = task.train.label.cpu()
     forget, retain = task.discovered().cpu(), task.believed_clean().cpu()
@@ -50,8 +50,8 @@ def gaps(predictions: Predictions, task: Task, retrained: Predictions | None) ->
     has everything that was to be forgotten up to there as its forget set.
     """
     out = {}
-    theirs = _outputs(_reference(retrained), task)
-    for part, (ours, label) in _outputs(predictions, task).items():
+    theirs = outputs_of(_reference(retrained), task)
+    for part, (ours, label) in outputs_of(predictions, task).items():
         other = theirs[part][0]
         value = accuracy(ours, label)
         if part != "test":  # the metric of that name has it
@@ -88,7 +88,7 @@ def attacked(
             f"evaluation: mia must have a feature of {', '.join(FEATURES)} and members of "
             f"{', '.join(MEMBERS)}, got {feature} and {members}"
         )
-    sets = _outputs(predictions, task)
+    sets = outputs_of(predictions, task)
     count = min(len(sets["retain"][1]), len(sets["test"][1]))
     keep = {
         "retain": stratified(sets["retain"][1], count, seed)
