@@ -5,7 +5,7 @@ Shapes: N training samples, T test samples, K classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ embedding: features of the original model; score: a memorization score of every 
 unlearned and retrained models of other seeds; shadows: models of parts of the training set;
 relearned: the forget set was learned again."""
 
-Compute = Callable[[Predictions, Task, Predictions | None], dict[str, float]]
+Compute = Callable[..., dict[str, float]]
 
 
 class Metric(Protocol):
@@ -32,9 +32,9 @@ class Metric(Protocol):
     needs: Sequence[str]
 
     def __call__(
-        self, predictions: Predictions, task: Task, retrained: Predictions | None
+        self, predictions: Predictions, task: Task, retrained: Predictions | None, **options: Any
     ) -> dict[str, float]:
-        """Return one value per column."""
+        """Return one value per column; ``options`` are those of its config."""
         ...
 
 

@@ -173,7 +173,7 @@ def lira(
         likelihood_ratio(margin(p.train[forget], label), values, values, inside, ~inside)
         for p in (predictions, _known(retrained))
     ]
-    auc, tpr = separation(*ratios, max_fpr)
+    auc, tpr = separation(ratios[0], ratios[1], max_fpr)
     shares = [(ratio > 0).double().mean().item() for ratio in ratios]
     return {
         "lira/auc": auc,
