@@ -101,6 +101,8 @@ def test_the_papers_table_holds_the_settings_of_rum_alone():
     ]  # fmt: skip
     assert paper(plain).empty
     assert paper(rows().drop(columns="method/mode")).empty
+    ungraded = plain.assign(**{"forget_set/group": None})  # a random set has no such part
+    assert len(paper(pd.concat([rows(**{"forget_set/group": "mix"}), ungraded]))) == 8
 
 
 def test_a_terminal_shows_the_headline():

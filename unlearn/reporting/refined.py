@@ -20,10 +20,18 @@ VARIANTS = ("vanilla", "shuffle", "refined", "meta", "auto")
 CHOSEN = ("meta", "auto")  # a method of its own for each part: the last rows of the table
 FIRST = ("retrain", "original")  # a second retrained model, and doing nothing: the first rows
 METRICS = ("tow", "tow_mia", "mia_gap", "forget/accuracy", "retain/accuracy", "test/accuracy")
-METRICS += ("mia", "forget/disagreement", "tow_so_far", "js/forget", "js/test", "kl/forget")
+METRICS += (
+    "forget_set/entanglement",
+    "mia",
+    "forget/disagreement",
+    "tow_so_far",
+    "js/forget",
+    "js/test",
+    "kl/forget",
+)
 METRICS += ("klom/forget", "klom/retain", "klom/test", "relearn_steps", "relearn_steps_retrained")
 METRICS += ("lira/auc", "lira/auc_retrained", "ulira/auc", "relative_seconds")
-PRINTED = (*METRICS[:6], "tow_so_far", "klom/forget", "ulira/auc", "relative_seconds")
+PRINTED = (*METRICS[:7], "tow_so_far", "klom/forget", "ulira/auc", "relative_seconds")
 PAPER = ("tow", "mia_gap", "tow_mia")
 LOST = {"tow": 0.0, "tow_mia": 0.0, "mia_gap": 1.0}  # of a model that does not exist any more
 SETTING = ("dataset", "model", "score", "forget_set/kind", "forget_set/group", "forget_set/size")
@@ -127,9 +135,8 @@ def paper(frame: pd.DataFrame) -> pd.DataFrame:
     if "method/mode" not in frame or "tow" not in frame:
         return pd.DataFrame()
     own = [c for c in (*SETTING, "step") if c in frame]
-    ran = frame.loc[frame["method/mode"].notna(), own].astype(str).agg("|".join, axis=1)
-    here = frame[frame[own].astype(str).agg("|".join, axis=1).isin(set(ran))]
-    return overview(here, metrics=PAPER)
+    setting = frame[own].apply(lambda row: tuple(str(v) for v in row), axis=1)
+    return overview(frame[setting.isin(set(setting[frame["method/mode"].notna()]))], metrics=PAPER)
 
 
 def sequence(

@@ -26,6 +26,7 @@ TITLES = {
     "seed_error": "± seeds",
     "p_holm": "p (Holm)",
     "tow": "ToW",
+    "forget_set/entanglement": "ES",
     "tow_mia": "ToW-MIA",
     "tow_so_far": "ToW so far",
     "mia_gap": "MIA gap",
