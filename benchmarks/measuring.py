@@ -1,0 +1,158 @@
+"""What all parts share: taking turns, the table, the machine, random images, a network."""
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import lightning.pytorch as L
+import torch
+from torch import nn
+
+from unlearn.core import ImageSet
+from unlearn.data.augment import Augment
+from unlearn.data.view import Normalize
+from unlearn.models.resnet9 import ResNet9
+from unlearn.training.engine import Engine
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+ON_GPU = DEVICE.type == "cuda"
+MEAN, STD = 0.5, 0.25
+CROP = Augment(crop_padding=4, flip_rate=0.5, cutout=0)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table and what it says in one line; the first column is text, the others are numbers."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    def markdown(self) -> str:
+        """Return it as Markdown."""
+        lines = ["| " + " | ".join(row) + " |" for row in (self.columns, *self.rows)]
+        lines.insert(1, "| --- |" + " --: |" * (len(self.columns) - 1))
+        note = f"\n{self.note}\n" if self.note else ""
+        return f"### {self.title}\n\n" + "\n".join(lines) + "\n" + note
+
+
+def machine() -> str:
+    """Return what the numbers depend on, in one line."""
+    info = Path("/proc/cpuinfo")
+    text = info.read_text() if info.exists() else ""
+    names = [line.partition(":")[2].strip() for line in text.splitlines() if "model name" in line]
+    name = names[0] if names else platform.processor() or platform.machine()
+    amx = ", AMX" if "amx_bf16" in text else ""
+    gpu = f", {torch.cuda.get_device_name()}" if ON_GPU else ", no GPU"
+    return (
+        f"{name}, {os.cpu_count()} cores{amx}, {torch.get_num_threads()} threads{gpu}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}, lightning {L.__version__}; "
+        f"load average {os.getloadavg()[0]:.1f}"
+    )
+
+
+def clock() -> float:
+    """Return the time that comparisons count, in seconds.
+
+    On one CPU thread that is the process's own CPU time: other work on the machine does not show.
+    """
+    alone = not ON_GPU and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()
+
+
+def wait() -> None:
+    """Let the GPU finish."""
+    if ON_GPU:
+        torch.cuda.synchronize()
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Return the seconds of a call."""
+    wait()
+    started = clock()
+    call()
+    wait()
+    return clock() - started
+
+
+def alternate(
+    sides: Mapping[str, Callable[[], float]], rounds: int, *, warm: bool = True
+) -> dict[str, list[float]]:
+    """Return what each side measures, round by round; sides take turns, first and last in turn.
+
+    Other work on the machine then meets all of them alike.
+    """
+    if warm:
+        for side in sides.values():
+            side()
+    found: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds):
+        for name in reversed(sides) if number % 2 else sides:
+            found[name].append(sides[name]())
+    return found
+
+
+def ratio(of: Sequence[float], to: Sequence[float]) -> float:
+    """Return the median over rounds of ``of`` / ``to``."""
+    return statistics.median(a / b for a, b in zip(of, to, strict=True))
+
+
+def images(count: int, channels: int, size: int, seed: int = 0) -> ImageSet:
+    """Return random images: their content does not matter here."""
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (count, channels, size, size), generator=generator)
+    label = torch.randint(0, 10, (count,), generator=generator)
+    view = Normalize((MEAN,) * channels, (STD,) * channels)
+    data = ImageSet(image.to(torch.uint8), label, torch.arange(count), 10, view)
+    return data.to(DEVICE)
+
+
+def network(width: int, channels: int = 3, size: int = 32, seed: int = 0) -> nn.Module:
+    """Return a fresh ResNet-9."""
+    torch.manual_seed(seed)
+    return ResNet9(in_channels=channels, image_size=size, num_classes=10, width=width)
+
+
+def engine(precision: str, size: int = 32, *, full: str = "32-true") -> Engine:
+    """Return the product's engine without progress bars and checkpoints."""
+    return Engine(
+        accelerator="auto", devices=1, precision=precision, unlearning_precision=full,
+        channels_last=True, compile=False, progress=False, checkpoint_seconds=1e9, image_size=size,
+    )  # fmt: skip
+
+
+def fast_precision() -> str:
+    """Return the precision that the product chooses for pre-training at 32 pixels."""
+    return str(engine("auto").resolved_precision())
+
+
+class Stopwatch(L.Callback):
+    """Counts the seconds from the start of each epoch to the end of its last step.
+
+    What methods and monitors do after an epoch does not count.
+    """
+
+    def __init__(self) -> None:
+        """Start at nothing."""
+        self.seconds = self.begun = self.last = 0.0
+
+    def on_train_epoch_start(self, *_: object) -> None:
+        """Start."""
+        wait()
+        self.begun = self.last = clock()
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Note the time of the step's end."""
+        self.last = clock()
+
+    def on_train_epoch_end(self, *_: object) -> None:
+        """Count the epoch."""
+        if ON_GPU:
+            wait()
+            self.last = clock()
+        self.seconds += self.last - self.begun

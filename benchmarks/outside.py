@@ -1,0 +1,68 @@
+"""What share of a run lies outside of training steps: data, evaluation, checkpoints, logs."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.measuring import ON_GPU, Stopwatch, Table
+from unlearn.attempt import _build
+from unlearn.compose import composed, composing
+from unlearn.config import config_dir, identity, plain
+from unlearn.job import Job
+from unlearn.run import unlearn_job
+from unlearn.training.engine import Engine
+
+CASES = [
+    ("digits, finetune", ["method=finetune"]),
+    ("digits, rem", ["method=rem"]),
+    ("digits, npo", ["method=npo"]),
+]
+
+
+def job(folder: Path, options: list[str]) -> Job:
+    """Return a job as the command line would make it."""
+    paths = [f"paths.root={folder}", "trainer.progress=false"]
+    with composing([config_dir()]):
+        content = plain(composed("unlearn", [*options, *paths], [config_dir()]))
+    content.pop("tune")
+    own = folder / "run"
+    own.mkdir(exist_ok=True)
+    return Job(content, identity(content), own, content["names"], _build, brief=True)
+
+
+def share(options: list[str]) -> tuple[float, float]:
+    """Return the seconds of a whole run, pre-training included, and those of its steps."""
+    watches: list[Stopwatch] = []
+    plain_trainer = Engine.trainer
+
+    def trainer(self: Engine, *, callbacks: Any, **rest: Any) -> Any:
+        watches.append(Stopwatch())
+        return plain_trainer(self, callbacks=[*callbacks, watches[-1]], **rest)
+
+    with tempfile.TemporaryDirectory() as folder:
+        made = job(Path(folder), options)
+        Engine.trainer = trainer  # type: ignore[method-assign]
+        try:
+            started = time.perf_counter()
+            unlearn_job(made)
+            whole = time.perf_counter() - started
+        finally:
+            Engine.trainer = plain_trainer  # type: ignore[method-assign]
+    return whole, sum(w.seconds for w in watches)
+
+
+def table(rounds: int) -> Table:
+    """Return the share of each case; the middle of the rounds."""
+    rows = []
+    cases = CASES
+    if ON_GPU:
+        cases = [*CASES, ("cifar10, rem", ["dataset=cifar10", "method=rem"])]
+    share(CASES[0][1])  # imports and first calls
+    for name, options in cases:
+        found = sorted((share(options) for _ in range(rounds)), key=lambda f: f[1] / f[0])
+        whole, steps = found[rounds // 2]
+        rows.append([name, f"{whole:.1f}", f"{steps:.1f}", f"{1 - steps / whole:.1%}"])
+    columns = ("(d) run", "seconds", "of these in steps", "outside")
+    note = "Original model included, the process's own start (imports) not. Target: 10 %."
+    return Table("(d) time outside of training steps", columns, rows, note)

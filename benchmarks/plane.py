@@ -1,0 +1,68 @@
+"""A small plane, cells per minute: with and without the cache, and with models trained stacked."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks.measuring import ON_GPU, Table, alternate, ratio
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL = ["pretraining.epochs=6", "save_model=false"]
+FULL = ["dataset=cifar10", "model.width=16", "pretraining.epochs=6", "save_model=false"]
+SPACE = ["corruption=random_label,poison", "discovery=0.2,0.6,1.0", "seed=0,1"]
+METHODS = "original,gradient_ascent"
+
+
+def sweep(home: str, *options: str) -> None:
+    """Run the plane in one process."""
+    words = ["unlearn.py", "--multirun", f"method={METHODS}", *SPACE, *(FULL if ON_GPU else SMALL)]
+    env = os.environ | {"UNLEARN_HOME": home}
+    done = subprocess.run(
+        [sys.executable, *words, *options], cwd=ROOT, env=env, capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
+
+
+def cells() -> int:
+    """Return the number of cells of the plane."""
+    count = 1
+    for choice in (f"method={METHODS}", *SPACE):
+        count *= len(choice.split(","))
+    return count
+
+
+def measured(*options: str) -> float:
+    """Return the seconds of the plane from nothing."""
+    with tempfile.TemporaryDirectory() as home:
+        started = time.perf_counter()
+        sweep(home, *options)
+        return time.perf_counter() - started
+
+
+def uncached() -> float:
+    """Return the seconds of the plane if every cell trains its own original model."""
+    # One checkpoint folder per cell: what a script per cell does. The process is still one.
+    return measured("paths.checkpoints=${paths.root}/own/${run_id:}")
+
+
+def table(rounds: int) -> Table:
+    """Compare the ways."""
+    sides = {
+        "cache, stack=off": lambda: measured("stack=off"),
+        "cache, stack=4": lambda: measured("stack=4"),
+        "no cache": uncached,
+    }
+    found = alternate(sides, rounds, warm=False)
+    first = found["cache, stack=off"]
+    rows = []
+    for name, times in found.items():
+        middle = sorted(times)[len(times) // 2]
+        rows.append([name, f"{60 * cells() / middle:.1f}", f"{ratio(first, times):.2f}"])
+    columns = ("(e) plane", "cells per minute", "of stack=off")
+    options = " ".join(FULL if ON_GPU else SMALL)
+    note = f"{cells()} cells in one process, start and originals included: method={METHODS} "
+    return Table("(e) a small plane", columns, rows, note + " ".join(SPACE) + f" {options}")
