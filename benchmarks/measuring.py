@@ -92,7 +92,7 @@ def alternate(
             side()
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds):
-        for name in reversed(sides) if number % 2 else sides:
+        for name in reversed(list(sides)) if number % 2 else list(sides):
             found[name].append(sides[name]())
     return found
 
@@ -141,16 +141,16 @@ class Stopwatch(L.Callback):
         """Start at nothing."""
         self.seconds = self.begun = self.last = 0.0
 
-    def on_train_epoch_start(self, *_: object) -> None:
+    def on_train_epoch_start(self, *_: object) -> None:  # type: ignore[override]
         """Start."""
         wait()
         self.begun = self.last = clock()
 
-    def on_train_batch_end(self, *_: object) -> None:
+    def on_train_batch_end(self, *_: object) -> None:  # type: ignore[override]
         """Note the time of the step's end."""
         self.last = clock()
 
-    def on_train_epoch_end(self, *_: object) -> None:
+    def on_train_epoch_end(self, *_: object) -> None:  # type: ignore[override]
         """Count the epoch."""
         if ON_GPU:
             wait()

@@ -15,7 +15,18 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from benchmarks.measuring import (
-    CROP, DEVICE, MEAN, ON_GPU, STD, Table, alternate, engine, images, network, ratio, timed,
+    CROP,
+    DEVICE,
+    MEAN,
+    ON_GPU,
+    STD,
+    Table,
+    alternate,
+    engine,
+    images,
+    network,
+    ratio,
+    timed,
 )  # fmt: skip
 from benchmarks.step import WIDTH, sgd
 from unlearn.core import ImageSet
@@ -23,7 +34,9 @@ from unlearn.models.predict import accuracy
 from unlearn.training.pretrain import Pretraining, pretrain
 from unlearn.training.schedules import WarmupLinear
 
-TRAIN, TEST, BATCH, EPOCHS, WORKERS = (50000, 10000, 512, 2, 8) if ON_GPU else (2048, 512, 256, 2, 2)
+TRAIN, TEST, BATCH, EPOCHS, WORKERS = (
+    (50000, 10000, 512, 2, 8) if ON_GPU else (2048, 512, 256, 2, 2)
+)
 
 
 class Pictures(Dataset[Any]):
@@ -102,5 +115,3 @@ def table(rounds: int) -> Table:
     )
     columns = ("(b) stack", "seconds", "images/s")
     return Table("(b) against the conventional stack", columns, rows, note)
-
-

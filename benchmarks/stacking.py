@@ -5,7 +5,14 @@ The comparison that ``stack=auto`` rests on: on a CPU it chooses one by one.
 
 from benchmarks.measuring import (
     CROP,
-    ON_GPU, Table, alternate, engine, images, network, ratio, timed,
+    ON_GPU,
+    Table,
+    alternate,
+    engine,
+    images,
+    network,
+    ratio,
+    timed,
 )  # fmt: skip
 from benchmarks.step import sgd
 from unlearn.data.augment import Augment
@@ -32,7 +39,9 @@ def table(rounds: int) -> Table:
     """Compare the two."""
     rows = [row(*case, rounds) for case in (GPU_CASES if ON_GPU else CASES)]
     columns = ("(e) ResNet-9", "models", "precision", "one by one, s", "stacked, s", "faster")
-    note = "Different seeds and sizes of data that differ by one batch; one epoch. Target on a GPU: 4."
+    note = (
+        "Different seeds and sizes of data that differ by one batch; one epoch. Target on a GPU: 4."
+    )
     return Table("(e) models trained stacked", columns, rows, note)
 
 

@@ -34,7 +34,9 @@ def spent(words: list[str]) -> tuple[float, float]:
 def imported(words: list[str]) -> set[str]:
     """Return the modules that a command imports."""
     flags = ["-X", "importtime"]
-    done = subprocess.run([sys.executable, *flags, *words], capture_output=True, cwd=ROOT, text=True)
+    done = subprocess.run(
+        [sys.executable, *flags, *words], capture_output=True, cwd=ROOT, text=True
+    )
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
     return {line.rpartition("|")[2].strip() for line in lines}
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from unlearn.checkpoints import CheckpointCache, Trained, load_state, save_state
@@ -292,3 +293,26 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: Any, message
         load_state(path)
     text = str(caught.value)
     assert text.startswith(f"checkpoint {path} {message}") and "\n" not in text
+
+
+def test_several_are_trained_at_once_save_those_that_are_there_or_busy(tmp_path):
+    cache = CheckpointCache(tmp_path)
+    who = [{"n": n} for n in range(4)]
+    model = Trained({"w": torch.zeros(1)}, {}, {})
+    cache.get_or_train(who[0], lambda _: model)
+    asked = []
+
+    def train(folders):
+        asked.extend(folders)
+        yield 3, model
+        with FileLock(tmp_path / f"{cache.key(who[3])}.lock").acquire(timeout=0):
+            pass  # what has ended is free for others at once
+        yield 1, model
+
+    with FileLock(tmp_path / f"{cache.key(who[2])}.lock").acquire(timeout=0):
+        assert cache.train_missing(who, train) == [3, 1]
+    assert asked == [1, 3]
+    assert [cache.get(w) is not None for w in who] == [True, True, False, True]
+    for one in who:
+        with FileLock(tmp_path / f"{cache.key(one)}.lock").acquire(timeout=0):
+            pass

@@ -1,5 +1,6 @@
 """Runs the jobs of a command one by one: a problem costs its own job a line, never the others."""
 
+import logging
 import shutil
 import sys
 import traceback
@@ -20,6 +21,14 @@ HYDRAS_OWN = {".hydra", "run.log", ".lock"}
 def say(line: str) -> None:
     """Write one line to standard error."""
     print(line, file=sys.stderr, flush=True)
+
+
+class _Aloud(logging.Handler):
+    """Says what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say one line."""
+        say(record.getMessage())
 
 
 @dataclass
@@ -51,6 +60,29 @@ class Task:
         cell = progress.cells[number] if progress else None
         forced = any(o.lower() == "force=true" for o in self.outcomes.jobs[number])
         return cell is None or not (cell.busy() or (cell.recorded() and not forced))
+
+    def ahead(self) -> None:
+        """Train what the jobs of a sweep share, several models at once, where ``stack`` wants that."""
+        progress = self.outcomes.progress
+        cells = progress.cells if progress else []
+        due = [cell for number, cell in enumerate(cells) if self.due(number)]
+        if len(due) < 2 or all(str(c.content["stack"]).lower() in ("off", "false") for c in due):
+            return
+        from unlearn.ahead import train_ahead
+
+        jobs = [Job(dict(c.content), c.run_id, c.folder, c.names, _build) for c in due]
+        aloud = _Aloud(logging.INFO)  # hydra sets up logging for each job, and none runs yet
+        logger = logging.getLogger("unlearn")
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(aloud)
+        try:
+            train_ahead(jobs)
+        except Exception as error:  # whoever needs the models meets it again, and tells it in full
+            say(f"not trained ahead: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+        finally:
+            logger.removeHandler(aloud)
+            logger.setLevel(level)
 
     def announce(self, overrides: Sequence[str]) -> None:
         """Say that a job begins in another process."""

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Cell:
         names: What the choices are called.
         original: Stands for everything that its original model's weights depend on.
         checkpoints: Where original models are kept.
+        content: Its resolved config.
     """
 
     overrides: tuple[str, ...]
@@ -45,6 +46,7 @@ class Cell:
     names: dict[str, str]
     original: str
     checkpoints: Path
+    content: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def state(self) -> str:
         """Return one of ``STATES``."""
@@ -202,6 +204,7 @@ def _cell(overrides: tuple[str, ...], content: dict[str, Any]) -> Cell:
         content["names"],
         original_key(content),
         Path(paths["checkpoints"]),
+        content,
     )
 
 

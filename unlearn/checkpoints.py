@@ -1,11 +1,12 @@
 """Trained models on disk, keyed by everything that determines their weights."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -114,6 +115,43 @@ class CheckpointCache:
             return trained, False
         finally:
             lock.release()
+
+    def train_missing(
+        self,
+        identities: Sequence[Mapping[str, Any]],
+        train: Callable[[dict[int, Path]], Iterable[tuple[int, Trained]]],
+    ) -> list[int]:
+        """Train models together; each is kept, and free for others, as soon as it ends.
+
+        Args:
+            identities: Plain JSON values, one per model.
+            train: Called with the folders, by number, of those models that are absent and that no
+                other process trains; returns models by number, and may leave some out.
+
+        Returns:
+            The numbers of the models that were trained.
+        """
+        mine: dict[int, Path] = {}
+        done: list[int] = []
+        with contextlib.ExitStack() as held:
+            locks: dict[int, FileLock] = {}
+            for number, identity in enumerate(identities):
+                folder = self.folder(identity)
+                lock = self._lock(folder)
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    continue
+                locks[number] = lock
+                held.callback(lock.release)
+                if self.get(identity) is None:
+                    folder.mkdir(exist_ok=True)
+                    mine[number] = folder
+            for number, trained in train(mine):
+                _store(mine[number], identities[number], trained)
+                locks[number].release()
+                done.append(number)
+        return done
 
     def remove(self, identity: Mapping[str, Any]) -> None:
         """Forget a model."""

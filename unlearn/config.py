@@ -98,6 +98,10 @@ class Common:
     validation: float | None = _option(
         None, "share of every class held out of the training set, in (0, 1); null: none"
     )
+    stack: str = _option(
+        "auto",
+        "models that are trained at once as one program: auto (by the device), off, 2, 3, ...",
+    )
     dataset: Any = MISSING
     corruption: Any = MISSING
     model: Any = MISSING
@@ -208,6 +212,7 @@ UNRELATED = (
     "plan",
     "status",
     "tune",
+    "stack",
     "trainer.progress",
     "trainer.checkpoint_seconds",
     "dataset.root",

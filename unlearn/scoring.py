@@ -2,7 +2,7 @@
 
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,16 @@ from unlearn.job import Job
 from unlearn.memorization.base import Score, Subject
 from unlearn.models.expansion import drop
 from unlearn.models.predict import embedding
-from unlearn.setting import Setting, cache, identity, original, prepare, without
+from unlearn.setting import (
+    Setting,
+    cache,
+    identity,
+    original,
+    prepare,
+    training_without,
+    without,
+)
+from unlearn.stacking import train_missing, width
 
 
 def prepared(job: Job, setting: Setting | None = None) -> Setting:
@@ -104,13 +113,20 @@ def _subject(
 ) -> Subject:
     """Return what a score may look at; ``spent`` gets what models from the cache once took."""
 
-    def subset_model(rows: torch.Tensor, seed: int) -> nn.Module:
-        own = replace(job, config=job.config | {"seeds": job.config["seeds"] | {"train": seed}})
-        left_out = torch.ones(len(setting.task.train), dtype=torch.bool)
-        left_out[rows] = False
-        model, trained, cached = without(own, setting, left_out.nonzero().flatten(), "a part")
-        spent.append(trained.notes["seconds"] if cached else 0.0)
-        return model
+    def subset_models(parts: Sequence[tuple[torch.Tensor, int]]) -> Iterator[nn.Module]:
+        wanted = [_left_out(job, setting, rows, seed) for rows, seed in parts]
+        step = max(1, width(job.config))
+        for start in range(0, len(wanted), step):
+            some = wanted[start : start + step]
+            fresh = set()
+            if len(some) > 1:
+                new = [(setting, training_without(j, setting, gone, "parts")) for j, gone in some]
+                fresh = set(train_missing(job, new))
+            for own, gone in some:
+                model, trained, cached = without(own, setting, gone, "a part")
+                key = cache(job).key(identity(own, setting) | {"forget": gone.tolist()})
+                spent.append(trained.notes["seconds"] if cached and key not in fresh else 0.0)
+                yield model
 
     return Subject(
         data=setting.task.train,
@@ -118,5 +134,15 @@ def _subject(
         records=records,
         validation=setting.dataset.validation,
         test=setting.task.test,
-        subset_model=subset_model,
+        subset_models=subset_models,
     )
+
+
+def _left_out(
+    job: Job, setting: Setting, rows: torch.Tensor, seed: int
+) -> tuple[Job, torch.Tensor]:
+    """Return a job with the seed of a model that sees some rows alone, and the other rows."""
+    own = replace(job, config=job.config | {"seeds": job.config["seeds"] | {"train": seed}})
+    left_out = torch.ones(len(setting.task.train), dtype=torch.bool)
+    left_out[rows] = False
+    return own, left_out.nonzero().flatten()

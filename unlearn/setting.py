@@ -30,6 +30,8 @@ from unlearn.training.pretrain import Pretraining, pretrain
 
 log = logging.getLogger(__name__)
 
+RESUME = "resume.ckpt"  # in a model's folder while it is trained alone
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -177,40 +179,49 @@ def cache(job: Job) -> CheckpointCache:
     return CheckpointCache(Path(job.config["paths"]["checkpoints"]))
 
 
-def _trained(
-    job: Job,
-    setting: Setting,
-    who: dict[str, Any],
-    network: nn.Module,
-    data: ImageSet,
-    recipe: Pretraining,
-    title: str,
-    recorders: Sequence[Recorder] = (),
-) -> tuple[Trained, bool]:
-    """Fill ``network`` from the cache, or train it on ``data`` and keep it with what is recorded."""
+@dataclass(frozen=True)
+class Training:
+    """A model of the cache, there or to be trained.
+
+    Attributes:
+        who: Everything that determines its weights.
+        network: With fresh weights.
+        data: What it learns from.
+        recipe: How.
+        seed: Of order and augmentation.
+        title: What is said of it.
+        recorders: Watch it.
+    """
+
+    who: dict[str, Any]
+    network: nn.Module
+    data: ImageSet
+    recipe: Pretraining
+    seed: int
+    title: str
+    recorders: Sequence[Recorder] = ()
+
+
+def _trained(job: Job, setting: Setting, new: Training) -> tuple[Trained, bool]:
+    """Fill the network from the cache, or train it and keep it with what is recorded."""
 
     def train(folder: Path) -> Trained:
-        log.info("%s (%d epochs) ...", title, recipe.epochs)
+        log.info("%s (%d epochs) ...", new.title, new.recipe.epochs)
         notes = pretrain(
-            network,
-            data,
-            recipe,
-            setting.engine,
+            new.network, new.data, new.recipe, setting.engine,
             augment=setting.dataset.augment,
-            seed=job.config["seeds"]["train"],
+            seed=new.seed,
             loggers=[CSVLogger(folder, name="curves", version="")],
-            recorders=recorders,
-            resume=folder / "resume.ckpt",
-            title=title,
-        )
-        records = {k: v for r in recorders for k, v in r.records().items()}
-        return Trained(state=cpu_state(network), records=records, notes=notes)
+            recorders=new.recorders,
+            resume=folder / RESUME,
+            title=new.title,
+        )  # fmt: skip
+        records = {k: v for r in new.recorders for k, v in r.records().items()}
+        return Trained(state=cpu_state(new.network), records=records, notes=notes)
 
-    if recorders:
-        who = who | {"records": [r.options() for r in recorders]}
-    trained, cached = cache(job).get_or_train(who, train)
-    network.load_state_dict(trained.state)
-    setting.engine.place(network).eval()
+    trained, cached = cache(job).get_or_train(new.who, train)
+    new.network.load_state_dict(trained.state)
+    setting.engine.place(new.network).eval()
     return trained, cached
 
 
@@ -219,20 +230,29 @@ def cpu_state(network: nn.Module) -> dict[str, torch.Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
 
 
+def training_of_original(job: Job, setting: Setting) -> Training:
+    """Return the original model as something to be found or trained."""
+    recipe, network = _network(job, setting)
+    watching = recorders(job)
+    who = identity(job, setting)
+    if watching:
+        who |= {"records": [r.options() for r in watching]}
+    seed = job.config["seeds"]["train"]
+    title = "training the original model"
+    return Training(who, network, setting.task.train, recipe, seed, title, watching)
+
+
 def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
     """Find the original model in the cache or train it.
 
     Returns:
         The model on the device, in eval mode, and its notes.
     """
-    recipe, network = _network(job, setting)
-    trained, cached = _trained(
-        job, setting, identity(job, setting), network, setting.task.train, recipe,
-        "training the original model", recorders(job),
-    )  # fmt: skip
+    new = training_of_original(job, setting)
+    trained, cached = _trained(job, setting, new)
     if cached:
         log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
-    return network, trained
+    return new.network, trained
 
 
 def recorders(job: Job) -> list[Recorder]:
@@ -242,25 +262,36 @@ def recorders(job: Job) -> list[Recorder]:
     return list({json.dumps(r.options()): r for r in made if r is not None}.values())
 
 
-def without(
-    job: Job, setting: Setting, forget: torch.Tensor, title: str
-) -> tuple[nn.Module, Trained, bool]:
-    """Return a model that never saw some samples, by the original's recipe; cached."""
+def training_without(job: Job, setting: Setting, forget: torch.Tensor, title: str) -> Training:
+    """Return a model that never sees some samples, by the original's recipe."""
     recipe, network = _network(job, setting)
-    network = drop(network)
     who = identity(job, setting) | {"forget": forget.tolist()}
     plain = replace(recipe, capacity=1.0, density=0.0)
     keep = torch.ones(len(setting.task.train), dtype=torch.bool)
     keep[forget] = False
     part = setting.task.train.rows(keep.to(setting.task.train.label.device))
-    trained, cached = _trained(job, setting, who, network, part, plain, f"training {title}")
-    return network, trained, cached
+    seed = job.config["seeds"]["train"]
+    return Training(who, drop(network), part, plain, seed, f"training {title}")
+
+
+def without(
+    job: Job, setting: Setting, forget: torch.Tensor, title: str
+) -> tuple[nn.Module, Trained, bool]:
+    """Return a model that never saw some samples, by the original's recipe; cached."""
+    new = training_without(job, setting, forget, title)
+    trained, cached = _trained(job, setting, new)
+    return new.network, trained, cached
+
+
+def needs_retrained(job: Job) -> bool:
+    """Say whether some metric of the job compares with the retrained reference."""
+    metrics = job.build(job.config["evaluation"])
+    return any("retrained" in declared(m).needs for m in metrics.values())
 
 
 def retrained(job: Job, setting: Setting) -> Predictions | None:
     """Return the predictions of the retrained reference if some metric needs them; cached."""
-    metrics = job.build(job.config["evaluation"])
-    if not any("retrained" in declared(m).needs for m in metrics.values()):
+    if not needs_retrained(job):
         return None
     gone = setting.task.asked().sort().values
     network, trained, _ = without(job, setting, gone, "the retrained reference")

@@ -91,6 +91,10 @@ RULES: dict[str, Rule] = {
         "all",
         "none",
     ),
+    "stack": (
+        lambda v: str(v).lower() in ("auto", "off", "false") or (str(v).isdigit() and int(v) > 1),
+        "auto, off, or how many models to train at once, 2 or more",
+    ),
     "status": one_of("true", "false", "watch"),
     "budget": (lambda v: v is None or (number(v) and 0 < v <= 1), "in (0, 1]"),
     "corner": one_of("top_left", "top_right", "bottom_left", "bottom_right"),

@@ -17,7 +17,8 @@ class CellSweeper(BasicSweeper):
     """Launches the jobs that the command has expanded and checked, and composes none of them twice.
 
     The task function carries ``task``: with ``jobs``, the overrides of each, and ``due``, which says
-    of a job's number whether it still has to run: another process may have taken it meanwhile.
+    of a job's number whether it still has to run: another process may have taken it meanwhile;
+    and ``ahead``, which trains what the jobs share before they run here.
     """
 
     def __init__(self, params: Any = None, grids: Any = None) -> None:
@@ -43,6 +44,7 @@ class CellSweeper(BasicSweeper):
         if not isinstance(self.launcher, BasicLauncher):
             wanted = [job for number, job in enumerate(jobs) if due(number)]
             return self._launch(wanted, 0) if wanted else []
+        self.task.ahead()
         return [self._launch([job], n) for n, job in enumerate(jobs) if due(n)]
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Any:

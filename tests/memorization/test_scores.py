@@ -61,14 +61,14 @@ def watched(request):
     return make
 
 
-def subject(task, net, records=None, validation=None, subset_model=None):
+def subject(task, net, records=None, validation=None, subset_models=None):
     return Subject(
         data=task.train,
         model=lambda: copy.deepcopy(net),
         records=records or {},
         validation=validation,
         test=task.test,
-        subset_model=subset_model or (lambda rows, seed: net),
+        subset_models=subset_models or (lambda parts: [net for _ in parts]),
     )
 
 
@@ -247,11 +247,12 @@ def test_memorization_is_of_the_wrong_labels_alone(task):
     score = Memorization(num_models=12, subset_fraction=0.5, seed=0)
     made = []
 
-    def train(rows, seed):
-        made.append((len(rows), seed))
-        return ByHeart(rows, task.train.label, task.truth.clean_label)
+    def train(parts):
+        for rows, seed in parts:
+            made.append((len(rows), seed))
+            yield ByHeart(rows, task.train.label, task.truth.clean_label)
 
-    value = score(subject(task, None, subset_model=train))
+    value = score(subject(task, None, subset_models=train))
     assert torch.equal(value, task.truth.corrupted.float())
     assert made == [(100, k) for k in range(12)]
     assert score.notes["standard_error"] == pytest.approx(math.sqrt(4 / 4 / 12))

@@ -4,7 +4,7 @@ Shapes: N training samples.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,8 +25,8 @@ class Subject:
         records: Per-sample values noted while the original was trained, (N,) each.
         validation: Held-out images that nothing was trained on; None if there are none.
         test: Test images.
-        subset_model: Called with sorted positions and a seed; returns a model of the original's
-            recipe trained on these samples alone, in eval mode.
+        subset_models: Called with pairs of sorted positions and a seed; yields for each a model of
+            the original's recipe trained on these samples alone, in eval mode.
     """
 
     data: ImageSet
@@ -34,7 +34,7 @@ class Subject:
     records: Mapping[str, Tensor]
     validation: ImageSet | None
     test: ImageSet
-    subset_model: Callable[[Tensor, int], nn.Module]
+    subset_models: Callable[[Sequence[tuple[Tensor, int]]], Iterable[nn.Module]]
 
 
 class Recorder(L.Callback, ABC):

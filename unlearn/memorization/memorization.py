@@ -84,12 +84,12 @@ class Memorization(Score):
     def __call__(self, subject: Subject) -> Tensor:
         """Return the estimate for every sample."""
         label = subject.data.label.cpu()
-        inside, correct = [], []
-        for k in range(self.num_models):
-            mask = subset(len(label), self.subset_fraction, self.seed + k)
+        seeds = range(self.seed, self.seed + self.num_models)
+        inside = [subset(len(label), self.subset_fraction, seed) for seed in seeds]
+        parts = [(mask.nonzero().flatten(), seed) for mask, seed in zip(inside, seeds, strict=True)]
+        correct = []
+        for k, model in enumerate(subject.subset_models(parts)):
             log.info("model %d of %d for memorization", k + 1, self.num_models)
-            model = subject.subset_model(mask.nonzero().flatten(), self.seed + k)
-            inside.append(mask)
             correct.append(logits(model, subject.data).argmax(1).cpu() == label)
         seen, right = torch.stack(inside), torch.stack(correct)
         self.notes["reliability"] = reliability(seen, right)

@@ -86,7 +86,7 @@ class Stack:
             warnings.filterwarnings("ignore", message="There is a performance drop")
             return vmap(one)((self.parameters, self.buffers), image, label, index)
 
-    def backward(self, batches: Sequence[Batch], autocast: AbstractContextManager[None]) -> None:
+    def backward(self, batches: Sequence[Batch], autocast: AbstractContextManager[Any]) -> None:
         """Leave each model's gradient in the stacked parameters."""
         for parameter in self.parameters.values():
             parameter.grad = None
@@ -149,8 +149,9 @@ class Run:
         self.pending = next(self.batches, None)
 
     def _batches(self) -> Iterator[Batch]:
-        for self.epoch in range(self.recipe.epochs):
-            self.loader.set_epoch(self.epoch)
+        for epoch in range(self.recipe.epochs):
+            self.epoch = epoch
+            self.loader.set_epoch(epoch)
             yield from self.loader
             self._report()
 
@@ -181,7 +182,7 @@ class Together:
     def __init__(self, runs: list[Run], recipe: Pretraining, engine: Engine) -> None:
         """Use one optimizer for all where that is the same, else one each."""
         self.runs, self.batch_size = runs, recipe.batch_size
-        self.cast: Callable[[], AbstractContextManager[None]] = lambda: torch.autocast(
+        self.cast: Callable[[], AbstractContextManager[Any]] = lambda: torch.autocast(
             engine.device.type, torch.bfloat16, engine.resolved_precision() == "bf16-mixed"
         )
         self._tie()
@@ -211,7 +212,11 @@ class Together:
             self._alone()
             ended = [r for r in self.runs if r.pending is None or (r.broken and not self.shared)]
             if ended:
-                going = [(r, s) for r, s in zip(self.runs, self.stack.losses) if r not in ended]
+                going = [
+                    (r, s)
+                    for r, s in zip(self.runs, self.stack.losses, strict=True)
+                    if r not in ended
+                ]
                 self.runs = [run for run, _ in going]
                 for run in ended:
                     free(run.network)
@@ -283,8 +288,11 @@ def pretrain_stacked(
         run.network.eval()
         if run.broken:
             continue
-        yield run.number, {
-            "seconds": (time.perf_counter() - started) / len(members),
-            "images_seen": recipe.epochs * len(run.member.data),
-            "stacked": len(members),
-        }
+        yield (
+            run.number,
+            {
+                "seconds": (time.perf_counter() - started) / len(members),
+                "images_seen": recipe.epochs * len(run.member.data),
+                "stacked": len(members),
+            },
+        )

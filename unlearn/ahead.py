@@ -1,0 +1,69 @@
+"""Trains what the cells of a sweep share before they run: originals, then retrained references."""
+
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from unlearn.job import Job, original_identity
+from unlearn.scoring import prepared
+from unlearn.setting import (
+    Setting,
+    Training,
+    needs_retrained,
+    prepare,
+    training_of_original,
+    training_without,
+)
+from unlearn.stacking import train_missing, width
+
+log = logging.getLogger(__name__)
+
+ALIKE = ("dataset", "model", "pretraining", "trainer", "validation", "stack")
+"""Keys of a config that the models of one stack have in common."""
+
+
+def train_ahead(jobs: Sequence[Job]) -> None:
+    """Train the models that the jobs need, several at once, where ``stack`` wants that.
+
+    A job that cannot be prepared is passed over: it says itself what is wrong, when its turn comes.
+    """
+    groups: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if width(job.config) > 1:
+            same = {key: job.config.get(key) for key in ALIKE}
+            where = job.config["paths"]["checkpoints"]
+            groups[json.dumps([same, where], sort_keys=True)].append(job)
+    for group in groups.values():
+        train_missing(group[0], list(_originals(group)))
+        train_missing(group[0], list(_references(group)))
+
+
+def _originals(jobs: Sequence[Job]) -> Iterator[tuple[Setting, Training]]:
+    once = {json.dumps(original_identity(job.config), sort_keys=True): job for job in jobs}
+    for job in once.values():
+        try:
+            setting = prepare(job, forget=False)
+            yield setting, training_of_original(job, setting)
+        except (ValueError, RuntimeError) as error:
+            log.debug("not ahead: %s", error)
+
+
+def _references(jobs: Sequence[Job]) -> Iterator[tuple[Setting, Training]]:
+    seen: set[str] = set()
+    for job in jobs:
+        same = original_identity(job.config)
+        own = [same, *(job.config.get(k) for k in ("forget_set", "discovery", "score", "seeds"))]
+        key = json.dumps(own, sort_keys=True)
+        if key in seen:
+            continue
+        try:
+            if not needs_retrained(job):
+                continue
+            seen.add(key)
+            setting = prepared(job)
+            for step in range(len(setting.task.forget)):
+                gone = setting.task.asked(step).sort().values
+                yield setting, training_without(job, setting, gone, "retrained references")
+        except (ValueError, RuntimeError) as error:
+            log.debug("not ahead: %s", error)
