@@ -6,6 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -51,7 +52,7 @@ def machine() -> str:
     gpu = f", {torch.cuda.get_device_name()}" if ON_GPU else ", no GPU"
     return (
         f"{name}, {os.cpu_count()} cores{amx}, {torch.get_num_threads()} threads{gpu}; "
-        f"Python {platform.python_version()}, torch {torch.__version__}, lightning {L.__version__}; "
+        f"Python {platform.python_version()}, torch {torch.__version__}, lightning {version('lightning')}; "
         f"load average {os.getloadavg()[0]:.1f}"
     )
 
