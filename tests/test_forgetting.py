@@ -4,8 +4,13 @@ import json
 
 import pytest
 import torch
+from torch import nn
 
+from unlearn.core import ImageSet, Request
+from unlearn.data.view import Normalize
 from unlearn.forgetting import Entangled, FromFile, Graded, OfClass, Random, count_of
+from unlearn.grading import GROUPS
+from unlearn.memorization.partition import ByScore
 from unlearn.task import Truth
 
 LABEL = torch.arange(60) % 3
@@ -14,9 +19,9 @@ SCORE = torch.linspace(0, 1, 60)
 GIVEN = {"rate": 0.5, "seed": 0}
 
 
-def mixed(**options):
+def mixed(score=SCORE, **options):
     usual = {"group": "mix", "size": 9, "center": None, "tie_seed": 0, "num_requests": 1}
-    return Graded(**usual | options)(TRUTH, **GIVEN, score=SCORE, center=0.5)
+    return Graded(**usual | options)(TRUTH, **GIVEN, score=score, center=0.5)
 
 
 def test_counts():
@@ -63,6 +68,21 @@ def test_grades_of_a_score():
     assert mix[-3:].tolist() == [57, 58, 59]
     (elsewhere,) = mixed(group="mid", size=3, center=0.0)
     assert elsewhere.tolist() == [0, 1, 2]
+
+
+def test_refining_a_mix_gives_back_what_it_was_mixed_of():
+    score = torch.rand(60, generator=torch.Generator().manual_seed(3))
+    (mix,) = mixed(score=score, size=9)
+    rest = torch.arange(60)[~torch.isin(torch.arange(60), mix)]
+    view = Normalize((0.5,), (0.25,))
+    image = torch.zeros(60, 1, 2, 2).byte()
+    data = ImageSet(image, LABEL, torch.arange(60), num_classes=3, view=view)
+    request = Request(data.rows(mix), data.rows(rest), {"score": score})
+    parts = ByScore(names=GROUPS, record="score", tie_seed=0)(nn.Identity(), request)
+    alone = {group: mixed(group=group, size=3, score=score)[0] for group in GROUPS}
+    assert {name: mix[rows].tolist() for name, rows in parts.items()} == {
+        name: rows.tolist() for name, rows in alone.items()
+    }
 
 
 def test_later_requests_come_from_what_is_left():

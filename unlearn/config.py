@@ -220,7 +220,7 @@ UNRELATED = (
 )
 """Keys that do not change a result, and so are no part of a run's identity."""
 
-LATER = {"exclude_true": True, "mix": "union"}
+LATER = {"exclude_true": True, "mix": "union", "salient": "largest", "drift": False}
 """Options of methods that came later, with the value that stands for how it was before: at that value
 they are no part of a run's identity, so that old results stay where they are."""
 

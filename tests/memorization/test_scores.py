@@ -188,6 +188,19 @@ def test_holdout_retraining_trains_a_copy_and_compares(task, network):
     assert torch.equal(same, value)
 
 
+@pytest.mark.slow
+def test_holdout_retraining_ranks_wrong_labels_high(task, engine):
+    torch.manual_seed(0)
+    net = ResNet9(in_channels=1, image_size=12, num_classes=3, width=8)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
+    finetuned(net, task.train, optimizer, epochs=40, patience=40, batch_size=20, seed=0)
+    assert (logits(net, task.train).argmax(1) == task.train.label).float().mean() > 0.99
+    value = holdout(epochs=5)(subject(task, net, validation=task.test))
+    wrong = task.truth.corrupted
+    assert value[wrong].mean() > value[~wrong].mean()
+    assert spearman(value, wrong.float()) > 0
+
+
 def test_holdout_retraining_stops_when_the_loss_does(task):
     net = nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
     plan = {"patience": 2, "batch_size": 30, "seed": 0}

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from unlearn.methods.finetune import Finetune
 from unlearn.methods.neggrad_plus import NegGradPlus, neggrad_plus_loss
 from unlearn.models.predict import accuracy
 from unlearn.training.unlearning import LightningFit
@@ -22,6 +23,17 @@ def test_loss_by_hand():
     assert loss.item() == pytest.approx(0.5)
     loss.backward()
     assert (retain.grad, forget.grad) == (0.75, -0.25)
+
+
+def test_all_weight_on_the_retain_set_is_fine_tuning(vit, task, recipe):
+    request, slopes = task.request(), []
+    both = {"retain": next(request.retain.batches(40)), "forget": next(request.forget.batches())}
+    options = OPTIONS | {"beta": 1.0, "batch_norm": "separate"}
+    for method in (Finetune(**recipe()), NegGradPlus(**options, **recipe())):
+        own = method.prepare(copy.deepcopy(vit), request)
+        method.loss(own, {name: both[name] for name in method.uses(0)}).backward()
+        slopes.append([p.grad for p in own.parameters()])
+    assert all(torch.equal(a, b) for a, b in zip(*slopes, strict=True))
 
 
 @pytest.mark.parametrize("batch_norm", ["joint", "separate"])

@@ -5,11 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hydra.utils import instantiate
 
+from unlearn.compose import composed, composing
+from unlearn.config import config_dir, plain
 from unlearn.memorization.partition import AtRandom, ByScore
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.original import Original
 from unlearn.methods.rum import RUM
+from unlearn.methods.saliency import gradient_of, largest
+from unlearn.methods.salun import SalUn
 
 NAMES = ["low", "mid", "high"]
 
@@ -110,6 +115,54 @@ def test_doing_nothing_leaves_every_bit(network, request_):
     before = copy.deepcopy(network.state_dict())
     after = rum([], base=Original()).unlearn(network, request_, None).state_dict()
     assert all(torch.equal(before[k], after[k]) for k in before)
+
+
+def test_corrective_and_localized_methods_serve_parts(network, request_, fit):
+    """REM expands the network, NPO climbs, DEL masks it: each hands a plain one on."""
+    tiny = ["dataset=synthetic", "pretraining.epochs=1", "method=rum", "method.mode=meta"]
+    chosen = [
+        f"method@method.steps.{p}={m}" for p, m in zip(NAMES, ("rem", "npo", "del"), strict=True)
+    ]
+    with composing([config_dir()]):
+        node = plain(composed("unlearn", [*tiny, *chosen], [config_dir()]))["method"]
+    for name in NAMES:
+        node["steps"][name] |= {"epochs": 1, "batch_size": 64}
+    node["steps"]["low"]["max_removal_epochs"] = 1
+    method = instantiate(node, _convert_="all")
+    shapes = {k: v.shape for k, v in network.state_dict().items()}
+    before = copy.deepcopy(network.state_dict())
+    healed = method.unlearn(network, request_, fit).state_dict()
+    assert method.notes["methods"] == ["REM", "NPO", "DEL"]
+    assert {k: v.shape for k, v in healed.items()} == shapes
+    assert any(not torch.equal(v, before[k]) for k, v in healed.items())
+    assert method.notes["high/localization/budget"] == 0.3
+
+
+def test_salient_weights_are_found_anew_for_each_part(resnet, request_, recipe, fit):
+    found = []
+
+    class Watched(SalUn):
+        def prepare(self, model, request):
+            model = super().prepare(model, request)
+            slope = gradient_of(model, request.forget, 100)
+            own = largest({k: v.abs() for k, v in slope.items()}, 0.3)
+            found.append((request.forget.index.tolist(), own, self.salient))
+            return model
+
+        def __deepcopy__(self, memo):
+            return Watched(**options)
+
+    options = {
+        "form": "weight_saliency", "salient_fraction": 0.3, "salient": "largest", "drift": False,
+        "alpha": 0.001, "redraw": True, "exclude_true": True, "mix": "union", "seed": 0,
+    } | recipe()  # fmt: skip
+    rum([], base=Watched(**options)).unlearn(resnet, request_, fit)
+    assert [len(rows) for rows, _, _ in found] == [4, 3, 3]
+    for _, own, used in found:
+        same = [(own[k] == used[k]).float().mean().item() for k in own]
+        assert min(same) > 0.99
+    first, last = found[0][2], found[-1][2]
+    assert any(not torch.equal(first[k], last[k]) for k in first)
 
 
 def test_shuffling_has_the_sizes_but_not_the_parts(network, request_):

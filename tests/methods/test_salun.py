@@ -8,12 +8,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn.core import Batch
-from unlearn.methods.saliency import gradient_of, input_saliency_loss, largest
+from unlearn.methods.random_label import RandomLabelling
+from unlearn.methods.saliency import (
+    drifting_gradient,
+    gradient_of,
+    input_saliency_loss,
+    largest,
+)
 from unlearn.methods.salun import SalUn
 from unlearn.models.predict import accuracy, logits
 
 OPTIONS = {
-    "form": "weight_saliency", "salient_fraction": 0.3, "alpha": 0.001, "redraw": False,
+    "form": "weight_saliency", "salient_fraction": 0.3, "salient": "largest", "drift": False,
+    "alpha": 0.001, "redraw": False,
     "exclude_true": True, "mix": "union", "seed": 0,
 }  # fmt: skip
 
@@ -60,6 +67,37 @@ def test_unselected_weights_stay_bit_for_bit(known, task, recipe, fit):
         assert torch.equal(after[name][still], old[still]), name
         moved += int((after[name] != old).sum())
     assert moved > 0.95 * chosen
+
+
+def test_all_weights_salient_is_random_relabelling(resnet, task, recipe, fit):
+    twin, given = copy.deepcopy(resnet), {"redraw": True, "exclude_true": False, "mix": "union"}
+    whole = SalUn(**OPTIONS | given | {"salient_fraction": 1.0}, **recipe())
+    plain = RandomLabelling(**given, seed=0, **recipe())
+    one = whole.unlearn(resnet, task.request(), fit).state_dict()
+    two = plain.unlearn(twin, task.request(), fit).state_dict()
+    assert all(torch.equal(value, two[key]) for key, value in one.items())
+
+
+def test_the_smallest_are_the_rest(resnet, task, recipe):
+    masks = []
+    for end, share in (("largest", 0.3), ("smallest", 0.7)):
+        method = SalUn(**OPTIONS | {"salient": end, "salient_fraction": share}, **recipe())
+        method.prepare(copy.deepcopy(resnet), task.request())
+        masks.append(torch.cat([m.flatten() for m in method.salient.values()]))
+    assert (masks[0] ^ masks[1]).float().mean() > 0.99  # but for ties
+
+
+def test_a_drifting_gradient_is_that_of_no_single_model(resnet, task):
+    forget, before = task.request().forget, copy.deepcopy(resnet.state_dict())
+    still = drifting_gradient(resnet, forget, 5, lambda p, **k: torch.optim.SGD(p, lr=0.0, **k))
+    summed = gradient_of(resnet, forget, 100)
+    for name, slope in still.items():  # means over two batches of five, where the sum is over ten
+        scale = summed[name].abs().max().item()
+        assert torch.allclose(5 * slope, summed[name], rtol=1e-3, atol=1e-4 * scale + 1e-7), name
+    moved = drifting_gradient(resnet, forget, 5, lambda p, **k: torch.optim.SGD(p, lr=0.1, **k))
+    both = [torch.cat([v.flatten() for v in s.values()]) for s in (still, moved)]
+    assert both[1].norm() > both[0].norm()  # the loss rises, and its slope with it
+    assert all(torch.equal(before[k], v) for k, v in resnet.state_dict().items())
 
 
 def test_what_moves_is_what_the_forget_set_cares_about(resnet, task, recipe):
@@ -129,7 +167,13 @@ def penalty(model: nn.Module, forget):
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("form", "weights"), ("salient_fraction", 0.0), ("salient_fraction", 1.5), ("alpha", -0.1)],
+    [
+        ("form", "weights"),
+        ("salient", "both"),
+        ("salient_fraction", 0.0),
+        ("salient_fraction", 1.5),
+        ("alpha", -0.1),
+    ],
 )
 def test_options_out_of_range_are_refused_by_name(option, value, recipe):
     with pytest.raises(ValueError, match=rf"method.{option} must be .*, got {value}"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from unlearn.methods.finetune import Finetune
 from unlearn.methods.scrub import Scrub
 from unlearn.methods.teachers import distillation
 from unlearn.models.predict import accuracy
@@ -98,6 +99,14 @@ def test_the_original_form_climbs_outside_the_budget(resnet, task, recipe, fit):
     assert [s[:6] for s in method.steps] == (["forget"] + ["retain"] * 6) * 3 + ["retain"] * 6
     assert method.notes == {"forget_passes": 3, "retain_passes": 4}
     assert method.spent == (24, 24)
+
+
+def test_without_climb_and_distillation_it_is_fine_tuning(vit, task, recipe, fit):
+    twin = copy.deepcopy(vit)
+    plain = Finetune(**recipe()).unlearn(vit, task.request(), fit).state_dict()
+    options = {"form": "original", "max_passes": 0, "alpha": 0.0, "ce_weight": 1.0}
+    scrub = Scrub(**OPTIONS | options, **recipe()).unlearn(twin, task.request(), fit).state_dict()
+    assert all(torch.equal(value, scrub[key]) for key, value in plain.items())
 
 
 def test_the_climb_is_what_forgets(resnet, task, recipe, fit):

@@ -15,8 +15,14 @@ from unlearn.core import Batch, Forward, Request
 from unlearn.methods.frozen import Frozen
 from unlearn.methods.losses import member
 from unlearn.methods.random_label import RandomLabelling
-from unlearn.methods.saliency import gradient_of, input_saliency_loss, largest
+from unlearn.methods.saliency import (
+    drifting_gradient,
+    gradient_of,
+    input_saliency_loss,
+    largest,
+)
 
+ENDS = ("largest", "smallest")
 FORMS = ("weight_saliency", "input_saliency")
 
 
@@ -24,13 +30,22 @@ class SalUn(RandomLabelling):
     """Random relabelling that moves only the weights with the largest gradient on the forget set."""
 
     def __init__(
-        self, *, form: str, salient_fraction: float, alpha: float, **relabelling: Any
+        self,
+        *,
+        form: str,
+        salient_fraction: float,
+        salient: str,
+        drift: bool,
+        alpha: float,
+        **relabelling: Any,
     ) -> None:
         """Keep the options; see RandomLabelling for the rest.
 
         Args:
             form: "weight_saliency" or "input_saliency".
             salient_fraction: Share of all weights that may move, in (0, 1]; "weight_saliency".
+            salient: Which weights may move, "largest" or "smallest" gradient first.
+            drift: Climb the loss while the gradient is summed up, as published code does.
             alpha: Weight of the penalty, at least 0; "input_saliency".
             relabelling: Seed, how labels are drawn, and the recipe.
 
@@ -40,12 +55,16 @@ class SalUn(RandomLabelling):
         super().__init__(**relabelling)
         if form not in FORMS:
             raise ValueError(f"method.form must be one of {', '.join(FORMS)}, got {form}")
+        if salient not in ENDS:
+            raise ValueError(f"method.salient must be largest or smallest, got {salient}")
         if not 0 < salient_fraction <= 1:
             raise ValueError(f"method.salient_fraction must be in (0, 1], got {salient_fraction}")
         if alpha < 0:
             raise ValueError(f"method.alpha must be at least 0, got {alpha}")
         self.by_weight = form == "weight_saliency"
         self.salient_fraction = salient_fraction
+        self.descending = salient == "largest"
+        self.drift = drift
         self.alpha = alpha
         self.frozen: list[L.Callback] = []
 
@@ -53,8 +72,13 @@ class SalUn(RandomLabelling):
         """Find the salient weights."""
         model = super().prepare(model, request)
         if self.by_weight:
-            slope = gradient_of(model, request.forget, self.batch_size)
-            self.salient = largest({k: v.abs() for k, v in slope.items()}, self.salient_fraction)
+            slope = (
+                drifting_gradient(model, request.forget, self.batch_size, self.optimizer)
+                if self.drift
+                else gradient_of(model, request.forget, self.batch_size)
+            )
+            size = {name: value.abs() for name, value in slope.items()}
+            self.salient = largest(size, self.salient_fraction, descending=self.descending)
             self.frozen = [Frozen(self.salient)]
         return model
 
