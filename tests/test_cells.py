@@ -8,7 +8,7 @@ import time
 import pytest
 
 from unlearn import compose, sweeping
-from unlearn.cells import claim, expand, original_key, taken
+from unlearn.cells import claim, expand, original_key, packed, taken
 from unlearn.config import config_dir, plain, run_id
 
 FOLDERS = [config_dir()]
@@ -85,6 +85,16 @@ def test_a_sweep_may_be_several_grids(home):
     assert {"candidates=refined_digits", "forget_set.size=120", "seed=2"} <= set(last)
     jobs = compose.points("unlearn", compose.parse(["sweep=rum", "forget_set.group=low"]))
     assert all("forget_set.group=low" in job for job in jobs)
+
+
+def test_cells_of_one_data_set_are_side_by_side_and_else_in_their_order(home):
+    words = ["--multirun", "seed=0,1", "dataset=synthetic,digits,mnist", "discovery=0.5,1.0"]
+    arguments = compose.parse(words)
+    found = list(expand("unlearn", compose.points("unlearn", arguments), arguments))
+    said = [cell.names["dataset"] for cell in packed(found)]
+    assert said == ["synthetic"] * 4 + ["digits"] * 4 + ["mnist"] * 4
+    assert packed(found)[:4] == [c for c in found if c.names["dataset"] == "synthetic"]
+    assert packed(found[:2]) == found[:2]
 
 
 def write_row(cell, **values):

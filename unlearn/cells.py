@@ -131,6 +131,21 @@ def expand(name: str, jobs: Sequence[Sequence[str]], arguments: Arguments) -> It
             yield _cell(tuple(job), bases[groups].resolved(values))
 
 
+def packed(cells: Sequence[Cell]) -> list[Cell]:
+    """Return the cells with those of one data set side by side, else in their order.
+
+    A process keeps the data that it has loaded last. Originals are not put side by side: processes
+    that share a sweep would wait for the first one's training rather than train the next.
+    """
+    first: dict[str, int] = {}
+    keys = []
+    for cell in cells:
+        data = [cell.content.get("dataset"), cell.content.get("validation")]
+        keys.append(first.setdefault(json.dumps(data, sort_keys=True), len(first)))
+    order = sorted(range(len(cells)), key=keys.__getitem__)
+    return [cells[number] for number in order]
+
+
 class _Base:
     """A composed config that values are set on."""
 

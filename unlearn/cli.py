@@ -93,7 +93,8 @@ def _sweep(arguments: Any, outcomes: Outcomes) -> bool:
         return True
     from unlearn import cells, sweeping
 
-    found = list(cells.expand("unlearn", outcomes.jobs, arguments))
+    found = cells.packed(list(cells.expand("unlearn", outcomes.jobs, arguments)))
+    outcomes.jobs = [list(cell.overrides) for cell in found]
     if plan:
         print("\n".join(sweeping.plan(found)))
         return False
