@@ -23,7 +23,7 @@ from unlearn.training.engine import Engine
 from unlearn.training.pretrain import Pretraining, pretrain
 from unlearn.training.schedules import WarmupLinear
 
-ROUNDS = 9
+ROUNDS = 7
 RECORDERS: dict[str, Callable[[], Recorder]] = {
     "learning events": lambda: LearningEvents(mode="online"),
     "loss curvature": lambda: Curvature(h=0.01, every=1),

@@ -215,7 +215,7 @@ def _recorded(job: Job) -> bool:
     row = row_of(job.folder)
     if row is None:
         return False
-    shown = ("healed", "utility", "healed_utility")
+    shown = ("healed", "utility", "healed_utility", "tow", "tow_mia", "mia_gap")
     values = [f"{k} {row[k]:.3f}" for k in shown if row.get(k) is not None]
     say(
         f"already recorded: {row['method']} on {row['dataset']}, {row['corruption']}, discovery "

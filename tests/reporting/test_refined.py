@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from unlearn.evaluation import metrics, oracle
+from unlearn.evaluation import refined as evaluation
 from unlearn.reporting import figures
 from unlearn.reporting.formats import to_csv, to_latex, to_markdown
 from unlearn.reporting.refined import (
+    METRICS,
     against,
     closeness,
     half_width,
@@ -103,6 +106,20 @@ def test_the_papers_table_holds_the_settings_of_rum_alone():
     assert paper(rows().drop(columns="method/mode")).empty
     ungraded = plain.assign(**{"forget_set/group": None})  # a random set has no such part
     assert len(paper(pd.concat([rows(**{"forget_set/group": "mix"}), ungraded]))) == 8
+
+
+def test_every_column_of_the_table_is_some_metrics():
+    known = {"relative_seconds", "test/accuracy"}
+    for module in (oracle, evaluation, metrics):
+        for found in vars(module).values():
+            known |= set(getattr(found, "directions", ()))
+    assert set(METRICS) <= known
+
+
+def test_settings_are_in_order_of_their_numbers():
+    sizes = [120, 60, 1000]
+    table = overview(pd.concat([rows(**{"forget_set/size": n}) for n in sizes]))
+    assert list(dict.fromkeys(table["forget_set/size"])) == sorted(sizes)
 
 
 def test_a_terminal_shows_the_headline():

@@ -30,8 +30,17 @@ METRICS += (
     "kl/forget",
 )
 METRICS += ("klom/forget", "klom/retain", "klom/test", "relearn_steps", "relearn_steps_retrained")
-METRICS += ("lira/auc", "lira/auc_retrained", "ulira/auc", "relative_seconds")
-PRINTED = (*METRICS[:7], "tow_so_far", "klom/forget", "ulira/auc", "relative_seconds")
+METRICS += ("relearn_gap", "lira/auc", "lira/member", "lira/member_retrained")
+METRICS += ("ulira/auc", "ulira/tpr", "relative_seconds")
+PRINTED = (
+    *METRICS[:7],
+    "tow_so_far",
+    "klom/forget",
+    "lira/auc",
+    "ulira/auc",
+    "relearn_gap",
+    "relative_seconds",
+)
 PAPER = ("tow", "mia_gap", "tow_mia")
 LOST = {"tow": 0.0, "tow_mia": 0.0, "mia_gap": 1.0}  # of a model that does not exist any more
 SETTING = ("dataset", "model", "score", "forget_set/kind", "forget_set/group", "forget_set/size")
@@ -117,7 +126,8 @@ def _place(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
     method, variant = row["method"], row["variant"]
     order = 0 if method == FIRST[0] else 1 if method == FIRST[1] else 3 if variant in CHOSEN else 2
     kind = ("-", *VARIANTS).index(variant) if variant in ("-", *VARIANTS) else 0
-    first = [str(row[k]) for k in keys if k not in ("method", "variant", "request")]
+    own = [row[k] for k in keys if k not in ("method", "variant", "request")]
+    first = [(0, v, "") if isinstance(v, int | float) else (1, 0, str(v)) for v in own]
     return (*first, order, str(method), kind, row.get("request", 0))
 
 
@@ -168,6 +178,7 @@ def sequence(
             )
         ax.set_xlabel("request")
         ax.set_ylabel(TITLES.get(metric, metric))
+        ax.set_ylim(max(-0.02, ax.get_ylim()[0]), min(1.02, ax.get_ylim()[1]))  # shares
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
         ax.grid(axis="y", color="#dddddd", linewidth=0.6)
         ax.spines[["top", "right"]].set_visible(False)
