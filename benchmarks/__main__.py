@@ -27,8 +27,9 @@ PARTS = {
     "plane": ("plane", "table"),
     "memory": ("memory", "table"),
     "stacking": ("stacking", "table"),
+    "recording": ("recording", "table"),
 }
-ALL = ("step", "peers", "startup", "outside", "stacking", "plane", "memory")
+ALL = ("step", "peers", "startup", "outside", "stacking", "recording", "plane", "memory")
 
 
 def main() -> None:

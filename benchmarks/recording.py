@@ -1,78 +1,63 @@
 """What watching costs: pre-training with a recorder of memorization scores against the same without.
 
-Both take turns; the middle of the ratios counts. Learning events are to cost less than 5 % (one gather
-and one scatter per batch); the curvature of the loss takes two more passes and is shown beside them.
-
-    python -m benchmarks.recording
+Learning events (four proxies at once: one gather and one scatter per batch) are to cost less than 5 %;
+the curvature of the loss takes three more forward and two more backward passes.
 """
 
-import os
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-import torch
-from rich.console import Console
-from rich.table import Table
-
-from benchmarks.__main__ import CASES, images, sgd, timed
+from benchmarks.measuring import Table, alternate, engine, fast_precision, images, network, ratio
+from benchmarks.measuring import timed as seconds_of
+from benchmarks.step import CASES, sgd
 from unlearn.memorization.base import Recorder
 from unlearn.memorization.events import LearningEvents
 from unlearn.memorization.loss_curvature import Curvature
-from unlearn.models.resnet9 import ResNet9
-from unlearn.training.engine import Engine
 from unlearn.training.pretrain import Pretraining, pretrain
 from unlearn.training.schedules import WarmupLinear
 
-ROUNDS = 7
-RECORDERS: dict[str, Callable[[], Recorder]] = {
-    "learning events": lambda: LearningEvents(mode="online"),
-    "loss curvature": lambda: Curvature(h=0.01, every=1),
+RECORDERS: dict[str, Callable[[], list[Recorder]]] = {
+    "none": list,
+    "learning events": lambda: [LearningEvents(mode="online")],
+    "loss curvature": lambda: [Curvature(h=0.01, every=1)],
 }
 
 
-def cost(case: tuple, recorder: Callable[[], Recorder], rounds: int) -> tuple[float, float]:
-    """Return the middle of the ratios of time with and without, and of the recorder's own account."""
-    _, count, channels, size, width, batch, epochs, precision = case
-    torch.set_num_threads(1 if size < 32 else os.cpu_count() or 1)  # as the digits recipe
-    data = images(count, channels, size)
+def table(rounds: int) -> Table:
+    """Compare the recorders with none."""
+    columns = (
+        "pre-training",
+        "precision",
+        *(f"{name}, s" for name in RECORDERS),
+        "events",
+        "curvature",
+    )
+    note = "Ratios of the time to that without a recorder. Target for learning events: 1.05."
+    rows = [compare(case, rounds) for case in CASES]
+    return Table("(h) recorders of memorization scores", columns, rows, note)
+
+
+def compare(case: tuple[str, int, int, int, int, int, int, str], rounds: int) -> Sequence[str]:
+    """Return one row: name, precision, seconds with each recorder, and both ratios."""
+    name, count, channels, size, width, batch, epochs, precision = case
+    precision = fast_precision() if precision == "fast" else precision
+    data, machine = images(count, channels, size), engine(precision, size)
     recipe = Pretraining(
         epochs=epochs, batch_size=batch, optimizer=sgd, capacity=1.0, density=0.0,
         schedule=WarmupLinear(warmup_fraction=0.1, stretch=1.0),
     )  # fmt: skip
-    engine = Engine(
-        accelerator="cpu", devices=1, precision=precision, unlearning_precision=precision,
-        channels_last=True, compile=False, progress=False, checkpoint_seconds=1e9, image_size=size,
-    )  # fmt: skip
 
-    def seconds(watchers: list[Recorder]) -> float:
-        torch.manual_seed(0)
-        net = ResNet9(in_channels=channels, image_size=size, num_classes=10, width=width)
-        plan = {"augment": None, "seed": 0, "recorders": watchers}
-        return timed(lambda: pretrain(net, data, recipe, engine, **plan))
+    def side(make: Callable[[], list[Recorder]]) -> Callable[[], float]:
+        def run() -> float:
+            net, watchers = network(width, channels, size), make()
+            return seconds_of(
+                lambda: pretrain(
+                    net, data, recipe, machine, augment=None, seed=0, recorders=watchers
+                )
+            )
 
-    seconds([])
-    ratios, shares = [], []
-    for _ in range(rounds):
-        watcher = recorder()
-        bare, watched = seconds([]), seconds([watcher])
-        ratios.append(watched / bare)
-        shares.append(watcher.seconds / watched)
-    return statistics.median(ratios), statistics.median(shares)
+        return run
 
-
-def main() -> None:
-    """Print the table."""
-    table = Table(title="pre-training with a recorder against without", title_justify="left")
-    for column in ("case", "precision", "recorder", "time ratio", "own share"):
-        table.add_column(
-            column, justify="right" if column in ("time ratio", "own share") else "left"
-        )
-    for case in CASES:
-        for name, recorder in RECORDERS.items():
-            ratio, share = cost(case, recorder, ROUNDS)
-            table.add_row(case[0], case[-1], name, f"{ratio:.3f}", f"{100 * share:.1f} %")
-    Console().print(table)
-
-
-if __name__ == "__main__":
-    main()
+    found = alternate({who: side(make) for who, make in RECORDERS.items()}, rounds)
+    means = [f"{sorted(values)[len(values) // 2]:.2f}" for values in found.values()]
+    ratios = [f"{ratio(found[who], found['none']):.3f}" for who in list(RECORDERS)[1:]]
+    return (name, precision, *means, *ratios)
