@@ -119,3 +119,13 @@ def test_a_later_request_has_an_earlier_ones_samples_in_neither_set(plain):
     assert task.discovered().tolist() == list(range(20, 50))
     assert task.believed_clean().tolist() == list(range(50, 200))
     assert len(task.request().retain) == 150
+
+
+def test_tow_so_far_has_all_requests_as_its_forget_set(plain):
+    task = replace(plain, forget=(torch.arange(20), torch.arange(20, 50)), step=1)
+    ours, theirs = model(task, forget=5), model(task, retain=10)  # of the first request, the second
+    row = refined.gaps(ours, task, theirs)
+    assert row["forget/accuracy_gap"] == pytest.approx(10 / 30)
+    assert row["retain/accuracy_gap"] == row["test/accuracy_gap"] == 0
+    assert row["tow_so_far"] == pytest.approx(1 - (10 - 5) / 50)
+    assert "tow_so_far" not in refined.gaps(ours, replace(task, step=0), theirs)
