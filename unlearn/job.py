@@ -11,6 +11,8 @@ PLACES = ("root", "cache_dir")  # of a data set: where, not what
 def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved config that determines the original model: no rate, no method."""
     held = {} if config.get("validation") is None else {"validation": config["validation"]}
+    joined = together(config)
+    held |= {"together": joined} if joined else {}
     chosen = ("corruption", "corrupted", "model", "pretraining")
     return {
         **held,
@@ -32,6 +34,14 @@ def reseeded(
 
     new = {part: changed(config[part]) for part in parts}
     return {**config, **new, "seeds": {**config["seeds"], **seeds}}
+
+
+def together(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return how several devices train one model, which changes its weights; {} for one device."""
+    trainer = config.get("trainer") or {"devices": 1}
+    if trainer["devices"] == 1:
+        return dict(config.get("together") or {})  # of a cached model's own identity
+    return {key: trainer[key] for key in ("devices", "sync_batchnorm")}
 
 
 @dataclass(frozen=True)

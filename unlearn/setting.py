@@ -124,7 +124,7 @@ def _resident(task: Task, engine: Engine) -> Task:
     if engine.device.type != "cuda":
         return task
     size = task.train.image.numel() + task.test.image.numel()
-    if size > torch.cuda.mem_get_info()[0] // 2:
+    if not engine.fits(size):
         log.info("the images stay in main memory: %.1f GB do not fit on the GPU", size / 1e9)
         return task
     return replace(task, train=task.train.to(engine.device), test=task.test.to(engine.device))

@@ -69,7 +69,7 @@ RULES: dict[str, Rule] = {
     "growth": (lambda v: number(v) and v > 1, "a number above 1"),
     "tries": COUNT,
     "seed": FROM_ZERO,
-    "devices": (lambda v: v == 1, "1; run several jobs to use several devices"),
+    "devices": COUNT,
     "threads": COUNT_OR_NULL,
     "accelerator": one_of("auto", "cpu", "gpu"),
     "precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),

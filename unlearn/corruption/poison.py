@@ -6,6 +6,7 @@ Shapes: B batch, N samples, C H W image.
 """
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -58,6 +59,10 @@ class StampedView:
     trigger: SquareTrigger
     on: Tensor
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the copies behind: another process makes its own."""
+        return {**vars(self), "_copies": {}}
 
     def _marks(self, device: torch.device) -> Tensor:
         if device not in self._copies:

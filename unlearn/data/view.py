@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,10 @@ class Normalize:
             raise ValueError(f"dataset.mean must be finite, got {list(self.mean)}")
         if not all(math.isfinite(s) and s > 0 for s in self.std):
             raise ValueError(f"dataset.std must be finite and above 0, got {list(self.std)}")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the copies behind: another process makes its own."""
+        return {**vars(self), "_constants": {}}
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._constants:  # kept per device: copying them costs a step's worth

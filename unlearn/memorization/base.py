@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from unlearn.core import ImageSet
 
@@ -42,10 +42,12 @@ class Recorder(L.Callback, ABC):
 
     Attributes:
         name: What it notes.
+        joins: Whether several processes that train together may each note their own part.
         seconds: Time spent here.
     """
 
     name: ClassVar[str]
+    joins: ClassVar[bool] = False
 
     def __init__(self) -> None:
         """Start the clock at 0."""
@@ -64,6 +66,16 @@ class Recorder(L.Callback, ABC):
         return {"name": self.name}
 
 
+def over_ranks(value: Tensor) -> Tensor:
+    """Return the sum over the processes that train together; the value itself if there is one."""
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return value
+    device = "cuda" if distributed.get_backend() == "nccl" else value.device
+    total = value.to(device, copy=True)
+    distributed.all_reduce(total)
+    return total
+
+
 class MeanRecorder(Recorder):
     """Notes means per sample: of one value, or of several, over all that it was shown.
 
@@ -71,6 +83,8 @@ class MeanRecorder(Recorder):
         sums: (N,) or (values, N), float64.
         counts: How often each sample was shown, (N,).
     """
+
+    joins: ClassVar[bool] = True
 
     def begin(self, data: ImageSet, epochs: int) -> None:
         """Make room; the sums follow the first batch to its device."""
@@ -96,12 +110,14 @@ class MeanRecorder(Recorder):
         return (self.sums / self.counts.clamp_min(1)).float().cpu()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training goes on from."""
-        return {"sums": self.sums, "counts": self.counts, "seconds": self.seconds}
+        """Return what a resumed training goes on from: of all ranks, all of which must ask."""
+        sums, counts = over_ranks(self.sums), over_ranks(self.counts)
+        return {"sums": sums, "counts": counts, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there."""
-        self.sums, self.counts = state_dict["sums"], state_dict["counts"]
+        """Go on from there; of several ranks, the first has it all."""
+        own = not distributed.is_initialized() or distributed.get_rank() == 0
+        self.sums, self.counts = (state_dict[k] * own for k in ("sums", "counts"))
         self.seconds = state_dict["seconds"]
 
 

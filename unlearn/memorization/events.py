@@ -82,7 +82,7 @@ class LearningEvents(MeanRecorder):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the whole training set, if that is wanted."""
-        if self.mode != "eval_pass":
+        if self.mode != "eval_pass" or not trainer.is_global_zero:  # one look is enough
             return
         started = time.perf_counter()
         model: Any = pl_module.model

@@ -12,9 +12,12 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from unlearn.training.progress import EpochProgress
+from unlearn.training.ranks import ALONE, Rank
 
 
 class CollapsedError(RuntimeError):
@@ -27,7 +30,7 @@ class Engine:
 
     Attributes:
         accelerator: auto, cpu or gpu.
-        devices: Number of devices.
+        devices: Number of devices that pre-training is spread over; all else runs on one.
         precision: Of pre-training and whatever trains like it: auto, 32-true, bf16-mixed.
         unlearning_precision: Of methods that ask for full precision.
         channels_last: Memory layout of convolutions.
@@ -35,6 +38,7 @@ class Engine:
         progress: Show progress bars.
         checkpoint_seconds: Seconds between resumable pre-training checkpoints.
         image_size: Pixels per side; small images gain nothing from bf16.
+        sync_batchnorm: With several devices, batch norm over all of them (GPUs only).
     """
 
     accelerator: str
@@ -46,10 +50,29 @@ class Engine:
     progress: bool
     checkpoint_seconds: float
     image_size: int
+    sync_batchnorm: bool = False
+
+    def __post_init__(self) -> None:
+        """Check that there are so many devices.
+
+        Raises:
+            ValueError: If there are fewer, or batch norm cannot be taken over them.
+        """
+        gpu = self.device.type == "cuda"
+        if gpu and self.devices > torch.cuda.device_count():
+            raise ValueError(
+                f"trainer.devices must be at most {torch.cuda.device_count()}, the GPUs that torch "
+                f"sees, got {self.devices}; trainer.accelerator=cpu takes any number of processes"
+            )
+        if self.sync_batchnorm and (self.devices == 1 or not gpu):
+            raise ValueError(
+                "trainer.sync_batchnorm=true needs trainer.devices above 1 and GPUs: torch's "
+                f"SyncBatchNorm does not run on a CPU, got {self.devices} on {self.device.type}"
+            )
 
     @property
     def device(self) -> torch.device:
-        """Where models and data live."""
+        """Where models and data live; a rank's own is the current GPU."""
         gpu = self.accelerator != "cpu" and torch.cuda.is_available()
         return torch.device("cuda" if gpu else "cpu")
 
@@ -76,13 +99,18 @@ class Engine:
         loggers: Sequence[Logger],
         title: str,
         total: int | None,
+        rank: Rank = ALONE,
     ) -> L.Trainer:
         """Return a trainer without any of the defaults that cost time or litter the disk."""
-        bar = [EpochProgress(title, total)] if self.progress else []
+        bar = [EpochProgress(title, total)] if self.progress and rank.number == 0 else []
+        joined: dict[str, Any] = {}
+        if rank != ALONE:  # the ranks are there already: nothing is launched
+            joined = {"strategy": DDPStrategy(), "plugins": [LightningEnvironment()]}
+            joined["sync_batchnorm"] = self.sync_batchnorm
         with quiet():
             return L.Trainer(
                 accelerator="gpu" if self.device.type == "cuda" else "cpu",
-                devices=self.devices,
+                devices=rank.count,
                 precision=precision,
                 max_epochs=max_epochs,
                 logger=list(loggers) or False,
@@ -94,7 +122,12 @@ class Engine:
                 use_distributed_sampler=False,
                 log_every_n_steps=1_000_000_000,
                 inference_mode=False,
+                **joined,
             )
+
+    def fits(self, size: int) -> bool:
+        """Say whether so many bytes of data take less than half of the GPU's free memory."""
+        return self.device.type == "cuda" and size <= torch.cuda.mem_get_info()[0] // 2
 
 
 def _cpu_has_fast_bf16() -> bool:
@@ -155,7 +188,7 @@ class EpochLog(L.Callback):
         """
         if self.total is None:
             return
-        mean = (self.total / self.batches).item()
+        mean = trainer.strategy.reduce(self.total / self.batches, reduce_op="mean").item()
         step = trainer.current_epoch + 1
         values = {"epoch": float(step), "train/loss": mean}
         values["seconds"] = time.perf_counter() - self.started
@@ -178,7 +211,7 @@ class ResumePoint(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save if it is time; the last epoch is the caller's to keep."""
-        due = time.monotonic() - self.last >= self.seconds
+        due = trainer.strategy.broadcast(time.monotonic() - self.last >= self.seconds)
         if due and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             part = self.path.with_suffix(".part")
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from unlearn.core import Batch, ImageSet, Request
+from unlearn.training.ranks import ALONE, Rank
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -20,13 +21,13 @@ def epoch_generator(seed: int, epoch: int, device: torch.device | str) -> torch.
     return torch.Generator(device).manual_seed(seed * 1_000_003 + epoch)
 
 
-def num_batches(samples: int, batch_size: int) -> int:
-    """Return the number of batches of one pass; a last batch of one joins the one before.
+def num_batches(samples: int, batch_size: int, ranks: int = 1) -> int:
+    """Return the number of batches of one pass; a last batch of one per rank joins the one before.
 
     Batch norm cannot train on a single value per channel.
     """
     whole, rest = divmod(samples, batch_size)
-    return whole + (rest > 1 or (rest == 1 and whole == 0))
+    return whole + (rest >= 2 * ranks or (rest > 0 and whole == 0))
 
 
 class ResidentLoader:
@@ -40,26 +41,36 @@ class ResidentLoader:
         augment: Augmentation | None,
         seed: int,
         device: torch.device | str | None = None,
+        rank: Rank = ALONE,
     ) -> None:
         """Keep the set where it is.
 
         Args:
             data: The set.
-            batch_size: B; the last batch of an epoch may be smaller, or larger by one.
+            batch_size: B, of all ranks together; the last batch of an epoch may be smaller, or
+                larger by one per rank.
             augment: Called with uint8 (B, C, H, W) and a generator; None for none.
             seed: Seeds order and augmentation.
             device: Where batches are needed; None leaves them where the set is.
+            rank: Takes its share of every batch.
         """
         self.data = data
         self.batch_size = batch_size
         self.augment = augment
         self.seed = seed
         self.device = data.label.device if device is None else torch.device(device)
+        self.rank = rank
         self.epoch = 0
 
     def __len__(self) -> int:
         """Return the number of batches."""
-        return num_batches(len(self.data), self.batch_size)
+        return num_batches(len(self.data), self.batch_size, self.rank.count)
+
+    def weight(self, number: int) -> float:
+        """Return what this rank's mean over batch ``number`` counts in the mean over all ranks."""
+        last = number == len(self) - 1
+        size = len(self.data) - number * self.batch_size if last else self.batch_size
+        return self.rank.share(size) * self.rank.count / size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; Lightning's loops call nothing else before an epoch."""
@@ -67,14 +78,16 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield each sample once."""
-        source = self.data.label.device
+        # Ranks must agree on the order bit by bit, so there it is drawn on the CPU.
+        source = self.data.label.device if self.rank == ALONE else torch.device("cpu")
         generator = epoch_generator(self.seed, self.epoch, source)
-        noise = epoch_generator(self.seed + 1, self.epoch, self.device)
+        noise = epoch_generator(self.seed + 1 + 1009 * self.rank.number, self.epoch, self.device)
         order = torch.randperm(len(self.data), generator=generator, device=source)
         for number in range(len(self)):
             last = number == len(self) - 1
             start = number * self.batch_size
             rows = order[start : None if last else start + self.batch_size]
+            rows = rows[self.rank.number :: self.rank.count].to(self.data.label.device)
             image, label, index = (
                 t[rows].to(self.device, non_blocking=True)
                 for t in (self.data.image, self.data.label, self.data.index)
