@@ -37,6 +37,7 @@ class Trainer:
 
     accelerator: str = MISSING
     devices: int = MISSING
+    sync_batchnorm: bool = False
     threads: int | None = None
     precision: str = MISSING
     unlearning_precision: str = MISSING
@@ -195,6 +196,9 @@ class EvaluateConfig(Common):
         "what the rows hold; all; none",
     )
     title: str | None = _option(None, "title of the table")
+    dashboard: bool = _option(
+        False, "create a W&B workspace that compares methods over the plane; needs logger=wandb"
+    )
     expected: list[Any] = field(
         default_factory=list, metadata=_help("claims to compare the results with")
     )
@@ -211,6 +215,7 @@ UNRELATED = (
     "save_model",
     "plan",
     "status",
+    "dashboard",
     "tune",
     "stack",
     "trainer.progress",
@@ -282,6 +287,8 @@ def identity(content: Mapping[str, Any]) -> str:
         for parent in parents:
             node = node.get(parent) or {}
         node.pop(leaf, None)
+    if not (content.get("trainer") or {}).get("sync_batchnorm"):  # as before there was this key
+        (content.get("trainer") or {}).pop("sync_batchnorm", None)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(text.encode()).hexdigest()[:12]
     return "r" + digits  # a letter: no reader makes it a number

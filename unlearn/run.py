@@ -5,8 +5,7 @@ import datetime
 import json
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.job import Job
 from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
-from unlearn.reporting import console, tracking
+from unlearn.reporting import console, dashboard, tracking, wandb
 from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
 from unlearn.score_job import score_job
@@ -40,31 +39,9 @@ from unlearn.setting import (
 )
 from unlearn.task import Task
 from unlearn.training.engine import CollapsedError
-from unlearn.training.loggers import close
 from unlearn.training.unlearning import LightningFit
 
 log = logging.getLogger(__name__)
-
-
-def _loggers(job: Job, folder: Path) -> list[Logger]:
-    tags = {k: str(v) for k, v in job.names.items()}
-    tags |= {k: str(job.config[k]) for k in ("discovery", "seed") if k in job.config}
-    makers = [node for node in (job.config.get("logger") or {}).values() if node]
-    return [job.build({**n, "folder": folder, "run_id": job.run_id, "tags": tags}) for n in makers]
-
-
-@contextmanager
-def _tracked(job: Job) -> Iterator[list[Logger]]:
-    """Open the job's loggers, and finish them whatever happens: none leaks into the next job."""
-    loggers = _loggers(job, job.folder)
-    failed = True
-    try:
-        tracking.begin(loggers, job.config, environment.revision())
-        yield loggers
-        failed = False
-    finally:
-        for logger in loggers:
-            close(logger, failed=failed)
 
 
 def pretrain_job(job: Job) -> float | None:
@@ -73,13 +50,18 @@ def pretrain_job(job: Job) -> float | None:
     setting = prepare(job, forget=False)
     if job.config["force"]:
         cache(job).remove(identity(job, setting))
-    model, trained = original(job, setting)
-    task = setting.task
-    predictions = predict(drop(model), task)
-    row = evaluate(job.build(_standard_metrics()), predictions, task)
-    row |= {"seconds": trained.notes["seconds"], "images_seen": trained.notes["images_seen"]}
-    row["images_per_second"] = trained.notes["images_seen"] / trained.notes["seconds"]
     folder = cache(job).folder(identity(job, setting))
+    with tracking.tracked(job, but=("csv",)) as loggers:  # the curves are beside the model
+        model, trained = original(job, setting)
+        task = setting.task
+        predictions = predict(drop(model), task)
+        row = evaluate(job.build(_standard_metrics()), predictions, task)
+        row |= {"seconds": trained.notes["seconds"], "images_seen": trained.notes["images_seen"]}
+        row["images_per_second"] = trained.notes["images_seen"] / trained.notes["seconds"]
+        tracking.curves(loggers, folder / "curves" / "metrics.csv")
+        tracking.original(
+            loggers, row | {"seed": job.config["seed"]} | job.names, task, predictions
+        )
     (job.folder / "training.json").write_text(
         json.dumps({"checkpoint": str(folder)} | row, indent=1)
     )
@@ -193,7 +175,7 @@ def unlearn_job(job: Job) -> float | None:
     if _needed(job, "embedding"):
         setting = replace(setting, embedding=features(job, setting))
     records: list[RunRecord] = []
-    with _tracked(job) as loggers:
+    with tracking.tracked(job) as loggers:
         for step in range(len(setting.task.forget)):
             now = replace(setting, task=replace(setting.task, step=step))
             outcome = unlearn_once(
@@ -285,6 +267,10 @@ def evaluate_job(job: Job) -> float | None:
     """Evaluate a checkpoint on a task, or turn all recorded rows into a table and figures."""
     if job.config["scores"] is not None:
         return score_job(job)
+    if job.config["dashboard"]:
+        options = wandb.target(job.config["logger"])
+        dashboard.publish(options, job.config["where"], Path(job.config["paths"]["reports"]))
+        return None
     if job.config["checkpoint"] is None:
         console.report(job.config)
         return None

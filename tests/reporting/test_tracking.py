@@ -1,7 +1,9 @@
 """What real runs leave in W&B, read back from their offline files."""
 
+import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -113,6 +115,61 @@ def test_a_sweep_without_key_is_recorded_offline_run_by_run(
         assert not path.is_file() or key.encode() not in path.read_bytes(), path
 
 
+@pytest.mark.slow
+def test_several_loggers_at_once_and_each_job_has_its_own(
+    tmp_path: Path, wandb_run: Callable[[Path], dict[str, Any]]
+):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    several = ["--multirun", *TINY, "method=finetune", "method.epochs=2", "seed=0,1"]
+    result = call(
+        tmp_path, sys.executable, "unlearn.py", *several, "logger=[csv,wandb,tensorboard]"
+    )
+    assert result.returncode == 0, result.stderr
+    assert sum("W&B: no key found, recording offline" in x for x in result.stderr.splitlines()) == 1
+    rows = sorted((tmp_path / "outputs" / "results").glob("*/row-0.json"))
+    assert len(rows) == 2
+    for row_file in rows:
+        folder, row = row_file.parent, json.loads(row_file.read_text())
+        curves = list(csv.DictReader((folder / "curves" / "metrics.csv").open(newline="")))
+        wanted = [float(x["train/loss"]) for x in curves if x["train/loss"]]
+        assert len(wanted) == 2
+        events = EventAccumulator(str(folder / "tensorboard"))
+        events.Reload()
+        seen = events.Scalars("train/loss")
+        assert [e.value for e in seen] == pytest.approx(wanted) and [e.step for e in seen] == [1, 2]
+        assert [e.step for e in events.Scalars("base/healed")] == [0, 1, 2]
+        run = wandb_run(folder)
+        assert run["run"].run_id == row["run_id"] and run["exit"] == 0
+        losses = [step["train/loss"] for step in run["history"] if "train/loss" in step]
+        assert losses == pytest.approx(wanted)  # its own job's, no more and no less
+        for key in tracking.SPACE:
+            assert run["summary"][key] == row[key]
+        assert run["summary"]["seconds"] == row["seconds"]
+
+
+@pytest.mark.slow
+def test_a_pretraining_is_tracked_too(tmp_path: Path, wandb_run: Callable[[Path], dict[str, Any]]):
+    for _ in range(2):  # the second time the model is in the cache
+        result = call(
+            tmp_path, sys.executable, "train.py", *TINY, "logger=wandb", WANDB_MODE="offline"
+        )
+        assert result.returncode == 0, result.stderr
+        (told,) = (tmp_path / "outputs").glob("trainings/*/training.json")
+        row = json.loads(told.read_text())
+        runs = sorted(told.parent.glob("wandb/offline-run-*"))
+        run = wandb_run(told.parent)
+        assert run["run"].job_type == "train" and run["run"].run_group == "synthetic"
+        assert run["config"]["pretraining"]["epochs"] == 1 and run["exit"] == 0
+        assert sum("train/loss" in step for step in run["history"]) == 1
+        assert run["summary"]["test/accuracy"] == pytest.approx(row["test/accuracy"])
+        assert (run["summary"]["corruption"], run["summary"]["seed"]) == ("poison", 0)
+        counts = table(run, "confusion/test/before")["data"]
+        assert sum(count for *_, count in counts) == 60
+        for old in runs:
+            shutil.rmtree(old)
+
+
 def test_confusion_counts_pairs():
     true, said = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 2, 2])
     assert tracking.confusion(true, said, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
@@ -154,8 +211,8 @@ def test_a_server_that_answers_is_used(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setenv("WANDB_API_KEY", "k")
         monkeypatch.delenv("http_proxy", raising=False)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
-        assert loggers._no_server.__wrapped__() is None
-    assert loggers._no_server.__wrapped__() == "127.0.0.1 cannot be reached"
+        assert loggers.no_server.__wrapped__() is None
+    assert loggers.no_server.__wrapped__() == "127.0.0.1 cannot be reached"
 
 
 SWEEPS = sorted((REPOSITORY / "sweeps").glob("wandb_*.yaml"))

@@ -3,18 +3,26 @@
 Shapes: N samples, K classes, C H W image.
 """
 
-from collections.abc import Mapping, Sequence
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor
 
+from unlearn import environment
 from unlearn.evaluation.predictions import Predictions
+from unlearn.job import Job
 from unlearn.results.record import RunRecord
 from unlearn.task import Task
+from unlearn.training.loggers import close
 
 SHOWN = 16  # corrupted samples in the grid
+SPACE = ("method", "corruption", "discovery", "dataset", "model", "pretraining", "seed")
+"""Columns of the row that say where in the task space a run is; its summary has them too."""
 SECRET = ("key", "token", "password", "secret")
 
 
@@ -64,6 +72,29 @@ def captions(task: Task, index: Tensor, before: Tensor, after: Tensor) -> list[s
         f"predicted {int(before[i])} -> {int(after[i])}"
         for i in index.tolist()
     ]
+
+
+@contextmanager
+def tracked(job: Job, but: Sequence[str] = ()) -> Iterator[list[Logger]]:
+    """Open a job's loggers, and finish them whatever happens: none leaks into the next job.
+
+    Args:
+        job: The job.
+        but: Names of loggers that are not wanted.
+    """
+    tags = {k: str(v) for k, v in job.names.items()}
+    tags |= {k: str(job.config[k]) for k in ("discovery", "seed") if k in job.config}
+    about = {"folder": job.folder, "run_id": job.run_id, "tags": tags}
+    chosen = (job.config.get("logger") or {}).items()
+    loggers = [job.build({**node, **about}) for name, node in chosen if node and name not in but]
+    failed = True
+    try:
+        begin(loggers, job.config, environment.revision())
+        yield loggers
+        failed = False
+    finally:
+        for logger in loggers:
+            close(logger, failed=failed)
 
 
 def watched(loggers: Sequence[Logger]) -> list[Any]:
@@ -116,7 +147,34 @@ def finish(
         if before is not None and after is not None and task.forget:
             content["samples"] = _grid(wandb, task, before, after)
         run.log(content | numbers)
-        run.summary.update({**numbers, "status": record.status, "reason": record.reason})
+        space = {key: row[key] for key in SPACE if key in row}
+        run.summary.update(
+            {**space, **numbers, "seconds": record.seconds}
+            | {"status": record.status, "reason": record.reason}
+        )
+
+
+def curves(loggers: Sequence[Logger], path: Path) -> None:
+    """Log what pre-training has left in its CSV file: live it may run in another process."""
+    if not loggers or not path.exists():
+        return
+    with path.open(newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    for row in rows:
+        for logger in loggers:
+            logger.log_metrics(row, step=int(row["step"]))
+
+
+def original(
+    loggers: Sequence[Logger], row: Mapping[str, Any], task: Task, said: Predictions
+) -> None:
+    """Log an original model's row as the run's summary, and its confusion matrices."""
+    for run in watched(loggers):
+        import wandb  # slow to import, and only this logger needs it
+
+        matrices = _matrices(task, said).items()
+        run.log({f"confusion/{part}/before": _counts(wandb, matrix) for part, matrix in matrices})
+        run.summary.update(dict(row))
 
 
 def _matrices(task: Task, predictions: Predictions) -> dict[str, Tensor]:

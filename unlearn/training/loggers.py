@@ -48,7 +48,7 @@ def wandb_logger(
     """
     import wandb  # slow to import, and only this logger needs it
 
-    why = None if "WANDB_MODE" in os.environ else _no_server()
+    why = None if "WANDB_MODE" in os.environ else no_server()
     if why:
         _say_offline(why, folder.parent)
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,11 +83,13 @@ def _say_offline(why: str, folder: Path) -> None:
 
 
 @functools.cache
-def _no_server() -> str | None:
+def no_server() -> str | None:
     """Return why runs cannot be sent, or None; asked once for all jobs of a process."""
     if not _logged_in():
         return "no key found"
-    address = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    import wandb  # slow to import, and only this logger needs it
+
+    address = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url)
     proxy = urllib.request.getproxies().get(address.scheme)
     target = urlsplit(proxy) if proxy else address
     port = target.port or (443 if target.scheme == "https" else 80)
