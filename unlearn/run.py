@@ -60,7 +60,7 @@ def pretrain_job(job: Job) -> float | None:
         row["images_per_second"] = trained.notes["images_seen"] / trained.notes["seconds"]
         tracking.curves(loggers, folder / "curves" / "metrics.csv")
         tracking.original(
-            loggers, row | {"seed": job.config["seed"]} | job.names, task, predictions
+            loggers, {**row, **job.names, "seed": job.config["seed"]}, task, predictions
         )
     (job.folder / "training.json").write_text(
         json.dumps({"checkpoint": str(folder)} | row, indent=1)
