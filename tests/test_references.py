@@ -1,6 +1,7 @@
 """Further models that metrics compare with: what is refused, what is trained, what stays in the cache."""
 
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -9,11 +10,11 @@ import torch
 from hydra.utils import instantiate
 
 from unlearn import references, run
-from unlearn.checkpoints import Trained
 from unlearn.compose import composed, composing
 from unlearn.config import config_dir, plain
 from unlearn.job import Job
 from unlearn.scoring import prepared
+from unlearn.setting import prepare
 
 TINY = [
     "dataset=synthetic", "corruption=none", "pretraining.epochs=1", "pretraining.batch_size=64",
@@ -82,24 +83,23 @@ def test_shadows_are_the_models_of_the_score(tmp_path, monkeypatch):
     row = row_of(tmp_path, *options)
     assert 0 <= row["lira/auc"] <= 1
     assert 0 <= row["lira/member"] <= 1
+    assert 0.8 < row["lira/judged"] <= 1
     job = job_of(tmp_path, *options)
     setting = prepared(job)
     monkeypatch.setattr(references, "without", None)  # nothing is trained or loaded again
     found = references.shadows(job, setting)
     assert found.inside.shape == found.margin.shape == (16, 200)
     assert found.inside.sum(1).tolist() == [140] * 16
-    for saw in (found.inside, ~found.inside):
-        row = int(setting.task.discovered()[0])
-        rare = saw.clone()
-        rare[:, row] = torch.arange(16) == 3
 
-        class Kept:
-            def get_or_train(self, who, train, inside=rare):
-                return Trained({}, {"inside": inside, "margin": found.margin}, {}), True
 
-        monkeypatch.setattr(references, "cache", lambda job, kept=Kept: kept())
-        with pytest.raises(ValueError, match=r"one has 1: raise score.num_models=16"):
-            references.shadows(job, setting)
+def test_too_few_models_on_one_side_are_refused_before_anything_is_unlearned(tmp_path, monkeypatch):
+    options = ["evaluation=lira", "score=memorization", "score.num_models=9"]
+    job = job_of(tmp_path, *options, "score.subset_fraction=0.95")
+    setting = prepare(job, forget=False)
+    setting = replace(setting, task=replace(setting.task, forget=(torch.arange(18),)))
+    with pytest.raises(ValueError, match=r"only \d+% of them have that: raise score.num_models=9"):
+        references.enough(job, setting)
+    references.enough(job_of(tmp_path, *options, "score.subset_fraction=0.5"), setting)
 
 
 def test_relearning_compares_with_the_retrained_model(tmp_path):

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from unlearn.checkpoints import Trained
 from unlearn.core import ImageSet
 from unlearn.evaluation.evaluator import declared
-from unlearn.evaluation.oracle import margin
+from unlearn.evaluation.oracle import judged, margin
 from unlearn.evaluation.predictions import Shadows, Twins
 from unlearn.job import Job, reseeded
 from unlearn.memorization.memorization import Memorization, subset
@@ -130,12 +130,27 @@ def _twins(
     return Twins(ours, theirs, len(setting.task.train), len(setting.task.test))
 
 
-def shadows(job: Job, setting: Setting) -> Shadows:
-    """Return margins of the models that the memorization score has trained, from the cache.
+def enough(job: Job, setting: Setting) -> None:
+    """Check, before anything is unlearned, that LiRA can judge half of the forget set.
 
     Raises:
-        ValueError: If too few of them saw, or did not see, some sample of the forget set.
+        ValueError: If it cannot: each sample needs two models that saw it and two that did not.
     """
+    if "shadows" not in options(job):
+        return
+    score: Memorization = job.build(job.config["score"])
+    size = len(setting.task.train)
+    masks = [subset(size, score.subset_fraction, score.seed + k) for k in range(score.num_models)]
+    share = judged(torch.stack(masks))[setting.task.discovered().cpu()].double().mean().item()
+    if share < 0.5:
+        raise ValueError(
+            f"evaluation=lira needs two models that saw a forget sample and two that did not; only "
+            f"{share:.0%} of them have that: raise score.num_models={score.num_models}"
+        )
+
+
+def shadows(job: Job, setting: Setting) -> Shadows:
+    """Return margins of the models that the memorization score has trained, from the cache."""
     node = job.config["score"]
     score: Memorization = job.build(node)
     size = len(setting.task.train)
@@ -154,15 +169,7 @@ def shadows(job: Job, setting: Setting) -> Shadows:
 
     who = identity(job, setting) | {"shadows": node, "forget": []}
     kept = cache(job).get_or_train(who, compute)[0].records
-    inside = kept["inside"]
-    counts = inside[:, setting.task.discovered().cpu()].sum(0)
-    fewest = int(torch.minimum(counts, len(inside) - counts).min())
-    if fewest < 2:
-        raise ValueError(
-            f"evaluation=lira needs two models that saw each forget sample and two that did not; "
-            f"one has {fewest}: raise score.num_models={len(inside)}"
-        )
-    return Shadows(inside, kept["margin"].double())
+    return Shadows(kept["inside"], kept["margin"].double())
 
 
 def _forget(setting: Setting) -> ImageSet:
@@ -182,14 +189,14 @@ def relearned(model: nn.Module, data: ImageSet, loss: float, plan: Mapping[str, 
         model: Stays as it is.
         data: The forget set, given labels.
         loss: Of the original model.
-        plan: ``tolerance``, a share above ``loss`` that is near enough; ``max_steps``;
+        plan: ``tolerance``, so many nats above ``loss`` are near enough; ``max_steps``;
             ``batch_size``; ``optimizer``, called with the parameters; ``seed`` of the order.
     """
     own = copy.deepcopy(model)
     optimizer = plan["optimizer"](own.parameters())
     generator = torch.Generator().manual_seed(plan["seed"])
     device = next(own.parameters()).device
-    near = loss * (1 + plan["tolerance"]) + 1e-4  # a loss of 0 is never met
+    near = loss + plan["tolerance"]
     rows = itertools.chain.from_iterable(
         torch.randperm(len(data), generator=generator).tensor_split(
             max(1, round(len(data) / plan["batch_size"]))

@@ -171,6 +171,7 @@ def unlearn_job(job: Job) -> float | None:
     model, trained = original(job, setting)
     started += time.perf_counter() - training  # that is the original model's time
     setting = prepared(job, setting)
+    references.enough(job, setting)
     facts |= {"original_seconds": trained.notes["seconds"], **setting.facts}
     if _needed(job, "embedding"):
         setting = replace(setting, embedding=features(job, setting))

@@ -144,6 +144,17 @@ def test_lira_finds_members_by_the_models_that_saw_them(plain):
     assert row["lira/member"] == 0
 
 
+def test_lira_leaves_out_whom_too_few_models_saw_or_missed(plain):
+    inside = torch.arange(8)[:, None].expand(8, 200) < 4
+    inside = inside.clone()
+    inside[:, 0], inside[:, 1], inside[:, 2] = True, torch.arange(8) < 7, torch.arange(8) < 1
+    assert oracle.judged(inside).nonzero().flatten().tolist() == list(range(3, 200))
+    shadows = Shadows(inside, normal(8, 200))
+    row = oracle.lira(predictions(plain, 0.9, shadows=shadows), plain, predictions(plain, 0.5))
+    assert row["lira/judged"] == pytest.approx(17 / 20)
+    assert math.isfinite(row["lira/auc"])
+
+
 def test_what_was_not_made_has_no_value(plain):
     names = ("distances", "klom", "ulira", "lira", "relearn")
     row = evaluate({n: getattr(oracle, n) for n in names}, predictions(plain, 0.9), plain)

@@ -5,12 +5,15 @@ import copy
 import pytest
 import torch
 from torch.nn import functional as F
-from torch.nn.utils import parameters_to_vector
 
 from unlearn.methods.influence import Influence, influence, inverse_fisher
 from unlearn.models.predict import logits
 
 OPTIONS = {"alpha": 1.0, "num_samples": 50, "batch_size": 64, "seed": 0}
+
+
+def parameters_to_vector(parameters):
+    return torch.cat([p.detach().flatten() for p in parameters])
 
 
 def test_influence_by_hand():
@@ -60,6 +63,15 @@ def test_the_step_raises_the_loss_of_the_forget_set_more_than_that_of_the_rest(k
     assert forget - before[0] > 3 * abs(retain - before[1])
     step = (parameters_to_vector(after.parameters()) - start).norm().item()
     assert method.notes["step_norm"] == pytest.approx(step, rel=1e-2)
+
+
+def test_the_memory_layout_of_the_weights_does_not_matter(resnet, task):
+    plain = copy.deepcopy(resnet).to(memory_format=torch.contiguous_format)
+    other = copy.deepcopy(resnet).to(memory_format=torch.channels_last)
+    one, two = (Influence(**OPTIONS).unlearn(m, task.request(), None) for m in (plain, other))
+    for a, b, before in zip(one.parameters(), two.parameters(), resnet.parameters(), strict=True):
+        assert torch.allclose(a, b, atol=1e-4)
+        assert not torch.equal(a, before)
 
 
 def test_the_order_of_the_samples_is_seeded(resnet, task):

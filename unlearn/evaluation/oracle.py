@@ -70,6 +70,12 @@ def likelihood_ratio(
     return parts[0] - parts[1]
 
 
+def judged(inside: Tensor) -> Tensor:
+    """Return which samples two models at least saw and two did not, bool (N,), of bool (M, N)."""
+    seen = inside.sum(0)
+    return (seen >= 2) & (len(inside) - seen >= 2)
+
+
 def separation(positive: Tensor, negative: Tensor, max_fpr: float) -> tuple[float, float]:
     """Return the area under the ROC curve, and the true positive rate at a false positive rate."""
     truth = torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]).numpy()
@@ -152,7 +158,8 @@ def ulira(
 
 
 @metric(
-    {"lira/auc": "min", "lira/tpr": "min", "lira/member": "min", "lira/member_retrained": "min"},
+    {f"lira/{name}": "min" for name in ("auc", "tpr", "member", "member_retrained")}
+    | {"lira/judged": "max"},
     needs=("forget", "retrained", "shadows"),
 )
 def lira(
@@ -162,11 +169,15 @@ def lira(
 
     Per sample, Gaussians of the margins of the models that saw it and of those that did not. The
     members in question are forget samples in the unlearned model, the non-members the same samples
-    in the retrained model: ``auc`` 0.5 is best. ``member``: share that looks like a member.
+    in the retrained model: ``auc`` 0.5 is best. ``member``: share that looks like a member. Samples
+    without two models on each side are left out; ``judged`` is the share of the others.
     """
     shadows, forget = predictions.shadows, task.discovered().cpu()
     if shadows is None:
         raise ValueError("no models of parts of the training set")
+    keep = judged(shadows.inside)[forget]
+    share = keep.double().mean().item()
+    forget = forget[keep]
     label, inside = task.train.label.cpu()[forget], shadows.inside[:, forget]
     values = shadows.margin[:, forget]
     ratios = [
@@ -176,6 +187,7 @@ def lira(
     auc, tpr = separation(ratios[0], ratios[1], max_fpr)
     shares = [(ratio > 0).double().mean().item() for ratio in ratios]
     return {
+        "lira/judged": share,
         "lira/auc": auc,
         "lira/tpr": tpr,
         "lira/member": shares[0],

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from unlearn.core import ImageSet, Request
 from unlearn.methods.one_shot import OneShot
@@ -76,9 +75,10 @@ class Influence(OneShot):
         sums = [self._gradient(model, data) for data in (request.forget, request.retain)]
         start = influence(*sums, counts=(len(request.forget), len(request.retain)))
         step = inverse_fisher(start, self._slopes(model, request.retain), self.num_samples)
+        weights = list(model.parameters())
         with torch.no_grad():
-            moved = parameters_to_vector(model.parameters()) + self.alpha * step
-            vector_to_parameters(moved, model.parameters())
+            for weight, part in zip(weights, step.split([w.numel() for w in weights]), strict=True):
+                weight += self.alpha * part.view(weight.shape)
         self.notes["step_norm"] = (self.alpha * step).norm().item()
         return model
 
