@@ -12,27 +12,27 @@ LAYERS = [
     {"core", "grading"},
     {"task"},
     {"data", "models"},
-    {"corruption", "discovery", "forgetting", "forget_sets"},
+    {"corruption", "discovery", "forgetting", "forget_sets", "bad_list"},
     {"memorization", "localization"},
     {"methods"},
-    {"training", "checkpoints"},
+    {"training", "checkpoints", "given"},
     {"evaluation"},
     {"results"},
     {"reporting"},
     {"setting", "stacking"},
-    {"scoring", "score_job", "ahead"},
+    {"scoring", "score_job", "ahead", "healing"},
     {"choosing", "references"},
     {"run"},
     {"config", "validation", "compose", "launching", "describe", "search"},
     {"tuning", "cells"},
     {"sweeping", "outcomes"},
-    {"attempt"},
+    {"attempt", "api"},
     {"cli"},
 ]
 LEAVES = {"environment", "job", "problems", "__init__"}
 BLIND = {"methods", "localization", "memorization"}
 COMMAND_LINE = {
-    "config", "compose", "launching", "describe", "search", "cells", "attempt", "cli"
+    "config", "compose", "launching", "describe", "search", "cells", "attempt", "cli", "api"
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

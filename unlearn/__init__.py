@@ -9,6 +9,8 @@ _PUBLIC = {
     "ImageSet": "unlearn.core",
     "Request": "unlearn.core",
     "UnlearningMethod": "unlearn.methods.base",
+    "heal": "unlearn.api",
+    "load": "unlearn.api",
     "ResultsStore": "unlearn.results.store",
     "metric": "unlearn.evaluation.metrics",
 }
@@ -19,6 +21,8 @@ __all__ = [
     "ResultsStore",
     "UnlearningMethod",
     "__version__",
+    "heal",
+    "load",
     "metric",
 ]
 

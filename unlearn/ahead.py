@@ -30,7 +30,7 @@ def train_ahead(jobs: Sequence[Job]) -> None:
     """
     groups: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        if width(job.config) > 1:
+        if width(job.config) > 1 and job.config.get("checkpoint") is None:
             same = {key: job.config.get(key) for key in ALIKE}
             where = job.config["paths"]["checkpoints"]
             groups[json.dumps([same, where], sort_keys=True)].append(job)

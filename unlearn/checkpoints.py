@@ -45,7 +45,7 @@ class Trained:
         except (TypeError, ValueError) as error:
             raise ValueError(f"notes must be plain JSON values: {error}") from error
         for name, part in (("state", self.state), ("records", self.records)):
-            if not _is_state(part):
+            if not is_state(part):
                 raise ValueError(f"{name} must be a dict of tensors by name")
 
 
@@ -198,17 +198,12 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file is absent, would run code when read, or holds none of these.
     """
-    if not path.is_file():
-        raise ValueError(f"checkpoint {path} {'is no file' if path.exists() else 'does not exist'}")
-    try:
-        content = _load(path)
-    except ValueError as error:
-        raise ValueError(f"checkpoint {path} cannot be read safely: {error}") from error
+    content: Any = read(path)
     for key in ("state", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
-    if not content or not _is_state(content):
+    if not content or not is_state(content):
         raise ValueError(
             f"checkpoint {path} holds no state dict; allowed are a state dict, a model.pt of the "
             "checkpoint cache and a Lightning checkpoint"
@@ -218,7 +213,25 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def _is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
+def read(path: Path) -> object:
+    """Return what a checkpoint holds.
+
+    Raises:
+        ValueError: If the file is absent, or would run code when read.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} {'is no file' if path.exists() else 'does not exist'}")
+    try:
+        return _load(path)
+    except ValueError as error:
+        raise ValueError(
+            f"checkpoint {path} cannot be read safely: {error}; save model.state_dict(), which "
+            "holds weights alone"
+        ) from error
+
+
+def is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Say whether something is a dict of tensors by name."""
     return isinstance(content, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     )

@@ -67,6 +67,7 @@ def _checked(name: str, argv: list[str]) -> Outcomes | None:
     """Answer --help and --cfg, or check every job; None if there is nothing to run."""
     from unlearn import compose, launching
 
+    argv = compose.implied(name, argv)
     arguments = compose.parse(argv)
     if arguments.help or arguments.show == "job":
         from unlearn import describe

@@ -61,6 +61,19 @@ def spelled_out(word: str) -> str:
     return f"method@method.{word}" if word.startswith("base=") else word
 
 
+IMPLIED = {"corruption": "none", "evaluation": "change"}
+"""What a checkpoint of the user's own goes with: its data are as they are, nobody knows the truth."""
+
+
+def implied(name: str, argv: Sequence[str]) -> list[str]:
+    """Return the command line with what follows from a checkpoint to be healed."""
+    own = [w for w in argv if w.startswith("checkpoint=") and w not in ("checkpoint=null",)]
+    if name != "unlearn" or not own:
+        return list(argv)
+    return [*argv, *(f"{group}={option}" for group, option in IMPLIED.items()
+                     if not any(w.startswith(f"{group}=") for w in argv))]  # fmt: skip
+
+
 def running() -> Arguments:
     """Return what the job asked for that hydra runs now."""
     own = HydraConfig.get()

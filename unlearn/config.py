@@ -1,5 +1,6 @@
 """The root schema, where configs are, and the identity of a resolved config."""
 
+import functools
 import hashlib
 import json
 import os
@@ -103,6 +104,12 @@ class Common:
         "auto",
         "models that are trained at once as one program: auto (by the device), off, 2, 3, ...",
     )
+    class_order: list[str] | None = field(
+        default=None,
+        metadata=_help(
+            "all class names in the order of the model's outputs; null: as they are sorted"
+        ),
+    )
     dataset: Any = MISSING
     corruption: Any = MISSING
     model: Any = MISSING
@@ -134,6 +141,9 @@ class UnlearnConfig(Common):
     )
     oracle: bool = _option(
         False, "tell the method all corrupted samples: an upper bound, marked (IDEAL)"
+    )
+    checkpoint: str | None = _option(
+        None, "a model of your own to heal in place of one trained here; see docs/your_model.md"
     )
     save_model: bool = _option(True, "keep the healed model as model.pt in the run's folder")
     tune: Tune = field(
@@ -230,6 +240,10 @@ LATER = {"exclude_true": True, "mix": "union", "salient": "largest", "drift": Fa
 they are no part of a run's identity, so that old results stay where they are."""
 
 
+CONTENT = ("checkpoint", "forget_set.path")
+"""Keys that name a file of the user's: what it holds counts, not where it is."""
+
+
 def config_dir() -> str:
     """Return the absolute folder of the configs: inside the installed package, or beside it."""
     package = Path(__file__).resolve().parent
@@ -289,9 +303,23 @@ def identity(content: Mapping[str, Any]) -> str:
         node.pop(leaf, None)
     if not (content.get("trainer") or {}).get("sync_batchnorm"):  # as before there was this key
         (content.get("trainer") or {}).pop("sync_batchnorm", None)
+    for path in CONTENT:
+        *parents, leaf = path.split(".")
+        node = functools.reduce(lambda part, key: part.get(key) or {}, parents, content)
+        file = Path(str(node.get(leaf)))
+        if node.get(leaf) is not None and file.is_file():
+            status = file.stat()
+            node[leaf] = _digest(str(file.resolve()), status.st_mtime_ns, status.st_size)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(text.encode()).hexdigest()[:12]
     return "r" + digits  # a letter: no reader makes it a number
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: str, modified: int, size: int) -> str:
+    """Return the SHA-256 of a file; a sweep asks for it once per cell."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def register() -> None:

@@ -5,6 +5,7 @@ Shapes: N samples, E embedding.
 """
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,9 +13,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from unlearn.bad_list import Names, is_json, listed, parsed
+from unlearn.data.dataset import Dataset
 from unlearn.forget_sets import drawn
 from unlearn.grading import GROUPS, by_distance, center_of, entanglement_score, graded, picked
 from unlearn.task import Truth
+
+log = logging.getLogger(__name__)
 
 Requests = tuple[Tensor, ...]
 
@@ -37,6 +42,22 @@ def count_of(size: float, total: int, multiple: int = 1) -> int:
             f"{f', a multiple of {multiple}' if multiple > 1 else ''}, got {size} (that is {count})"
         )
     return count
+
+
+def adopted(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
+    """Return the data set with images of these names that were split off for testing back in training.
+
+    A bad image must be there to be forgotten, and nothing may be measured on it.
+    """
+    if not dataset.split_off:
+        return dataset
+    off, train = Names(dataset.split_off, 0), Names(dataset.files, len(dataset.train))
+    found = {off.row(name) for name in wanted if train.row(name) is None}
+    rows = sorted(row for row in found if row is not None)
+    if not rows:
+        return dataset
+    log.info("%d listed images had been split off for testing: back in training", len(rows))
+    return dataset.adopt(torch.tensor(rows))
 
 
 class Random:
@@ -223,21 +244,49 @@ def _entanglement(embedding: Tensor, forget: Tensor) -> float:
 
 
 class FromFile:
-    """Indices from a JSON file: a list, or a list of lists for requests that follow one another."""
+    """A user's list: file names or ids, a line each, with true labels where known (CSV, text).
 
-    needs: ClassVar[tuple[str, ...]] = ()
+    Or ids in a JSON file: a list, or a list of lists for requests that follow one another.
+
+    Attributes:
+        true_label: int64 (N,), -1 where the file says nothing; None if it says nothing at all.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("names", "class_names")
 
     def __init__(self, *, path: str) -> None:
         """Keep the path."""
         self.path = Path(path)
         self.notes: dict[str, Any] = {"kind": "file"}
+        self.true_label: Tensor | None = None
 
-    def __call__(self, truth: Truth, *, rate: float, seed: int) -> Requests:
-        """Return the requests of the file.
+    def adopt(self, dataset: Dataset) -> Dataset:
+        """Return the data set with listed images that were split off for testing back in training."""
+        return dataset if is_json(self.path) else adopted(dataset, listed(self.path))
+
+    def __call__(
+        self,
+        truth: Truth,
+        *,
+        rate: float,
+        seed: int,
+        names: Names | None = None,
+        class_names: Sequence[str] = (),
+    ) -> Requests:
+        """Return the requests of the file; ``rate`` and ``seed`` have nothing to act on.
+
+        Args:
+            truth: Of the task; only its length counts.
+            rate: Unused.
+            seed: Unused.
+            names: Of the training images; None: ids alone.
+            class_names: K names, for true labels.
 
         Raises:
-            ValueError: If it holds anything but different indices of training samples.
+            ValueError: If it names anything but different training samples; the line is named.
         """
+        if not is_json(self.path):
+            return self._from_lines(len(truth.clean_label), names, class_names)
         try:
             content = json.loads(self.path.read_text())
             lists = content if content and isinstance(content[0], list) else [content]
@@ -259,3 +308,13 @@ class FromFile:
         if len(every.unique()) < len(every):
             raise ValueError(f"forget_set.path: {self.path} names a sample twice")
         return tuple(r.sort().values for r in requests)
+
+    def _from_lines(self, total: int, names: Names | None, class_names: Sequence[str]) -> Requests:
+        found = parsed(self.path, names or Names(None, total), class_names)
+        if len(found) == total:
+            raise ValueError(f"forget_set.path: {self.path} names all {total} training images")
+        known = {row: label for row, label in found.items() if label is not None}
+        if known:
+            self.true_label = torch.full((total,), -1)
+            self.true_label[list(known)] = torch.tensor(list(known.values()))
+        return (torch.tensor(sorted(found)),)

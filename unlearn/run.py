@@ -15,10 +15,11 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from unlearn import choosing, environment, references
-from unlearn.checkpoints import load_state, save_state
 from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.monitor import Monitor
 from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.given import fit
+from unlearn.healing import check_method, check_original, leave
 from unlearn.job import Job
 from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
@@ -26,11 +27,10 @@ from unlearn.reporting import console, dashboard, tracking, wandb
 from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
 from unlearn.score_job import score_job
-from unlearn.scoring import features, prepared
+from unlearn.scoring import features, prepared, waits
 from unlearn.setting import (
     Setting,
     cache,
-    cpu_state,
     identity,
     method_of,
     original,
@@ -78,6 +78,8 @@ def _standard_metrics() -> dict[str, Any]:
 def _names(job: Job) -> dict[str, str]:
     """Return what the choices are called; an oracle is marked as such wherever its row goes."""
     names = dict(job.names)
+    inner = job.config["model"].get("name") or job.config["model"].get("path")
+    names["model"] += f"({inner})" if inner else ""
     method = job.config["method"]
     if "mode" in method and "base" in method:  # it runs other methods
         base = str(method["base"]["_target_"]).split(".")[-2]
@@ -161,17 +163,25 @@ def unlearn_job(job: Job) -> float | None:
         healed x utility, or None if the model collapsed.
     """
     environment.check_pair()
-    method_of(job)  # refuses wrong options before anything is trained
+    method = method_of(job)  # refuses wrong options before anything is trained
     job.build(job.config["pretraining"])
     references.options(job)
     job, facts = choosing.settled(job, unlearn_once)
     started = time.perf_counter()
     setting = prepare(job, forget=False)
+    late = waits(job)
+    setting = setting if late else prepared(job, setting)  # a wrong list costs no training
+    check_method(job, setting, method)
     training = time.perf_counter()
     model, trained = original(job, setting)
     started += time.perf_counter() - training  # that is the original model's time
-    setting = prepared(job, setting)
+    setting = prepared(job, setting) if late else setting
     references.enough(job, setting)
+    given = job.config["checkpoint"] is not None
+    if given or _needed(job, "original"):
+        setting = replace(setting, before=predict(drop(model), setting.task))
+    if given and setting.before is not None:
+        check_original(job, setting, setting.before)
     facts |= {"original_seconds": trained.notes["seconds"], **setting.facts}
     if _needed(job, "embedding"):
         setting = replace(setting, embedding=features(job, setting))
@@ -183,7 +193,9 @@ def unlearn_job(job: Job) -> float | None:
                 job, now, model, seed=job.config["seeds"]["unlearn"], loggers=loggers
             )
             said = None if outcome.model is None else predict(outcome.model, now.task)
-            records.append(_record(job, now, outcome, said, facts, started))
+            records.append(record_of(job, now, outcome, said, facts, started))
+            if outcome.model is not None and said is not None:
+                leave(job, now, records[-1], outcome.model, said)
             _track(loggers, records[-1], now.task, model, said)
             _tell(job, records[-1], len(setting.task.forget))
             if outcome.model is None or records[-1].status != "ok":
@@ -196,7 +208,7 @@ def unlearn_job(job: Job) -> float | None:
     return records[-1].metrics.get("healed_utility")  # type: ignore[return-value]
 
 
-def _record(
+def record_of(
     job: Job,
     setting: Setting,
     outcome: Outcome,
@@ -210,11 +222,10 @@ def _record(
     reason = outcome.reason
     if outcome.model is not None and said is not None:
         more = references.further(job, setting, outcome.model, unlearn_once)
-        predictions = replace(said, seconds=outcome.seconds, embedding=setting.embedding, **more)
+        own = {"embedding": setting.embedding, "original": setting.before}
+        predictions = replace(said, seconds=outcome.seconds, **own, **more)
         row = evaluate_all(job, setting, predictions)
         reason = collapse(row, setting.task.train.num_classes)
-        if job.config["save_model"]:
-            save_state(job.folder / "model.pt", cpu_state(outcome.model))
     row |= {"images_seen": outcome.images_seen} | facts
     row["wall_seconds"] = time.perf_counter() - started
     row |= {f"method/{k}": v for k, v in outcome.notes.items()}
@@ -282,13 +293,7 @@ def evaluate_job(job: Job) -> float | None:
         num_classes=setting.task.train.num_classes,
     )
     path = Path(job.config["checkpoint"])
-    try:
-        network.load_state_dict(load_state(path))
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise ValueError(
-            f"checkpoint {path} does not fit model={job.names['model']}: {first}"
-        ) from error
+    fit(path, network, f"model={job.names['model']}").load_into(network)
     network = setting.engine.place(network).eval()
     predictions = replace(
         predict(network, setting.task), **references.further(job, setting, network, None)

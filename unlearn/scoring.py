@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unlearn.bad_list import Names
 from unlearn.checkpoints import Trained
 from unlearn.forget_sets import digest
 from unlearn.job import Job
@@ -28,6 +29,12 @@ from unlearn.setting import (
 from unlearn.stacking import train_missing, width
 
 
+def waits(job: Job) -> bool:
+    """Say whether choosing the forget set needs the original model: then it must be there first."""
+    needs = set(getattr(job.build(job.config["forget_set"]), "needs", ()))
+    return job.config.get("score") is not None or bool(needs & {"embedding", "score", "center"})
+
+
 def prepared(job: Job, setting: Setting | None = None) -> Setting:
     """Return data and truth with the forget set, and with the score that the job names.
 
@@ -41,11 +48,13 @@ def prepared(job: Job, setting: Setting | None = None) -> Setting:
     setting = prepare(job, forget=False) if setting is None else setting
     config, task = job.config, setting.task
     choose = job.build(config["forget_set"])
-    known: dict[str, Any] = {}
+    files = setting.dataset.files
+    names = Names(files, len(task.train), test_folder=setting.dataset.split_off is None)
+    known: dict[str, Any] = {"names": names, "class_names": setting.dataset.class_names}
     cost: dict[str, Any] = {}
     if config.get("score") is not None:
         trained, score = scored(job, setting, config["score"])
-        known = {"score": trained.records["score"], "center": score.center}
+        known |= {"score": trained.records["score"], "center": score.center}
         cost = {"score": name_of(config["score"]), "score_seconds": trained.notes["seconds"]}
         task = replace(task, records=trained.records)
     needs = getattr(choose, "needs", ())
@@ -63,6 +72,8 @@ def prepared(job: Job, setting: Setting | None = None) -> Setting:
         seed=config["seeds"]["discovery"],
         **{need: known[need] for need in needs},
     )
+    truth = replace(task.truth, known_label=getattr(choose, "true_label", None))
+    task = replace(task, truth=truth)
     facts = {"size": len(found[0]), **getattr(choose, "notes", {})}
     facts["hash"] = digest(torch.cat(found))[:12]
     named = {f"forget_set/{k}": v for k, v in facts.items()}

@@ -19,6 +19,7 @@ from unlearn.core import ImageSet
 from unlearn.data.dataset import Dataset
 from unlearn.evaluation.evaluator import declared
 from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.given import Given, fit
 from unlearn.job import Job, original_identity
 from unlearn.memorization.base import Recorder
 from unlearn.methods.base import UnlearningMethod
@@ -44,6 +45,7 @@ class Setting:
         digest: Hash of the training set as received.
         facts: Of the forget set, for the row.
         embedding: Of the training set by the original model, (N, E), if a metric needs it.
+        before: What the original model says, if a metric or a report needs it.
     """
 
     dataset: Dataset
@@ -52,6 +54,7 @@ class Setting:
     digest: str
     facts: dict[str, Any] = field(default_factory=dict)
     embedding: torch.Tensor | None = None
+    before: Predictions | None = None
 
 
 @functools.lru_cache(maxsize=2)
@@ -61,7 +64,16 @@ def _dataset(node: str, build: Callable[[Any], Any]) -> tuple[Dataset, bytes]:
     return dataset, hashlib.sha256(dataset.train.image.numpy().tobytes()).digest()
 
 
-def _engine(config: dict[str, Any], image_size: int) -> Engine:
+def engine_of(config: dict[str, Any], image_size: int) -> Engine:
+    """Return how to compute.
+
+    Args:
+        config: Of the job.
+        image_size: Height and width in pixels.
+
+    Raises:
+        ValueError: If a GPU is wanted that torch does not see.
+    """
     options = dict(config["trainer"])
     if options["accelerator"] == "gpu" and not torch.cuda.is_available():
         raise ValueError("trainer.accelerator is gpu, but torch sees none; use auto or cpu")
@@ -101,9 +113,16 @@ def prepare(job: Job, *, forget: bool) -> Setting:
     """Load the data, corrupt them and, if wanted, choose the forget set."""
     config = job.config
     dataset, pixels = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
+    if config.get("class_order") is not None:
+        dataset = dataset.in_order(config["class_order"])
+    adopt = (
+        getattr(job.build(config["forget_set"]), "adopt", None) if "forget_set" in config else None
+    )
+    if adopt is not None:
+        dataset = adopt(dataset)
     if config.get("validation") is not None:
         dataset = dataset.hold_out(config["validation"])
-    engine = _engine(config, dataset.train.image.shape[-1])
+    engine = engine_of(config, dataset.train.image.shape[-1])
     corruption = job.build(config["corruption"])
     multiple = getattr(corruption, "multiple", 1)
     count = corrupted_count(config["corrupted"], len(dataset.train), multiple)
@@ -138,6 +157,11 @@ def _network(job: Job, setting: Setting) -> tuple[Pretraining, nn.Module]:
         factory, setting.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
     return recipe, network
+
+
+def network_of(job: Job, setting: Setting) -> nn.Module:
+    """Return the network that the job works on, with fresh weights."""
+    return _network(job, setting)[1]
 
 
 def method_of(job: Job, node: Any = None) -> UnlearningMethod:
@@ -247,12 +271,42 @@ def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
 
     Returns:
         The model on the device, in eval mode, and its notes.
+
+    Raises:
+        ValueError: If the user's own checkpoint does not fit, or was not watched while it learned.
     """
+    if job.config.get("checkpoint") is not None:
+        return _loaded(job, setting)
     new = training_of_original(job, setting)
     trained, cached = _trained(job, setting, new)
     if cached:
         log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
     return new.network, trained
+
+
+def _loaded(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
+    """Return the user's own model, with notes as if its training had cost nothing."""
+    if recorders(job):
+        raise ValueError("score must not watch the training of a checkpoint that is given")
+    network = network_of(job, setting)
+    given = brought(job, network)
+    assert given is not None
+    given.load_into(network)
+    setting.engine.place(network).eval()
+    return network, Trained({}, {}, {"seconds": 0.0, "images_seen": 0})
+
+
+def brought(job: Job, network: nn.Module) -> Given | None:
+    """Return the user's own checkpoint, fitted to ``network``; None if the original is trained here.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    if job.config.get("checkpoint") is None:
+        return None
+    name = job.config["model"].get("name") or job.config["model"].get("path")
+    what = f"model={job.names['model']}" + (f" ({name})" if name else "")
+    return fit(Path(job.config["checkpoint"]), network, what)
 
 
 def recorders(job: Job) -> list[Recorder]:

@@ -31,6 +31,7 @@ class Truth:
         trigger: What to stamp on an image to wake a backdoor; None if there is none.
         target_class: The class that the backdoor leads to; None if there is none.
         confused_classes: The classes whose labels were exchanged; empty if none were.
+        known_label: int64 (N,), right labels that a user happens to know, -1 elsewhere; None: none.
         clean_view: Turns stored images into input without what the corruption put on them.
     """
 
@@ -39,6 +40,7 @@ class Truth:
     trigger: Trigger | None = None
     target_class: int | None = None
     confused_classes: tuple[int, ...] = ()
+    known_label: Tensor | None = None
     clean_view: InputView | None = None
 
 

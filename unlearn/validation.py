@@ -168,9 +168,29 @@ def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
             check_type(path, value, usual[path])
     check_classes(config)
     check_amount(config)
+    check_given(config)
+
+
+def check_given(config: Mapping[str, Any]) -> None:
+    """Check what a checkpoint of the user's own goes with.
+
+    Raises:
+        ConfigError: If it is absent, or something else that is wanted needs a training of ours.
+    """
     checkpoint = config.get("checkpoint")
-    if checkpoint is not None and not Path(checkpoint).is_file():
+    if checkpoint is None:
+        return
+    if not Path(checkpoint).is_file():
         raise ConfigError(f"checkpoint must be a file, got {checkpoint}, which does not exist")
+    if "method" not in config:
+        return
+    if (config.get("tune") or {}).get("trials"):
+        raise ConfigError(
+            "tune.trials must be 0 with a checkpoint: settings are tried on models that are trained "
+            "here, so tune without it and give --config-dir what was chosen"
+        )
+    if (config.get("pretraining") or {}).get("capacity", 1) != 1:
+        raise ConfigError("pretraining must be standard with a checkpoint: it is trained already")
 
 
 def check_shape(config: Mapping[str, Any], usual: Mapping[str, Any], prefix: str = "") -> None:
@@ -261,6 +281,11 @@ def check_amount(config: Mapping[str, Any]) -> None:
     corrupted = config["corrupted"]
     finder = (config.get("forget_set") or {}).get("_target_", "")
     clean = config["names"]["corruption"] == "none"
+    if config.get("checkpoint") is not None and clean and "Discovered" in finder:
+        raise ConfigError(
+            "forget_set must say which images are bad with a checkpoint of your own: "
+            "forget_set=file forget_set.path=bad.csv"
+        )
     if "method" in config and clean and "Discovered" in finder:
         raise ConfigError(
             "corruption must be another than none: nothing is corrupted, so nothing is discovered"

@@ -4,6 +4,7 @@ Shapes: N samples, C H W image.
 """
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -28,18 +29,59 @@ class Dataset:
         train: Training set, index 0..N-1.
         test: Test set.
         class_names: K names.
-        augment: Batch augmentation for training.
+        augment: Batch augmentation for training; None: none.
         files: ``<class>/<name>`` of each training image, relative to the folder that holds the
             class folders (``root/train`` or ``root``); None if there are no files.
         validation: Held-out part of the training images; None if nothing is held out.
+        split_off: Files of the test images, if they were split off from the training images' folder.
     """
 
     train: ImageSet
     test: ImageSet
     class_names: tuple[str, ...]
-    augment: Augment
+    augment: Augment | None
     files: tuple[str, ...] | None = None
     validation: ImageSet | None = None
+    split_off: tuple[str, ...] | None = None
+
+    def in_order(self, names: Sequence[str]) -> "Dataset":
+        """Return the data set with its classes numbered in another order.
+
+        Args:
+            names: Of all classes, in the order of a model's outputs.
+
+        Raises:
+            ValueError: If they are not the classes of the data.
+        """
+        if sorted(names) != sorted(self.class_names):
+            raise ValueError(
+                f"class_order must name each of {', '.join(self.class_names)} once, "
+                f"got {', '.join(map(str, names))}"
+            )
+        new = torch.tensor([list(names).index(name) for name in self.class_names])
+        parts = {
+            key: replace(part, label=new[part.label])
+            for key in ("train", "test", "validation")
+            if (part := getattr(self, key)) is not None
+        }
+        return replace(self, **parts, class_names=tuple(names))
+
+    def adopt(self, rows: Tensor) -> "Dataset":
+        """Return the data set with test images ``rows`` (n,) at the end of the training set instead."""
+        moved, stays = self.test.rows(rows), torch.ones(len(self.test), dtype=torch.bool)
+        stays[rows] = False
+        image, label = (
+            torch.cat([getattr(self.train, key), getattr(moved, key)]) for key in ("image", "label")
+        )
+        test = replace(self.test.rows(stays), index=torch.arange(int(stays.sum())))
+        names = self.split_off or ()
+        return replace(
+            self,
+            train=replace(self.train, image=image, label=label, index=torch.arange(len(label))),
+            test=test,
+            files=(*(self.files or ()), *(names[i] for i in rows.tolist())),
+            split_off=tuple(n for n, stay in zip(names, stays.tolist(), strict=True) if stay),
+        )
 
     def hold_out(self, share: float) -> "Dataset":
         """Return the data set with a share of every class moved from training to validation.
@@ -102,8 +144,12 @@ class DatasetOptions:
         test: tuple[Tensor, Tensor],
         class_names: tuple[str, ...],
         files: tuple[str, ...] | None = None,
+        split_off: tuple[str, ...] | None = None,
     ) -> Dataset:
         """Return the data set from uint8 images (N, C, H, W) and int64 labels (N,) of both splits.
+
+        ``files`` are those of the training images, ``split_off`` those of the test images if they
+        come from the same folder.
 
         Raises:
             ValueError: If classes or numbers of images do not fit the options.
@@ -130,7 +176,11 @@ class DatasetOptions:
             keeps.append(keep)
         if files is not None:
             files = tuple(files[i] for i in keeps[0].tolist())
-        return Dataset(sets[0], sets[1], class_names, self.augment, files)
+        if split_off is not None:
+            split_off = tuple(split_off[i] for i in keeps[1].tolist())
+        return Dataset(
+            sets[0], sets[1], class_names, self.augment, files=files, split_off=split_off
+        )
 
 
 def balanced(label: Tensor, wanted: int | None, key: str) -> Tensor:

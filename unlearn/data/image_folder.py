@@ -75,9 +75,12 @@ class ImageFolder(DatasetOptions):
             return self.finish(train[:2], test[:2], tuple(names), train[2])
         image, label, files = found[0]
         held = held_out(label, self.test_fraction)
-        kept = tuple(f for f, out in zip(files, held.tolist(), strict=True) if not out)
+        kept, off = (
+            tuple(f for f, out in zip(files, held.tolist(), strict=True) if out is wanted)
+            for wanted in (False, True)
+        )
         rest = (image[held], label[held])
-        return self.finish((image[~held], label[~held]), rest, tuple(names), kept)
+        return self.finish((image[~held], label[~held]), rest, tuple(names), kept, off)
 
     def _read(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         paths = images(Path(self.root), top, names)

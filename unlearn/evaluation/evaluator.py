@@ -47,7 +47,7 @@ def evaluate(
     have = {"corruption": bool(task.truth.corrupted.any()), "forget": bool(task.forget)}
     have |= {"trigger": task.truth.trigger is not None, "retrained": retrained is not None}
     have |= {"embedding": predictions.embedding is not None, "score": "score" in task.records}
-    further = ("twins", "shadows", "relearned")
+    further = ("twins", "shadows", "relearned", "original")
     have |= {need: getattr(predictions, need) is not None for need in further}
     row: Row = {}
     for name, entry in metrics.items():

@@ -15,12 +15,12 @@ from unlearn.evaluation.predictions import Predictions
 from unlearn.task import Task
 
 NEEDS = ("corruption", "forget", "trigger", "retrained", "embedding", "score")
-NEEDS += ("twins", "shadows", "relearned")
+NEEDS += ("twins", "shadows", "relearned", "original")
 """corruption: something is corrupted and the truth known; forget: part of it was found; trigger:
 there is a backdoor; retrained: predictions of the model retrained without the forget set;
 embedding: features of the original model; score: a memorization score of every sample; twins:
 unlearned and retrained models of other seeds; shadows: models of parts of the training set;
-relearned: the forget set was learned again."""
+relearned: the forget set was learned again; original: predictions of the original model."""
 
 Compute = Callable[..., dict[str, float]]
 

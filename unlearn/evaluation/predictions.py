@@ -56,6 +56,7 @@ class Predictions:
         twins: Unlearned and retrained models of other seeds.
         shadows: Models of random parts of the training set.
         relearned: Steps until the model, and the retrained one, know the forget set again.
+        original: What the original model says.
     """
 
     train: Tensor
@@ -67,6 +68,7 @@ class Predictions:
     twins: Twins | None = None
     shadows: Shadows | None = None
     relearned: tuple[int, int] | None = None
+    original: "Predictions | None" = None
 
 
 def predict(model: nn.Module, task: Task) -> Predictions:

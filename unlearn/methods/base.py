@@ -68,6 +68,17 @@ class UnlearningMethod(L.Callback, ABC):
         """Return the model to train; before the optimizer exists. Default: without extra channels."""
         return drop(model)
 
+    def check(self, model: nn.Module, image: Tensor) -> None:
+        """Refuse, before any work, a network that the method cannot work on.
+
+        Args:
+            model: The network, on any device.
+            image: Input for it, (B, C, H, W), on its device.
+
+        Raises:
+            ValueError: Naming what is wrong with it, and what remains possible.
+        """
+
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return what a batch of this epoch holds, of "forget", "retain", "all"."""
         return (self.budget_pass,)

@@ -24,7 +24,8 @@ from unlearn.methods.rem_options import REMOptions
 from unlearn.methods.rem_terms import Terms
 from unlearn.methods.selection import BestByProxy
 from unlearn.methods.teachers import frozen_copy
-from unlearn.models.expansion import Expanded, drop, expand
+from unlearn.models.expansion import Expanded, drop
+from unlearn.models.grown import check_growable, grow
 from unlearn.models.predict import accuracy
 from unlearn.models.surgery import recalibrate
 
@@ -67,6 +68,11 @@ class REM(UnlearningMethod):
         self.redirected = self.removals = self.removals_in_a_row = 0
         self.mode = REDIRECT
 
+    def check(self, model: nn.Module, image: Tensor) -> None:
+        """Refuse a network of whose layers none can be expanded."""
+        if self.options.expand:
+            check_growable(model, image)
+
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Expand the network, freeze the reference and see whether removal is due."""
         o = self.options
@@ -92,7 +98,9 @@ class REM(UnlearningMethod):
                 model.redraw(density=o.density, seed=self.seed)
             return model
         samples = len(request.forget) + len(request.retain)
-        return expand(model, ratio=o.ratio, num_samples=samples, density=o.density, seed=self.seed)
+        image = next(request.forget.batches(2)).image
+        options: Any = {"num_samples": samples, "density": o.density, "seed": self.seed}
+        return grow(model, image, ratio=o.ratio, **options)
 
     def _look(self, model: nn.Module) -> None:
         self.forget_accuracy = accuracy(model, self.request.forget)

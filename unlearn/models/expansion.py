@@ -64,6 +64,12 @@ class Expanded(nn.Module):
         self._skeleton = (skeleton,)  # in a tuple: its parameters are not ours to train
         self._old_shape = {k: tuple(v.shape) for k, v in skeleton.state_dict().items()}
         self._own: dict[str, str] = {}  # buffers of base mode alone, by the plain network's names
+        pairs = zip(skeleton.group_channels, network.group_channels, strict=True)  # type: ignore[arg-type]
+        self._begin([total - old for old, total in pairs], num_samples, density, seed)
+
+    def _begin(self, extra: list[int], num_samples: int, density: float, seed: int) -> None:
+        """Draw the masks of ``extra`` channels per group."""
+        self._split = extra
         self._num_samples = num_samples
         self.density = density
         self.seed = seed
@@ -72,9 +78,6 @@ class Expanded(nn.Module):
         self._draw()
 
     def _draw(self) -> None:
-        old = self._skeleton[0].group_channels
-        total = self.network.group_channels
-        self._split = [t - o for o, t in zip(old, total, strict=True)]  # type: ignore[arg-type]
         rows = self._num_samples + 1
         masks = torch.cat(
             [draw_masks(self.seed, g, rows, m, self.density) for g, m in enumerate(self._split)],
@@ -93,10 +96,13 @@ class Expanded(nn.Module):
         """Let the samples ``index`` int64 (n,) share one mask; others keep their own."""
         self.mask_row[index] = 0
 
+    def extra_gates(self, index: Tensor) -> list[Tensor]:
+        """Return the gates of the extra channels alone, (B, m) per group, for samples ``index`` (B,)."""
+        return list(self.masks[self.mask_row[index]].split(self._split, dim=1))
+
     def gates(self, index: Tensor) -> list[Tensor]:
         """Return one gate (B, c) per group for the samples ``index`` (B,); -1: extra channels off."""
-        extra = self.masks[self.mask_row[index]]
-        parts = extra.split(self._split, dim=1)
+        parts = self.extra_gates(index)
         old = self._skeleton[0].group_channels
         return [
             torch.cat([p.new_ones(len(p), o), p], dim=1)
@@ -126,8 +132,17 @@ class Expanded(nn.Module):
 
     def train(self, mode: bool = True) -> "Expanded":
         """Switch batch norm in both modes."""
-        self._skeleton[0].train(mode)
+        for skeleton in self._skeleton:
+            skeleton.train(mode)
         return super().train(mode)
+
+    def plain(self) -> nn.Module:
+        """Return a new network without the extra channels."""
+        network = self.network
+        plain = type(network)(**{**network.arguments, "extra": 0.0})  # type: ignore[arg-type]
+        plain.load_state_dict({k: v.detach().clone() for k, v in self.base_state().items()})
+        device = next(network.parameters()).device
+        return plain.to(device).train(self.training)
 
 
 def expand(
@@ -165,10 +180,4 @@ def expand(
 
 def drop(model: nn.Module) -> nn.Module:
     """Return the plain network without extra channels; any other model as it is."""
-    if not isinstance(model, Expanded):
-        return model
-    network = model.network
-    plain = type(network)(**{**network.arguments, "extra": 0.0})  # type: ignore[arg-type]
-    plain.load_state_dict({k: v.detach().clone() for k, v in model.base_state().items()})
-    device = next(network.parameters()).device
-    return plain.to(device).train(model.training)
+    return model.plain() if isinstance(model, Expanded) else model

@@ -37,7 +37,7 @@ def logits(
             image = change(image) if change else image
             extra = (batch.index.to(device),) if masked else ()
             parts.append(model(image, *extra).float())
-    return torch.cat(parts)
+    return torch.cat(parts) if parts else torch.zeros(0, data.num_classes)
 
 
 def accuracy(model: nn.Module, data: ImageSet, *, masked: bool = False) -> float:

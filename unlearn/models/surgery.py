@@ -12,8 +12,8 @@ def fresh(model: nn.Module, seed: int) -> nn.Module:
     """Return a network of the same architecture with new random weights.
 
     Args:
-        model: A network with ``arguments`` of its constructor, or any whose layers have
-            ``reset_parameters``.
+        model: A network with ``arguments`` of its constructor or a function ``build_again``, or
+            any whose layers have ``reset_parameters``.
         seed: Seeds the weights; the global random state is left as it was.
 
     Raises:
@@ -25,6 +25,11 @@ def fresh(model: nn.Module, seed: int) -> nn.Module:
         arguments = getattr(model, "arguments", None)
         if isinstance(arguments, dict):
             return type(model)(**arguments).to(device)
+        build_again = getattr(model, "build_again", None)
+        if callable(build_again):
+            again = build_again()
+            assert isinstance(again, nn.Module)
+            return again.to(device)
         new = copy.deepcopy(model).cpu()
         for name, module in new.named_modules():
             reset = getattr(module, "reset_parameters", None)

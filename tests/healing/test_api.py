@@ -1,0 +1,98 @@
+"""The Python interface: tensors, a Dataset or a folder; the same result as the command line's."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import unlearn
+from unlearn import heal
+
+FEW = {"method": "npo", "options": {"epochs": 2, "optimizer.lr": 0.1, "select": "last", "gamma": 0.0}, "device": "cpu"}
+LISTED = torch.arange(20, 24)
+
+
+def parts(data):
+    rest = torch.tensor([i for i in range(60) if i not in LISTED])
+    return {"forget": (data[0][LISTED], data[1][LISTED]), "retain": (data[0][rest], data[1][rest])}
+
+
+def test_tensors_and_datasets_give_the_same_and_leave_the_model_alone(trained, data, tmp_path):
+    before = copy.deepcopy(trained.state_dict())
+    given = parts(data)
+    result = heal(trained, **given, test=data, **FEW)
+    assert all(torch.equal(v, before[k]) for k, v in trained.state_dict().items())
+    assert not torch.equal(result.model[7].bias, before["7.bias"])
+    said = result.model(given["forget"][0]).argmax(1)
+    assert result.metrics["forget/agreement"] == (said == 1).float().mean()
+    assert result.metrics["test/accuracy_original"] > 0.9
+    sets = {name: TensorDataset(*part) for name, part in given.items()}
+    again = heal(trained, **sets, **FEW)
+    assert torch.equal(again.model[7].bias, result.model[7].bias)
+    assert again.metrics["test/accuracy_original"] is None  # nothing is held out
+    text = again.report(tmp_path / "healed.html").read_text()
+    assert "There is no held-out set" in text
+    assert "a model that was handed over in Python" in text
+
+
+def test_rows_of_one_set(trained, data):
+    whole = heal(trained, retain=data, forget=LISTED, **FEW)
+    assert whole.metrics["forget/agreement_original"] > 0.5
+    assert len(whole.setting.task.discovered()) == 4
+    bytes_ = ((data[0] * 0.5 + 0.5) * 255).round().to(torch.uint8)
+    scaled = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
+    other = heal(trained, retain=(bytes_, data[1]), forget=LISTED.tolist(), **scaled, **FEW)
+    torch.testing.assert_close(other.model[7].bias, whole.model[7].bias, rtol=1e-3, atol=1e-4)
+
+
+def test_a_folder_and_a_list(trained, photos, bad, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARN_HOME", str(tmp_path))
+    own = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "image_size": 12}
+    result = heal(trained, retain=photos, forget=bad, method="original", **own)
+    assert result.metrics["forget/accuracy_known_original"] is not None
+    assert result.metrics["test/accuracy"] > 0.9
+    names = heal(
+        trained, retain=str(photos), forget=["ash/00.png", "ash/01.png"], method="original", **own
+    )
+    assert names.setting.task.discovered().tolist() == [20, 21]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"forget": torch.arange(60)}, "forget must name 1..59 of 60 samples, got 60"),
+        ({"forget": [3, 3]}, "forget names a sample twice"),
+        ({"forget": [60]}, "60 is no id in 0..59"),
+        ({"forget": 7}, r"forget must be \(images, labels\), a Dataset or a folder, got int"),
+        ({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "float images are taken as network input"),
+        ({"options": {"gama": 1}}, "unknown key 'method.gama'"),
+        ({"method": "remm"}, "unknown method 'remm'"),
+        ({"class_names": ["a"]}, "class_names must be 3"),
+    ],
+)
+def test_wrong_input(trained, data, more, message):
+    with pytest.raises(ValueError, match=message):
+        heal(trained, **{"retain": data, "forget": LISTED, "method": "npo"} | more)
+
+
+def test_bytes_need_the_model_s_own_scale(trained, data):
+    images = torch.zeros(60, 3, 12, 12, dtype=torch.uint8)
+    with pytest.raises(ValueError, match="uint8 images need mean and std"):
+        heal(trained, retain=(images, data[1]), forget=LISTED)
+
+
+def test_a_network_without_room_is_refused(data):
+    flat = nn.Sequential(nn.Flatten(), nn.Linear(432, 3))
+    with pytest.raises(ValueError, match="Sequential cannot be expanded"):
+        heal(flat, retain=data, forget=LISTED, method="rem")
+    assert heal(flat, retain=data, forget=LISTED, **FEW).model is not None
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    code = "import sys, unlearn; sys.exit(bool({'torch', 'hydra', 'lightning'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert {"heal", "load"} <= set(unlearn.__all__)

@@ -1,0 +1,305 @@
+"""The Python interface: heal a model, load a healed one. The same objects as on the command line.
+
+Shapes: N samples, C H W image, K classes.
+"""
+
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from unlearn.bad_list import Names, listed, parsed
+from unlearn.compose import Arguments, composed, composing, preflight, resolved
+from unlearn.config import config_dir, identity
+from unlearn.core import ImageSet
+from unlearn.data.dataset import Dataset
+from unlearn.data.handed import handed, stacked
+from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.forgetting import adopted
+from unlearn.given import digest, fit
+from unlearn.healing import healing_of
+from unlearn.job import Job
+from unlearn.methods.base import UnlearningMethod
+from unlearn.models.surgery import evaluating
+from unlearn.reporting.healing import write_healing
+from unlearn.results.card import read_card
+from unlearn.results.record import RunRecord
+from unlearn.run import record_of, unlearn_once
+from unlearn.setting import Setting, engine_of, method_of
+from unlearn.task import Task, Truth
+
+SOURCE = "a model that was handed over in Python"
+
+
+@dataclass(frozen=True)
+class Result:
+    """What ``heal`` returns.
+
+    Attributes:
+        model: The healed model, on the device of the one that was given; None if the loss was lost.
+        record: The row of the run, with its config.
+        setting: Data and engine, and what the original says.
+        after: What the healed model says; None if there is none.
+    """
+
+    model: Any
+    record: RunRecord
+    setting: Setting
+    after: Predictions | None
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Return what changed, by column; see ``unlearn.evaluation.change``."""
+        return dict(self.record.metrics)
+
+    def report(self, path: str | Path = "healed.html") -> Path:
+        """Write the report, one HTML file; return its path.
+
+        Raises:
+            ValueError: If there is no healed model.
+        """
+        if self.after is None:
+            raise ValueError(f"no healed model to report on: {self.record.reason}")
+        healing = healing_of(self.setting, self.record, self.after, SOURCE)
+        return write_healing(Path(path), healing)
+
+
+def heal(
+    model: nn.Module,
+    *,
+    forget: Any,
+    retain: Any,
+    test: Any = None,
+    method: str = "rem",
+    options: Mapping[str, Any] | None = None,
+    overrides: Sequence[str] = (),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    image_size: int | None = None,
+    class_names: Sequence[str] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> Result:
+    """Heal a model of bad training data; the model that is given stays as it is.
+
+    Args:
+        model: A classifier, images (B, C, H, W) to logits (B, K).
+        forget: The bad data: (images, labels), a ``Dataset`` or a folder; or which of ``retain`` are
+            bad: a CSV or text file, or a list of file names or ids.
+        retain: The other training data, as (images, labels), a ``Dataset`` or a folder with a folder
+            per class. Images are float network input, or uint8 with ``mean`` and ``std``.
+        test: Held-out data in the same form; None: a folder's own test part, else none.
+        method: Of conf/method: rem, npo, finetune, ...
+        options: Of the method, such as {"epochs": 3, "optimizer.lr": 0.01}.
+        overrides: Further ones, as on the command line: "trainer.threads=2".
+        mean: Channel means that the model was trained with, of images in [0, 1].
+        std: Channel deviations likewise.
+        image_size: Height and width to which a folder's images are resized.
+        class_names: K names in the order of the outputs.
+        seed: Of the unlearning.
+        device: auto, cpu or gpu.
+
+    Raises:
+        ValueError: If something does not fit; an option is named.
+    """
+    config = _config(model, method, options, overrides, seed, device, image_size, mean, std)
+    job = _job(config, Path(tempfile.gettempdir()))
+    dataset, rows, truth = _data(job, model, forget, retain, test, mean, std, class_names)
+    task = Task(dataset.train, dataset.test, truth, (rows,))
+    engine = engine_of(config, dataset.train.image.shape[-2])
+    setting = Setting(dataset, task, engine, "")
+    return _healed(job, setting, model)
+
+
+def _healed(job: Job, setting: Setting, model: nn.Module) -> Result:
+    started = time.perf_counter()
+    home = next(model.parameters()).device
+    network = setting.engine.place(copy.deepcopy(model)).eval()
+    check = method_of(job)
+    if isinstance(check, UnlearningMethod):
+        few = next(setting.task.train.rows(torch.arange(2)).batches())
+        check.check(network, few.image.to(setting.engine.device))
+    setting = replace(setting, before=predict(network, setting.task))
+    with tempfile.TemporaryDirectory() as folder:
+        own = replace(job, folder=Path(folder))
+        outcome = unlearn_once(
+            own, setting, network, seed=job.config["seeds"]["unlearn"], loggers=[]
+        )
+    said = None if outcome.model is None else predict(outcome.model, setting.task)
+    record = record_of(job, setting, outcome, said, {}, started)
+    healed = None if outcome.model is None else outcome.model.to(home)
+    return Result(healed, record, setting, said)
+
+
+def load(run: str | Path, *, results: str | Path | None = None) -> nn.Module:
+    """Return the healed model of a run, in eval mode, with its card as ``.card``.
+
+    Args:
+        run: Its id, or its folder.
+        results: Folder of the runs; None: that of the command line, UNLEARN_HOME or outputs.
+
+    Raises:
+        ValueError: If there is no such model, or its file is not the one that the card is of.
+    """
+    folder = Path(run)
+    if not folder.is_dir():
+        if results is None:
+            with composing([config_dir()]):
+                results = resolved(composed("unlearn", [], [config_dir()]))["paths"]["results"]
+        folder = Path(str(results)) / str(run)
+    card = read_card(folder)
+    path = folder / card["file"]
+    if not path.is_file() or digest(path) != card["sha256"]:
+        raise ValueError(f"{path} is not the file that its card was written for")
+    shape = {key: card["input"][key] for key in ("in_channels", "image_size")}
+    network = _build(card["model"])(**shape, num_classes=len(card["classes"]))
+    fit(path, network, f"the model of {card['run_id']}").load_into(network)
+    network.card = card
+    return network.eval()
+
+
+def _build(node: Any) -> Any:
+    return instantiate(node, _convert_="all")
+
+
+def _config(
+    model: nn.Module,
+    method: str,
+    options: Mapping[str, Any] | None,
+    overrides: Sequence[str],
+    seed: int,
+    device: str,
+    image_size: int | None,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+) -> dict[str, Any]:
+    """Return the resolved config of the call; checked as on the command line."""
+    data = {"image_size": image_size, "mean": mean, "std": std}
+    words = [
+        f"method={method}",
+        "corruption=none",
+        "evaluation=change",
+        "dataset=imagefolder",
+        "dataset.root=.",
+        "dataset.num_classes=2",  # known only from the data; no method asks
+        "forget_set=file",
+        "forget_set.path=handed_over",
+        "model=import",
+        "model.path=handed:over",
+        "logger=none",
+        f"seed={seed}",
+        f"trainer.accelerator={device}",
+        "trainer.progress=false",
+        *(f"dataset.{k}={json.dumps(v)}" for k, v in data.items() if v is not None),
+        *(f"method.{k}={json.dumps(v)}" for k, v in (options or {}).items()),
+        *overrides,
+    ]
+    preflight("unlearn", Arguments(words, False, False, None, [config_dir()]))
+    with composing([config_dir()]):
+        config = resolved(composed("unlearn", words, [config_dir()]))
+    config.pop("tune")
+    return config
+
+
+def _job(config: dict[str, Any], folder: Path) -> Job:
+    return Job(config, identity(config), folder, config["names"], _build, True)
+
+
+def _data(
+    job: Job,
+    model: nn.Module,
+    forget: Any,
+    retain: Any,
+    test: Any,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    class_names: Sequence[str] | None,
+) -> tuple[Dataset, Tensor, Truth]:
+    """Return the data as one set, the rows of the forget set, and what is known of them."""
+    if isinstance(retain, str | Path):
+        if mean is None or std is None:
+            raise ValueError("retain: a folder's images need mean and std, the model's own")
+        node = job.config["dataset"] | {"root": str(retain), "num_classes": None}
+        dataset: Dataset = job.build(node).load()
+        if class_names is not None:
+            dataset = dataset.in_order(class_names)
+        return _chosen(dataset, forget)
+    image, label = stacked(retain, "retain")
+    if _names(forget):
+        bad = None
+    else:
+        bad = stacked(forget, "forget")
+        image, label = torch.cat([bad[0], image]), torch.cat([bad[1], label])
+    k = _num_classes(model, image, mean, std)
+    names = tuple(class_names or map(str, range(k)))
+    if len(names) != k:
+        raise ValueError(f"class_names must be {k}, as many as the model's outputs")
+    options: dict[str, Any] = {"num_classes": k, "mean": mean, "std": std}
+    train = handed(image, label, what="retain", **options)
+    held = handed(*stacked(test, "test"), what="test", **options) if test is not None else None
+    dataset = Dataset(train, train.rows(torch.arange(0)) if held is None else held, names, None)  # type: ignore[arg-type]
+    if bad is None:
+        return _chosen(dataset, forget)
+    return dataset, torch.arange(len(bad[1])), _truth(train, None)
+
+
+def _names(forget: Any) -> bool:
+    """Say whether ``forget`` names samples of the retain set."""
+    if isinstance(forget, str | Path):
+        return True
+    plain = isinstance(forget, list | tuple) and all(isinstance(x, str | int) for x in forget)
+    return plain or (isinstance(forget, Tensor) and forget.ndim == 1)
+
+
+def _chosen(dataset: Dataset, forget: Any) -> tuple[Dataset, Tensor, Truth]:
+    """Return the data with the rows that ``forget`` names, and their true labels where known."""
+    if _names(forget) and not isinstance(forget, Tensor):
+        words = listed(Path(forget)) if isinstance(forget, str | Path) else map(str, forget)
+        dataset = adopted(dataset, list(words))
+    total = len(dataset.train)
+    names = Names(dataset.files, total)
+    if not _names(forget):
+        raise ValueError("forget must name images of the folder: a file, or a list of names or ids")
+    if isinstance(forget, str | Path):
+        found = parsed(Path(forget), names, dataset.class_names)
+    else:
+        wanted = forget.tolist() if isinstance(forget, Tensor) else forget
+        found = {names.find(str(name)): None for name in wanted}
+        if len(found) != len(wanted):
+            raise ValueError("forget names a sample twice")
+    if not 0 < len(found) < total:
+        raise ValueError(f"forget must name 1..{total - 1} of {total} samples, got {len(found)}")
+    known = None
+    if any(v is not None for v in found.values()):
+        known = torch.full((total,), -1)
+        for row, value in found.items():
+            known[row] = -1 if value is None else value
+    return dataset, torch.tensor(sorted(found)), _truth(dataset.train, known)
+
+
+def _truth(train: ImageSet, known: Tensor | None) -> Truth:
+    nothing = torch.zeros(len(train), dtype=torch.bool)
+    return Truth(clean_label=train.label, corrupted=nothing, known_label=known)
+
+
+def _num_classes(
+    model: nn.Module, image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> int:
+    few = image[:2]
+    data = handed(
+        few, torch.zeros(len(few)).long(), num_classes=1, mean=mean, std=std, what="retain"
+    )
+    batch = next(data.batches())
+    with evaluating(model):
+        out = model(batch.image.to(next(model.parameters()).device))
+    if not isinstance(out, Tensor) or out.ndim != 2:
+        raise ValueError("model must answer images (B, C, H, W) with logits (B, K)")
+    return out.shape[1]

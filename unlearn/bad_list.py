@@ -1,0 +1,170 @@
+"""A list of bad training images as a user has it: file names or ids, true labels where known.
+
+CSV or text, one image a line, ``name[,label]``, with or without a heading line; or a JSON list of
+ids. Every problem names its line. Shapes: N training samples, n listed ones.
+"""
+
+import csv
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+HEADINGS = {"file", "filename", "file_name", "name", "path", "id", "index", "image", "sample"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a list: its number, the image's name or id, and the label's text or None."""
+
+    number: int
+    name: str
+    label: str | None
+
+
+def lines(path: Path) -> list[Line]:
+    """Return the lines of a CSV or text file; blank ones, comments (#) and a heading are left out.
+
+    Raises:
+        ValueError: If it cannot be read as text, or names no image.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"forget_set.path: cannot read {path}: {error}") from error
+    mark = max(",;\t", key=text.count)
+    out = []
+    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=mark), start=1):
+        cells = [cell.strip() for cell in row]
+        if not any(cells) or cells[0].startswith("#"):
+            continue
+        if not out and cells[0].lower() in HEADINGS:
+            continue
+        out.append(Line(number, cells[0], (cells[1] or None) if len(cells) > 1 else None))
+    if not out:
+        raise ValueError(f"forget_set.path: {path} names no image")
+    return out
+
+
+class Names:
+    """Finds training images by what a user calls them."""
+
+    def __init__(
+        self, files: Sequence[str] | None, total: int, *, test_folder: bool = False
+    ) -> None:
+        """Keep the names.
+
+        Args:
+            files: ``<class>/<name>`` of each training image; None if the data are no files.
+            total: N.
+            test_folder: Test images lie in a folder ``test`` beside the training images' ``train``.
+        """
+        self.test_folder = test_folder
+        self.total = total
+        self.files = files
+        self.known = {name: i for i, name in enumerate(files or ())}
+        self.bare: dict[str, list[int]] = {}
+        for name, i in self.known.items():
+            self.bare.setdefault(name.rpartition("/")[2], []).append(i)
+
+    def row(self, name: str) -> int | None:
+        """Return the row of an image that is called by its file's name; None if there is none."""
+        parts = _parts(name)
+        for start in range(len(parts)):
+            row = self.known.get("/".join(parts[start:]))
+            if row is not None:
+                return row if self._trained(parts[:start]) else None
+        found = self.bare.get(parts[0], []) if len(parts) == 1 else []
+        return found[0] if len(found) == 1 else None
+
+    def _trained(self, above: Sequence[str]) -> bool:
+        return not (self.test_folder and above and above[-1] == "test")
+
+    def find(self, name: str) -> int:
+        """Return the row of an image.
+
+        Args:
+            name: A row number; or a path with either kind of slash: relative to the folder of the
+                class folders or to one above it, absolute, or the file's name alone if one has it.
+
+        Raises:
+            ValueError: Saying what is wrong with it.
+        """
+        row = self.row(name)
+        if row is not None:
+            return row
+        if name.lstrip("+-").isdigit():
+            if not 0 <= int(name) < self.total:
+                raise ValueError(f"{name} is no id in 0..{self.total - 1}")
+            return int(name)
+        if self.files is None:
+            raise ValueError(f"'{name}' is no id in 0..{self.total - 1}, and the data are no files")
+        parts = _parts(name)
+        found = self.bare.get(parts[0], []) if len(parts) == 1 else []
+        if found:
+            some = ", ".join(self.files[i] for i in found[:3])
+            raise ValueError(f"'{name}' is the name of {len(found)} images ({some}, ...)")
+        if "test" in parts[:-1] and self.test_folder:
+            raise ValueError(f"'{name}' is a test image; training images alone are forgotten")
+        near = difflib.get_close_matches("/".join(parts[-2:]), list(self.known), n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"'{name}' is none of the {self.total} training images{hint}")
+
+
+def _parts(name: str) -> list[str]:
+    return [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
+
+
+def class_of(text: str, class_names: Sequence[str]) -> int:
+    """Return a class by its name or number.
+
+    Raises:
+        ValueError: If there is no such class.
+    """
+    if text in class_names:
+        return list(class_names).index(text)
+    if text.isdigit() and int(text) < len(class_names):
+        return int(text)
+    some = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
+    raise ValueError(f"the true label '{text}' is no class; there are {some}")
+
+
+def parsed(path: Path, names: Names, class_names: Sequence[str]) -> Mapping[int, int | None]:
+    """Return the rows of a list, each with its true class or None.
+
+    Args:
+        path: CSV or text.
+        names: Of the training images.
+        class_names: K names.
+
+    Raises:
+        ValueError: At the first line that is wrong, naming it.
+    """
+    found: dict[int, int | None] = {}
+    where: dict[int, int] = {}
+    for line in lines(path):
+        try:
+            row = names.find(line.name)
+            if row in found:
+                raise ValueError(f"'{line.name}' is in line {where[row]} already")
+            found[row] = None if line.label is None else class_of(line.label, class_names)
+        except ValueError as error:
+            raise ValueError(f"forget_set.path: {path}, line {line.number}: {error}") from error
+        where[row] = line.number
+    return found
+
+
+def listed(path: Path) -> list[str]:
+    """Return the names in a CSV or text file as they stand there."""
+    return [line.name for line in lines(path)]
+
+
+def is_json(path: Path) -> bool:
+    """Say whether a file holds a JSON list, whatever its ending."""
+    if path.suffix == ".json":
+        return True
+    try:
+        return isinstance(json.loads(path.read_text()), list)
+    except (OSError, ValueError):
+        return False

@@ -1,0 +1,290 @@
+"""Which channels of a network belong together: found by following them through one forward pass.
+
+A *group* is a set of channels that must grow as one, for example a residual stream: dense layers
+(convolutions, linear maps) make and read it, layers that treat every channel alone (batch norm,
+depthwise convolutions, activations, pooling, sums) carry it. Re-implemented idea of dependency
+graphs for structural pruning (Fang et al., arXiv 2301.12900), used to add channels instead.
+Differs: functions are watched while the network runs, so that its code may do what it likes; what
+is not understood blocks its group.
+Shapes: B batch, c channels.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from unlearn.models.surgery import evaluating
+
+CONV = nn.modules.conv._ConvNd
+NORM = nn.modules.batchnorm._BatchNorm
+SUMS = {"add", "add_", "sub", "mul", "mul_", "div", "__add__", "__iadd__", "__radd__", "__mul__",
+        "__imul__", "__rmul__", "__sub__", "__truediv__"}  # fmt: skip
+FLAT = {"flatten", "view", "reshape"}
+
+
+@dataclass
+class Group:
+    """Channels that grow as one.
+
+    Attributes:
+        width: c.
+        makers: Dense layers whose outputs these channels are, by name.
+        readers: Dense layers that read them, with the number of inputs per channel.
+        carriers: Layers with weights that treat each channel alone.
+        blocked: Why they cannot grow; None if they can.
+    """
+
+    width: int
+    makers: list[str] = field(default_factory=list)
+    readers: dict[str, int] = field(default_factory=dict)
+    carriers: list[str] = field(default_factory=list)
+    blocked: str | None = None
+
+    def layers(self) -> set[str]:
+        """Return the dense layers that the group touches."""
+        return {*self.makers, *self.readers}
+
+
+@dataclass(frozen=True)
+class Label:
+    """Where in a tensor a group's channels are: dimension ``dim``, ``times`` entries for each."""
+
+    group: int
+    dim: int
+    times: int = 1
+
+
+class Follower(TorchFunctionMode):
+    """Follows channels while a network runs."""
+
+    def __init__(self, model: nn.Module, batch: int) -> None:
+        """Follow ``model``, which is about to be given ``batch`` images."""
+        super().__init__()
+        self.batch = batch
+        self.groups: list[Group] = []
+        self.parent: list[int] = []
+        self.labels: dict[int, Label] = {}
+        self.kept: list[Any] = []  # a tensor that is gone could lend its id to another
+        self.names = {m: n for n, m in model.named_modules()}
+        self.made: dict[nn.Module, int] = {}
+        self.inside: list[nn.Module] = []
+
+    def root(self, group: int) -> int:
+        """Return what stands for a group that has been joined to others."""
+        while self.parent[group] != group:
+            group = self.parent[group]
+        return group
+
+    def new(self, width: int) -> int:
+        """Begin a group."""
+        self.groups.append(Group(width))
+        self.parent.append(len(self.parent))
+        return len(self.parent) - 1
+
+    def join(self, one: int, other: int) -> int:
+        """Let two groups grow as one."""
+        one, other = self.root(one), self.root(other)
+        if one == other:
+            return one
+        a, b = self.groups[one], self.groups[other]
+        self.parent[other] = one
+        a.makers += b.makers
+        a.readers |= b.readers
+        a.carriers += b.carriers
+        a.blocked = a.blocked or b.blocked
+        if a.width != b.width:
+            self.block(one, "its widths differ")
+        return one
+
+    def block(self, group: int, why: str) -> None:
+        """Note why a group cannot grow."""
+        own = self.groups[self.root(group)]
+        own.blocked = own.blocked or why
+
+    def label(self, value: Any) -> Label | None:
+        """Return where the channels of a group are in a tensor, if they are."""
+        return self.labels.get(id(value)) if isinstance(value, Tensor) else None
+
+    def put(self, value: Tensor, label: Label) -> None:
+        """Note where the channels of a group are in a tensor."""
+        self.labels[id(value)] = label
+        self.kept.append(value)
+
+    # Modules -----------------------------------------------------------------------------------
+
+    def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Look away until the module is done: it is treated as a whole."""
+        self.inside.append(module)
+
+    def leave(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+        """Apply the rule of the module."""
+        self.inside.pop()
+        if self.inside:
+            return
+        given = args[0] if args and isinstance(args[0], Tensor) else None
+        if given is None or not isinstance(out, Tensor):
+            return self.stop(args, f"{self.where(module)} is called in an unknown way")
+        depthwise = isinstance(module, CONV) and module.groups > 1
+        if isinstance(module, NORM) or depthwise:
+            self.carry(module, given, out)
+        else:
+            self.dense(module, given, out)
+
+    def where(self, module: nn.Module) -> str:
+        """Return a module's name and kind."""
+        return f"{self.names[module]} ({type(module).__name__})"
+
+    def carry(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
+        """Note a layer that treats every channel alone; grouped convolutions do not."""
+        label = self.label(given)
+        if label is None:
+            return
+        width = module.num_features if isinstance(module, NORM) else module.groups
+        same = given.shape[1] == out.shape[1] == width
+        if not same or label.dim != 1 or label.times != 1:
+            return self.block(label.group, f"{self.where(module)} mixes groups of channels")
+        carriers = self.groups[self.root(label.group)].carriers
+        if self.names[module] not in carriers:
+            carriers.append(self.names[module])
+        self.put(out, label)
+
+    def dense(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
+        """Note a layer that reads one group and makes another."""
+        dim = 1 if isinstance(module, CONV) else given.ndim - 1
+        label = self.label(given)
+        name = self.names[module]
+        if label is not None:
+            if label.dim != dim or given.shape[0] != self.batch:
+                self.block(label.group, f"{self.where(module)} reads them in an unknown way")
+            self.groups[self.root(label.group)].readers[name] = label.times
+        group = self.made.get(module)
+        if group is None:
+            group = self.made[module] = self.new(out.shape[1 if isinstance(module, CONV) else -1])
+            self.groups[group].makers.append(name)
+        self.put(out, Label(group, 1 if isinstance(module, CONV) else out.ndim - 1))
+
+    # Functions ---------------------------------------------------------------------------------
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Run a function and follow the channels through it."""
+        out = func(*args, **(kwargs or {}))
+        if not self.inside:
+            name = getattr(func, "__name__", str(func)).removeprefix("_")
+            given = [t for t in pytree.tree_leaves((args, kwargs or {})) if isinstance(t, Tensor)]
+            made = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
+            if made and any(self.label(t) for t in given):
+                self.function(getattr(func, "__name__", name), given, made, args)
+        return out
+
+    def function(
+        self, name: str, given: list[Tensor], made: list[Tensor], args: tuple[Any, ...]
+    ) -> None:
+        """Apply the rule of a function."""
+        found = [(t, label) for t in given if (label := self.label(t)) is not None]
+        first, label = found[0]
+        out = made[0]
+        moved = _moved(name, first, out, label, args) if len(made) == 1 else None
+        if name in SUMS:
+            return self.sum(name, given, out)
+        if moved is None or len(given) > 1:
+            return self.stop(given, f"{name} is applied to them")
+        self.put(out, moved)
+
+    def sum(self, name: str, given: list[Tensor], out: Tensor) -> None:
+        """Join what is added or multiplied; what is the same for all channels may be."""
+        from_end = {}
+        for tensor in given:
+            label = self.label(tensor)
+            if label is not None:
+                from_end[id(tensor)] = (tensor.ndim - label.dim, label)
+        (place, label), *others = from_end.values()
+        group, times = label.group, label.times
+        for other_place, other in others:
+            if other_place != place or other.times != times:
+                return self.stop(given, f"{name} lays them across others")
+            group = self.join(group, other.group)
+        for tensor in given:
+            wide = tensor.ndim >= place and tensor.shape[tensor.ndim - place] > 1
+            if self.label(tensor) is None and wide:
+                return self.stop(given, f"{name} joins them to values that cannot grow")
+        self.put(out, Label(group, out.ndim - place, times))
+
+    def stop(self, given: Any, why: str) -> None:
+        """Block all groups of the tensors in ``given``."""
+        for tensor in pytree.tree_leaves(given):
+            label = self.label(tensor)
+            if label is not None:
+                self.block(label.group, why)
+
+
+def _moved(
+    name: str, given: Tensor, out: Tensor, label: Label, args: tuple[Any, ...]
+) -> Label | None:
+    """Return where the channels are after a function of one tensor; None if that is not known."""
+    before, after, dim = given.shape, out.shape, label.dim
+    if name == "permute":
+        order = args[1] if isinstance(args[1], tuple | list | torch.Size) else args[1:]
+        return Label(label.group, [d % given.ndim for d in order].index(dim), label.times)
+    if name in ("transpose", "swapaxes"):
+        a, b = (int(d) % given.ndim for d in args[1:3])
+        return Label(label.group, {a: b, b: a}.get(dim, dim), label.times)
+    if name in FLAT and before != after:
+        # Trailing dimensions join the channels: new channels then come last, as they must.
+        rest = before[dim:].numel()
+        if after[:dim] == before[:dim] and len(after) == dim + 1 and after[dim] == rest:
+            return Label(label.group, dim, label.times * rest // before[dim])
+        flat = before[dim + 1 :].numel()
+        if after[: dim + 1] == before[: dim + 1] and after[dim + 1 :].numel() == flat:
+            return label
+        return None
+    if before == after:
+        return label  # each value on its own; if not, the trial of the grown network shows it
+    if given.ndim == out.ndim and before[: dim + 1] == after[: dim + 1] and dim <= 1:
+        return label  # pooling, resizing
+    if given.ndim > out.ndim and dim == 1 and after == before[: len(after)] and len(after) == 2:
+        return label  # mean over height and width
+    if given.ndim == out.ndim + 1 and dim == given.ndim - 1 and after[-1] == before[-1]:
+        return Label(label.group, out.ndim - 1, label.times)  # one token, or the mean of all
+    return None
+
+
+@contextmanager
+def _hooked(model: nn.Module, follower: Follower) -> Iterator[None]:
+    handles = []
+    for module in model.modules():
+        if isinstance(module, CONV | NORM | nn.Linear):
+            handles += [
+                module.register_forward_pre_hook(follower.enter),
+                module.register_forward_hook(follower.leave),
+            ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def groups(model: nn.Module, image: Tensor) -> list[Group]:
+    """Return the groups of channels of a network, in the order in which they are made.
+
+    Args:
+        model: Any classifier.
+        image: Input for it, (B, C, H, W), B of 2 or more.
+    """
+    follower = Follower(model, len(image))
+    with _hooked(model, follower), evaluating(model), follower:
+        out = model(image)
+    follower.stop(out, "they are the outputs")
+    found = [g for i, g in enumerate(follower.groups) if follower.root(i) == i]
+    for group in found:
+        if not group.readers:
+            group.blocked = group.blocked or "no layer that is known reads them"
+    return found

@@ -1,0 +1,197 @@
+"""Networks of others: from timm, from torchvision, or from a function of the user's own.
+
+Each is a factory like the classes of this package: called with the shape of the data, it returns a
+classifier, which is tried on one batch. Shapes: B batch, C H W image, K classes.
+"""
+
+import difflib
+import functools
+import importlib
+import inspect
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.models.surgery import evaluating
+
+Build = Callable[..., nn.Module]
+
+
+def _tried(what: str, build: Build, shape: dict[str, int], grown: tuple[float, float]) -> nn.Module:
+    """Return a network after one forward pass; it remembers how it can be built again.
+
+    Raises:
+        ValueError: If it cannot be built so, or does not answer with one logit per class.
+    """
+    if grown != (1.0, 0.0):
+        raise ValueError(f"{what} has no idle channels: pretraining must be standard")
+    try:
+        network = build(**shape)
+    except (TypeError, RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"{what} cannot be built: {_line(error)}") from error
+    if not isinstance(network, nn.Module) or not any(True for _ in network.parameters()):
+        raise ValueError(f"{what} must be a torch.nn.Module with weights, got {type(network)}")
+    c, size, k = shape["in_channels"], shape["image_size"], shape["num_classes"]
+    try:
+        with evaluating(network):
+            out = network(torch.zeros(2, c, size, size))
+    except (TypeError, RuntimeError, AssertionError, ValueError) as error:
+        raise ValueError(f"{what} cannot read images {(c, size, size)}: {_line(error)}") from error
+    if not isinstance(out, Tensor) or out.shape != (2, k):
+        got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
+        raise ValueError(f"{what} must answer two images with (2, {k}) logits, got {got}")
+    network.build_again = functools.partial(build, **shape)  # type: ignore[assignment]
+    return network
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _known(key: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f"; did you mean {', '.join(near)}?" if near else f"; there are {len(names)}"
+        raise ValueError(f"{key} must be a classifier that it knows, got {name}{hint}")
+
+
+def timm_network(
+    *,
+    name: str,
+    in_channels: int,
+    image_size: int,
+    num_classes: int,
+    capacity: float = 1.0,
+    extra: float = 0.0,
+) -> nn.Module:
+    """Return a network of timm with fresh weights; nothing is downloaded.
+
+    Args:
+        name: As timm knows it, such as resnet18.
+        in_channels: C.
+        image_size: H and W; networks of a fixed size are built for it.
+        num_classes: K.
+        capacity: 1; these networks have no idle channels.
+        extra: 0.
+
+    Raises:
+        ValueError: If timm is absent or has no such network, or it does not fit.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ValueError("model=timm needs timm: pip install 'unlearn-bench[timm]'") from error
+    _known("model.name (timm)", name.partition(".")[0], timm.list_models())
+
+    def build(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+        about = timm.get_pretrained_cfg(name)
+        sized: dict[str, Any] = (
+            {"img_size": image_size} if about is not None and about.fixed_input_size else {}
+        )
+        return timm.create_model(
+            name, pretrained=False, in_chans=in_channels, num_classes=num_classes, **sized
+        )
+
+    shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+    return _tried(f"timm's {name}", build, shape, (capacity, extra))
+
+
+def torchvision_network(
+    *,
+    name: str,
+    in_channels: int,
+    image_size: int,
+    num_classes: int,
+    capacity: float = 1.0,
+    extra: float = 0.0,
+) -> nn.Module:
+    """Return a classifier of torchvision with fresh weights; nothing is downloaded.
+
+    Args:
+        name: As torchvision knows it, such as resnet18.
+        in_channels: C, 3.
+        image_size: H and W; transformers are built for it.
+        num_classes: K.
+        capacity: 1; these networks have no idle channels.
+        extra: 0.
+
+    Raises:
+        ValueError: If torchvision has no such network, or it does not fit.
+    """
+    from torchvision import models
+
+    _known("model.name (torchvision)", name, models.list_models(module=models))
+    if in_channels != 3:
+        raise ValueError(
+            f"torchvision's {name} reads 3 channels, the images have {in_channels}: "
+            "dataset.mean and dataset.std with three values make them RGB"
+        )
+
+    def build(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+        builder = models.get_model_builder(name)
+        options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
+        if builder.__module__.endswith("vision_transformer"):
+            options["image_size"] = image_size
+        if builder.__module__.endswith(("googlenet", "inception")):
+            options |= {"aux_logits": False, "init_weights": False}
+        return builder(**options)
+
+    shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+    return _tried(f"torchvision's {name}", build, shape, (capacity, extra))
+
+
+def imported_network(
+    *,
+    path: str,
+    in_channels: int,
+    image_size: int,
+    num_classes: int,
+    capacity: float = 1.0,
+    extra: float = 0.0,
+) -> nn.Module:
+    """Return what a function or class of the user's own builds.
+
+    Args:
+        path: ``mypackage.models:build``; it is called with those of ``in_channels``,
+            ``image_size`` and ``num_classes`` that it has arguments for.
+        in_channels: C.
+        image_size: H and W.
+        num_classes: K.
+        capacity: 1; these networks have no idle channels.
+        extra: 0.
+
+    Raises:
+        ValueError: If there is no such function, or what it builds does not fit.
+    """
+    make = _found(path)
+    taken = inspect.signature(make).parameters
+    every = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+
+    def build(**shape: int) -> nn.Module:
+        return make(**{k: v for k, v in shape.items() if every or k in taken})
+
+    shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
+    return _tried(path, build, shape, (capacity, extra))
+
+
+def _found(path: str) -> Build:
+    module, _, name = path.partition(":")
+    if not module or not name:
+        raise ValueError(f"model.path must be module:function, got {path}")
+    if os.getcwd() not in sys.path:  # as python -m does; console scripts start elsewhere
+        sys.path.append(os.getcwd())
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(
+            f"model.path: cannot import {path}: {_line(error)}; is its folder on PYTHONPATH?"
+        ) from error
+    if not callable(found):
+        raise ValueError(f"model.path: {path} is not callable")
+    return found
