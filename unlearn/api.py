@@ -69,7 +69,8 @@ class Result:
         if self.after is None:
             raise ValueError(f"no healed model to report on: {self.record.reason}")
         healing = healing_of(self.setting, self.record, self.after, SOURCE)
-        return write_healing(Path(path), healing)
+        title = f"{self.record.names['method']} on {type(self.model).__name__}"
+        return write_healing(Path(path), replace(healing, title=title))
 
 
 def heal(

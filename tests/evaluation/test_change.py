@@ -85,7 +85,8 @@ def test_intervals():
     low, high = paired_interval(before, after)
     spread = 1.96 * ((30 / n - (10 / n) ** 2) / n) ** 0.5
     assert (low, high) == pytest.approx((-10 / n - spread, -10 / n + spread), abs=0.006)
-    assert paired_interval(before, before) == (0, 0)
+    low, high = paired_interval(before, before)  # nothing changed: narrow, but not sure
+    assert -low == high == pytest.approx(1.96 / 402, abs=1e-4)
     assert paired_interval(before, ~before & False)[1] < -0.6
 
 

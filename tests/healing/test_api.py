@@ -12,7 +12,11 @@ from torch.utils.data import TensorDataset
 import unlearn
 from unlearn import heal
 
-FEW = {"method": "npo", "options": {"epochs": 2, "optimizer.lr": 0.1, "select": "last", "gamma": 0.0}, "device": "cpu"}
+FEW = {
+    "method": "npo",
+    "options": {"epochs": 2, "optimizer.lr": 0.1, "select": "last", "gamma": 0.0},
+    "device": "cpu",
+}
 LISTED = torch.arange(20, 24)
 
 

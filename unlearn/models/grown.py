@@ -196,7 +196,9 @@ class Grown(Expanded):
     def plain(self) -> nn.Module:
         """Return a new network without hooks."""
         plain = _bare(copy.deepcopy(self.network))
-        plain.load_state_dict({k: v.detach().clone() for k, v in self.base_state().items()}, strict=False)
+        plain.load_state_dict(
+            {k: v.detach().clone() for k, v in self.base_state().items()}, strict=False
+        )
         return plain.train(self.training)
 
 

@@ -149,7 +149,7 @@ def short(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
 def sureness(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what can and cannot be known from these data, a sentence each."""
     lines = [
-        "Shares have 95 % Wilson intervals, changes 95 % bootstrap intervals over images in pairs. "
+        "Shares have 95 % intervals (Wilson), changes too (Agresti and Min, images in pairs). "
         "They cover the choice of images, not another seed of the unlearning."
     ]
     test = found.get("Held-out set: right")
