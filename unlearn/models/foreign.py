@@ -169,10 +169,11 @@ def imported_network(
     """
     make = _found(path)
     taken = inspect.signature(make).parameters
-    every = any(p.kind is p.VAR_KEYWORD for p in taken.values())
+    # What takes anything hands it on to what may not: the number of classes alone is usual.
+    more = any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
     def build(**shape: int) -> nn.Module:
-        return make(**{k: v for k, v in shape.items() if every or k in taken})
+        return make(**{k: v for k, v in shape.items() if k in taken or (more and k == "num_classes")})
 
     shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
     return _tried(path, build, shape, (capacity, extra))
