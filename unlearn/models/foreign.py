@@ -11,7 +11,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -173,7 +173,9 @@ def imported_network(
     more = any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
     def build(**shape: int) -> nn.Module:
-        return make(**{k: v for k, v in shape.items() if k in taken or (more and k == "num_classes")})
+        return make(
+            **{k: v for k, v in shape.items() if k in taken or (more and k == "num_classes")}
+        )
 
     shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
     return _tried(path, build, shape, (capacity, extra))
@@ -195,4 +197,4 @@ def _found(path: str) -> Build:
         ) from error
     if not callable(found):
         raise ValueError(f"model.path: {path} is not callable")
-    return found
+    return cast(Build, found)
