@@ -39,6 +39,7 @@ def score_job(job: Job) -> float | None:
     ]
     table = pd.DataFrame(rows)
     text = table.map(lambda v: f"{v:.3g}" if isinstance(v, float) else v)
+    text.attrs["n"] = "samples"
     title = f"scores of memorization against {reference}, {len(values[reference])} samples"
     formats.print_table(text, title)
     folder = Path(job.config["paths"]["reports"])

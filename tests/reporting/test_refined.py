@@ -126,6 +126,7 @@ def test_a_terminal_shows_the_headline():
     table = shortened(overview(rows().assign(**{"klom/test": 1.0, "klom/forget": 2.0})))
     assert {"tow", "mia_gap", "klom/forget"} <= set(table)
     assert not {"klom/test", "klom/test_ci95"} & set(table)
+    assert {"tow_ci95", "tow_mia_ci95", "mia_gap_ci95"} == {c for c in table if "_ci95" in c}
 
 
 def test_a_sequence_has_a_line_per_method_and_an_interval():
@@ -133,6 +134,8 @@ def test_a_sequence_has_a_line_per_method_and_an_interval():
     fig = sequence(frame)
     assert [ax.get_ylabel() for ax in fig.axes] == ["ToW", "ToW-MIA", "ToW so far"]
     assert len(fig.axes[0].containers) == 8
+    first = fig.axes[2].containers[0].lines[0].get_ydata()
+    assert list(first) == pytest.approx([1.0, 0.5])  # that of the first request is its ToW
     with pytest.raises(ValueError, match="several requests"):
         sequence(rows())
 
@@ -142,6 +145,9 @@ def test_closeness_has_a_dot_per_row_of_the_table():
     assert [ax.get_xlabel().partition(" (")[0] for ax in fig.axes] == ["ToW", "MIA gap", "ToW-MIA"]
     labels = [text.get_text() for text in fig.axes[0].get_yticklabels()]
     assert labels[:3] == ["retrain", "original", "finetune vanilla"]
+    ungraded = pd.concat([rows(score="entropy"), rows(score=None)])
+    labels = [t.get_text() for t in closeness(ungraded).axes[0].get_yticklabels()]
+    assert {"retrain", "entropy retrain"} < set(labels)
     with pytest.raises(ValueError, match="corruption=none"):
         closeness(rows(corruption="poison"))
 

@@ -13,7 +13,11 @@ from rich.table import Table
 from unlearn.reporting.tables import ERRORS, TITLES, marks, shown
 
 DIGITS = {"seconds": "{:.1f}", "rank": "{:.2f}", "worst": "{:.2f}", "time": "{:.2f}"}
-DIGITS |= {"relative_seconds": "{:.2f}", "relearn_steps": "{:.1f}"}
+DIGITS |= {
+    "forget_set/entanglement": "{:.0f}",
+    "relative_seconds": "{:.2f}",
+    "relearn_steps": "{:.1f}",
+}
 DIGITS |= {"relearn_steps_retrained": "{:.1f}"}
 DIGITS |= {"p": "{:.2g}", "p_holm": "{:.2g}"}
 MARK = {1: r"\textbf{%s}", 2: r"\textcolor{blue}{%s}"}
@@ -42,7 +46,7 @@ def text_table(table: pd.DataFrame, errors: bool = True) -> pd.DataFrame:
         sems = table[known[0]] if known else [math.nan] * len(table)
         digits = "{:g}" if name in groups else DIGITS.get(name, "{:.3f}")
         absent = " ± n/a" if known and known[0].endswith("_ci95") else ""  # an interval is wanted
-        title = "seeds" if name == "n" and "tow_ci95" in table else TITLES.get(name, name)
+        title = table.attrs.get(name, TITLES.get(name, name))
         out[title] = [
             _number(v, float(e), digits, absent) for v, e in zip(table[name], sems, strict=True)
         ]
@@ -61,7 +65,9 @@ def _number(value: object, error: float, digits: str, absent: str = "") -> str:
 def _left(table: pd.DataFrame, text: pd.DataFrame) -> list[str]:
     """Return the columns of text, which are set to the left."""
     words = {
-        TITLES.get(str(c), str(c)) for c in table if not pd.api.types.is_numeric_dtype(table[c])
+        table.attrs.get(str(c), TITLES.get(str(c), str(c)))
+        for c in table
+        if not pd.api.types.is_numeric_dtype(table[c])
     }
     return [str(c) for c in text if c in words]
 

@@ -95,6 +95,7 @@ def overview(
     if "method" in by:
         rows.sort(key=lambda row: _place(row, keys))
     out = pd.DataFrame(rows)
+    out.attrs["n"] = "seeds"
     plain = "variant" in out and (out["variant"] == "-").all()
     return out.drop(columns="variant") if plain else out
 
@@ -132,8 +133,11 @@ def _place(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
 
 
 def shortened(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of ``overview`` without the metrics that a terminal has no room for."""
-    gone = {m + end for m in METRICS if m not in PRINTED for end in ("", HALF)}
+    """Return the table of ``overview`` without what a terminal has no room for.
+
+    The headline keeps its intervals.
+    """
+    gone = {m for m in METRICS if m not in PRINTED} | {m + HALF for m in METRICS if m not in PAPER}
     return table[[c for c in table if c not in gone]]
 
 
@@ -163,7 +167,10 @@ def sequence(
     if frame.empty or not known or frame["step"].max() < 1:
         raise ValueError("figure=sequence needs runs of several requests: forget_set=sequential")
     several = set(frame.loc[frame["step"] > 0, "run_id"])
-    table = overview(frame[frame["run_id"].isin(several)], metrics=known)
+    frame = frame[frame["run_id"].isin(several)]
+    if "tow_so_far" in frame:  # of the first request it is ToW
+        frame = frame.assign(tow_so_far=frame["tow_so_far"].fillna(frame["tow"]))
+    table = overview(frame, metrics=known)
     variant = table["variant"] if "variant" in table else pd.Series("-", table.index)
     pairs = zip(table["method"], variant, strict=True)
     label = [str(method) + ("" if kind == "-" else f" {kind}") for method, kind in pairs]
@@ -198,7 +205,8 @@ def closeness(frame: pd.DataFrame) -> Figure:
         raise ValueError("figure=closeness needs rows of corruption=none with evaluation=refined")
     known = [m for m in PAPER if m in table]
     words = [str(c) for c in table.columns[: list(table.columns).index("n")]]
-    labels = [" ".join(str(v) for v in row if v != "-") for row in table[words].to_numpy()]
+    known_words = table[words].astype(object).where(table[words].notna(), "-").to_numpy()
+    labels = [" ".join(str(v) for v in row if v != "-") for row in known_words]
     fig = canvas.figure(2.6 * len(known) + 1.6, 0.8 + 0.24 * len(table))
     panels = fig.subplots(1, len(known), squeeze=False, sharey=True)[0]
     y = np.arange(len(table))[::-1]
