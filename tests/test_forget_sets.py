@@ -8,6 +8,7 @@ import torch
 
 from unlearn.compose import composed, composing
 from unlearn.config import config_dir, plain
+from unlearn.corruption.base import choose
 from unlearn.forget_sets import UniformForgetSet, digest, drawn
 from unlearn.task import Truth
 
@@ -43,6 +44,13 @@ def test_non_iid_takes_part_of_the_named_classes():
         drawn(LABEL, 105, None, 0)
     with pytest.raises(ValueError, match="forget_fraction must be in"):
         chosen(fraction=1)
+
+
+def test_the_draw_is_not_that_of_a_corruption_with_the_same_seed():
+    label = torch.zeros(1000, dtype=torch.int64)
+    corrupted = choose(torch.arange(1000), 200, torch.Generator().manual_seed(0))
+    both = torch.isin(chosen(label=label), corrupted).sum()
+    assert 5 <= both <= 40  # a fifth of the 100 by chance, all of them by the same draw
 
 
 def test_a_manifest_gives_the_same_set_and_is_checked(tmp_path):

@@ -171,6 +171,9 @@ class UnlearnConfig(Common):
     mask_head: str | None = _option(
         None, "the head under a localization: always moves, masked, only; null: as the method wants"
     )
+    mask_trainable: list[str] | None = field(
+        default=None, metadata=_help("names of parameters that move besides the mask, with *")
+    )
     evaluation: Any = MISSING
     logger: Any = MISSING
 

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from unlearn.task import Truth
 
+OWN = 412_002_432
+"""Added to the seed: a corruption draws by the same seed, and would meet the same samples."""
+
 
 def drawn(label: Tensor, count: int, classes: Sequence[int] | None, seed: int) -> Tensor:
     """Return ``count`` rows drawn without replacement, sorted int64 (n,).
@@ -36,7 +39,7 @@ def drawn(label: Tensor, count: int, classes: Sequence[int] | None, seed: int) -
     if not 1 <= count <= len(pool) or count == len(label):
         where = "" if classes is None else f" of classes {list(classes)}"
         raise ValueError(f"the forget set needs {count} of the {len(pool)} samples{where}")
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seed + OWN)
     return pool[torch.randperm(len(pool), generator=generator)[:count]].sort().values
 
 

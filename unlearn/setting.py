@@ -176,7 +176,9 @@ def method_of(job: Job, node: Any = None) -> UnlearningMethod:
     """
     config = job.config
     method: Any = job.build(config["method"] if node is None else node)
-    options: dict[str, Any] = {key: config.get(f"mask_{key}") for key in ("batch_norm", "head")}
+    options: dict[str, Any] = {
+        key: config.get(f"mask_{key}") for key in ("batch_norm", "head", "trainable")
+    }
     budget, inside = config.get("budget"), isinstance(method, Localized)
     if config.get("localization") is None:
         if not inside and (budget is not None or any(options.values())):

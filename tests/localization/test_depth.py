@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from unlearn.localization.depth import whole_layers
-from unlearn.localization.layer_groups import executed, head, layer_groups
+from unlearn.localization.layer_groups import block_groups, executed, head, layer_groups
 from unlearn.localization.mask import Mask, allowed
 from unlearn.models.resnet18 import ResNet18
 
@@ -63,6 +63,23 @@ def test_deepest_and_shallowest_follow_these_sizes(wide, strategy, asked):
     assert not strategy("deepest", num_layers=2).needs_budget
     with pytest.raises(ValueError, match=r"num_layers must be in 1..21"):
         strategy("deepest", num_layers=22)(wide, request, 1.0)
+
+
+def test_blocks_are_the_stem_the_residual_blocks_and_the_head(wide, trained, strategy, asked):
+    size = {n: p.numel() for n, p in wide.named_parameters()}
+    groups = block_groups(wide, torch.randn(2, 3, 8, 8))
+    sizes = [sum(size[n] for n in names) for names in groups.values()]
+    assert sizes == [parameters for parameters, _ in BLOCKS.values()]
+    assert list(groups)[1:-1] == list(BLOCKS)[1:-1]
+    blocks = list(block_groups(trained["vit"], IMAGE))
+    assert blocks == ["embed.1", "blocks.0", "blocks.1", "fc"]
+    request = type(asked)(forget=_rgb(asked.forget), retain=_rgb(asked.retain))
+    deep = Mask(strategy("deepest", grouping="block", partial="none")(wide, request, 0.43))
+    assert deep.share() * 100 == pytest.approx(42.293, abs=6e-4)
+    two = Mask(strategy("shallowest", grouping="block", num_layers=2)(wide, request, 1.0))
+    assert two.share() * 100 == pytest.approx(0.679, abs=6e-4)
+    with pytest.raises(ValueError, match=r"localization.grouping must be one of layer, block"):
+        strategy("deepest", grouping="module")
 
 
 def _rgb(data):

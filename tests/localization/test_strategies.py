@@ -1,19 +1,25 @@
 """What every strategy keeps to, and what each is by itself."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from unlearn.compose import composed, composing
 from unlearn.config import config_dir
+from unlearn.config import plain as plain_config
+from unlearn.data.augment import Augment
 from unlearn.localization.critical_memorization import critical_objective, noisy
 from unlearn.localization.gradients import mean_gradient
+from unlearn.localization.layer_groups import layer_groups
 from unlearn.localization.mask import Mask, allowed, trainable
 from unlearn.localization.random_matched import matched
 from unlearn.localization.retain_contrast import contrast
 from unlearn.models.predict import logits
+from unlearn.models.vit import ViT
 
 OPTIONS = sorted(p.stem for p in (Path(config_dir()) / "localization").glob("*.yaml"))
 BUDGETS = (0.01, 0.1, 0.3, 0.5, 1.0)
@@ -156,6 +162,45 @@ def test_norms_and_biases_may_follow_their_channel(strategy, resnet, asked):
     assert not torch.equal(loose["conv4.1.weight"], loose["conv4.0.weight"].flatten(1).any(1))
 
 
+@pytest.mark.parametrize("name", ["weighted_gradient", "magnitude", "random"])
+def test_layers_may_be_chosen_as_a_whole(name, strategy, net, asked):
+    mask = Mask(strategy(name, granularity="layer", fill="whole")(net, asked, 0.9))
+    shares = mask.shares(layer_groups(net, next(asked.forget.batches()).image))
+    assert set(shares.values()) == {0.0, 1.0}
+
+
+def test_attention_heads_are_taken_as_a_whole(strategy, net, asked):
+    choose = strategy("channel_weighted_gradient", granularity="head")
+    if type(net) is not ViT:
+        with pytest.raises(ValueError, match="granularity=head needs attention"):
+            choose(net, asked, 0.5)
+        return
+    seen = set()
+    for budget in (0.2, 0.4, 0.6, 0.8):
+        mask = choose(net, asked, budget)
+        for block in range(2):
+            rows = mask[f"blocks.{block}.attention.qkv.weight"].flatten(1).float().mean(1)
+            parts = rows.view(3, 2, 8)  # q k v, heads, width of a head
+            assert all(len(set(parts[:, i].flatten().tolist())) == 1 for i in range(2))
+            seen |= set(rows.tolist())
+    assert seen == {0.0, 1.0}
+
+
+def test_the_images_may_be_changed_as_in_training(strategy, resnet, asked):
+    mirror = Augment(crop_padding=0, flip_rate=1.0, cutout=0)
+    flipped = replace(asked.forget, image=asked.forget.image.flip(-1))
+    direct = strategy("salloc")(resnet, type(asked)(flipped, asked.retain), 0.2)
+    node = {"_target_": "unlearn.data.augment.Augment", **vars(mirror)}
+    through = strategy("salloc", augment=node)(resnet, asked, 0.2)
+    assert all(torch.equal(direct[n], through[n]) for n in direct)
+    plain = Mask(strategy("salloc")(resnet, asked, 0.2))
+    assert plain.overlap(Mask(through))[""] < 1
+    with composing([config_dir()]):
+        asks = ["localization=salloc", "localization.augment=${dataset.augment}"]
+        made = plain_config(composed("unlearn", asks, [config_dir()]))
+    assert made["localization"]["augment"]["_target_"] == "unlearn.data.augment.Augment"
+
+
 def test_random_channels_match_another_strategy_layer_by_layer(strategy, net, asked):
     request = asked
     reference = Mask(strategy("channel_weighted_gradient")(net, request, 0.5))
@@ -227,6 +272,23 @@ def test_removing_what_is_critical_loses_the_sample(strategy, resnet, asked):
         for name, p in resnet.named_parameters():
             p.masked_fill_(mask[name], 0)
     assert logits(resnet, one).argmax(1) != one.label
+
+
+def test_a_gradient_step_on_what_is_critical_loses_the_sample(strategy, resnet, asked):
+    known = logits(resnet, asked.forget).argmax(1) == asked.forget.label
+    one = asked.forget.rows(known.nonzero().flatten()[:1])
+    alone = type(asked)(forget=one, retain=asked.retain)
+    state = copy.deepcopy(resnet.state_dict())
+    options = {"objective": "step", "max_examples": None, "granularity": "parameter"}
+    found = {}
+    for size in (0.01, 10.0):
+        choose = strategy("critical_memorization", step_size=size, **options)
+        found[size] = Mask(choose(resnet, alone, 1.0)).count()
+    assert 1 <= found[10.0] < found[0.01]  # large steps lose it with fewer weights
+    assert all(torch.equal(v, state[k]) for k, v in resnet.state_dict().items())
+    for key, value in (("objective", "none"), ("step_size", 0)):
+        with pytest.raises(ValueError, match=f"localization.{key} must be"):
+            strategy("critical_memorization", **{key: value})
 
 
 def test_the_union_is_all_there_is_and_a_small_budget_takes_part_of_it(

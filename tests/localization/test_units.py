@@ -8,6 +8,7 @@ from unlearn.localization.units import (
     averaged,
     channel_scores,
     channel_units,
+    layer_units,
     scalar_units,
     select,
 )
@@ -15,7 +16,7 @@ from unlearn.localization.weighted_gradient import weighted_saliency
 
 WEIGHT = torch.tensor([[1.0, 2, 3], [4, -5, 6]])
 GRADIENT = torch.tensor([[0.1, -0.2, 0.1], [0.0, 0.1, 0.05]])
-NAMED = {"h": {"frac_of_cout": 0.1}, "how": "top_h_mean", "axis": {}, "tied": {}}
+NAMED = {"h": {"frac_of_cout": 0.1}, "how": "top_h_mean", "axis": {}, "tied": {}, "heads": {}}
 
 
 def shapes(scores):
@@ -100,6 +101,25 @@ def test_tokens_are_one_unit_unless_another_axis_is_named():
     assert per_token.score.tolist() == [1.5, 5.5, 3] and per_token.size.tolist() == [2, 2, 2]
     mask = select(per_token, 4, fill="whole")["position"]
     assert mask[0].int().tolist() == [[0, 0], [1, 1], [1, 1]]
+
+
+def test_the_rows_of_an_attention_head_are_one_unit():
+    """Two heads of width 1: rows are q0 q1 k0 k1 v0 v1."""
+    scores = {"qkv": torch.tensor([[1.0], [2], [3], [4], [5], [9]]), "out": torch.ones(2, 2)}
+    units = channel_units(scores, shapes(scores), **(NAMED | {"heads": {"qkv": 2}}))
+    assert units.score.tolist() == [3, 5, 1, 1] and units.size.tolist() == [3, 3, 2, 2]
+    mask = select(units, 3, fill="whole")
+    assert mask["qkv"].flatten().int().tolist() == [0, 1, 0, 1, 0, 1] and not mask["out"].any()
+
+
+def test_layers_compete_with_the_mean_of_their_entries():
+    scores = {"a": torch.tensor([[1.0, 3]]), "b": torch.tensor([8.0]), "c": torch.tensor(3.5)}
+    units = layer_units(scores, shapes(scores), {"one": ["a", "b"], "two": ["c"], "gone": ["d"]})
+    assert units.score.tolist() == [4, 3.5] and units.size.tolist() == [3, 1]
+    mask = select(units, 3, fill="whole")
+    assert mask["a"].all() and mask["b"].all() and not mask["c"].any()
+    cut = select(units, 2, fill="exact")
+    assert cut["a"].all() and not cut["b"].any()
 
 
 def test_a_scalar_parameter_is_a_unit():

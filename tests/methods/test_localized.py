@@ -183,6 +183,27 @@ def test_the_head_learns_as_it_is_told(mode, moves, either, task, fit, recipe):
     assert method.mask.count() == 1  # the head is not charged to the budget
 
 
+def test_named_parameters_may_move_besides_the_mask(either, task, fit, recipe):
+    masks = {n: torch.zeros_like(p, dtype=torch.bool) for n, p in either.named_parameters()}
+    names = list(masks)
+    masks[names[0]].view(-1)[0] = True
+    before = dict(copy.deepcopy(either).named_parameters())
+    options = {"budget": None, "batch_norm": "update", "head": None}
+    method = Localized(
+        Finetune(**recipe()), localizer=Given(masks), trainable=["*.bias"], **options
+    )
+    after = method.unlearn(either, task.request(), fit)
+    changed = {n for n, p in after.named_parameters() if not torch.equal(p, before[n])}
+    free = {n for n in names if n.endswith(".bias")}
+    assert {names[0]} < changed <= {names[0]} | free and len(changed) > 2
+    assert method.mask.count() == 1
+    own = method_of(job("method=del", "mask_trainable=['*.bias']"))
+    assert own.trainable == ["*.bias"]
+    wrong = Localized(Finetune(**recipe()), localizer=Given(masks), trainable=["x*"], **options)
+    with pytest.raises(ValueError, match=r"mask_trainable: no parameter's name is like x\*"):
+        wrong.prepare(either, task.request())
+
+
 def test_rft_of_everything_is_retraining(small_vit, task, fit, recipe):
     plan, net = recipe(batch_size=64), copy.deepcopy(small_vit)
     whole = Localized(

@@ -21,6 +21,7 @@ from unlearn.localization.units import (
     Units,
     averaged,
     channel_units,
+    layer_units,
     scalar_units,
     select,
 )
@@ -66,7 +67,8 @@ class Ranking:
     """How scores become a mask.
 
     Attributes:
-        granularity: "parameter" or "channel".
+        granularity: "parameter"; "channel"; "head": channels, but the queries, keys and values of an
+            attention head together; "layer".
         aggregate: How the scores of a channel's entries become one; see ``channel_scores``.
         h: Entries that are averaged; None: a tenth of the number of channels in a network with
             convolutions, all in others; see ``averaged``.
@@ -90,7 +92,7 @@ class Ranking:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        one_of("granularity", self.granularity, ("parameter", "channel"))
+        one_of("granularity", self.granularity, ("parameter", "channel", "head", "layer"))
         one_of("aggregate", self.aggregate, AGGREGATES)
         one_of("fill", self.fill, ("exact", "whole"))
         one_of("count_base", self.count_base, ("all", "eligible"))
@@ -127,11 +129,44 @@ class Ranking:
         shape = {n: p.shape for n, p in trainable(model).items()}
         if self.granularity == "parameter":
             return scalar_units(scores, shape)
+        if self.granularity == "layer":
+            return layer_units(scores, shape, layer_groups(model, example(request)))
         conv = any(isinstance(m, COUNTED[0]) for m in model.modules())
         h = self.h or ({"frac_of_cout": 0.1} if conv else "all")  # as the reference code does
         axis = {n: a for n in scores for p, a in (self.unit_axis or {}).items() if fnmatch(n, p)}
         tied = _ties(model, example(request)) if self.tie_1d else {}
-        return channel_units(scores, shape, how=self.aggregate, h=h, axis=axis, tied=tied)
+        heads = attention_heads(model) if self.granularity == "head" else {}
+        return channel_units(
+            scores, shape, how=self.aggregate, h=h, axis=axis, tied=tied, heads=heads
+        )
+
+
+def attention_heads(model: nn.Module) -> dict[str, int]:
+    """Return the number of heads of each weight that stacks queries, keys and values, by name.
+
+    Found by structure: a module that says how many ``heads`` (or ``num_heads``) it has, and a
+    weight of its own or of a child with that many equal parts three times.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    out: dict[str, int] = {}
+    for path, module in model.named_modules():
+        count = getattr(module, "heads", None) or getattr(module, "num_heads", None)
+        if not isinstance(count, int):
+            continue
+        for name, p in module.named_parameters(prefix=path):
+            if (
+                p.ndim == 2
+                and ("qkv" in name or "in_proj" in name)
+                and p.shape[0] % (3 * count) == 0
+            ):
+                out[name] = count
+    if not out:
+        raise ValueError(
+            f"localization.granularity=head needs attention; {type(model).__name__} has none"
+        )
+    return out
 
 
 def _ties(model: nn.Module, image: Tensor) -> dict[str, str]:

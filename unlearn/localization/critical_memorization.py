@@ -1,10 +1,10 @@
 """CritMem: the few channels without which a forget sample is misclassified (arXiv 2307.09542, 2412.02432).
 
 Re-implemented from the descriptions. For each forget sample, starting each time from the original
-model, the channel whose removal is expected to hurt that sample most, and others least, is set to
-zero until the sample is lost. The mask is the union of these channels, so its size is emergent;
-a smaller budget takes those first that most samples have chosen. Differs: averages of noisy copies
-are averages of logits; the variant with gradient steps in place of zeros is not offered.
+model, the channel whose change is expected to hurt that sample most, and others least, is set to
+zero, or moved by a gradient step, until the sample is lost. The mask is the union of these
+channels, so its size is emergent; a smaller budget takes those first that most samples have chosen.
+Differs: averages of noisy copies are averages of logits; the length of the steps is ours.
 Shapes: B batch, U units.
 """
 
@@ -49,7 +49,10 @@ class CriticalMemorization:
         batch_size: B of the batch that holds the sample beside others of the training set.
         num_copies: Noisy copies over which predictions are averaged, at least 1.
         noise: Norm of the noise relative to the image's, >= 0.
-        num_iterations: Most channels that are removed for one sample, at least 1.
+        num_iterations: Most changes that are made for one sample, at least 1.
+        objective: "zero": the channel with the largest sum of weight * slope is set to zero; "step":
+            that with the largest sum of |slope| goes a step downhill.
+        step_size: Length of that step in slopes, above 0.
         max_examples: Look at so many forget samples, a random choice; None: at all.
         granularity: "channel": filters of convolutions, scalars of all others; "parameter".
         seed: Of the batches, the noise and the choice.
@@ -59,6 +62,8 @@ class CriticalMemorization:
     num_copies: int
     noise: float
     num_iterations: int
+    objective: str
+    step_size: float
     max_examples: int | None
     granularity: str
     seed: int
@@ -67,6 +72,9 @@ class CriticalMemorization:
     def __post_init__(self) -> None:
         """Check the options."""
         one_of("granularity", self.granularity, ("channel", "parameter"))
+        one_of("objective", self.objective, ("zero", "step"))
+        if self.step_size <= 0:
+            raise ValueError(f"localization.step_size must be above 0, got {self.step_size}")
         numbers = {"num_copies": self.num_copies, "num_iterations": self.num_iterations}
         numbers |= {"batch_size": self.batch_size - 1, "max_examples": self.max_examples or 1}
         for name, value in numbers.items():
@@ -86,11 +94,11 @@ class CriticalMemorization:
         kept = 0
         for found, lost in self._samples(model, request, units):
             kept += not lost
-            for unit, value in found:
+            for unit, value in found.items():
                 times[unit] += 1
                 total[unit] += value
         if kept:
-            log.warning("%d forget samples stay classified after all removals", kept)
+            log.warning("%d forget samples stay classified after all changes", kept)
         chosen = times.nonzero().flatten()
         if not len(chosen):
             raise ValueError("no channel is critical: every forget sample is misclassified already")
@@ -123,8 +131,8 @@ class CriticalMemorization:
 
     def _samples(
         self, model: nn.Module, request: Request, units: Units
-    ) -> Iterator[tuple[list[tuple[int, float]], bool]]:
-        """Yield the units that were removed for each sample, with their importance, and the success."""
+    ) -> Iterator[tuple[dict[int, float], bool]]:
+        """Yield the units that were changed for each sample, with their importance, and the success."""
         generator = torch.Generator().manual_seed(self.seed)
         everything = part_of(request, "all")
         rows = torch.randperm(len(request.forget), generator=generator)
@@ -135,22 +143,22 @@ class CriticalMemorization:
             differs = beside.index != own.index
             beside = beside.rows(differs.nonzero().flatten()[: self.batch_size - 1])
             with evaluating(model):
-                yield self._remove(copy.deepcopy(model).eval(), own, beside, units, generator)
+                yield self._change(copy.deepcopy(model).eval(), own, beside, units, generator)
 
-    def _remove(
+    def _change(
         self,
         model: nn.Module,
         own: ImageSet,
         beside: ImageSet,
         units: Units,
         generator: torch.Generator,
-    ) -> tuple[list[tuple[int, float]], bool]:
+    ) -> tuple[dict[int, float], bool]:
         device = next(model.parameters()).device
         parts = [next(p.batches(max(2, len(p)))) for p in (own, beside)]
         image = torch.cat([p.image for p in parts]).to(device)
         label = torch.cat([p.label for p in parts]).to(device)
         parameters = trainable(model)
-        removed: list[tuple[int, float]] = []
+        changed: dict[int, float] = {}
         for _ in range(self.num_iterations):
             with torch.enable_grad():
                 copies = [
@@ -159,29 +167,35 @@ class CriticalMemorization:
                 ]
                 logits = torch.stack(copies).mean(0)
                 if int(logits[0].argmax()) != int(label[0]):
-                    return removed, True
+                    return changed, True
                 losses = F.cross_entropy(logits, label, reduction="none")
                 slopes = torch.autograd.grad(
                     critical_objective(losses, 0), list(parameters.values()), materialize_grads=True
                 )
-            importance = _importance(parameters, slopes, units)
+            zero = self.objective == "zero"
+            importance = _importance(parameters, slopes, units, zero=zero)
             best = int(importance.argmax())
             if importance[best] <= 0:
-                return removed, False
-            removed.append((best, float(importance[best])))
+                break
+            changed.setdefault(best, float(importance[best]))
             with torch.no_grad():
-                for name, p in parameters.items():
-                    p.masked_fill_((units.number[name] == best).to(device), 0)
-        return removed, False
+                for (name, p), slope in zip(parameters.items(), slopes, strict=True):
+                    new = torch.zeros_like(p) if zero else p - self.step_size * slope
+                    p.copy_(torch.where((units.number[name] == best).to(device), new, p))
+        return changed, False
 
 
 def _importance(
-    parameters: dict[str, nn.Parameter], slopes: tuple[Tensor, ...], units: Units
+    parameters: dict[str, nn.Parameter],
+    slopes: tuple[Tensor, ...],
+    units: Units,
+    *,
+    zero: bool,
 ) -> Tensor:
-    """Return the sum of weight * slope over the entries of each unit, (U,)."""
+    """Return the sum of weight * slope, or of |slope|, over the entries of each unit, (U,)."""
     parts = []
     for (name, p), slope in zip(parameters.items(), slopes, strict=True):
-        value = (p.detach() * slope).cpu()
+        value = (p.detach() * slope if zero else slope.abs()).cpu()
         by_filter = units.number[name].numel() != p.numel()
         parts.append(value.flatten(1).sum(1) if by_filter else value.flatten())
     return torch.cat(parts)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from unlearn.core import Request
 from unlearn.localization.base import one_of
-from unlearn.localization.layer_groups import example, layer_groups
+from unlearn.localization.layer_groups import block_groups, example, layer_groups
 from unlearn.localization.mask import allowed, trainable
 
 Shapes = Mapping[str, torch.Size]
@@ -72,11 +72,13 @@ def _slices(masks: Mapping[str, Tensor], group: Sequence[str]) -> Iterator[Tenso
 class Depth:
     """The deepest or the shallowest layers."""
 
-    def __init__(self, *, order: str, num_layers: int | None, partial: str) -> None:
+    def __init__(self, *, order: str, grouping: str, num_layers: int | None, partial: str) -> None:
         """Keep the options.
 
         Args:
             order: "deepest" begins at the output, "shallowest" at the input.
+            grouping: "layer": a convolution or linear map with its norm; "block": see
+                ``block_groups``.
             num_layers: Take so many whole layers, in place of a budget; None: by the budget.
             partial: See ``whole_layers``.
 
@@ -84,10 +86,12 @@ class Depth:
             ValueError: If an option is out of range.
         """
         one_of("order", order, ("deepest", "shallowest"))
+        one_of("grouping", grouping, ("layer", "block"))
         one_of("partial", partial, ("channels", "none"))
         if num_layers is not None and num_layers < 1:
             raise ValueError(f"localization.num_layers must be at least 1, got {num_layers}")
         self.order = order
+        self.groups = layer_groups if grouping == "layer" else block_groups
         self.num_layers = num_layers
         self.partial = partial
 
@@ -103,7 +107,7 @@ class Depth:
             ValueError: If the network has fewer layers, or the budget is below the first channel.
         """
         shape = {n: p.shape for n, p in trainable(model).items()}
-        groups = list(layer_groups(model, example(request)).values())
+        groups = list(self.groups(model, example(request)).values())
         if self.order == "deepest":
             groups.reverse()
         count = allowed(sum(s.numel() for s in shape.values()), budget)

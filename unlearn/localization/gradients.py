@@ -5,7 +5,8 @@ does not depend on the batch size; the absolute value is taken once, by the crit
 Shapes: B batch; a gradient has the shape of its parameter.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from torch import Tensor, nn
 from unlearn.core import Batch, ImageSet, Request, join
 from unlearn.localization.mask import trainable
 from unlearn.models.gradients import gradient_sums, summed_cross_entropy
+
+Change = Callable[[Tensor, torch.Generator], Tensor]
+"""Of stored images, as training changes them."""
 
 ACCUMULATE = ("signed", "absolute")
 DATA = ("forget", "retain", "all")
@@ -57,6 +61,18 @@ def _batches(data: ImageSet, batch_size: int, drop_last: bool) -> Iterator[Batch
         whole = len(data) // batch_size * batch_size
         data = data.rows(torch.arange(whole, device=data.label.device))
     yield from data.batches(batch_size)
+
+
+def changed(data: ImageSet, augment: Change, seed: int) -> ImageSet:
+    """Return a set with its images changed once, as a pass of the training would.
+
+    Args:
+        data: The samples.
+        augment: Takes uint8 images (N, C, H, W) and what draws.
+        seed: Of the draw.
+    """
+    generator = torch.Generator(data.image.device).manual_seed(seed)
+    return replace(data, image=augment(data.image, generator))
 
 
 def part_of(request: Request, name: str) -> ImageSet:

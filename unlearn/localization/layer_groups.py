@@ -100,6 +100,27 @@ def layer_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
     return {(g.titles or g.names)[0]: g.names for g in groups if g.names}
 
 
+def block_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
+    """Return the names of the parameters of each block: the stem, every residual block, the head.
+
+    A block is the outermost module that does more than run its children one after the other; a
+    layer outside of any is a block of its own.
+
+    Args:
+        model: Any network.
+        image: Input to run, (B, C, H, W).
+    """
+    plain = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    modules = dict(model.named_modules())
+    out: dict[str, list[str]] = {}
+    for title, names in layer_groups(model, image).items():
+        parts = title.split(".")
+        above = (".".join(parts[:i]) for i in range(1, len(parts)))
+        block = next((p for p in above if not isinstance(modules[p], plain)), title)
+        out.setdefault(block, []).extend(names)
+    return out
+
+
 def head(model: nn.Module, image: Tensor) -> list[str]:
     """Return the parameters of the classification head: the last linear map, and its layer norm.
 

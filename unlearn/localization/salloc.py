@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from unlearn.core import ImageSet, Request
 from unlearn.localization.base import Ranked, one_of
-from unlearn.localization.gradients import ACCUMULATE, DATA, mean_gradient, part_of
+from unlearn.localization.gradients import (
+    ACCUMULATE,
+    DATA,
+    Change,
+    changed,
+    mean_gradient,
+    part_of,
+)
 
 
 def saliency(gradient: Tensor) -> Tensor:
@@ -22,7 +29,15 @@ class SalLoc(Ranked):
     """Rank by the size of the gradient."""
 
     def __init__(
-        self, *, data: str, batch_size: int, accumulate: str, drop_last: bool, **ranking: Any
+        self,
+        *,
+        data: str,
+        batch_size: int,
+        accumulate: str,
+        drop_last: bool,
+        augment: Change | None,
+        seed: int,
+        **ranking: Any,
     ) -> None:
         """Keep the options; see ``Ranking`` for the rest.
 
@@ -31,12 +46,15 @@ class SalLoc(Ranked):
             batch_size: Images that are looked at together; plays no part in the result.
             accumulate: "signed"; "absolute": sum the batches' absolute values.
             drop_last: Leave out an incomplete last batch.
+            augment: Changes of the images; None: as they are.
+            seed: Of these changes.
             ranking: See ``Ranking``.
         """
         super().__init__(**ranking)
         one_of("data", data, DATA)
         one_of("accumulate", accumulate, ACCUMULATE)
         self.data = data
+        self.augment, self.seed = augment, seed
         self.options = {
             "batch_size": batch_size,
             "accumulate": accumulate,
@@ -45,6 +63,8 @@ class SalLoc(Ranked):
 
     def gradient(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
         """Return the mean gradient on a set."""
+        if self.augment is not None:
+            data = changed(data, self.augment, self.seed)
         return mean_gradient(model, data, **self.options)  # type: ignore[arg-type]
 
     def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:

@@ -1,11 +1,11 @@
-"""What a budget is spent on: scalars, or whole output channels (arXiv 2412.02432).
+"""What a budget is spent on: scalars, output channels, attention heads or layers (arXiv 2412.02432).
 
 A unit is a set of entries that are taken or left together. Units are numbered in canonical order:
 the network's order of parameters, then the position within one.
 Shapes: U units, C output channels (size of dimension 0), K entries of a channel.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -97,6 +97,33 @@ def scalar_units(scores: Mapping[str, Tensor], shape: Mapping[str, torch.Size]) 
     return Units(number, flat, torch.ones((), dtype=torch.int64).expand(start), shape)
 
 
+def layer_units(
+    scores: Mapping[str, Tensor],
+    shape: Mapping[str, torch.Size],
+    layers: Mapping[str, Sequence[str]],
+) -> Units:
+    """Return layers as units, each with the mean score of its entries (ours).
+
+    Args:
+        scores: Non-negative score of every entry, by name.
+        shape: Of every parameter.
+        layers: Names of the parameters of each layer; those without scores belong to no unit.
+    """
+    checked(scores)
+    parts = [own for names in layers.values() if (own := [n for n in names if n in scores])]
+    sums = [torch.stack([scores[n].double().sum().cpu() for n in own]).sum() for own in parts]
+    size = torch.tensor([sum(scores[n].numel() for n in own) for own in parts])
+    place = {n: i for i, own in enumerate(parts) for n in own}
+    number = {n: torch.full((1,) * scores[n].ndim, place[n]) for n in scores}
+    return Units(number, torch.stack(sums) / size, size, shape)
+
+
+def _row_units(rows: int, heads: int | None) -> Tensor:
+    """Return the unit of each row of a weight, int64 (rows,): itself, or its attention head."""
+    row = torch.arange(rows)
+    return row if heads is None else row % (rows // 3) // (rows // 3 // heads)
+
+
 def channel_units(
     scores: Mapping[str, Tensor],
     shape: Mapping[str, torch.Size],
@@ -105,6 +132,7 @@ def channel_units(
     h: Any,
     axis: Mapping[str, int],
     tied: Mapping[str, str],
+    heads: Mapping[str, int],
 ) -> Units:
     """Return output channels as units, and the entries of 0- and 1-dimensional parameters as others.
 
@@ -115,6 +143,8 @@ def channel_units(
         h: See ``averaged``.
         axis: Another axis than the first that units run along, by parameter.
         tied: 1-dimensional parameters whose entry o follows channel o of another parameter.
+        heads: Number of heads of weights that stack queries, keys and values: there, the rows of a
+            head are one unit, with their mean score.
 
     Raises:
         ValueError: If scores are not finite.
@@ -126,7 +156,8 @@ def channel_units(
         if tied.get(name) in number:  # the entry goes where its channel goes
             own = number[tied[name]]
             number[name] = own.flatten()
-            sizes[_part(own, parts)] += 1
+            part = _part(own, parts)
+            sizes[part] += torch.bincount(own.flatten() - own.min(), minlength=len(parts[part]))
             continue
         if score.ndim < 2:
             value, size = score.flatten(), 1
@@ -135,9 +166,13 @@ def channel_units(
             along = axis.get(name, 0)
             rows = score.movedim(along, 0).flatten(1)
             value, size = channel_scores(rows, how, averaged(h, *rows.shape)), rows.shape[1]
+            own = _row_units(len(rows), heads.get(name))
+            together = len(rows) // (int(own.max()) + 1)  # rows of a unit
+            value = value.new_zeros(int(own.max()) + 1).index_add_(0, own.to(value.device), value)
+            value, size = value / together, size * together
             view = [1] * score.ndim
             view[along] = -1
-            number[name] = torch.arange(start, start + len(rows)).view(view)
+            number[name] = (start + own).view(view)
         parts.append(value.cpu())
         sizes.append(torch.full((len(value),), size))
         start += len(value)

@@ -4,6 +4,7 @@ Re-implemented: RFT on the output channels with the largest weighted gradients o
 The file is not called ``del``: Python keeps that word for itself.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from unlearn.localization.base import Localizer
@@ -22,6 +23,7 @@ class DEL(Localized):
         usual_budget: float,
         batch_norm: str | None,
         head: str | None,
+        trainable: Sequence[str] | None,
         **reset: Any,
     ) -> None:
         """Put the parts together.
@@ -32,6 +34,7 @@ class DEL(Localized):
             usual_budget: The paper's.
             batch_norm: See ``Localized``; None: "update".
             head: See ``Localized``; None: it always moves.
+            trainable: See ``Localized``.
             reset: See ``RFT``.
         """
         super().__init__(
@@ -40,4 +43,5 @@ class DEL(Localized):
             budget=usual_budget if budget is None else budget,
             batch_norm=batch_norm or "update",
             head=head,
+            trainable=trainable,
         )

@@ -4,7 +4,7 @@ After arXiv 2412.02432; re-implemented. Differs: what must not move is put back 
 masked gradients alone do not stop weight decay or momentum. Shapes: a mask has its parameter's.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import lightning.pytorch as L
 import torch
@@ -19,6 +19,7 @@ from unlearn.methods.masking import (
     HEAD,
     StillStatistics,
     chosen,
+    named,
     put_back,
     shares,
     update_mask,
@@ -41,6 +42,7 @@ class Localized(UnlearningMethod):
         budget: float | None,
         batch_norm: str,
         head: str | None,
+        trainable: Sequence[str] | None = None,
     ) -> None:
         """Keep the parts.
 
@@ -52,6 +54,7 @@ class Localized(UnlearningMethod):
                 "freeze"; "recalibrate": computed anew on the retain set at the end.
             head: The classification head moves "always"; "masked": as the mask says; "only" it
                 moves; None: as the method wants.
+            trainable: Patterns of names of parameters that move besides; no budget counts them.
 
         Raises:
             ValueError: If an option is unknown, or the budget missing or out of range.
@@ -70,6 +73,7 @@ class Localized(UnlearningMethod):
             raise ValueError(f"budget must be in (0, 1], got {budget}")
         self.method, self.localizer, self.budget = method, localizer, budget
         self.batch_norm, self.head_mode = batch_norm, head or method.head
+        self.trainable = list(trainable or ())
         for name in ("full_precision", "budget_pass", "notes"):
             setattr(self, name, getattr(method, name))
 
@@ -78,7 +82,9 @@ class Localized(UnlearningMethod):
         model, self.request = drop(model), request
         before, image = values_of(model), example(request)
         self.mask = chosen(self.localizer, model, request, self.budget)
-        self.moving = update_mask(self.mask, head(model, image), self.head_mode)
+        self.moving = update_mask(
+            self.mask, head(model, image), self.head_mode, named(self.mask, self.trainable)
+        )
         self.notes |= shares(self.mask, self.moving, layer_groups(model, image))
         self.notes["localization/budget"] = self.budget
         self.notes["localization/seconds"] = self.mask.facts["seconds"]

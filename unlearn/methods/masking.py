@@ -7,6 +7,7 @@ import hashlib
 import json
 import time
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
 from typing import Any
 
 import lightning.pytorch as L
@@ -82,18 +83,30 @@ def put_back(model: nn.Module, may_move: Mapping[str, Tensor], old: Mapping[str,
         parameter.copy_(torch.where(moving, parameter, old[name]))
 
 
-def update_mask(mask: Mask, head: Sequence[str], mode: str) -> Mask:
+def named(mask: Mask, patterns: Sequence[str]) -> list[str]:
+    """Return the names of the parameters that the patterns name.
+
+    Raises:
+        ValueError: If a pattern names none.
+    """
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in mask):
+            raise ValueError(f"mask_trainable: no parameter's name is like {pattern}")
+    return [name for name in mask if any(fnmatch(name, p) for p in patterns)]
+
+
+def update_mask(mask: Mask, head: Sequence[str], mode: str, always: Sequence[str] = ()) -> Mask:
     """Return what training may move: the mask and, as ``mode`` says, the head.
 
     Args:
         mask: Of the strategy; what is reset, and what the budget counts.
         head: Names of the head's parameters.
+        always: Names of other parameters that move as a whole, whatever the mode.
         mode: "always": the whole head too; "masked": the mask alone; "only": the head alone.
     """
-    whole = Mask({name: torch.full_like(m, name in head) for name, m in mask.items()})
-    if mode == "only":
-        return whole
-    return mask.union(whole) if mode == "always" else mask
+    free = {*always, *(head if mode != "masked" else ())}
+    whole = Mask({name: torch.full_like(m, name in free) for name, m in mask.items()})
+    return whole if mode == "only" else mask.union(whole)
 
 
 def shares(mask: Mask, moving: Mask, layers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
