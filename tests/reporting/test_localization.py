@@ -5,15 +5,15 @@ import json
 import pandas as pd
 import pytest
 
-from unlearn.reporting import figures
-from unlearn.reporting.localization import gap_table, located, with_gaps
+from unlearn.reporting import figures, formats
+from unlearn.reporting.oracle_gaps import gap_table, located, with_gaps
 
 
 def row(method, seed, forget, test, budget=None, name=None, classes=None, **more):
     layers = json.dumps({"conv": budget, "fc": 1.0}) if budget else None
     return {
         "method": method if budget is None else f"{method}({name or ''} {budget})", "seed": seed,
-        "status": "ok", "dataset": "digits", "model": "resnet9", "corruption": "none",
+        "status": "ok", "seconds": 1.0 if method != "retrain" else 2.0, "dataset": "digits", "model": "resnet9", "corruption": "none",
         "discovery": 0.5, "forget/accuracy": forget, "retain/accuracy": 1.0,
         "test/accuracy": test, "mia": 1 - forget, "config/localization_name": name,
         "method/localization/budget": budget, "method/localization/share_global": budget,
@@ -66,13 +66,35 @@ def test_a_gap_is_the_oracle_of_the_same_seed_minus_the_method_in_points(frame):
     assert known.tolist() == [True, False]
 
 
-def test_the_table_is_sorted_by_the_mean_gap(frame):
+def test_the_table_has_the_oracle_first_then_the_smallest_gap(frame):
     table = gap_table(frame)
-    assert "retrain" not in set(table["algorithm"])
-    assert table.iloc[0]["strategy"] in ("deepest", "del") and table.iloc[0]["gap"] == 0
-    line = table[(table["strategy"] == "salloc") & (table["budget"] == 0.1)].iloc[0]
-    assert line["n"] == 2 and line["gap/forget/accuracy"] == pytest.approx(15)
-    assert line["gap/forget/accuracy_sem"] == pytest.approx(5)
+    first, second = table.iloc[0], table.iloc[1]
+    assert first["algorithm"] == "oracle: its values" and first["n"] == 2
+    assert first["forget accuracy"] == pytest.approx(85) and pd.isna(first["gap"])
+    assert second["gap"] == 0 and list(table["gap"][1:]) == sorted(table["gap"][1:])
+    line = table[(table["localization"] == "salloc") & (table["budget"] == 0.1)].iloc[0]
+    assert line["n"] == 2 and line["forget accuracy"] == pytest.approx(15)
+    assert line["forget accuracy_ci95"] == pytest.approx(12.7062 * 5, rel=1e-4)  # t of one degree
+    assert line["time"] == pytest.approx(0.5)
+    assert gap_table(frame[frame["method/localization/share_global"].isna()]).empty
+    assert gap_table(frame[~frame["method"].eq("retrain")]).empty
+
+
+def test_a_method_that_chooses_by_itself_is_not_one_of_all_parameters(frame):
+    more = pd.DataFrame([row("salun", 0, 0.8, 0.9, **{"config/method.salient_fraction": 0.5})])
+    rows = located(pd.concat([frame, more], ignore_index=True))
+    assert rows["strategy"].iloc[-1] == "own" and rows["strategy"].iloc[0] == "full"
+
+
+def test_the_table_is_written_for_every_reader(frame, tmp_path):
+    paths = formats.save_tables(gap_table(frame), tmp_path / "localization")
+    assert [p.suffix for p in paths] == [".csv", ".md", ".tex"]
+    text = (tmp_path / "localization.md").read_text().splitlines()
+    assert text[0].startswith("| forget | algorithm | localization | budget | seeds | forget acc")
+    assert "| 85.0 ± 63.5 |" in text[2]
+    assert any("| neggrad_plus | salloc | 0.1 | 2 | 15.0 ± 63.5 |" in line for line in text)
+    assert r"neggrad\_plus & salloc & 0.1 & 2 & 15.0 $\pm$ 63.5" in paths[2].read_text()
+    assert "forget accuracy_ci95" in pd.read_csv(paths[0])
 
 
 def test_curves_have_a_line_per_strategy_and_the_oracle(frame):
@@ -82,11 +104,12 @@ def test_curves_have_a_line_per_strategy_and_the_oracle(frame):
     assert [p.get_title() for p in panels[:2]] == ["neggrad plus", "rft"]
     levels = {line.get_label(): line.get_ydata()[0] for line in panels[0].lines}
     assert levels["oracle (retrained)"] == pytest.approx(0.85)
-    assert levels["original"] == 1.0
+    assert levels["original"] == 1.0 and levels["the algorithm on all parameters"] == 0.5
     drawn = {c.get_label(): c for c in panels[0].containers}
     assert set(drawn) == {"salloc", "deepest"}
     assert drawn["salloc"].lines[0].get_xydata().tolist() == [[0.1, 0.7]]
     assert {c.get_label() for c in panels[1].containers} == {"salloc", "del"}
+    assert "the algorithm on all parameters" not in {x.get_label() for x in panels[1].lines}
 
 
 def test_layers_are_drawn_for_each_budget(frame):
@@ -104,6 +127,6 @@ def test_bars_show_the_gaps_and_settings_are_kept_apart(frame):
     panel = made["localization_gaps_iid"].axes[0]
     names = [t.get_text() for t in panel.get_yticklabels()]
     widths = dict(zip(names, [b.get_width() for b in panel.patches], strict=True))
-    assert widths["neggrad plus(salloc 0.1)"] == pytest.approx(15)
     assert widths["neggrad plus"] == pytest.approx(30)
-    assert names[-1] in ("neggrad plus(deepest 0.3)", "del( 0.3)")
+    assert widths["rft, salloc"] == 0 and "neggrad plus, salloc" not in widths  # at 0.3 alone
+    assert names[-1] in ("neggrad plus, deepest", "del")

@@ -16,6 +16,7 @@ from unlearn.reporting import (
     figures,
     formats,
     frames,
+    oracle_gaps,
     refined,
     tables,
     wandb,
@@ -72,6 +73,8 @@ def report(config: Mapping[str, Any]) -> list[Path]:
     frame = frames.prepared(rows)
     corrupted, plain = (frame[~(none := refined.uncorrupted(frame))], frame[none])
     made = _tables(corrupted, config) | _refined(plain, config["by"])
+    if len(gaps := oracle_gaps.gap_table(frame)):
+        made["localization"] = gaps
     if wanted:
         made["claims"] = claims.compare(_with_curves(store, frame, wanted), wanted)
     _print(made, corrupted, len(plain), config["title"])
@@ -129,6 +132,8 @@ def _print(
     if "refined" in made:
         usual = f"{plain} rows without corruption, mean ± 95 % interval over seeds"
         formats.print_table(refined.shortened(made["refined"]), (not len(frame) and title) or usual)
+    if "localization" in made:
+        formats.print_table(made["localization"], oracle_gaps.TITLE)
     if "claims" in made:
         formats.print_table(made["claims"].drop(columns="source"), "claims: expected, measured")
     if frame.empty:

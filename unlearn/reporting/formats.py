@@ -44,7 +44,8 @@ def text_table(table: pd.DataFrame, errors: bool = True) -> pd.DataFrame:
     for name in shown(table):
         known = [name + end for end in ERRORS if errors and name + end in table]
         sems = table[known[0]] if known else [math.nan] * len(table)
-        digits = "{:g}" if name in groups else DIGITS.get(name, "{:.3f}")
+        usual = "{:.1f}" if "localization" in table and f"{name}_ci95" in table else "{:.3f}"
+        digits = "{:g}" if name in groups else DIGITS.get(name, usual)
         absent = " ± n/a" if known and known[0].endswith("_ci95") else ""  # an interval is wanted
         title = table.attrs.get(name, TITLES.get(name, name))
         out[title] = [

@@ -1,12 +1,9 @@
 """Figures of localized unlearning: where the masks are, curves over the budget, gaps to the oracle.
 
-The shape of the figures and tables of arXiv 2412.02432. The oracle is the model retrained without the
-forget set (``method=retrain``); a gap is its value minus the method's with the same seed, in
-percentage points, since forget set and original model go by the seed here.
+The shape of the figures of arXiv 2412.02432; see ``oracle_gaps`` for what a gap is.
 """
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 
 import pandas as pd
@@ -15,86 +12,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from unlearn.reporting.canvas import figure
-from unlearn.reporting.frames import plain_name, present, standard_error
+from unlearn.reporting.frames import present, standard_error
+from unlearn.reporting.oracle_gaps import (
+    LAYERS,
+    METRICS,
+    ORACLE,
+    OWN,
+    SETTING,
+    SHARE,
+    WHOLE,
+    located,
+    with_gaps,
+)
 
-METRICS = {
-    "forget/accuracy": "forget accuracy",
-    "retain/accuracy": "retain accuracy",
-    "test/accuracy": "test accuracy",
-    "mia": "MIA efficacy",
-}
-ORACLE, WHOLE = "retrain", "full"
-SHARE, LAYERS = "method/localization/share_global", "method/localization/layers"
-SETTING = ("dataset", "model", "corruption", "forget")
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MARKS = "osD^v<>P"
-
-
-def located(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with columns algorithm, strategy, budget and forget.
-
-    Args:
-        frame: Rows of the store. ``strategy`` is "full" where everything may move, and the
-            method's name where it brings its own; ``forget`` names how the forget set was drawn.
-
-    Raises:
-        ValueError: If no run was localized.
-    """
-    if SHARE not in frame or frame[SHARE].notna().sum() == 0:
-        raise ValueError("figure=localization needs localized runs: localization=... budget=...")
-    frame = frame[frame["status"] == "ok"].copy()
-    frame["algorithm"] = [plain_name(str(label)) for label in frame["method"]]
-    names = frame.get("config/localization_name", pd.Series(None, index=frame.index))
-    masked = frame[SHARE].notna()
-    own = frame["algorithm"].where(masked, WHOLE)
-    frame["strategy"] = names.where(names.notna() & (names != "none"), own)
-    frame.loc[names == "none", "strategy"] = WHOLE
-    column = "method/localization/budget"
-    frame["budget"] = frame[column] if column in frame else math.nan
-    frame["forget"] = [_forget(row) for _, row in frame.iterrows()]
-    return frame
-
-
-def _forget(row: pd.Series) -> str:
-    target = str(row.get("config/forget_set._target_", "")).rpartition(".")[2]
-    if target != "UniformForgetSet":
-        return target.lower()
-    return "iid" if pd.isna(row.get("config/forget_set.classes")) else "non_iid"
-
-
-def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return located rows with ``gap/<metric>``, oracle minus method in points, and their mean size.
-
-    Rows without an oracle of the same setting and seed have no gap. ``gap`` is the mean of the
-    absolute gaps of all metrics that are known.
-    """
-    keys = [*present(frame, SETTING), "seed"]
-    metrics = present(frame, tuple(METRICS))
-    oracle = frame[frame["algorithm"] == ORACLE].groupby(keys, dropna=False)[metrics].mean()
-    joined = frame.join(oracle.add_suffix("/oracle"), on=keys)
-    for metric in metrics:
-        joined[f"gap/{metric}"] = 100 * (joined[f"{metric}/oracle"] - joined[metric])
-    sizes = joined[[f"gap/{metric}" for metric in metrics]].abs()
-    return joined.assign(gap=sizes.mean(axis=1, skipna=False))
-
-
-def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean gap of every setting, algorithm, strategy and budget, with standard errors.
-
-    Args:
-        frame: Rows of the store.
-    """
-    rows = with_gaps(located(frame))
-    rows = rows[rows["algorithm"] != ORACLE]
-    keys = [*present(rows, SETTING), "algorithm", "strategy", "budget"]
-    columns = ["gap", *(c for c in rows if str(c).startswith("gap/"))]
-    out = []
-    for values, group in rows.groupby(keys, dropna=False):
-        row = dict(zip(keys, values, strict=True)) | {"n": len(group)}
-        for column in columns:
-            row |= {column: group[column].mean(), f"{column}_sem": standard_error(group[column])}
-        out.append(row)
-    return pd.DataFrame(out).sort_values([*present(rows, SETTING), "gap"], ignore_index=True)
 
 
 def _settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
@@ -121,10 +53,9 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, metric: str, styles: dict[str, 
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _level(axes: Axes, rows: pd.DataFrame, metric: str, name: str, style: str) -> None:
-    value = rows.loc[rows["algorithm"] == name, metric].mean()
+def _level(axes: Axes, rows: pd.DataFrame, metric: str, label: str, style: str) -> None:
+    value = rows[metric].mean()
     if pd.notna(value):
-        label = "oracle (retrained)" if name == ORACLE else name
         axes.axhline(value, color="#444444", linestyle=style, linewidth=1, label=label)
 
 
@@ -133,7 +64,9 @@ def _said(name: str) -> str:
 
 
 def budget_curves(rows: pd.DataFrame) -> Figure:
-    """Draw each metric over the budget, a line per strategy, a column per algorithm, oracle level.
+    """Draw each metric over the budget, a line per strategy, a column per algorithm.
+
+    Levels: the oracle, the original, and the algorithm itself on all parameters.
 
     Args:
         rows: Located rows of one setting; ``del`` is drawn beside the strategies of ``rft``.
@@ -149,8 +82,13 @@ def budget_curves(rows: pd.DataFrame) -> Figure:
     for line, metric in zip(grid, metrics, strict=True):
         for axes, algorithm in zip(line, algorithms, strict=True):
             _draw_curves(axes, local[local["algorithm"] == algorithm], metric, styles)
-            _level(axes, rows, metric, ORACLE, "--")
-            _level(axes, rows, metric, "original", ":")
+            whole = rows[(rows["algorithm"] == algorithm) & (rows["strategy"] == WHOLE)]
+            for part, label, style in (
+                (rows[rows["algorithm"] == ORACLE], "oracle (retrained)", "--"),
+                (rows[rows["algorithm"] == "original"], "original", ":"),
+                (whole, "the algorithm on all parameters", "-."),
+            ):
+                _level(axes, part, metric, label, style)
             handles |= {str(k): h for h, k in zip(*axes.get_legend_handles_labels(), strict=True)}
         line[0].set_ylabel(METRICS[metric])
     for axes, algorithm in zip(grid[0], algorithms, strict=True):
@@ -197,14 +135,28 @@ def layer_shares(rows: pd.DataFrame) -> Figure:
     return fig
 
 
+def main_budget(rows: pd.DataFrame) -> float:
+    """Return the budget with the most algorithms and strategies; of several that next to 0.3."""
+    counts = rows.groupby("budget")[["algorithm", "strategy"]].apply(
+        lambda group: len(group.drop_duplicates())
+    )
+    best = counts.index[counts == counts.max()]
+    return min(best, key=lambda budget: abs(budget - 0.3))
+
+
 def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
     """Draw the differences to the oracle as bars, a panel per metric, the smallest mean gap on top.
 
     Args:
-        rows: Rows of one setting with gaps.
+        rows: Rows of one setting with gaps; those at the main budget and at none are drawn.
         metrics: Which.
     """
     rows = rows[(rows["algorithm"] != ORACLE) & rows["gap"].notna()]
+    rows = rows[rows["budget"].isna() | (rows["budget"] == main_budget(rows))]
+    alone = rows["strategy"].isin([WHOLE, OWN]) | (rows["strategy"] == rows["algorithm"])
+    rows = rows.assign(
+        method=rows["algorithm"].where(alone, rows["algorithm"] + ", " + rows["strategy"])
+    )
     order = rows.groupby("method")["gap"].mean().sort_values(ascending=False).index
     fig = figure(2.6 + 1.7 * len(metrics), 0.9 + 0.2 * len(order))
     for axes, metric in zip(fig.subplots(1, len(metrics), sharey=True), metrics, strict=True):
@@ -216,9 +168,11 @@ def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         axes.axvline(0, color="#444444", linewidth=0.8)
         axes.set_title(METRICS[metric], fontsize=9)
         axes.set_xlabel("oracle - method, points", fontsize=8)
+        axes.tick_params(axis="x", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_yticks(range(len(order)), [_said(str(m)) for m in order], fontsize=7)
         axes.set_ylim(-0.6, len(order) - 0.4)
+    fig.suptitle(f"budget {main_budget(rows):g}", fontsize=9)
     return fig
 
 

@@ -43,6 +43,7 @@ TITLES = {
     "forget_set/kind": "forget set",
     "forget_set/group": "group",
     "forget_set/size": "size",
+    "gap": "mean gap",
 }
 ERRORS = ("_sem", "_ci95")  # endings of columns that stand beside their means
 LOWER = ("rank", "mia_gap")  # of what can be won: lower is better
@@ -129,6 +130,8 @@ def shown(table: pd.DataFrame) -> list[str]:
 def _tells(table: pd.DataFrame, name: str) -> bool:
     if name.endswith(ERRORS):
         return False
+    if name in ("dataset", "model", "corruption") and "localization" in table:
+        return table[name].nunique() > 1  # what is the same everywhere says nothing
     if name in COUNTS:
         return bool(table[name].any())
     if name in ("worst", "worst_cell", "rank"):
