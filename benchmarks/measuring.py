@@ -66,6 +66,12 @@ def clock() -> float:
     return time.process_time() if alone else time.perf_counter()
 
 
+def workers_cpu() -> float:
+    """Return the CPU seconds of all child processes that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 def wait() -> None:
     """Let the GPU finish."""
     if ON_GPU:

@@ -27,6 +27,7 @@ from benchmarks.measuring import (
     network,
     ratio,
     timed,
+    workers_cpu,
 )  # fmt: skip
 from benchmarks.step import WIDTH, sgd
 from unlearn.core import ImageSet
@@ -101,17 +102,25 @@ def table(rounds: int) -> Table:
     train, test = images(TRAIN, 3, 32), images(TEST, 3, 32, seed=1)
     sides = {"unlearn": product, "conventional": conventional}
 
-    def measured(call: Any) -> Any:
-        return lambda: timed(lambda: call(network(WIDTH), train, test))
+    extra: dict[str, float] = {}
+
+    def measured(name: str) -> float:
+        before = workers_cpu()
+        seconds = timed(lambda: sides[name](network(WIDTH), train, test))
+        extra[name] = workers_cpu() - before
+        return seconds
 
     warnings.filterwarnings("ignore", message=".*worker.*")  # more workers than cores
-    found = alternate({name: measured(call) for name, call in sides.items()}, rounds)
+    found = alternate({n: lambda n=n: measured(n) for n in sides}, rounds, warm=ON_GPU)
     middle = {name: sorted(times)[len(times) // 2] for name, times in found.items()}
-    rows = [[n, f"{s:.2f}", f"{EPOCHS * TRAIN / s:,.0f}"] for n, s in middle.items()]
+    rows = [
+        [n, f"{s:.2f}", f"{extra[n]:.2f}", f"{EPOCHS * TRAIN / s:,.0f}"] for n, s in middle.items()
+    ]
     faster = ratio(found["conventional"], found["unlearn"])
     note = (
         f"ResNet-9 width {WIDTH}, 32 px, {TRAIN} images, batch {BATCH}, {EPOCHS} epochs, {WORKERS} "
-        f"workers. unlearn is **{faster:.1f} times** as fast; target: {10 if ON_GPU else 3}."
+        f"workers, which are not part of the seconds. unlearn is **{faster:.1f} times** as fast; "
+        f"target: {10 if ON_GPU else 3}."
     )
-    columns = ("(b) stack", "seconds", "images/s")
+    columns = ("(b) stack", "seconds", "CPU seconds of workers", "images/s")
     return Table("(b) against the conventional stack", columns, rows, note)

@@ -72,7 +72,7 @@ def test_the_models_that_cells_share_are_those_that_they_would_train(tmp_path, p
         own = prepare(one, forget=True)
         original(one, own)
         retrained(one, own)
-    ahead.train_ahead(jobs(tmp_path / "stacked", option, "stack=3"))
+    ahead.train_ahead(jobs(tmp_path / "stacked", option, "stack=2"))
     alone, stacked = kept(tmp_path / "alone"), kept(tmp_path / "stacked")
     assert len(alone) == 2 + 4
     assert alone.keys() == stacked.keys()

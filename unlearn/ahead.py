@@ -1,5 +1,6 @@
 """Trains what the cells of a sweep share before they run: originals, then retrained references."""
 
+import itertools
 import json
 import logging
 from collections import defaultdict
@@ -15,7 +16,7 @@ from unlearn.setting import (
     training_of_original,
     training_without,
 )
-from unlearn.stacking import train_missing, width
+from unlearn.stacking import lacking, train_missing, width
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +36,11 @@ def train_ahead(jobs: Sequence[Job]) -> None:
             where = job.config["paths"]["checkpoints"]
             groups[json.dumps([same, where], sort_keys=True)].append(job)
     for group in groups.values():
-        train_missing(group[0], list(_originals(group)))
-        train_missing(group[0], list(_references(group)))
+        for wanted in (_originals(group), _references(group)):
+            lacks = ((s, t) for s, t in wanted if lacking(group[0], t))
+            # A few at a time: every model brings its data along.
+            while some := list(itertools.islice(lacks, width(group[0].config))):
+                train_missing(group[0], some)
 
 
 def _originals(jobs: Sequence[Job]) -> Iterator[tuple[Setting, Training]]:

@@ -32,6 +32,13 @@ def width(config: dict[str, Any]) -> int:
     return int(asked) if asked.isdigit() else 1
 
 
+def lacking(job: Job, training: Training) -> bool:
+    """Say whether a model is neither in the cache nor begun alone, nor watched while it learns."""
+    folder = cache(job).folder(training.who)
+    there = any((folder / name).exists() for name in ("model.pt", RESUME))
+    return not there and not training.recorders
+
+
 def train_missing(job: Job, wanted: Sequence[tuple[Setting, Training]]) -> list[str]:
     """Train those models that are not in the cache, if there are several and it pays.
 
@@ -46,11 +53,7 @@ def train_missing(job: Job, wanted: Sequence[tuple[Setting, Training]]) -> list[
         Keys of the models that were trained.
     """
     most, store = width(job.config), cache(job)
-    by_key = {store.key(t.who): (s, t) for s, t in wanted if not t.recorders}
-    absent = {
-        key: found for key, found in by_key.items()
-        if not any((store.root / key / name).exists() for name in ("model.pt", RESUME))
-    }  # fmt: skip
+    absent = {store.key(t.who): (s, t) for s, t in wanted if lacking(job, t)}
     made: list[str] = []
     while most > 1 and len(absent) > 1:
         # Of equal parts: 17 models are 9 and 8, not 16 and 1.
