@@ -97,6 +97,14 @@ def test_by_default_a_cpu_trains_one_by_one(tmp_path):
     assert [stacking.width(content | {"stack": s}) for s in ("auto", "off", "7")] == [1, 1, 7]
 
 
+def test_no_original_is_trained_where_the_user_brings_one(tmp_path):
+    many = [job(tmp_path, "stack=2", "evaluation=standard", seed=k) for k in range(2)]
+    for one in many:
+        one.config["checkpoint"] = "own.pt"
+    ahead.train_ahead(many)
+    assert not kept(tmp_path)
+
+
 def test_how_models_are_trained_makes_no_other_run(tmp_path):
     assert job(tmp_path).run_id == job(tmp_path, "stack=4").run_id
 

@@ -44,7 +44,8 @@ def train_ahead(jobs: Sequence[Job]) -> None:
 
 
 def _originals(jobs: Sequence[Job]) -> Iterator[tuple[Setting, Training]]:
-    once = {json.dumps(original_identity(job.config), sort_keys=True): job for job in jobs}
+    own = [job for job in jobs if job.config.get("checkpoint") is None]  # else nothing is trained
+    once = {json.dumps(original_identity(job.config), sort_keys=True): job for job in own}
     for job in once.values():
         try:
             setting = prepare(job, forget=False)
