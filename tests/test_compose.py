@@ -13,7 +13,7 @@ def checked(*arguments: str) -> int:
     ("arguments", "expected"),
     [
         (["discovery_rate=0.5"], "a number is given as discovery=0.5"),
-        (["discovery=null"], "discovery must be a value, got null"),
+        (["discovery=null"], r"discovery must be in \(0, 1\], or the name of a detector, got null"),
         (["trainer.compile=maybe"], "trainer.compile must be true or false, got maybe"),
         (["--config-name", "foo"], "--config-name is not offered"),
     ],

@@ -13,7 +13,7 @@ LAYERS = [
     {"task"},
     {"data", "models"},
     {"corruption", "discovery", "forgetting", "forget_sets", "bad_list"},
-    {"memorization", "localization"},
+    {"memorization", "localization", "detection"},
     {"methods"},
     {"training", "checkpoints", "given"},
     {"evaluation"},
@@ -30,7 +30,7 @@ LAYERS = [
     {"cli"},
 ]
 LEAVES = {"environment", "job", "problems", "__init__"}
-BLIND = {"methods", "localization", "memorization"}
+BLIND = {"methods", "localization", "memorization", "detection"}
 COMMAND_LINE = {
     "config", "compose", "launching", "describe", "search", "cells", "attempt", "cli", "api"
 }  # fmt: skip

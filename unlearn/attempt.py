@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from unlearn.job import Job
+from unlearn.job import Job, found_by
 from unlearn.outcomes import Outcomes
 from unlearn.problems import note, user_error
 
@@ -219,7 +219,7 @@ def _recorded(job: Job) -> bool:
     values = [f"{k} {row[k]:.3f}" for k in shown if row.get(k) is not None]
     say(
         f"already recorded: {row['method']} on {row['dataset']}, {row['corruption']}, discovery "
-        f"{row['discovery']}: {', '.join(values) or row['status']} ({job.folder}); "
+        f"{found_by(job.config)}: {', '.join(values) or row['status']} ({job.folder}); "
         "force=true runs it again"
     )
     return True

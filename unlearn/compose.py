@@ -57,8 +57,22 @@ def parse(argv: Sequence[str]) -> Arguments:
 
 
 def spelled_out(word: str) -> str:
-    """Return an argument as hydra knows it: ``base=scrub`` chooses the method within a method."""
-    return f"method@method.{word}" if word.startswith("base=") else word
+    """Return an argument as hydra knows it.
+
+    ``base=scrub`` chooses the method within a method, ``discovery=cleanlab`` what finds the forget
+    set, ``discovery=half`` a preset of the rate.
+    """
+    if word.startswith("base="):
+        return f"method@method.{word}"
+    names = word.removeprefix("discovery=").split(",")
+    named = [re.fullmatch("[a-z_]+", name) is not None and name != "null" for name in names]
+    if not word.startswith("discovery=") or not any(named):
+        return word
+    if not all(named):
+        raise ConfigError(f"{word}: rates and detectors are two sweeps; give the detectors alone")
+    presets = {p.stem for p in (Path(config_dir()) / "discovery_rate").glob("*.yaml")}
+    group = "discovery_rate" if presets.issuperset(names) else "forget_set"
+    return f"{group}={','.join(names)}"
 
 
 IMPLIED = {"corruption": "none", "evaluation": "change"}

@@ -21,6 +21,12 @@ def _help(text: str) -> dict[str, str]:
     return {"help": text}
 
 
+DISCOVERY = (
+    "share of the corrupted samples that was found, in (0, 1]; or a detector: discovery=cleanlab"
+)
+PRECISION = "share of the found that is corrupted, in (0, 1]: the rest are false alarms; null: all"
+
+
 @dataclass
 class Seeds:
     """One seed per purpose."""
@@ -130,9 +136,8 @@ class TrainConfig(Common):
 class UnlearnConfig(Common):
     """Of unlearn.py."""
 
-    discovery: float = _option(
-        MISSING, "share of the corrupted samples that was found, in (0, 1]; or discovery_rate=half"
-    )
+    discovery: float | None = _option(MISSING, DISCOVERY)
+    discovery_precision: float | None = _option(None, PRECISION)
     force: bool = _option(False, "run again although the row is recorded")
     plan: bool = _option(False, "say what the sweep will cost, and run nothing")
     status: str = _option(
@@ -182,7 +187,8 @@ class UnlearnConfig(Common):
 class EvaluateConfig(Common):
     """Of evaluate.py."""
 
-    discovery: float = _option(MISSING, "share of the corrupted samples that was found, in (0, 1]")
+    discovery: float | None = _option(MISSING, DISCOVERY)
+    discovery_precision: float | None = _option(None, PRECISION)
     forget_set: Any = MISSING
     pretraining: Any = MISSING
     score: Any = field(

@@ -44,6 +44,18 @@ def together(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: trainer[key] for key in ("devices", "sync_batchnorm")}
 
 
+def found_by(config: Mapping[str, Any]) -> str:
+    """Return how the forget set is found, for people: the discovery rate, or the detector's name."""
+    if config.get("discovery") is None and config.get("forget_set"):
+        return detector_name(config["forget_set"])
+    return str(config.get("discovery"))
+
+
+def detector_name(node: Mapping[str, Any]) -> str:
+    """Return what the detector of a config node is called in tables: its file."""
+    return str(node["_target_"]).split(".")[-2]
+
+
 @dataclass(frozen=True)
 class Job:
     """One job.

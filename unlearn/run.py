@@ -20,7 +20,7 @@ from unlearn.evaluation.monitor import Monitor
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.given import fit
 from unlearn.healing import check_method, check_original, leave
-from unlearn.job import Job
+from unlearn.job import Job, found_by
 from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
 from unlearn.reporting import console, dashboard, tracking, wandb
@@ -96,7 +96,7 @@ def _describe(job: Job) -> str:
     names = job.names
     text = f"{names['dataset']}, {names['corruption']}, {names['model']}"
     if "method" in names:
-        text = f"{names['method']} on {text}, discovery {job.config['discovery']}"
+        text = f"{names['method']} on {text}, discovery {found_by(job.config)}"
     return text
 
 
@@ -164,7 +164,8 @@ def unlearn_job(job: Job) -> float | None:
     """
     environment.check_pair()
     method = method_of(job)  # refuses wrong options before anything is trained
-    job.build(job.config["pretraining"])
+    for node in ("pretraining", "forget_set"):
+        job.build(job.config[node])
     references.options(job)
     job, facts = choosing.settled(job, unlearn_once)
     started = time.perf_counter()

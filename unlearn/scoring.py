@@ -1,4 +1,4 @@
-"""Scores of memorization for a job, and the forget sets that need them or the original model."""
+"""Scores of memorization for a job, and forget sets that need them, the original model or a detector."""
 
 import copy
 import time
@@ -12,13 +12,15 @@ from torch import nn
 
 from unlearn.bad_list import Names
 from unlearn.checkpoints import Trained
+from unlearn.detection.base import Detector, precision_recall
 from unlearn.forget_sets import digest
-from unlearn.job import Job
+from unlearn.job import Job, detector_name
 from unlearn.memorization.base import Score, Subject
 from unlearn.models.expansion import drop
 from unlearn.models.predict import embedding
 from unlearn.setting import (
     Setting,
+    alarmed,
     cache,
     identity,
     original,
@@ -27,12 +29,14 @@ from unlearn.setting import (
     without,
 )
 from unlearn.stacking import train_missing, width
+from unlearn.task import Task, sealed
 
 
 def waits(job: Job) -> bool:
     """Say whether choosing the forget set needs the original model: then it must be there first."""
-    needs = set(getattr(job.build(job.config["forget_set"]), "needs", ()))
-    return job.config.get("score") is not None or bool(needs & {"embedding", "score", "center"})
+    choose = job.build(job.config["forget_set"])
+    needed = set(getattr(choose, "needs", ())) & {"embedding", "score", "center"}
+    return job.config.get("score") is not None or bool(needed) or isinstance(choose, Detector)
 
 
 def prepared(job: Job, setting: Setting | None = None) -> Setting:
@@ -57,27 +61,77 @@ def prepared(job: Job, setting: Setting | None = None) -> Setting:
         known |= {"score": trained.records["score"], "center": score.center}
         cost = {"score": name_of(config["score"]), "score_seconds": trained.notes["seconds"]}
         task = replace(task, records=trained.records)
-    needs = getattr(choose, "needs", ())
+    if isinstance(choose, Detector):
+        found, facts = (detected(job, setting, choose),), choose.notes
+        cost |= {"discovery/by": detector_name(config["forget_set"])}
+    else:
+        found = _chosen(job, setting, choose, known)
+        facts = getattr(choose, "notes", {})
+    found = alarmed(config, found, task.truth)
+    truth = replace(task.truth, known_label=getattr(choose, "true_label", None))
+    task = replace(task, truth=truth)
+    facts = {"size": len(found[0]), **facts, "hash": digest(torch.cat(found))[:12]}
+    cost |= {f"forget_set/{k}": v for k, v in facts.items()} | _quality(task, found)
+    return replace(setting, task=replace(task, forget=found), facts=cost)
+
+
+def _chosen(
+    job: Job, setting: Setting, choose: Any, known: dict[str, Any]
+) -> tuple[torch.Tensor, ...]:
+    """Return the requests of a forget set that is built from the truth."""
+    config, needs = job.config, getattr(choose, "needs", ())
     if "embedding" in needs:
-        known["embedding"] = features(job, setting)
+        known = known | {"embedding": features(job, setting)}
     absent = [need for need in needs if need not in known]
     if absent:
         raise ValueError(
             "this forget_set needs a score of memorization: score=holdout_retraining, or another "
             f"of conf/score; absent: {', '.join(absent)}"
         )
-    found = choose(
-        task.truth,
+    return choose(
+        setting.task.truth,
         rate=config["discovery"],
         seed=config["seeds"]["discovery"],
         **{need: known[need] for need in needs},
     )
-    truth = replace(task.truth, known_label=getattr(choose, "true_label", None))
-    task = replace(task, truth=truth)
-    facts = {"size": len(found[0]), **getattr(choose, "notes", {})}
-    facts["hash"] = digest(torch.cat(found))[:12]
-    named = {f"forget_set/{k}": v for k, v in facts.items()}
-    return replace(setting, task=replace(task, forget=found), facts=named | cost)
+
+
+def _quality(task: Task, found: tuple[torch.Tensor, ...]) -> dict[str, Any]:
+    """Return size, precision and recall of what was found, if the corruption is simulated."""
+    every = torch.cat(found)
+    if not task.truth.corrupted.any():
+        return {"discovery/size": len(every)}
+    quality = {"size": len(every)} | precision_recall(every, task.truth.corrupted)
+    return {f"discovery/{k}": v for k, v in quality.items()}
+
+
+def detected(job: Job, setting: Setting, detector: Detector) -> torch.Tensor:
+    """Return what a detector suspects, from the cache or searched for; its notes get the cost.
+
+    Raises:
+        ValueError: If it suspects nothing, or everything.
+    """
+    node = job.config["forget_set"]
+
+    def search(folder: Path) -> Trained:
+        network, trained = original(job, setting)
+        started = time.perf_counter()
+        spent: list[float] = []
+        suspects = detector(_subject(job, setting, network, trained.records, spent))
+        seconds = time.perf_counter() - started + sum(spent)
+        return Trained({}, {"suspects": suspects}, {"seconds": seconds} | detector.notes)
+
+    who = identity(job, setting) | {"detector": node, "forget": []}
+    result, _ = cache(job).get_or_train(who, search)
+    suspects, total = result.records["suspects"], len(setting.task.train)
+    if not 0 < len(suspects) < total:
+        raise ValueError(
+            f"discovery={detector_name(node)} suspects {len(suspects)} of {total} training samples, "
+            "which leaves nothing to unlearn or nothing to retain; change forget_set.* or choose "
+            "another"
+        )
+    detector.notes |= result.notes
+    return suspects
 
 
 def features(job: Job, setting: Setting) -> torch.Tensor:
@@ -140,7 +194,7 @@ def _subject(
                 yield model
 
     return Subject(
-        data=setting.task.train,
+        data=sealed(setting.task.train),
         model=lambda: drop(copy.deepcopy(network)).eval(),
         records=records,
         validation=setting.dataset.validation,

@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from torch import nn
 from unlearn.checkpoints import CheckpointCache, Trained
 from unlearn.core import ImageSet
 from unlearn.data.dataset import Dataset
+from unlearn.detection.base import Detector
+from unlearn.discovery import with_false_alarms
 from unlearn.evaluation.evaluator import declared
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.given import Given, fit
@@ -25,7 +27,7 @@ from unlearn.memorization.base import Recorder
 from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
-from unlearn.task import Task
+from unlearn.task import Task, Truth
 from unlearn.training.engine import Engine
 from unlearn.training.pretrain import Pretraining, pretrain
 
@@ -133,9 +135,22 @@ def prepare(job: Job, *, forget: bool) -> Setting:
     found: tuple[torch.Tensor, ...] = ()
     if forget:
         choose = job.build(config["forget_set"])
+        if isinstance(choose, Detector):
+            raise ValueError("options are tuned where discovery is simulated: discovery=0.5")
         found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
+        found = alarmed(config, found, truth)
     task = Task(train=train, test=dataset.test, truth=truth, forget=found)
     return Setting(dataset, _resident(task, engine), engine, digest)
+
+
+def alarmed(
+    config: Mapping[str, Any], found: tuple[torch.Tensor, ...], truth: Truth
+) -> tuple[torch.Tensor, ...]:
+    """Return requests with the false alarms that discovery_precision asks for."""
+    precision, seed = config.get("discovery_precision"), config["seeds"]["discovery"]
+    if precision is None:
+        return found
+    return tuple(with_false_alarms(part, truth.corrupted, precision, seed) for part in found)
 
 
 def _resident(task: Task, engine: Engine) -> Task:
@@ -312,9 +327,12 @@ def brought(job: Job, network: nn.Module) -> Given | None:
 
 
 def recorders(job: Job) -> list[Recorder]:
-    """Return what watches the original's training, once each, for the scores that the job names."""
+    """Return what watches the original's training, once each, for scores and detector of the job."""
     nodes = [job.config.get("score"), *(job.config.get("scores") or {}).values()]
-    made = [job.build(node).recorder() for node in nodes if node is not None]
+    watching = [job.build(node) for node in nodes if node is not None]
+    finder = job.build(job.config.get("forget_set"))
+    watching += [finder] if isinstance(finder, Detector) else []
+    made = [watcher.recorder() for watcher in watching]
     return list({json.dumps(r.options()): r for r in made if r is not None}.values())
 
 

@@ -95,13 +95,17 @@ class Task:
         An oracle is told more, bool (N,) "oracle/corrupted": its runs are upper bounds, and marked.
         """
         device = self.train.label.device
-        view = self.train.view
-        # A bare function: the view itself may say which samples carry a trigger.
-        sealed = replace(self.train, view=lambda image, index: view(image, index))
+        data = sealed(self.train)
         return Request(
-            forget=sealed.rows(self.discovered(step).to(device)),
-            retain=sealed.rows(self.believed_clean(step).to(device)),
+            forget=data.rows(self.discovered(step).to(device)),
+            retain=data.rows(self.believed_clean(step).to(device)),
             records={**self.records, "oracle/corrupted": self.truth.corrupted}
             if oracle
             else self.records,
         )
+
+
+def sealed(data: ImageSet) -> ImageSet:
+    """Return the data with a bare function as view: the view itself may say what carries a trigger."""
+    view = data.view
+    return replace(data, view=lambda image, index: view(image, index))

@@ -98,7 +98,14 @@ RULES: dict[str, Rule] = {
     "status": one_of("true", "false", "watch"),
     "budget": (lambda v: v is None or (number(v) and 0 < v <= 1), "in (0, 1]"),
     "corner": one_of("top_left", "top_right", "bottom_left", "bottom_right"),
-    "discovery": (lambda v: number(v) and 0 < v <= 1, "in (0, 1]"),
+    "discovery": (
+        lambda v: v is None or (number(v) and 0 < v <= 1),
+        "in (0, 1], or the name of a detector",
+    ),
+    "discovery_precision": (
+        lambda v: v is None or (number(v) and 0 < v <= 1),
+        "in (0, 1], or null",
+    ),
     "validation": (
         lambda v: v is None or (number(v) and 0 < v < 1),
         "a share in (0, 1), or null",
@@ -167,6 +174,7 @@ def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
         elif path in usual:
             check_type(path, value, usual[path])
     check_classes(config)
+    check_discovery(config)
     check_amount(config)
     check_given(config)
 
@@ -271,6 +279,30 @@ def check_classes(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"corruption.{key} must be different classes, got {named}")
 
 
+def check_discovery(config: Mapping[str, Any]) -> None:
+    """Check that one thing alone says what is found: a rate, or a detector.
+
+    Raises:
+        ConfigError: If both do, or none.
+    """
+    finder = str((config.get("forget_set") or {}).get("_target_", ""))
+    rate, precision = config.get("discovery"), config.get("discovery_precision")
+    if not finder:
+        return
+    if rate is None and "Discovered" in finder:
+        raise ConfigError("discovery must be in (0, 1], or the name of a detector, got null")
+    if rate is not None and ".detection." in finder:
+        raise ConfigError(
+            f"discovery={rate} and a detector ({finder.split('.')[-2]}) are both given: it finds what "
+            "it finds; leave one out"
+        )
+    if precision is not None and "Discovered" not in finder:
+        raise ConfigError(
+            f"discovery_precision={precision} adds false alarms to a simulated discovery, "
+            f"discovery=0.5; got forget_set {finder}"
+        )
+
+
 def check_amount(config: Mapping[str, Any]) -> None:
     """Check that there are as many samples as are to be corrupted and found.
 
@@ -297,7 +329,7 @@ def check_amount(config: Mapping[str, Any]) -> None:
         raise ConfigError(
             f"corrupted must give 1..{size} of the {size} training images, got {corrupted}"
         )
-    if "discovery" in config and round(config["discovery"] * count) < 1:
+    if config.get("discovery") is not None and round(config["discovery"] * count) < 1:
         raise ConfigError(
             f"discovery must find at least one of {count} corrupted samples, "
             f"got {config['discovery']}"

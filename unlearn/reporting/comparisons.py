@@ -13,6 +13,7 @@ from scipy import stats
 
 from unlearn.reporting.frames import (
     BANDS,
+    DISCOVERY,
     REGULARITY,
     TASK,
     band,
@@ -74,9 +75,11 @@ def _tuple(key: object) -> tuple[Any, ...]:
 
 
 def _task_name(task: dict[str, Any]) -> str:
-    rate = task.get("discovery")
+    rate, by = task.get("discovery"), task.get("discovery/by")
     name = str(task.get("corruption", ""))
     text = SHORT.get(name, name).replace("_", " ")
+    if isinstance(by, str):
+        return f"{text} {by}"
     return text if rate is None or pd.isna(rate) else f"{text} {rate:g}"
 
 
@@ -192,7 +195,7 @@ def significance(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
 
 def settings(frame: pd.DataFrame) -> int:
     """Return how many pairs of data, network and amount of corruption the rows mix."""
-    own = present(frame, [c for c in TASK if c not in ("corruption", "discovery")])
+    own = present(frame, [c for c in TASK if c not in ("corruption", *DISCOVERY)])
     return len(frame[own].drop_duplicates()) if own else 1
 
 

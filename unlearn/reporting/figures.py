@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from unlearn.reporting import localization, planes, plots, refined, tradeoff
-from unlearn.reporting.frames import TASK, present
+from unlearn.reporting.frames import TASK, on_plane, present
 from unlearn.reporting.tables import summary
 from unlearn.results.store import ResultsStore
 
@@ -29,6 +29,7 @@ MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
     "sequence": lambda frame, _: {"sequence": refined.sequence(frame)},
     "closeness": lambda frame, _: {"closeness": refined.closeness(frame)},
 }
+MAPS = ("heatmap", "winners")
 PLANE = ("heatmap", "winners", "tradeoff", "worst")
 NAMES = (*MAKERS, "auto", "all", "none")
 
@@ -99,7 +100,7 @@ def chosen(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> tuple
         rest = frame[~plain]
         more = () if rest.empty else chosen(name, rest, curves)
         return (*more, *_refined(frame[plain]))
-    several = len(frame[present(frame, TASK)].drop_duplicates()) > 1
+    several = len(on_plane(frame)[present(frame, TASK)].drop_duplicates()) > 1
     if name == "auto":
         return (*PLANE, *inside) if several else ("comparison", *inside)
     if name == "all":
@@ -123,5 +124,6 @@ def draw(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figures
     out: Figures = {}
     for each in chosen(name, frame, curves):
         healing = each not in ("closeness", "sequence", name)  # chosen for the corrupted rows
-        out |= MAKERS[each](frame[~refined.uncorrupted(frame)] if healing else frame, curves)
+        rows = frame[~refined.uncorrupted(frame)] if healing else frame
+        out |= MAKERS[each](on_plane(rows) if each in MAPS else rows, curves)
     return out

@@ -1,7 +1,7 @@
 """Frames of rows made ready for tables and figures: labels, copied rates, cells, regions.
 
-A *task* is what all methods are asked to heal: data, network, corruption and discovery rate. A
-*cell* is a task with a seed. Conventions: arXiv 2505.17730.
+A *task* is what all methods are asked to heal: data, network, corruption and discovery: the rate, or
+the detector that found what was found. A *cell* is a task with a seed. Conventions: arXiv 2505.17730.
 """
 
 import math
@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-TASK = ("dataset", "model", "corrupted", "corruption", "discovery")
+DISCOVERY = ("discovery", "discovery/by", "config/discovery_precision")  # a rate, or who found it
+TASK = ("dataset", "model", "corrupted", "corruption", *DISCOVERY)
 RATE_FREE = ("original", "etd")  # methods that never look at the forget set
 REGULARITY = {"poison": "high", "interclass_confusion": "medium", "random_label": "low"}
 BANDS = {"low": (0.0, 0.35), "mid": (0.35, 0.75), "high": (0.75, 1.0)}  # discovery rates, (a, b]
@@ -78,7 +79,20 @@ def _rates(frame: pd.DataFrame, group: pd.DataFrame) -> list[float]:
 
 def prepared(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the store's rows as tables and figures want them: labelled and spread."""
+    if "discovery" in frame:  # a column of None alone, of detectors, has no order
+        frame = frame.assign(discovery=frame["discovery"].astype(float))
     return spread(labelled(frame))
+
+
+def on_plane(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows that have a place on the plane: their discovery rate is known, and all of it.
+
+    What a detector found, and what was found with false alarms, is a case of its own.
+    """
+    known = frame["discovery"].notna()
+    if "config/discovery_precision" in frame:
+        known &= frame["config/discovery_precision"].isna()
+    return frame[known]
 
 
 def standard_error(values: pd.Series) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from unlearn import environment
 from unlearn.evaluation.predictions import Predictions
-from unlearn.job import Job
+from unlearn.job import Job, found_by
 from unlearn.results.record import RunRecord
 from unlearn.task import Task
 from unlearn.training.loggers import close
@@ -83,7 +83,8 @@ def tracked(job: Job, but: Sequence[str] = ()) -> Iterator[list[Logger]]:
         but: Names of loggers that are not wanted.
     """
     tags = {k: str(v) for k, v in job.names.items()}
-    tags |= {k: str(job.config[k]) for k in ("discovery", "seed") if k in job.config}
+    tags |= {"discovery": found_by(job.config)} if "discovery" in job.config else {}
+    tags |= {"seed": str(job.config["seed"])} if "seed" in job.config else {}
     about = {"folder": job.folder, "run_id": job.run_id, "tags": tags}
     chosen = (job.config.get("logger") or {}).items()
     loggers = [job.build({**node, **about}) for name, node in chosen if node and name not in but]

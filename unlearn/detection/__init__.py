@@ -1,0 +1,1 @@
+"""Detectors: which training samples look bad, judged without the truth."""
