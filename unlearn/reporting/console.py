@@ -13,6 +13,7 @@ from unlearn.reporting import (
     canvas,
     claims,
     comparisons,
+    detectors,
     figures,
     formats,
     frames,
@@ -108,7 +109,9 @@ def _tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.Data
     main = tables.overview(frame) if alone else tables.summary(frame, by=config["by"])
     made = {"summary": main, "regions": comparisons.regions(frame)}
     tested = comparisons.significance(frame)
-    return made if tested.empty else made | {"tests": tested}
+    made |= {} if tested.empty else {"tests": tested}
+    found = detectors.detectors(frame)
+    return made if found.empty else made | {"detectors": found}
 
 
 def _refined(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -134,6 +137,8 @@ def _print(
         formats.print_table(refined.shortened(made["refined"]), (not len(frame) and title) or usual)
     if "localization" in made:
         formats.print_table(made["localization"], oracle_gaps.TITLE)
+    if "detectors" in made:
+        formats.print_table(made["detectors"], "healed x utility by what found the forget set")
     if "claims" in made:
         formats.print_table(made["claims"].drop(columns="source"), "claims: expected, measured")
     if frame.empty:

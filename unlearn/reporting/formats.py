@@ -19,7 +19,7 @@ DIGITS |= {
     "relearn_steps": "{:.1f}",
 }
 DIGITS |= {"relearn_steps_retrained": "{:.1f}"}
-DIGITS |= {"p": "{:.2g}", "p_holm": "{:.2g}"}
+DIGITS |= {"p": "{:.2g}", "p_holm": "{:.2g}", "found": "{:.0f}"}
 MARK = {1: r"\textbf{%s}", 2: r"\textcolor{blue}{%s}"}
 LATEX = str.maketrans(
     {char: "\\" + char for char in "&%$#_{}"}
