@@ -201,6 +201,10 @@ class EvaluateConfig(Common):
     checkpoint: str | None = _option(
         None, "file to evaluate on the task; null: summarise all recorded rows"
     )
+    advise: bool = _option(
+        False,
+        "say which methods to use for this corruption (none: unknown) and discovery (or none)",
+    )
     by: list[str] = field(
         default_factory=lambda: ["method"], metadata=_help("columns to group the table by")
     )

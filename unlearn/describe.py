@@ -37,6 +37,7 @@ EXAMPLES = {
         "",
         "by=[method,corruption] figure=heatmap",
         "checkpoint=model.pt corruption=poison",
+        "advise=true corruption=poison discovery=0.3",
     ],
 }
 

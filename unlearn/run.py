@@ -284,6 +284,9 @@ def evaluate_job(job: Job) -> float | None:
         options = wandb.target(job.config["logger"])
         dashboard.publish(options, job.config["where"], Path(job.config["paths"]["reports"]))
         return None
+    if job.config["advise"]:
+        console.advise(job.config)
+        return None
     if job.config["checkpoint"] is None:
         console.report(job.config)
         return None

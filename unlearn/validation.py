@@ -287,7 +287,7 @@ def check_discovery(config: Mapping[str, Any]) -> None:
     """
     finder = str((config.get("forget_set") or {}).get("_target_", ""))
     rate, precision = config.get("discovery"), config.get("discovery_precision")
-    if not finder:
+    if not finder or config.get("advise"):  # advice is given on what is unknown, too
         return
     if rate is None and "Discovered" in finder:
         raise ConfigError("discovery must be in (0, 1], or the name of a detector, got null")

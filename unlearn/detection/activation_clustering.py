@@ -7,6 +7,7 @@ Shapes: N samples, E features, n samples of a class.
 """
 
 import warnings
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,7 +35,8 @@ def reduced(features: np.ndarray, reduction: str, num_components: int, seed: int
 
 def smaller_cluster(points: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
     """Return bool (n,), who is in the smaller of two k-means clusters, and their silhouette."""
-    group = KMeans(2, n_init=10, random_state=seed).fit_predict(points)
+    options: dict[str, Any] = {"n_init": 10, "random_state": seed}  # typed as text in stubs
+    group = KMeans(2, **options).fit_predict(points)
     small = group == int(group.mean() < 0.5)
     return small, float(silhouette_score(points, group))
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearn.reporting import (
+    advice,
     canvas,
     claims,
     comparisons,
@@ -99,6 +100,48 @@ def report(config: Mapping[str, Any]) -> list[Path]:
     log.info("in %s: %s", folder, ", ".join([*made, *drawn]))
     log.info("all runs to look into, in a browser: %s", page)
     return [*paths, *(path for files in drawn.values() for path in files), page]
+
+
+def advise(config: Mapping[str, Any]) -> list[Path]:
+    """Print which methods to use in a case, which to avoid and why; write it as tables.
+
+    Raises:
+        ValueError: If the kind of corruption was not measured.
+    """
+    store = ResultsStore(Path(config["paths"]["results"]))
+    rows = store.load(**config["where"]) if store.root.is_dir() else pd.DataFrame()
+    measured = rows if rows.empty else frames.on_plane(frames.prepared(rows))
+    if not measured.empty:
+        measured = measured[~refined.uncorrupted(measured)]
+    if not measured.empty and measured["method"].nunique() > 1:
+        table, source = advice.plane(measured), f"rows of {store.root}"
+    else:
+        table = advice.shipped()
+        source = f"the package's own table (revision {table['revision'].mode()[0]})"
+    kind = config["names"]["corruption"]
+    case = advice.Case(None if kind == "none" else kind, config["discovery"])
+    cells = advice.nearest(_of_setting(table, config), case)
+    found = advice.advise(cells)
+    title = advice.described(case, cells, source)
+    formats.print_table(found, title)
+    folder = Path(config["paths"]["reports"])
+    paths = [*formats.save_tables(found, folder / "advice"), folder / "plane.csv"]
+    text = f"{title}\n\n{formats.to_markdown(found)}"
+    (folder / "advice.md").write_text(text)
+    table.to_csv(paths[-1], index=False, float_format="%.4g", lineterminator="\n")
+    log.info("in %s: advice, plane.csv (every cell that was measured)", folder)
+    return paths
+
+
+def _of_setting(table: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the cells of the config's data set and network, of its data set, or of the most rows."""
+    for wanted in (("dataset", "model"), ("dataset",)):
+        own = table[[all(r[k] == config["names"][k] for k in wanted) for _, r in table.iterrows()]]
+        if len(own):
+            table = own
+            break
+    setting = frames.present(table, advice.SETTING)
+    return max((part for _, part in table.groupby(setting, dropna=False)), key=len)
 
 
 def _tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
