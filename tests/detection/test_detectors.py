@@ -40,7 +40,7 @@ def features():
     return points.to(torch.uint8), label
 
 
-def subject(label=None, records=None, subset_model=None):
+def subject(label=None, records=None, subset_models=None):
     points, given = features()
     data = ImageSet(
         image=points[:, None, None],
@@ -51,7 +51,7 @@ def subject(label=None, records=None, subset_model=None):
     )
     return Subject(
         data=data, model=Nearest, records=records or {}, validation=None, test=data,
-        subset_model=subset_model or (lambda rows, seed: Nearest()),
+        subset_models=subset_models or (lambda parts: [Nearest() for _ in parts]),
     )  # fmt: skip
 
 
@@ -124,11 +124,12 @@ def test_no_sample_is_judged_by_a_model_that_saw_it():
 
     asked: list[torch.Tensor] = []
 
-    def part(rows, seed):
-        seen.append(set(rows.tolist()))
-        return Judge()
+    def parts(wanted):
+        for rows, _ in wanted:
+            seen.append(set(rows.tolist()))
+            yield Judge()
 
-    case = subject(subset_model=part)
+    case = subject(subset_models=parts)
     probability = out_of_fold(case, 4, seed=0)
     assert probability.sum(1).tolist() == approx([1] * 120)
     flat = case.data.image.flatten(1).float()
