@@ -118,15 +118,12 @@ def test_every_method_can_be_localized_or_says_why_not(name, network, task, fit)
         try:
             method = method_of(job(f"method={name}", "localization=salloc", "budget=0.2"))
         except ValueError as error:
-            assert "only those can be localized" in str(error)
+            assert "only those can be localized" in str(error) or (
+                name in ("rem", "etd") and "changes the network's shape" in str(error)
+            )  # before anything is trained
             return
     before = copy.deepcopy(network)
-    try:
-        after = method.unlearn(network, task.request(), fit)
-    except ValueError as error:
-        assert name in ("rem", "etd")  # these need channels that the deployed network has not
-        assert "changes the network's shape" in str(error) or "pretraining=etd" in str(error)
-        return
+    after = method.unlearn(network, task.request(), fit)
     masks = dict(method.moving)
     assert Mask(masks).share() < 0.5
     moved = still(before, after, masks)

@@ -27,6 +27,7 @@ class UnlearningMethod(L.Callback, ABC):
         full_precision: Train in 32 bits whatever the pre-training precision is.
         budget_pass: What one epoch of the budget passes over: "forget", "retain" or "all".
         head: Under a localization the classification head moves "always", or as it is "masked".
+        localizable: A localization may hold part of the network; not if its shape changes.
         notes: Facts of the run for its row, JSON values.
     """
 
@@ -34,6 +35,7 @@ class UnlearningMethod(L.Callback, ABC):
     full_precision: ClassVar[bool] = True
     budget_pass: ClassVar[str] = "retain"
     head: ClassVar[str] = "masked"
+    localizable: ClassVar[bool] = True
 
     def __init__(
         self,

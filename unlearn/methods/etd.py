@@ -5,6 +5,8 @@ of the memorizing channels. Dropping them forgets what was memorized; no forget 
 Differs: the other channels are not rescaled (as in REM's benchmark, arXiv 2505.17730).
 """
 
+from typing import ClassVar
+
 from torch import nn
 
 from unlearn.core import Request
@@ -14,6 +16,8 @@ from unlearn.models.expansion import Expanded
 
 class ETD(OneShot):
     """Keep the generalizing channels alone."""
+
+    localizable: ClassVar[bool] = False
 
     def __init__(self) -> None:
         """Take no options: shares and masks belong to the pre-training."""

@@ -67,6 +67,9 @@ class Localized(UnlearningMethod):
         ):
             if value not in options:
                 raise ValueError(f"mask_{key} must be one of {', '.join(options)}, got {value}")
+        if not method.localizable:
+            name = type(method).__name__
+            raise ValueError(f"{name} changes the network's shape, so it cannot be localized")
         if budget is None and localizer.needs_budget:
             raise ValueError("budget is missing: the share of parameters that may move, in (0, 1]")
         if budget is not None and not 0 < budget <= 1:

@@ -36,6 +36,7 @@ class REM(UnlearningMethod):
     """Expand, remove, redirect, drop."""
 
     budget_pass: ClassVar[str] = "all"
+    localizable: ClassVar[bool] = False
 
     def __init__(
         self,
