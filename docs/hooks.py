@@ -32,7 +32,7 @@ def _page(name: str) -> str:
         node = parents[0] if parents else ""
     about, what = _docstrings(str(content["_target_"]))
     rows = [
-        f"| `{key}` | `{_shown(content.get(key))}` | {note.replace('|', chr(92) + '|')} |"
+        f"| `{key}` | `{_shown(content.get(key, {}))}` | {note.replace('|', chr(92) + '|')} |"
         for key, note in comments.items()
         if not key.startswith("search")
     ]
