@@ -27,7 +27,6 @@ GROUPS = (
     "evaluation",
     "forget_set",
     "score",
-    "candidates",
 )
 OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
 METHODS = [p.stem for p in sorted((CONF / "method").glob("*.yaml"))]

@@ -146,15 +146,16 @@ def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> An
         _clean(job.folder)
         return best
     job.config.pop("tune")  # no part of a run's row
-    if not job.config["force"] and _recorded(job):
-        outcomes.started -= 1
-        return None
     from filelock import Timeout
 
     from unlearn.cells import claim
 
     try:
-        with claim(job.folder).acquire(timeout=0):
+        with claim(job.folder):
+            # Only whoever holds the run knows: another process may have ended it a moment ago.
+            if not job.config["force"] and _recorded(job):
+                outcomes.started -= 1
+                return None
             return _attempt(job, function, outcomes)
     except Timeout:
         say(f"another process is at this run: {job.folder}")

@@ -84,8 +84,11 @@ def row_of(folder: Path) -> dict[str, Any] | None:
 
 
 def claim(folder: Path) -> FileLock:
-    """Return the lock of a run's folder: held while the run is made, freed if its process dies."""
-    return FileLock(folder / LOCK)
+    """Return the lock of a run's folder: held while the run is made, freed if its process dies.
+
+    Its patience of a moment is for those who only look whether it is taken.
+    """
+    return FileLock(folder / LOCK, timeout=0.2, poll_interval=0.02)
 
 
 def taken(folder: Path) -> bool:

@@ -230,6 +230,22 @@ def read(path: Path) -> object:
         ) from error
 
 
+def epochs_done(path: Path) -> int:
+    """Return after how many epochs a resumable checkpoint was written, 0 if there is none.
+
+    One that cannot be read safely is removed, which is logged.
+    """
+    if not path.exists():
+        return 0
+    try:
+        content: Any = _load(path)
+        return int(content["epoch"]) + 1
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("training from the start: %s cannot be read safely (%s)", path, _line(error))
+        path.unlink()
+        return 0
+
+
 def is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
     """Say whether something is a dict of tensors by name."""
     return isinstance(content, dict) and all(

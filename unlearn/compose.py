@@ -133,6 +133,9 @@ def composed(name: str, overrides: Sequence[str], folders: Sequence[str]) -> Dic
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         raise ConfigError(explain(error, name, overrides, folders)) from error
     HydraConfig.instance().set_config(config)
+    for group, option in config.hydra.runtime.choices.items():
+        if ".." in str(option).split("/"):  # choices are names, and names become those of files
+            raise ConfigError(f"{group} must be the name of an option, got {option}")
     return config
 
 

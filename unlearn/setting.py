@@ -11,10 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
-from unlearn.checkpoints import CheckpointCache, Trained
+from unlearn.checkpoints import CheckpointCache, Trained, epochs_done
 from unlearn.core import ImageSet
 from unlearn.data.dataset import Dataset
 from unlearn.detection.base import Detector
@@ -29,6 +28,7 @@ from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
 from unlearn.task import Task, Truth
 from unlearn.training.engine import Engine
+from unlearn.training.loggers import continued
 from unlearn.training.pretrain import Pretraining, pretrain
 
 log = logging.getLogger(__name__)
@@ -247,14 +247,17 @@ def _trained(job: Job, setting: Setting, new: Training) -> tuple[Trained, bool]:
     """Fill the network from the cache, or train it and keep it with what is recorded."""
 
     def train(folder: Path) -> Trained:
-        log.info("%s (%d epochs) ...", new.title, new.recipe.epochs)
+        resume = folder / RESUME
+        done = epochs_done(resume)
+        after = f", going on after epoch {done}" if done else ""
+        log.info("%s (%d epochs%s) ...", new.title, new.recipe.epochs, after)
         notes = pretrain(
             new.network, new.data, new.recipe, setting.engine,
             augment=setting.dataset.augment,
             seed=new.seed,
-            loggers=[CSVLogger(folder, name="curves", version="")],
+            loggers=[continued(folder, done)],
             recorders=new.recorders,
-            resume=folder / RESUME,
+            resume=resume,
             title=new.title,
         )  # fmt: skip
         records = {k: v for r in new.recorders for k, v in r.records().items()}

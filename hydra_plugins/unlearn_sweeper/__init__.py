@@ -45,7 +45,15 @@ class CellSweeper(BasicSweeper):
             wanted = [job for number, job in enumerate(jobs) if due(number)]
             return self._launch(wanted, 0) if wanted else []
         self.task.ahead()
-        return [self._launch([job], n) for n, job in enumerate(jobs) if due(n)]
+        return [self._alone(job, n) for n, job in enumerate(jobs) if due(n)]
+
+    def _alone(self, job: Sequence[str], number: int) -> Any:
+        """Run one job; a disk on which hydra itself cannot write costs the job and no other."""
+        try:
+            return self._launch([job], number)
+        except OSError as error:
+            self.task.lose(number, str(error))
+            return None
 
     def _launch(self, jobs: Sequence[Sequence[str]], first: int) -> Any:
         assert self.launcher is not None

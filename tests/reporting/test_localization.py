@@ -130,3 +130,10 @@ def test_bars_show_the_gaps_and_settings_are_kept_apart(frame):
     assert widths["neggrad plus"] == pytest.approx(30)
     assert widths["rft, salloc"] == 0 and "neggrad plus, salloc" not in widths  # at 0.3 alone
     assert names[-1] in ("neggrad plus, deepest", "del")
+
+
+def test_names_of_data_lead_to_no_other_folder(frame):
+    other = frame.assign(dataset="../../../etc/x")
+    made = figures.draw("localization", pd.concat([frame, other], ignore_index=True), None)
+    assert {"localization_layers_digits", "localization_layers_etc_x"} <= set(made)
+    assert not any("/" in stem or "." in stem for stem in made)

@@ -16,6 +16,7 @@ import yaml
 
 from unlearn.evaluation.predictions import Predictions
 from unlearn.reporting import tracking
+from unlearn.results import record
 from unlearn.task import Task
 from unlearn.training import loggers
 
@@ -202,7 +203,7 @@ def test_matrices_are_of_the_test_set_and_of_the_corrupted_samples(task: Task):
 
 def test_what_is_called_secret_is_not_sent():
     config = {"a": 1, "api_key": "x", "deep": {"token": "y", "b": [2]}}
-    assert tracking.public(config) == {"a": 1, "deep": {"b": [2]}}
+    assert record.public(config) == {"a": 1, "deep": {"b": [2]}}
 
 
 def test_a_server_that_answers_is_used(monkeypatch: pytest.MonkeyPatch):

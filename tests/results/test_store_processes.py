@@ -9,18 +9,28 @@ import time
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
+from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 # Writes rows of its own until it has written all, or is killed; says so when it begins.
 WRITER = """
-import sys
+import os, signal, sys
 from pathlib import Path
+from unlearn.results.record import RunRecord
 from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
 root, worker, count, again = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "again"
+if sys.argv[4] in ("before", "after"):  # the row file gets its name
+    replace = os.replace
+    def dies(part, path):
+        if sys.argv[4] == "after":
+            replace(part, path)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.replace = dies
 store = ResultsStore(Path(root))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -101,3 +111,38 @@ def test_killed_writers_leave_only_whole_rows(tmp_path: Path):
     expected = sorted([*rows, ("worker-99-0000", 0)])
     assert sorted(zip(frame["run_id"], frame["step"], strict=True)) == expected
     assert mirrored(store) == expected
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_writer_killed_when_its_row_gets_its_name_hides_no_row(tmp_path: Path, moment: str):
+    first, second = start(tmp_path, 1, 1), start(tmp_path, 2, 1, moment)
+    go([first, second])
+    assert [end(first), end(second)] == [0, -signal.SIGKILL]
+    store = ResultsStore(tmp_path)
+    assert len(on_disk(store)) == 1 + (moment == "after")
+    assert set(mirrored(store)) >= set(on_disk(store))  # what is recorded is listed
+    again = start(tmp_path, 2, 1)
+    go([again])
+    assert end(again) == 0
+    assert mirrored(store) == on_disk(store) == [("worker-01-0000", 0), ("worker-02-0000", 0)]
+
+
+def test_what_could_not_be_written_is_not_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def full(part: Path, path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    store = ResultsStore(tmp_path)
+    store.write(record(1))
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
+        patch.setattr("os.replace", full)
+        store.write(record(2))
+    assert mirrored(store) == on_disk(store) == [("worker-01-0000", 0)]
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def record(worker: int) -> RunRecord:
+    return RunRecord(
+        run_id=f"worker-{worker:02d}-0000", step=0, names={"method": "rem"}, config={},
+        metrics={}, status="ok", reason=None, seconds=1.0, peak_bytes=1, versions={},
+        revision=None, created="",
+    )  # fmt: skip

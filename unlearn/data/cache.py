@@ -15,24 +15,52 @@ log = logging.getLogger(__name__)
 def cached(folder: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what ``make`` returned the first time: tensors and plain types.
 
+    A folder that cannot be written to costs a warning, and the next process the same work.
+
     Args:
         folder: Of the cache; made if absent.
         key: Hash of everything that determines the result.
         make: Called once, by one process at a time.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{key}.pt"
-    with FileLock(folder / f"{key}.lock"):
-        if path.exists():
-            try:
-                return torch.load(path, weights_only=True)
-            except Exception as error:  # torn files fail in every way
-                log.warning("decoding again: broken cache file %s (%s)", path, type(error).__name__)
-        value = make()
-        part = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            torch.save(value, part)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)  # only there if saving failed, e.g. on a full disk
+    value = _read(path)  # without the lock: files come by rename, and the folder may be read-only
+    if value is not None:
         return value
+    lock = FileLock(folder / f"{key}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        log.warning("decoded images are not kept: %s", error)
+        return make()
+    try:
+        value = _read(path)
+        if value is None:
+            value = make()
+            _write(path, value)
+        return value
+    finally:
+        lock.release()
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Return what a file holds; None if there is none, or none that can be read safely."""
+    if not path.exists():
+        return None
+    try:
+        return torch.load(path, weights_only=True)
+    except Exception as error:  # torn files fail in every way
+        log.warning("decoding again: broken cache file %s (%s)", path, type(error).__name__)
+        return None
+
+
+def _write(path: Path, value: dict[str, Any]) -> None:
+    """Keep a value by rename, or say why it is not kept: a full disk ends no run here."""
+    part = path.with_suffix(f".{os.getpid()}.part")
+    try:
+        torch.save(value, part)
+        os.replace(part, path)
+    except (OSError, RuntimeError) as error:  # torch's writer raises its own kind
+        log.warning("decoded images are not kept: %s (%s)", path, str(error).splitlines()[0])
+    finally:
+        part.unlink(missing_ok=True)

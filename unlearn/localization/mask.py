@@ -174,7 +174,10 @@ class Mask(Mapping[str, Tensor]):
         Raises:
             ValueError: If the file is none.
         """
-        content = torch.load(path, weights_only=True)
+        try:
+            content = torch.load(path, weights_only=True)
+        except Exception as error:  # the bytes of a broken file decide which
+            raise ValueError(f"{path} holds no mask: {type(error).__name__}") from error
         if not isinstance(content, dict) or content.keys() != {"shape", "bits", "facts"}:
             raise ValueError(f"{path} holds no mask")
         shapes: dict[str, list[int]] = content["shape"]

@@ -15,6 +15,12 @@ def figure(width: float, height: float) -> Figure:
     return fig
 
 
+def file_name(label: str) -> str:
+    """Return a label as part of a file's name: letters, digits, - and _, so that it leads nowhere."""
+    kept = "".join(c if c.isalnum() or c in "-_" else " " for c in label)
+    return "_".join(kept.split())
+
+
 def save(fig: Figure, stem: Path) -> list[Path]:
     """Write PNG and PDF, each by rename.
 

@@ -11,7 +11,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unlearn.reporting.canvas import figure
+from unlearn.reporting.canvas import figure, file_name
 from unlearn.reporting.frames import present, standard_error
 from unlearn.reporting.oracle_gaps import (
     LAYERS,
@@ -35,7 +35,7 @@ def _settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     several = [k for k in keys if rows[k].nunique() > 1]
     for values, group in rows.groupby(keys, dropna=False):
         named = dict(zip(keys, values, strict=True))
-        yield "".join(f"_{named[k]}" for k in several), group
+        yield "".join(f"_{file_name(str(named[k]))}" for k in several), group
 
 
 def _draw_curves(axes: Axes, rows: pd.DataFrame, metric: str, styles: dict[str, int]) -> None:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from unlearn.reporting.canvas import figure
+from unlearn.reporting.canvas import figure, file_name
 from unlearn.reporting.frames import REGULARITY, by_cell, oracle
 from unlearn.reporting.tables import TITLES, cells, summary
 
@@ -40,13 +40,8 @@ def heatmaps(frame: pd.DataFrame, value: str = "healed_utility") -> dict[str, Fi
     pages = [methods[i : i + PAGE] for i in range(0, len(methods), PAGE)]
     out = {f"heatmap{f'_{i}' if i > 1 else ''}": page for i, page in enumerate(pages, 1)}
     if len(methods) > 1:
-        out |= {f"heatmap_{_file_name(method)}": [method] for method in methods}
+        out |= {f"heatmap_{file_name(method)}": [method] for method in methods}
     return {stem: heatmap(frame, value, chosen) for stem, chosen in out.items()}
-
-
-def _file_name(label: str) -> str:
-    kept = "".join(c if c.isalnum() or c in "-_" else " " for c in label)
-    return "_".join(kept.split())
 
 
 def heatmap(

@@ -16,14 +16,13 @@ from torch import Tensor
 from unlearn import environment
 from unlearn.evaluation.predictions import Predictions
 from unlearn.job import Job, found_by
-from unlearn.results.record import RunRecord
+from unlearn.results.record import RunRecord, public
 from unlearn.task import Task
 from unlearn.training.loggers import close
 
 SHOWN = 16  # corrupted samples in the grid
 SPACE = ("method", "corruption", "discovery", "dataset", "model", "pretraining", "seed")
 """Columns of the row that say where in the task space a run is; its summary has them too."""
-SECRET = ("key", "token", "password", "secret")
 
 
 def confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
@@ -108,12 +107,6 @@ def begin(loggers: Sequence[Logger], config: Mapping[str, Any], revision: str | 
     for run in watched(loggers):
         # Values that a sweep's agent has set are the same ones: they came by the command line.
         run.config.update({**public(config), "git_revision": revision}, allow_val_change=True)
-
-
-def public(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config without values whose name says that they are secret."""
-    kept = {k: v for k, v in config.items() if not str(k).lower().endswith(SECRET)}
-    return {k: public(v) if isinstance(v, Mapping) else v for k, v in kept.items()}
 
 
 def finish(

@@ -8,6 +8,7 @@ from typing import Any
 
 Value = float | int | bool | str | None
 
+SECRET = ("key", "token", "password", "secret")  # endings of names whose values no row holds
 STATUSES = ("ok", "collapsed", "failed")
 SHORT = ("discovery", "corrupted", "seed")  # config values that get a column without a prefix
 OWN = ("run_id", "step", *SHORT, "status", "reason", "seconds", "peak_bytes", "revision", "created")
@@ -69,9 +70,15 @@ class RunRecord:
         row |= {"status": self.status, "reason": self.reason, "seconds": self.seconds}
         row |= self.metrics
         row |= {"peak_bytes": self.peak_bytes, "revision": self.revision, "created": self.created}
-        row |= leaves(self.config, "config/")
+        row |= leaves(public(self.config), "config/")
         row |= {f"versions/{k}": v for k, v in self.versions.items()}
         return {column: _cell(column, value) for column, value in row.items()}
+
+
+def public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without values whose name says that they are secret."""
+    kept = {k: v for k, v in config.items() if not str(k).lower().endswith(SECRET)}
+    return {k: public(v) if isinstance(v, Mapping) else v for k, v in kept.items()}
 
 
 def leaves(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 ``results.jsonl`` beside the folders mirrors all rows for one-line reading:
 ``pandas.read_json("outputs/results/results.jsonl", lines=True, dtype=False)``, where ``dtype``
-keeps pandas from taking ids of digits alone for numbers. The row files are the truth; a mirror that
-lacks a row, or has a torn line, is rebuilt from them.
+keeps pandas from taking ids of digits alone for numbers. The row files are the truth. The mirror gets
+a row first: a process that is killed between the two leaves a run that counts as not done, and no
+recorded run that the mirror lacks. A torn or doubled line is mended with the next row or table.
 """
 
 import difflib
@@ -66,9 +67,20 @@ class ResultsStore:
         # The row file is made under the lock too: else another process could rebuild the mirror
         # with this row in it before the row is appended, and the mirror would hold it twice.
         with self._lock():
-            _replace(folder / f"row-{record.step}.json", json.dumps(row, indent=1) + "\n")
-            (folder / "error.txt").unlink(missing_ok=True)
-            self._append(row)
+            before = self.mirror.read_bytes() if self.mirror.exists() else b""
+            start = json.dumps({k: row[k] for k in ("run_id", "step")})[:-1] + ","
+            grows = start.encode() not in before and before[-1:] in (b"", b"\n")
+            try:
+                if grows:
+                    self._append(row)
+                else:
+                    self._rebuild(row)
+                (folder / "error.txt").unlink(missing_ok=True)
+                _replace(folder / f"row-{record.step}.json", json.dumps(row, indent=1) + "\n")
+            except BaseException:  # a full disk, Ctrl-C: half a line, or a line without its row
+                if grows and self.mirror.exists():
+                    os.truncate(self.mirror, len(before))
+                raise
 
     def write_failure(self, run_id: str, message: str) -> Path:
         """Keep the traceback of a run that broke; a later success removes it.
@@ -130,18 +142,13 @@ class ResultsStore:
                 yield from _rows(folder)
 
     def _append(self, row: dict[str, Any]) -> None:
-        """Add a line under the lock; rebuild if one is torn or the row is there already."""
-        content = self.mirror.read_bytes() if self.mirror.exists() else b""
-        start = json.dumps({k: row[k] for k in ("run_id", "step")})[:-1] + ","
-        if start.encode() in content or content[-1:] not in (b"", b"\n"):
-            self._rebuild()
-            return
         with self.mirror.open("ab") as file:
             file.write((json.dumps(row) + "\n").encode())
 
-    def _rebuild(self) -> None:
-        """Write the mirror anew from the row files, under the lock."""
-        _replace(self.mirror, "".join(json.dumps(row) + "\n" for row in self._all()))
+    def _rebuild(self, newest: dict[str, Any] | None = None) -> None:
+        """Write the mirror anew from the row files and the newest row, under the lock."""
+        rows = _by_identity([*self._all(), *([newest] if newest else [])])
+        _replace(self.mirror, "".join(json.dumps(row) + "\n" for row in rows.values()))
 
     def _mend(self, rows: list[dict[str, Any]]) -> None:
         if self._mirrored() != _by_identity(rows):
@@ -182,8 +189,11 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
 def _replace(path: Path, text: str) -> None:
     """Write a file by rename; under the lock, so one name for the part is enough for all."""
     part = path.with_name(f".{path.name}.part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)  # only there if writing failed, as on a full disk

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from unlearn.training.engine import quiet
+
 log = logging.getLogger(__name__)
 
 NAME = ("method", "corruption", "discovery", "dataset", "seed")  # of a W&B run
@@ -18,6 +20,25 @@ NAME = ("method", "corruption", "discovery", "dataset", "seed")  # of a W&B run
 def csv_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Logger:
     """Return a logger that writes curves to ``<folder>/curves/metrics.csv``."""
     return CSVLogger(folder, name="curves", version="")
+
+
+def continued(folder: Path, epochs: int) -> Logger:
+    """Return a logger that goes on with ``<folder>/curves/metrics.csv`` where a training goes on.
+
+    Args:
+        folder: Of the model.
+        epochs: That are not trained again; 0: the file begins anew.
+    """
+    path = folder / "curves" / "metrics.csv"
+    lines = path.read_text().splitlines(keepends=True) if epochs and path.exists() else []
+    logger = CSVLogger(folder, name="curves", version="")
+    with quiet():
+        _ = logger.experiment  # removes the file of the part before
+    if lines:
+        place = lines[0].strip().split(",").index("epoch")
+        kept = [x for x in lines[1:] if x.endswith("\n") and float(x.split(",")[place]) <= epochs]
+        path.write_text("".join([lines[0], *kept]))
+    return logger
 
 
 def tensorboard_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Logger:

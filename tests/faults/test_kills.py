@@ -1,0 +1,115 @@
+"""Kill -9 at any moment of a sweep: nothing is lost, doubled or read by halves."""
+
+import random
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+SWEEP = (
+    "--multirun", "dataset=imagefolder", "dataset.image_size=12", "model.width=2",
+    "pretraining.epochs=3", "trainer.accelerator=cpu", "trainer.checkpoint_seconds=0",
+    "corruption=random_label", "corrupted=0.2", "discovery=0.5,1.0", "seed=0,1",
+    "method=original,finetune",
+)  # fmt: skip
+CELLS = 8
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Forty images in two folders: decoded into the cache by the first cell."""
+    root = tmp_path_factory.mktemp("photos")
+    draw = random.Random(0)
+    for number, name in enumerate(("dark", "light")):
+        (root / name).mkdir()
+        for i in range(20):
+            grey = tuple(draw.randrange(100) + 120 * number for _ in range(3))
+            Image.new("RGB", (12, 12), grey).save(root / name / f"{i}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def undisturbed(nursery: Any, store: Any, photos: Path, tmp_path_factory: Any) -> Any:
+    """Return the table of a sweep that nobody disturbs, and how long its work took."""
+    home = tmp_path_factory.mktemp("undisturbed")
+    begun = time.monotonic()
+    code, lines = nursery.call(home, *SWEEP, f"dataset.root={photos}")
+    assert code == 0 and lines[-1] == f"{CELLS} done, 0 failed, 0 skipped", lines
+    return store(home).table(), time.monotonic() - begun
+
+
+def disturbed(
+    nursery: Any, store: Any, photos: Path, home: Path, seconds: float, kills: int, draw: Any
+) -> list[str]:
+    """Kill a sweep again and again; return what was going on each time.
+
+    A kill comes at a moment drawn from the time that the sweep takes, or at one of the next writes
+    of any file below the outputs. It may come after the end; then a cell is given up for the next.
+    """
+    kept = store(home)
+    moments = []
+    while len(moments) < kills:
+        before = kept.files()
+        on_write = draw.random() < 0.6
+        process = nursery.start(
+            home, *SWEEP, f"dataset.root={photos}", fatal=draw.randrange(1, 60) if on_write else 0
+        )
+        if not on_write:
+            time.sleep(draw.uniform(0.1, 0.8 * seconds))
+            process.kill()
+        code, lines = process.wait()
+        after = kept.files()
+        assert before.items() <= after.items(), "a finished row is lost or has changed"
+        listed = [row["run_id"] for row in kept.mirror()]
+        assert len(listed) == len(set(listed)) and set(listed) >= set(after)
+        assert not any("Traceback" in line for line in lines), lines
+        if code == -signal.SIGKILL:
+            moments.append(lines[-1] if lines else "starting")
+        else:
+            assert code == 0, lines
+        if len(after) == CELLS:  # all done: take the last results and models away, and go on
+            forget(kept, draw)
+    return moments
+
+
+def forget(kept: Any, draw: Any) -> None:
+    """Remove half of the rows, of their lines, the models and the cached images."""
+    lines = (kept.results / "results.jsonl").read_text().splitlines()
+    gone = set(draw.sample(sorted(kept.files()), CELLS // 2))
+    for name in gone:
+        (kept.results / name / "row-0.json").unlink()
+    rest = [line for line in lines if not any(name in line for name in gone)]
+    (kept.results / "results.jsonl").write_text("".join(f"{line}\n" for line in rest))
+    for path in [*kept.trained(), *(kept.home / "outputs" / "data_cache").glob("*.pt")]:
+        path.unlink()
+
+
+def differing(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    return {k: (one.get(k), other.get(k)) for k in one.keys() | other if one.get(k) != other.get(k)}
+
+
+def check(nursery: Any, store: Any, photos: Path, home: Path, undisturbed: Any) -> None:
+    code, lines = nursery.call(home, *SWEEP, f"dataset.root={photos}")
+    assert code == 0, lines
+    pairs = zip(store(home).table(), undisturbed[0], strict=True)
+    assert [differing(one, other) for one, other in pairs] == [{}] * CELLS
+
+
+def test_a_few_kills_lose_and_double_nothing(
+    nursery: Any, store: Any, photos: Path, undisturbed: Any, tmp_path: Path
+):
+    draw = random.Random(1)
+    disturbed(nursery, store, photos, tmp_path, undisturbed[1], 4, draw)
+    check(nursery, store, photos, tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+def test_thirty_kills_lose_and_double_nothing(
+    nursery: Any, store: Any, photos: Path, undisturbed: Any, tmp_path: Path
+):
+    moments = disturbed(nursery, store, photos, tmp_path, undisturbed[1], 30, random.Random(2))
+    print(*moments, sep="\n")
+    check(nursery, store, photos, tmp_path, undisturbed)
