@@ -42,7 +42,11 @@ def write(path: Path, text: str) -> None:
 BAD = [
     ("unlearn", ["discovery=1.5"], "discovery must be in (0, 1], got 1.5"),
     ("unlearn", ["discovery=0"], "discovery must be in (0, 1]"),
-    ("unlearn", ["discovery=abc"], "discovery must be a number, got abc"),
+    (
+        "unlearn",
+        ["discovery=abc"],
+        "discovery must be a number in (0, 1] or a detector (activation_clustering",
+    ),
     ("unlearn", ["discovery=0.1,0.5"], "add --multirun"),
     ("unlearn", ["discoverry=0.5"], "unknown key 'discoverry'; did you mean 'discovery'"),
     ("unlearn", ["method.gama=1"], "unknown key 'method.gama'; did you mean 'method.gamma'"),

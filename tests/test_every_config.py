@@ -205,6 +205,6 @@ def test_every_method_takes_a_network_of_ones_own_or_says_why_not(name, task, en
 def test_a_network_of_ones_own_is_refused_by_name_and_reason(task, engine):
     own = nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
     reasons = {name: refusal(name, own, task.request(), engine) for name in METHODS}
-    assert "Sequential cannot be expanded: its class knows no extra channels" in reasons["rem"]
+    assert "Sequential cannot be expanded: the channels of layer '1'" in reasons["rem"]
     assert "choose pretraining=etd" in reasons["etd"]
     assert not any(reasons[name] for name in ("finetune", "npo", "original", "retrain", "ssd"))

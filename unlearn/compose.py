@@ -53,6 +53,9 @@ def parse(argv: Sequence[str]) -> Arguments:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir: {folder} is not a folder")
         folders.append(str(folder))
+    for word in argv:
+        if re.fullmatch("discovery=(?!null$)[a-z_]+", word):
+            _known_detector(word.partition("=")[2], folders)
     return Arguments(found.overrides, found.multirun, found.help, found.cfg, folders)
 
 
@@ -73,6 +76,17 @@ def spelled_out(word: str) -> str:
     presets = {p.stem for p in (Path(config_dir()) / "discovery_rate").glob("*.yaml")}
     group = "discovery_rate" if presets.issuperset(names) else "forget_set"
     return f"{group}={','.join(names)}"
+
+
+def _known_detector(word: str, folders: Sequence[str]) -> None:
+    """Refuse a word for ``discovery`` that names nothing."""
+    places = [Path(f) / g for f in folders for g in ("forget_set", "discovery_rate")]
+    if any((place / f"{name}.yaml").exists() for place in places for name in word.split(",")):
+        return
+    known = sorted(p.stem for p in places[0].glob("*.yaml") if "detection." in p.read_text())
+    raise ConfigError(
+        f"discovery must be a number in (0, 1] or a detector ({', '.join(known)}), got {word}"
+    )
 
 
 IMPLIED = {"corruption": "none", "evaluation": "change"}

@@ -100,7 +100,7 @@ RULES: dict[str, Rule] = {
     "corner": one_of("top_left", "top_right", "bottom_left", "bottom_right"),
     "discovery": (
         lambda v: v is None or (number(v) and 0 < v <= 1),
-        "in (0, 1], or the name of a detector",
+        "in (0, 1]",
     ),
     "discovery_precision": (
         lambda v: v is None or (number(v) and 0 < v <= 1),
@@ -290,7 +290,7 @@ def check_discovery(config: Mapping[str, Any]) -> None:
     if not finder or config.get("advise"):  # advice is given on what is unknown, too
         return
     if rate is None and "Discovered" in finder:
-        raise ConfigError("discovery must be in (0, 1], or the name of a detector, got null")
+        raise ConfigError("discovery must be a number in (0, 1], got null")
     if rate is not None and ".detection." in finder:
         raise ConfigError(
             f"discovery={rate} and a detector ({finder.split('.')[-2]}) are both given: it finds what "
