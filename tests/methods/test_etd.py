@@ -54,5 +54,7 @@ def test_etd_refuses_a_network_that_was_trained_otherwise(kind, task, engine, ne
     net = network if kind == "plain" else pretrained(task, engine, density=0.0)
     assert isinstance(net, Expanded) == (kind == "idle")
     with pytest.raises(ValueError, match="choose pretraining=etd"):
+        ETD().check(net, torch.zeros(1, 1, 12, 12))  # asked before anything is trained
+    with pytest.raises(ValueError, match="choose pretraining=etd"):
         ETD().unlearn(net, task.request(), unused)
     assert isinstance(Original().unlearn(net, task.request(), unused), ResNet9)

@@ -7,7 +7,7 @@ Differs: the other channels are not rescaled (as in REM's benchmark, arXiv 2505.
 
 from typing import ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from unlearn.core import Request
 from unlearn.methods.one_shot import OneShot
@@ -23,15 +23,23 @@ class ETD(OneShot):
         """Take no options: shares and masks belong to the pre-training."""
         super().__init__(batch_size=1)
 
-    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Return the network in drop mode for good; what ``request`` holds does not matter.
+    def check(self, model: nn.Module, image: Tensor) -> None:
+        """Refuse a network that is not to be trained with example-tied dropout.
 
         Raises:
-            ValueError: If the network was not trained with example-tied dropout.
+            ValueError: If it has no memorizing channels.
         """
         if not isinstance(model, Expanded) or not model.density:
             raise ValueError(
                 "etd drops the channels in which example-tied dropout keeps what it memorizes, "
                 "but this network was trained without it; choose pretraining=etd"
             )
+
+    def prepare(self, model: nn.Module, request: Request) -> nn.Module:
+        """Return the network in drop mode for good; what ``request`` holds does not matter.
+
+        Raises:
+            ValueError: If the network was not trained with example-tied dropout.
+        """
+        self.check(model, request.forget.image[:1])
         return super().prepare(model, request)
