@@ -29,18 +29,19 @@ import unlearn.data.image_folder, unlearn.methods.finetune
 torch = sys.modules["torch"]
 torch.set_num_threads(1)
 
-def watch(home, number):
-    # Die at the n-th file that is opened for writing, renamed or removed below ``home``.
+def watch(home, place, number):
+    # Die at the n-th file below ``home`` and of that place that is opened to write, renamed, removed.
     left = [number]
     def hook(event, arguments):
-        writes = event in ("os.rename", "os.remove", "os.mkdir")
+        writes = event in ("os.rename", "os.remove")
         if event == "open":
             mode, flags = arguments[1:]
             writes = any(c in (mode or "") for c in "wax+") or bool(flags & (os.O_WRONLY | os.O_RDWR))
-        if writes and str(arguments[0]).startswith(home):
+        path = str(arguments[0]) if writes else ""
+        if path.startswith(home) and place in path and not path.endswith(".lock"):
             left[0] -= 1
             if left[0] <= 0:
-                os.write(2, f"killed at {event} {arguments[0]}".encode())
+                os.write(2, f"killed at {event} {path}".encode())
                 os.kill(os.getpid(), signal.SIGKILL)
     sys.addaudithook(hook)
 
@@ -55,7 +56,7 @@ def run_one(order):
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["limit"],) * 2)
     if order["fatal"]:
-        watch(order["environment"]["UNLEARN_HOME"], order["fatal"])
+        watch(order["environment"]["UNLEARN_HOME"], order["place"], order["fatal"])
     sys.argv = ["unlearn.py", *order["arguments"]]
     try:
         getattr(cli, order["command"] + "_main")()
@@ -130,6 +131,7 @@ class Nursery:
         command: str = "unlearn",
         limit: int | None = None,
         fatal: int = 0,
+        place: str = "",
         **environment: str,
     ) -> Running:
         """Start a command.
@@ -140,6 +142,7 @@ class Nursery:
             command: unlearn, train or evaluate.
             limit: Most bytes that a file may get: from there on the disk is full.
             fatal: Die at this write to the outputs, counted from 1.
+            place: Only writes to paths with this part count.
             environment: More variables.
         """
         output = home / f"said-{time.monotonic_ns()}.txt"
@@ -147,7 +150,7 @@ class Nursery:
         conf = ["--config-dir", str(home / "conf")] if (home / "conf").is_dir() else []
         order = {
             "environment": own, "arguments": [*conf, *arguments], "output": str(output),
-            "command": command, "limit": limit, "fatal": fatal, "path": [str(home)],
+            "command": command, "limit": limit, "fatal": fatal, "place": place, "path": [str(home)],
         }  # fmt: skip
         return Running(self, int(self.ask(order)), output)
 

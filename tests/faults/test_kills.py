@@ -16,6 +16,8 @@ SWEEP = (
     "method=original,finetune",
 )  # fmt: skip
 CELLS = 8
+PLACES = ("data_cache", "checkpoints/", "row-0", "results.jsonl", ".hydra", "curves")
+"""Parts of the paths at whose writing a kill is to come; other kills come at any moment."""
 
 
 @pytest.fixture(scope="module")
@@ -47,16 +49,21 @@ def disturbed(
     """Kill a sweep again and again; return what was going on each time.
 
     A kill comes at a moment drawn from the time that the sweep takes, or at one of the next writes
-    of any file below the outputs. It may come after the end; then a cell is given up for the next.
+    of a file of one of ``PLACES``. It may not come before the end; then results are given up for the
+    next attempt.
     """
     kept = store(home)
     moments = []
     while len(moments) < kills:
         before = kept.files()
-        on_write = draw.random() < 0.6
+        turn = len(moments) % (len(PLACES) + 3)
+        on_write = turn < len(PLACES)
+        if on_write and PLACES[turn] == "data_cache":
+            uncache(kept)
         process = nursery.start(
-            home, *SWEEP, f"dataset.root={photos}", fatal=draw.randrange(1, 60) if on_write else 0
-        )
+            home, *SWEEP, f"dataset.root={photos}",
+            fatal=draw.randrange(1, 3) if on_write else 0, place=PLACES[turn] if on_write else "",
+        )  # fmt: skip
         if not on_write:
             time.sleep(draw.uniform(0.1, 0.8 * seconds))
             process.kill()
@@ -83,7 +90,14 @@ def forget(kept: Any, draw: Any) -> None:
         (kept.results / name / "row-0.json").unlink()
     rest = [line for line in lines if not any(name in line for name in gone)]
     (kept.results / "results.jsonl").write_text("".join(f"{line}\n" for line in rest))
-    for path in [*kept.trained(), *(kept.home / "outputs" / "data_cache").glob("*.pt")]:
+    for path in kept.trained():
+        path.unlink()
+    uncache(kept)
+
+
+def uncache(kept: Any) -> None:
+    """Remove the decoded images."""
+    for path in (kept.home / "outputs" / "data_cache").glob("*.pt"):
         path.unlink()
 
 
@@ -112,4 +126,6 @@ def test_thirty_kills_lose_and_double_nothing(
 ):
     moments = disturbed(nursery, store, photos, tmp_path, undisturbed[1], 30, random.Random(2))
     print(*moments, sep="\n")
+    hit = {place for place in PLACES if any("killed at" in m and place in m for m in moments)}
+    assert hit == set(PLACES)
     check(nursery, store, photos, tmp_path, undisturbed)
