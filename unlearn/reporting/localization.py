@@ -24,8 +24,8 @@ from unlearn.reporting.oracle_gaps import (
     located,
     with_gaps,
 )
+from unlearn.reporting.planes import COLOURS
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000")
 MARKS = "osD^v<>P"
 
 
