@@ -123,7 +123,8 @@ def _with_broken(rows: pd.DataFrame, lost: Sequence[Mapping[str, Any]]) -> pd.Da
         return rows
     keep = ~more["run_id"].isin(rows["run_id"])  # broken when it was run again: the row stands
     for column in present(rows, (*TASK, "method")):
-        keep &= more[column].isin(rows[column])
+        if column in more:  # a broken run names only what it was asked for
+            keep &= more[column].isin(rows[column])
     return pd.concat([rows, more[keep]], ignore_index=True) if keep.any() else rows
 
 
