@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn.checkpoints import atomically
-from unlearn.results.record import RunRecord, plain
+from unlearn.results.record import RunRecord, plain, public
 
 NAME = "card.json"
 FORMAT = 1
@@ -31,7 +31,7 @@ def card(
         inputs: Channels, size, mean and deviation of its input.
         classes: K names in the order of its outputs.
     """
-    config = {k: v for k, v in record.config.items() if k not in ("paths", "logger")}
+    config = public({k: v for k, v in record.config.items() if k not in ("paths", "logger")})
     facts = {k: v for k, v in record.metrics.items() if k.startswith("forget_set/")}
     content = {
         "format": FORMAT,
