@@ -12,7 +12,7 @@ run() {
   python unlearn.py --multirun seed=0,1,2 corruption=none evaluation=refined $small "$@"
 }
 run forget_set=entanglement forget_set.group=low,mid,high method=original "$@"
-run forget_set=sequential forget_set.size=100 score=holdout_retraining score.batch_size=32 \
+run forget_set=sequential forget_set.size=99 score=holdout_retraining score.batch_size=32 \
   score.optimizer.lr=0.02 method=rum base=neggrad_plus method.mode=vanilla,refined \
   method.base.batch_size=32 method.base.epochs=5 method.base.optimizer.lr=0.02 \
   method.base.beta=0.97 method.base.stop=false "$@"
