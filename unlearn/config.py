@@ -197,6 +197,10 @@ class EvaluateConfig(Common):
     scores: Any = field(
         default=None, metadata=_help("scores of memorization to compute and to compare")
     )
+    diagnose: Any = field(
+        default=None,
+        metadata=_help("look at the original model layer by layer: layers, masks, all"),
+    )
     evaluation: Any = MISSING
     checkpoint: str | None = _option(
         None, "file to evaluate on the task; null: summarise all recorded rows"
@@ -269,7 +273,7 @@ def plain(config: DictConfig) -> dict[str, Any]:
     keys = [str(k) for k in config if k != "hydra"]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     assert isinstance(content, dict)
-    for key in ("method", "candidates"):
+    for key in ("method", "candidates", "diagnose"):
         _forget_search(content.get(key))
     return {str(k): v for k, v in content.items()}
 

@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from unlearn import choosing, environment, references
+from unlearn.diagnose_job import diagnose_job
 from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.monitor import Monitor
 from unlearn.evaluation.predictions import Predictions, predict
@@ -280,6 +281,8 @@ def evaluate_job(job: Job) -> float | None:
     """Evaluate a checkpoint on a task, or turn all recorded rows into a table and figures."""
     if job.config["scores"] is not None:
         return score_job(job)
+    if job.config["diagnose"] is not None:
+        return diagnose_job(job)
     if job.config["dashboard"]:
         options = wandb.target(job.config["logger"])
         dashboard.publish(options, job.config["where"], Path(job.config["paths"]["reports"]))

@@ -243,7 +243,7 @@ class Training:
     recorders: Sequence[Recorder] = ()
 
 
-def _trained(job: Job, setting: Setting, new: Training) -> tuple[Trained, bool]:
+def keep_trained(job: Job, setting: Setting, new: Training) -> tuple[Trained, bool]:
     """Fill the network from the cache, or train it and keep it with what is recorded."""
 
     def train(folder: Path) -> Trained:
@@ -298,7 +298,7 @@ def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
     if job.config.get("checkpoint") is not None:
         return _loaded(job, setting)
     new = training_of_original(job, setting)
-    trained, cached = _trained(job, setting, new)
+    trained, cached = keep_trained(job, setting, new)
     if cached:
         log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
     return new.network, trained
@@ -356,7 +356,7 @@ def without(
 ) -> tuple[nn.Module, Trained, bool]:
     """Return a model that never saw some samples, by the original's recipe; cached."""
     new = training_without(job, setting, forget, title)
-    trained, cached = _trained(job, setting, new)
+    trained, cached = keep_trained(job, setting, new)
     return new.network, trained, cached
 
 

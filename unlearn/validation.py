@@ -97,6 +97,10 @@ RULES: dict[str, Rule] = {
     ),
     "status": one_of("true", "false", "watch"),
     "budget": (lambda v: v is None or (number(v) and 0 < v <= 1), "in (0, 1]"),
+    "rewind_to": (
+        lambda v: (whole(v) and v >= 1) or (isinstance(v, str) and v != ""),
+        "initial, fresh, an epoch from 1 or a checkpoint file",
+    ),
     "corner": one_of("top_left", "top_right", "bottom_left", "bottom_right"),
     "discovery": (
         lambda v: v is None or (number(v) and 0 < v <= 1),

@@ -19,6 +19,7 @@ DIGITS |= {
     "relearn_steps": "{:.1f}",
 }
 DIGITS |= {"relearn_steps_retrained": "{:.1f}"}
+DIGITS |= {"gradient/forget": "{:.2e}", "gradient/retain": "{:.2e}"}
 DIGITS |= {"p": "{:.2g}", "p_holm": "{:.2g}", "found": "{:.0f}"}
 MARK = {1: r"\textbf{%s}", 2: r"\textcolor{blue}{%s}"}
 LATEX = str.maketrans(

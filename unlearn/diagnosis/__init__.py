@@ -1,0 +1,1 @@
+"""Which layers hold a forget set: gradients, layer rewinding, layer retraining, masks."""
