@@ -5,6 +5,8 @@
 CIFAR_FOLDER holds train/<class>/* and test/<class>/*. Of the training images 200 are stamped with a
 white square and put into the first class's folder; a list names 60 of them. A plain torch loop
 trains torchvision's ResNet-18; the package heals it; plain torch code loads the result and counts.
+Then the same without that list: detectors look for the bad images, and the first method heals by
+what they flag. Activation clustering costs a pass over the images, cleanlab twice the training.
 Last come the mistakes a user makes, each with its line and exit code.
 """
 
@@ -103,6 +105,29 @@ def run(out: Path, *words: str) -> tuple[int, str, Path | None]:
     return done.returncode, lines[-1], new[0].parent if new else None
 
 
+def counted(
+    model: nn.Module, bad: set[str], true: dict[str, int], names: list[str], image: torch.Tensor
+) -> str:
+    """Return the share of some bad images that a model labels right; a dash if there are none."""
+    rows = [names.index(name) for name in sorted(bad)]
+    right = torch.tensor([true[names[row]] for row in rows])
+    return f"{share(model, image[rows], right):.3f}" if rows else "-"
+
+
+def found_by(detector: str, epochs: int) -> list[str]:
+    """Return the options for a detector; one that trains models does so as the user did."""
+    recipe = [f"pretraining.epochs={epochs}", "pretraining.batch_size=64",
+              "pretraining.optimizer.lr=0.05", "forget_set.num_folds=3"]  # fmt: skip
+    return [f"discovery={detector}", *(recipe if detector == "cleanlab" else [])]
+
+
+def healed_in(folder: Path) -> tuple[nn.Module, dict]:
+    """Return the healed model, by plain torch, and the row of a run."""
+    model = resnet18(num_classes=10)
+    model.load_state_dict(torch.load(folder / "healed.pt", weights_only=True))
+    return model, json.loads((folder / "row-0.json").read_text())
+
+
 def mistakes(out: Path, usual: list[str]) -> None:
     """Print what a user's mistakes cost: one line and an exit code each."""
     (out / "empty.csv").write_text("file\n")
@@ -151,6 +176,7 @@ def main() -> None:
     parser.add_argument("--given", type=int, default=60)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--methods", nargs="*", default=["rem", "npo"])
+    parser.add_argument("--detectors", nargs="*", default=["activation_clustering", "cleanlab"])
     parser.add_argument("more", nargs="*", help="further options of unlearn.py")
     options = parser.parse_args()
     out = options.out.resolve()
@@ -158,12 +184,9 @@ def main() -> None:
     facts = plant(options.cifar, out, options)
     image, label, names = read(out / "photos" / "train", facts["classes"])
     test, test_label, _ = read(out / "photos" / "test", facts["classes"])
-    true = {
-        n: facts["classes"].index(n.split("/")[1].split("_")[0])
-        for k in ("listed", "hidden")
-        for n in facts[k]
-    }
-    rows = {k: torch.tensor([names.index(n) for n in facts[k]]) for k in ("listed", "hidden")}
+    bad = {k: set(facts[k]) for k in ("listed", "hidden")}
+    every = bad["listed"] | bad["hidden"]
+    true = {n: facts["classes"].index(n.split("/")[1].split("_")[0]) for n in every}
     started = time.perf_counter()
     model = train(image, label, options.epochs)
     torch.save(model.state_dict(), out / "mine.pt")
@@ -173,31 +196,51 @@ def main() -> None:
     )
     usual = [
         "dataset=imagefolder", f"dataset.root={out / 'photos'}", "model=torchvision",
-        "model.name=resnet18", f"checkpoint={out / 'mine.pt'}", "forget_set=file",
-        f"forget_set.path={out / 'bad.csv'}", *options.more,
+        "model.name=resnet18", f"checkpoint={out / 'mine.pt'}", *options.more,
     ]  # fmt: skip
+    by_list = ["forget_set=file", f"forget_set.path={out / 'bad.csv'}"]
 
-    def told(name: str, model: nn.Module, seconds: str) -> None:
-        wrong = {k: torch.tensor([true[names[i]] for i in r.tolist()]) for k, r in rows.items()}
-        right = [share(model, image[rows[k]], wrong[k]) for k in ("listed", "hidden")]
+    def told(name: str, model: nn.Module, listed: set[str], *cost: float) -> None:
+        hit, missed = (
+            counted(model, some, true, names, image) for some in (listed, every - listed)
+        )
         clean = share(model, test, test_label)
-        print(f"| {name} | {right[0]:.3f} | {right[1]:.3f} | {clean:.3f} | {seconds} |", flush=True)
+        spent = " ".join(f"{seconds:.0f}" for seconds in cost)
+        print(f"| {name} | {hit} | {missed} | {clean:.3f} | {spent} |", flush=True)
 
-    print("\n| model | listed bad, right | hidden bad, right | clean test | seconds |")
-    print("| --- | --: | --: | --: | --: |")
-    told("original", model, "")
+    head = "\n| model | listed bad, right | hidden bad, right | clean test | seconds |"
+    head += "\n| --- | --: | --: | --: | --: |"
+    print(head)
+    told("original", model, bad["listed"])
     for method in options.methods:
         settings = f"tuned=cifar10_folder_resnet9_{method}"  # not searched for on these images
-        code, line, folder = run(out, *usual, f"method={method}", settings)
+        code, line, folder = run(out, *usual, *by_list, f"method={method}", settings)
         if folder is None:
             print(f"{method}: exit code {code}: {line}")
             continue
-        healed = resnet18(num_classes=10)  # plain torch from here on
-        healed.load_state_dict(torch.load(folder / "healed.pt", weights_only=True))
-        row = json.loads((folder / "row-0.json").read_text())
-        told(method, healed, f"{row['seconds']:.0f}")
+        healed, row = healed_in(folder)
+        told(method, healed, bad["listed"], row["seconds"])
+
+    method = options.methods[0]
+    settings = f"tuned=cifar10_folder_resnet9_{method}"
+    for detector in options.detectors:
+        words = [*found_by(detector, options.epochs), f"method={method}", settings]
+        code, line, folder = run(out, *usual, *words)
+        if folder is None:
+            print(f"\n{detector}: exit code {code}: {line}")
+            continue
+        healed, row = healed_in(folder)
+        flagged = set((folder / "found.csv").read_text().splitlines()[1:])
+        hit = flagged & every
+        precision, recall = len(hit) / len(flagged), len(hit) / len(every)
+        print(
+            f"\n{detector} flagged {len(flagged)} of {len(names)} images in "
+            f"{row['forget_set/seconds']:.0f} s: precision {precision:.3f}, recall {recall:.3f}{head}"
+        )
+        told("original", model, hit)
+        told(method, healed, hit, row["seconds"])
     print("\nMistakes:")
-    mistakes(out, usual)
+    mistakes(out, [*usual, *by_list])
 
 
 if __name__ == "__main__":

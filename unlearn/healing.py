@@ -3,6 +3,8 @@
 Shapes: N training samples, K classes.
 """
 
+import csv
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -114,6 +116,21 @@ def leave(
     write_card(job.folder, content)
 
 
+def leave_lists(folder: Path, setting: Setting) -> None:
+    """Write the forget set: rows per request as JSON and, where they are files, a list of names.
+
+    ``found.csv`` is of the form that ``forget_set=file`` reads: to be looked through and used again.
+    """
+    lists = [part.tolist() for part in setting.task.forget]
+    (folder / "forget_set.json").write_text(json.dumps(lists))
+    files = setting.dataset.files
+    if files is None:
+        return
+    with (folder / "found.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([["file"], *([files[row]] for part in lists for row in part)])
+
+
 def _source(job: Job) -> str:
     path = job.config["checkpoint"]
     return "a model that was trained here" if path is None else str(path)
@@ -134,4 +151,5 @@ def healing_of(setting: Setting, record: RunRecord, after: Predictions, source: 
         status=record.reason or record.status,
         run_id=record.run_id,
         versions=record.versions,
+        found_by=record.metrics.get("discovery/by"),  # type: ignore[arg-type]
     )

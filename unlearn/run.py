@@ -20,7 +20,7 @@ from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.monitor import Monitor
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.given import fit
-from unlearn.healing import check_method, check_original, leave
+from unlearn.healing import check_method, check_original, leave, leave_lists
 from unlearn.job import Job, found_by
 from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
@@ -203,8 +203,7 @@ def unlearn_job(job: Job) -> float | None:
             if outcome.model is None or records[-1].status != "ok":
                 break  # there is nothing to go on from
             model, started = outcome.model, time.perf_counter()
-    lists = [part.tolist() for part in setting.task.forget]
-    (job.folder / "forget_set.json").write_text(json.dumps(lists))
+    leave_lists(job.folder, setting)
     for record in reversed(records):  # the first step's row says that the run is done
         ResultsStore(Path(job.config["paths"]["results"])).write(record)
     return records[-1].metrics.get("healed_utility")  # type: ignore[return-value]

@@ -14,6 +14,7 @@ from unlearn.bad_list import Names
 from unlearn.checkpoints import Trained
 from unlearn.detection.base import Detector, precision_recall
 from unlearn.forget_sets import digest
+from unlearn.given import digest as file_digest
 from unlearn.job import Job, detector_name
 from unlearn.memorization.base import Score, Subject
 from unlearn.models.expansion import drop
@@ -121,7 +122,7 @@ def detected(job: Job, setting: Setting, detector: Detector) -> torch.Tensor:
         seconds = time.perf_counter() - started + sum(spent)
         return Trained({}, {"suspects": suspects}, {"seconds": seconds} | detector.notes)
 
-    who = identity(job, setting) | {"detector": node, "forget": []}
+    who = _judged(job, setting) | {"detector": node, "forget": []}
     result, _ = cache(job).get_or_train(who, search)
     suspects, total = result.records["suspects"], len(setting.task.train)
     if not 0 < len(suspects) < total:
@@ -132,6 +133,13 @@ def detected(job: Job, setting: Setting, detector: Detector) -> torch.Tensor:
         )
     detector.notes |= result.notes
     return suspects
+
+
+def _judged(job: Job, setting: Setting) -> dict[str, Any]:
+    """Return the identity of the original model: of the user's own, what its file holds counts."""
+    path = job.config.get("checkpoint")
+    own = {} if path is None else {"checkpoint": file_digest(Path(path))}
+    return identity(job, setting) | own
 
 
 def features(job: Job, setting: Setting) -> torch.Tensor:
@@ -165,7 +173,7 @@ def scored(job: Job, setting: Setting, node: dict[str, Any]) -> tuple[Trained, S
         notes = {"seconds": seconds, "original_seconds": trained.notes["seconds"]} | score.notes
         return Trained({}, trained.records | {"score": values.float()}, notes)
 
-    who = identity(job, setting) | {"score": node, "forget": []}
+    who = _judged(job, setting) | {"score": node, "forget": []}
     return cache(job).get_or_train(who, compute)[0], score
 
 

@@ -307,7 +307,11 @@ def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
 def _loaded(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
     """Return the user's own model, with notes as if its training had cost nothing."""
     if recorders(job):
-        raise ValueError("score must not watch the training of a checkpoint that is given")
+        what = "discovery" if isinstance(job.build(job.config["forget_set"]), Detector) else "score"
+        raise ValueError(
+            f"{what}: this one must watch the model being trained, and checkpoint is a model that was "
+            f"trained already; choose another {what}"
+        )
     network = network_of(job, setting)
     given = brought(job, network)
     assert given is not None

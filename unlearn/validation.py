@@ -320,7 +320,7 @@ def check_amount(config: Mapping[str, Any]) -> None:
     if config.get("checkpoint") is not None and clean and "Discovered" in finder:
         raise ConfigError(
             "forget_set must say which images are bad with a checkpoint of your own: "
-            "forget_set=file forget_set.path=bad.csv"
+            "forget_set=file forget_set.path=bad.csv, or let a detector find them: discovery=cleanlab"
         )
     if "method" in config and clean and "Discovered" in finder:
         raise ConfigError(

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 import unlearn
-from unlearn import attempt
+from unlearn import attempt, compose
 from unlearn.outcomes import Outcomes
 from unlearn.run import unlearn_job
+from unlearn.scoring import prepared
 from unlearn.validation import ConfigError
 
 
@@ -134,6 +135,63 @@ def test_a_network_without_room_is_refused_before_any_training(words, job, capsy
     assert "Sequential cannot be expanded" in line
     assert "method.expand=false, or any other method" in line
     assert not list((tmp_path / "home").rglob("model.pt"))  # nothing was trained
+
+
+def without_list(words):
+    return [w for w in words if not w.startswith("forget_set")]
+
+
+def test_a_detector_makes_the_list(words, job, tmp_path, photos):
+    """No list is needed; what was found is counted, named, told, and can be given back as a list."""
+    found_by = ["discovery=spectral_signatures", "forget_set.epsilon=0.1"]  # takes 9 of 60
+    made = job(*without_list(words), *(compose.spelled_out(word) for word in found_by))
+    unlearn_job(made)
+    row = json.loads((made.folder / "row-0.json").read_text())
+    assert (row["discovery/by"], row["discovery/size"]) == ("spectral_signatures", 9)
+    assert "discovery/precision" not in row  # nobody knows the truth
+    names = (made.folder / "found.csv").read_text().splitlines()
+    assert names[0] == "file"
+    assert len(names) == 10
+    assert all((photos / "train" / name).is_file() for name in names[1:])
+    text = (made.folder / "report.html").read_text()
+    assert "The detector <b>spectral_signatures</b> flagged <b>9</b> of 60 training images" in text
+
+    given = [
+        *without_list(words),
+        "forget_set=file",
+        f"forget_set.path={made.folder / 'found.csv'}",
+    ]
+    again = job(*given)
+    unlearn_job(again)
+    lists = [json.loads((m.folder / "forget_set.json").read_text()) for m in (made, again)]
+    assert lists[0] == lists[1]
+    assert "The detector" not in (again.folder / "report.html").read_text()
+
+
+def test_a_detector_looks_at_the_model_that_is_given(words, job, tmp_path):
+    """Two models of the same data are two searches."""
+    found_by = ["forget_set=loss", "forget_set.budget=0.1"]
+    lists = []
+    for changed in (False, True):
+        if changed:
+            content = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+            content["state_dict"]["model.0.weight"][0] += 3
+            torch.save(content, tmp_path / "mine.ckpt")
+        made = job(*without_list(words), *found_by)
+        lists.append(prepared(made).task.discovered().tolist())
+    assert len(lists[0]) == len(lists[1]) == 6
+    assert lists[0] != lists[1]
+
+
+def test_cleanlab_makes_the_list(words, job):
+    """It trains models of the network's kind by its own recipe, whatever made the checkpoint."""
+    made = job(
+        *without_list(words), "forget_set=cleanlab", "forget_set.num_folds=2", "stack=off",
+        "pretraining.epochs=40", "pretraining.batch_size=10", "pretraining.optimizer.lr=0.1",
+    )  # fmt: skip
+    found = prepared(made).task.discovered().tolist()
+    assert found
+    assert len(set(found) & set(range(20, 28))) >= 4  # of the eight that lie in the wrong folder
 
 
 def test_what_goes_with_a_checkpoint(words, job):

@@ -45,6 +45,7 @@ class Healing:
         status: "ok", or why the model counts as collapsed.
         run_id: Of the run.
         versions: By package.
+        found_by: The detector that made the list; None if the user did.
     """
 
     title: str
@@ -58,6 +59,7 @@ class Healing:
     status: str
     run_id: str
     versions: Mapping[str, str]
+    found_by: str | None = None
 
 
 def write_healing(path: Path, healing: Healing) -> Path:
@@ -85,7 +87,7 @@ def healing_page(healing: Healing) -> str:
             f"{healing.run_id}. " + ", ".join(f"{k} {v}" for k, v in healing.versions.items())
         ),
         lost=lost,
-        short="".join(f"<li>{line}</li>" for line in short(found)),
+        short="".join(f"<li>{line}</li>" for line in [*flagged(healing), *short(found)]),
         sure="".join(f"<li>{line}</li>" for line in sureness(found)),
         parts=table("Set", found),
         classes=table("Class", _classes(healing)),
@@ -116,6 +118,18 @@ def parts(healing: Healing) -> dict[str, dict[str, Any]]:
         same = before.test.argmax(1) == after.test.argmax(1)
         out["Held-out set: prediction unchanged"] = share(torch.ones_like(same), same)
     return out
+
+
+def flagged(healing: Healing) -> list[str]:
+    """Return who made the list, if no person did: a sentence, or none."""
+    if healing.found_by is None:
+        return []
+    count, total = len(healing.task.discovered()), len(healing.task.train)
+    return [
+        f"The detector <b>{escape(healing.found_by)}</b> flagged <b>{count}</b> of {total} training "
+        f"images ({count / total:.1%}): they are the list that is meant below, <code>found.csv</code> "
+        "in the run's folder. Nobody has looked at them; some may be in order."
+    ]
 
 
 def short(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
