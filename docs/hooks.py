@@ -1,58 +1,255 @@
-"""Writes pages at build time: one per method, from its YAML's comments and its docstrings."""
+"""Writes pages at build time: one per method, from its YAML, its docstrings and the measured plane.
+
+Comments at the head of a method's YAML may say more: ``Formula:`` (LaTeX; becomes MathML, which
+browsers draw by themselves), ``Use:`` and ``Not:``, each going on in lines indented by two more.
+Numbers come from the plane that ships with the package. A method without all this has a page too.
+"""
 
 import ast
+import json
+import math
+import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import yaml
 from mkdocs.structure.files import File, Files
 
+from unlearn.describe import file_comments
+from unlearn.reporting.advice import Case, advise, nearest, shipped
+from unlearn.reporting.frames import BANDS, REGULARITY
+
 ROOT = Path(__file__).resolve().parent.parent
+ORDER = (
+    "index.md", "your_model.md", "discovery.md", "advice.md",
+    "results.md", "refined.md", "localized.md", "tuning.md", "scale.md", "speed.md",
+    "extend.md", "api.md", "reproduce.md",
+)  # fmt: skip
+"""Of the pages; the methods follow the fourth, and what is not named comes last."""
+SYMBOLS = (
+    (r"\theta, \theta_0", "the model's parameters, now and of the original"),
+    (r"D_f, D_r, D", "forget set, retain set, both"),
+    (r"\ell(\theta; x, y)", "cross-entropy of image and given label"),
+    (r"p_\theta(x)", "probabilities that the model gives the classes"),
+    (r"\sigma", "the logistic function"),
+)
+
+
+def head(text: str) -> dict[str, list[str]]:
+    """Return what the comments at the head of a YAML say, by ``Formula``, ``Use`` and ``Not``."""
+    found: dict[str, list[str]] = {}
+    key = None
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        said = re.match(r"# (Formula|Use|Not): (.*)", line)
+        if said:
+            key = said[1]
+            found.setdefault(key, []).append(said[2])
+        elif key and line.startswith("#   "):
+            found[key][-1] += " " + line[4:]
+        else:
+            key = None
+    return found
+
+
+def mathml(formula: str, display: str = "block") -> str:
+    """Return a LaTeX formula as MathML."""
+    from latex2mathml.converter import convert
+
+    return convert(formula, display=display)
 
 
 def _docstrings(target: str) -> tuple[str, str]:
-    """Return the docstrings of the file and of the class that a ``_target_`` names."""
+    """Return the docstring of a ``_target_``'s file and the first paragraph of its class's."""
     module, _, name = target.rpartition(".")
     tree = ast.parse((ROOT / f"{module.replace('.', '/')}.py").read_text())
     own = [n for n in tree.body if isinstance(n, ast.ClassDef) and n.name == name]
-    return ast.get_docstring(tree) or "", (ast.get_docstring(own[0]) or "") if own else ""
+    what = (ast.get_docstring(own[0]) or "") if own else ""
+    return ast.get_docstring(tree) or "", what.partition("\n\n")[0]
 
 
-def _page(name: str) -> str:
-    """Return the page of one method."""
-    from unlearn.describe import file_comments
+def _linked(text: str) -> str:
+    """Return a docstring as Markdown: its papers are links, its double backticks single ones."""
+    text = re.sub(r"\b(?:arXiv )?(\d{4}\.\d{5})\b", r"[arXiv \1](https://arxiv.org/abs/\1)", text)
+    parts = text.split("``")  # every other one is code
+    return "".join(f"`{p}`" if i % 2 else p.replace("_", r"\_") for i, p in enumerate(parts))
 
-    folders = [str(ROOT / "conf")]
-    comments = file_comments("method", name, folders)
-    node, content = name, {}
-    while node:  # a variant states only what differs; its parent comes first
-        own = yaml.safe_load((ROOT / "conf" / "method" / f"{node}.yaml").read_text())
-        content = own | content
-        parents = [e for e in own.get("defaults", []) if isinstance(e, str) and e != "_self_"]
-        node = parents[0] if parents else ""
-    about, what = _docstrings(str(content["_target_"]))
+
+def content(path: Path, conf: Path) -> dict[str, Any]:
+    """Return the values of a group's YAML: those of its defaults list, and its own on top."""
+    own: dict[str, Any] = yaml.safe_load(path.read_text())
+    made: dict[str, Any] = {}
+    for entry in own.pop("defaults", []):
+        if isinstance(entry, dict):
+            ((key, option),) = entry.items()
+            group, _, package = str(key).removeprefix("/").partition("@")
+            inner = content(conf / group / f"{option}.yaml", conf)
+            for part in reversed(package.split(".")):
+                inner = {part: inner}
+            made = _merged(made, inner)
+        elif entry != "_self_":
+            made = _merged(made, content(path.with_name(f"{entry}.yaml"), conf))
+    return _merged(made, own)
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    both = {
+        k: _merged(below[k], v) if isinstance(v, dict) and isinstance(below.get(k), dict) else v
+        for k, v in above.items()
+    }
+    return below | both
+
+
+def page(name: str, conf: Path, plane: pd.DataFrame, verdicts: dict[str, pd.DataFrame]) -> str:
+    """Return the page of one method.
+
+    Args:
+        name: Of the method.
+        conf: Folder of the configs.
+        plane: What was measured, as of ``unlearn.reporting.advice.plane``.
+        verdicts: Of the advice, as of ``judged``.
+    """
+    values = content(conf / "method" / f"{name}.yaml", conf)
+    about, what = _docstrings(str(values["_target_"]))
+    more = head((conf / "method" / f"{name}.yaml").read_text())
+    parts = [f"# {name}", what, f"    python unlearn.py method={name}"]
+    if "Formula" in more:
+        parts += [
+            "## Formula",
+            *(f'<div class="formula">{mathml(f)}</div>' for f in more["Formula"]),
+        ]
+        legend = "; ".join(f"{mathml(s, 'inline')} {text}" for s, text in SYMBOLS)
+        parts += [f'<p class="legend">{legend}.</p>']
+    parts += ["## Source", _linked(about)]
+    parts += ["## When to use it"]
+    parts += [f"**For:** {text}" for text in more.get("Use", [])]
+    parts += [f"**Not for:** {text}" for text in more.get("Not", [])]
+    parts += [_measured(name, plane, verdicts), "## Options", _options(name, values, conf)]
+    return "\n\n".join(parts)
+
+
+def _options(name: str, values: dict[str, Any], conf: Path) -> str:
+    """Return the table of a method's options with their defaults."""
     rows = [
-        f"| `{key}` | `{_shown(content.get(key, {}))}` | {note.replace('|', chr(92) + '|')} |"
-        for key, note in comments.items()
-        if not key.startswith("search")
+        f"| `{key}` | {_shown(key, values)} | {note.replace('|', chr(92) + '|')} |"
+        for key, note in file_comments("method", name, [str(conf)]).items()
+        if key.split(".")[0] != "search" and ".search" not in key
     ]
-    table = "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows])
     return (
-        f"# {name}\n\n{what}\n\n```text\n{about}\n```\n\n"
-        f"    python unlearn.py method={name}\n\n## Options\n\n{table if rows else 'None.'}\n"
+        "\n".join(["| option | default | meaning |", "| --- | --- | --- |", *rows])
+        if rows
+        else "None."
     )
 
 
-def _shown(value: Any) -> str:
-    return "see --help" if isinstance(value, dict) else str("null" if value is None else value)
+def _shown(key: str, values: dict[str, Any]) -> str:
+    """Return the default of an option, by its dotted path."""
+    node: Any = values
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    if isinstance(node, dict):
+        return ""
+    return f"`{node}`" if isinstance(node, str) else f"`{json.dumps(node)}`"
+
+
+def _measured(name: str, plane: pd.DataFrame, verdicts: dict[str, pd.DataFrame]) -> str:
+    """Return what was measured of a method, and what the advice makes of it."""
+    own = plane[plane["method"] == name]
+    if own.empty:
+        return (
+            "It is not part of the measured plane. [Refined](../refined.md) and [localized]"
+            "(../localized.md) unlearning say what was measured of methods for clean data."
+        )
+    rows = "\n".join(
+        _row(kind, name, own[own["corruption"] == kind], table) for kind, table in verdicts.items()
+    )
+    data = ", ".join(str(own[key].iloc[0]) for key in ("dataset", "model"))
+    bands = _bands(own)
+    return (
+        f"Measured on {data}: healed x utility by how much of the bad data was found, means over "
+        f"{int(own['n'].max())} seeds; then healed, utility and the place among all methods over "
+        "all rates, and what [the advice](../advice.md) makes of it.\n\n"
+        f"| bad data | found {' | '.join(bands)} | healed | utility | place | advice |\n"
+        f"| --- | {'--: | ' * len(bands)}--: | --: | --: | --- |\n{rows}\n\n"
+        f"Time: {_time(own)} of retraining. All rows: [results](../results.md)."
+    )
+
+
+def _time(cells: pd.DataFrame) -> str:
+    share = cells["time"].mean()
+    return "nothing" if share < 0.005 else f"{share:.2f}"
+
+
+def _kinds(plane: pd.DataFrame) -> list[str]:
+    """Return the measured kinds of bad data, the least regular first."""
+    known = set(plane["corruption"])
+    return [kind for kind in reversed(REGULARITY) if kind in known]
+
+
+def judged(plane: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return what the advice says of all methods by kind of bad data, at any discovery rate."""
+    found = {kind: advise(nearest(plane, Case(kind, None))) for kind in _kinds(plane)}
+    return {kind: table.set_index("method") for kind, table in found.items()}
+
+
+def _bands(own: pd.DataFrame) -> dict[str, float]:
+    """Return the mean product in each third of the discovery rates, by the rates that it holds."""
+    found = {}
+    for low, high in BANDS.values():
+        some = own[(own["discovery"] > low) & (own["discovery"] <= high)]
+        name = f"{some['discovery'].min():g} to {some['discovery'].max():g}"
+        found[name] = some["healed_utility"].mean()
+    return found
+
+
+def _row(kind: str, name: str, own: pd.DataFrame, verdicts: pd.DataFrame) -> str:
+    """Return the line of a method on one kind of bad data."""
+    values = [*_bands(own).values(), own["healed"].mean(), own["utility"].mean()]
+    shown = " | ".join("-" if math.isnan(v) else f"{v:.2f}" for v in values)
+    better = int((verdicts["healed_utility"] > verdicts.loc[name, "healed_utility"]).sum())
+    said = f"**{verdicts.loc[name, 'advice']}**: {verdicts.loc[name, 'why']}"
+    title = kind.replace("_", " ")
+    return f"| {title} | {shown} | {better + 1} of {len(verdicts)} | {said} |"
+
+
+def index(names: list[str], conf: Path, plane: pd.DataFrame) -> str:
+    """Return the page that leads to all methods, the best on the plane first."""
+    kinds = _kinds(plane)
+    total = plane.groupby("method")["healed_utility"].mean()
+    rows = []
+    for name in sorted(names, key=lambda n: -total.get(n, -1.0)):
+        own = plane[plane["method"] == name]
+        means = [own["healed_utility"][own["corruption"] == kind].mean() for kind in kinds]
+        numbers = [*means, total.get(name, math.nan), own["time"].mean()]
+        shown = " | ".join("" if math.isnan(v) else f"{v:.2f}" for v in numbers)
+        values = content(conf / "method" / f"{name}.yaml", conf)
+        what = _docstrings(str(values["_target_"]))[1]
+        rows.append(f"| [{name}]({name}.md) | {_linked(what)} | {shown} |")
+    heads = " | ".join(kind.replace("_", " ") for kind in kinds)
+    return (
+        "# Methods\n\nEach page is written from the method's own file and YAML and from the "
+        "measured plane: healed x utility, means over all discovery rates and seeds; time relative "
+        "to retraining. Methods without numbers are for clean data.\n\n"
+        f"| method | idea | {heads} | all | time |\n"
+        f"| --- | --- | {'--: | ' * len(kinds)}--: | --: |\n" + "\n".join(rows) + "\n"
+    )
 
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages to the site."""
-    names = sorted(p.stem for p in (ROOT / "conf" / "method").glob("*.yaml"))
+    plane = shipped()
+    verdicts = judged(plane)
+    conf = ROOT / "conf"
+    names = sorted(p.stem for p in (conf / "method").glob("*.yaml"))
     for name in names:
-        files.append(File.generated(config, f"methods/{name}.md", content=_page(name)))
-    links = "\n".join(f"- [{name}]({name}.md)" for name in names)
-    text = f"# Methods\n\nEach page is written from the method's own file and YAML.\n\n{links}\n"
-    files.append(File.generated(config, "methods/index.md", content=text))
+        text = page(name, conf, plane, verdicts)
+        files.append(File.generated(config, f"methods/{name}.md", content=text))
+    files.append(File.generated(config, "methods/index.md", content=index(names, conf, plane)))
+    own = [file.src_uri for file in files.documentation_pages() if "/" not in file.src_uri]
+    order = [*ORDER, *sorted(name for name in own if name not in ORDER)]
+    pages: list[Any] = [name for name in order if name in own]
+    methods = {"Methods": ["methods/index.md", *(f"methods/{name}.md" for name in names)]}
+    config["nav"] = [*pages[:4], methods, *pages[4:]]
     return files
