@@ -21,7 +21,7 @@ LAYERS = [
     {"reporting"},
     {"setting", "stacking"},
     {"scoring", "score_job", "diagnose_job", "ahead", "healing"},
-    {"choosing", "references"},
+    {"choosing", "judging", "references"},
     {"run"},
     {"config", "validation", "compose", "launching", "describe", "search"},
     {"tuning", "cells"},

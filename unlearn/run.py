@@ -22,6 +22,7 @@ from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.given import fit
 from unlearn.healing import check_method, check_original, leave, leave_lists
 from unlearn.job import Job, found_by
+from unlearn.judging import regularity
 from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
 from unlearn.reporting import console, dashboard, tracking, wandb
@@ -287,7 +288,7 @@ def evaluate_job(job: Job) -> float | None:
         dashboard.publish(options, job.config["where"], Path(job.config["paths"]["reports"]))
         return None
     if job.config["advise"]:
-        console.advise(job.config)
+        console.advise(job.config, regularity(job))
         return None
     if job.config["checkpoint"] is None:
         console.report(job.config)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
+from unlearn.detection.regularity import Regularity
 from unlearn.reporting import (
     advice,
     canvas,
@@ -102,8 +104,12 @@ def report(config: Mapping[str, Any]) -> list[Path]:
     return [*paths, *(path for files in drawn.values() for path in files), page]
 
 
-def advise(config: Mapping[str, Any]) -> list[Path]:
+def advise(config: Mapping[str, Any], regularity: Regularity | None = None) -> list[Path]:
     """Print which methods to use in a case, which to avoid and why; write it as tables.
+
+    Args:
+        config: Of the job; its corruption and discovery rate are the case.
+        regularity: Of the user's own bad data, where the kind of corruption is unknown.
 
     Raises:
         ValueError: If the kind of corruption was not measured.
@@ -120,9 +126,12 @@ def advise(config: Mapping[str, Any]) -> list[Path]:
         source = f"the package's own table (revision {table['revision'].mode()[0]})"
     kind = config["names"]["corruption"]
     case = advice.Case(None if kind == "none" else kind, config["discovery"])
+    if regularity is not None and regularity.kind in set(table["corruption"]):
+        case = replace(case, corruption=regularity.kind)
     cells = advice.nearest(_of_setting(table, config), case)
     found = advice.advise(cells)
     title = advice.described(case, cells, source)
+    title = title if regularity is None else f"{regularity.described()}\n{title}"
     formats.print_table(found, title)
     folder = Path(config["paths"]["reports"])
     paths = [*formats.save_tables(found, folder / "advice"), folder / "plane.csv"]
