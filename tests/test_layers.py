@@ -26,7 +26,7 @@ LAYERS = [
     {"config", "validation", "compose", "launching", "describe", "search"},
     {"tuning", "cells"},
     {"sweeping", "outcomes"},
-    {"attempt", "api"},
+    {"attempt", "api", "handed_over"},
     {"cli"},
 ]
 LEAVES = {"environment", "job", "problems", "__init__"}

@@ -14,27 +14,22 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from torch import Tensor, nn
+from torch import nn
 
-from unlearn.bad_list import Names, listed, parsed
 from unlearn.compose import Arguments, composed, composing, preflight, resolved
 from unlearn.config import config_dir, identity
-from unlearn.core import ImageSet
-from unlearn.data.dataset import Dataset
-from unlearn.data.handed import handed, stacked
 from unlearn.evaluation.predictions import Predictions, predict
-from unlearn.forgetting import adopted
 from unlearn.given import digest, fit
+from unlearn.handed_over import data_of
 from unlearn.healing import healing_of
 from unlearn.job import Job
 from unlearn.methods.base import UnlearningMethod
-from unlearn.models.surgery import evaluating
 from unlearn.reporting.healing import write_healing
 from unlearn.results.card import read_card
 from unlearn.results.record import RunRecord
 from unlearn.run import record_of, unlearn_once
 from unlearn.setting import Setting, engine_of, method_of
-from unlearn.task import Task, Truth
+from unlearn.task import Task
 
 SOURCE = "a model that was handed over in Python"
 
@@ -113,7 +108,7 @@ def heal(
     """
     config = _config(model, method, options, overrides, seed, device, image_size, mean, std)
     job = _job(config, Path(tempfile.gettempdir()))
-    dataset, rows, truth = _data(job, model, forget, retain, test, mean, std, class_names)
+    dataset, rows, truth = data_of(job, model, forget, retain, test, mean, std, class_names)
     task = Task(dataset.train, dataset.test, truth, (rows,))
     engine = engine_of(config, dataset.train.image.shape[-2])
     setting = Setting(dataset, task, engine, "")
@@ -212,95 +207,3 @@ def _config(
 
 def _job(config: dict[str, Any], folder: Path) -> Job:
     return Job(config, identity(config), folder, config["names"], _build, True)
-
-
-def _data(
-    job: Job,
-    model: nn.Module,
-    forget: Any,
-    retain: Any,
-    test: Any,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    class_names: Sequence[str] | None,
-) -> tuple[Dataset, Tensor, Truth]:
-    """Return the data as one set, the rows of the forget set, and what is known of them."""
-    if isinstance(retain, str | Path):
-        if mean is None or std is None:
-            raise ValueError("retain: a folder's images need mean and std, the model's own")
-        node = job.config["dataset"] | {"root": str(retain), "num_classes": None}
-        dataset: Dataset = job.build(node).load()
-        if class_names is not None:
-            dataset = dataset.in_order(class_names)
-        return _chosen(dataset, forget)
-    image, label = stacked(retain, "retain")
-    if _names(forget):
-        bad = None
-    else:
-        bad = stacked(forget, "forget")
-        image, label = torch.cat([bad[0], image]), torch.cat([bad[1], label])
-    k = _num_classes(model, image, mean, std)
-    names = tuple(class_names or map(str, range(k)))
-    if len(names) != k:
-        raise ValueError(f"class_names must be {k}, as many as the model's outputs")
-    options: dict[str, Any] = {"num_classes": k, "mean": mean, "std": std}
-    train = handed(image, label, what="retain", **options)
-    held = handed(*stacked(test, "test"), what="test", **options) if test is not None else None
-    dataset = Dataset(train, train.rows(torch.arange(0)) if held is None else held, names, None)  # type: ignore[arg-type]
-    if bad is None:
-        return _chosen(dataset, forget)
-    return dataset, torch.arange(len(bad[1])), _truth(train, None)
-
-
-def _names(forget: Any) -> bool:
-    """Say whether ``forget`` names samples of the retain set."""
-    if isinstance(forget, str | Path):
-        return True
-    plain = isinstance(forget, list | tuple) and all(isinstance(x, str | int) for x in forget)
-    return plain or (isinstance(forget, Tensor) and forget.ndim == 1)
-
-
-def _chosen(dataset: Dataset, forget: Any) -> tuple[Dataset, Tensor, Truth]:
-    """Return the data with the rows that ``forget`` names, and their true labels where known."""
-    if _names(forget) and not isinstance(forget, Tensor):
-        words = listed(Path(forget)) if isinstance(forget, str | Path) else map(str, forget)
-        dataset = adopted(dataset, list(words))
-    total = len(dataset.train)
-    names = Names(dataset.files, total)
-    if not _names(forget):
-        raise ValueError("forget must name images of the folder: a file, or a list of names or ids")
-    if isinstance(forget, str | Path):
-        found = parsed(Path(forget), names, dataset.class_names)
-    else:
-        wanted = forget.tolist() if isinstance(forget, Tensor) else forget
-        found = {names.find(str(name)): None for name in wanted}
-        if len(found) != len(wanted):
-            raise ValueError("forget names a sample twice")
-    if not 0 < len(found) < total:
-        raise ValueError(f"forget must name 1..{total - 1} of {total} samples, got {len(found)}")
-    known = None
-    if any(v is not None for v in found.values()):
-        known = torch.full((total,), -1)
-        for row, value in found.items():
-            known[row] = -1 if value is None else value
-    return dataset, torch.tensor(sorted(found)), _truth(dataset.train, known)
-
-
-def _truth(train: ImageSet, known: Tensor | None) -> Truth:
-    nothing = torch.zeros(len(train), dtype=torch.bool)
-    return Truth(clean_label=train.label, corrupted=nothing, known_label=known)
-
-
-def _num_classes(
-    model: nn.Module, image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
-) -> int:
-    few = image[:2]
-    data = handed(
-        few, torch.zeros(len(few)).long(), num_classes=1, mean=mean, std=std, what="retain"
-    )
-    batch = next(data.batches())
-    with evaluating(model):
-        out = model(batch.image.to(next(model.parameters()).device))
-    if not isinstance(out, Tensor) or out.ndim != 2:
-        raise ValueError("model must answer images (B, C, H, W) with logits (B, K)")
-    return out.shape[1]

@@ -15,11 +15,11 @@ from unlearn.reporting.healing import (
     Healing,
     healing_page,
     parts,
-    seen,
     short,
     sureness,
     write_healing,
 )
+from unlearn.reporting.thumbnails import seen
 from unlearn.task import Task, Truth
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
