@@ -1,5 +1,6 @@
 """Every option composes and builds; every method runs on the tiny task by itself."""
 
+import contextlib
 import copy
 from dataclasses import replace
 from functools import cache
@@ -15,6 +16,7 @@ from unlearn.config import config_dir, plain
 from unlearn.models.expansion import Expanded, drop
 from unlearn.models.surgery import batch_norms
 from unlearn.models.vit import ViT
+from unlearn.training.courses import Course, Together, unfit
 from unlearn.training.unlearning import LightningFit
 
 CONF = Path(config_dir())
@@ -208,3 +210,25 @@ def test_a_network_of_ones_own_is_refused_by_name_and_reason(task, engine):
     assert "Sequential cannot be expanded: the channels of layer '1'" in reasons["rem"]
     assert "choose pretraining=etd" in reasons["etd"]
     assert not any(reasons[name] for name in ("finetune", "npo", "original", "retrain", "ssd"))
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if unfit(method_of(name)) is None])
+def test_a_method_that_says_so_is_stacked_without_a_change(name, network, task, engine):
+    origin = start(name, network, task, engine)
+    forget = task.discovered()
+    tasks = [task, replace(task, forget=(torch.cat([forget[1:], forget[:1] + 1]).sort().values,))]
+    fits = [LightningFit(engine, augment=None, seed=seed) for seed in (3, 4)]
+    alone = [
+        method_of(name).unlearn(copy.deepcopy(origin), t.request(), fit)
+        for t, fit in zip(tasks, fits, strict=True)
+    ]
+    pairs = zip(tasks, fits, strict=True)
+    courses = [Course(method_of(name), copy.deepcopy(origin), t.request(), fit) for t, fit in pairs]
+    assert courses[0].kind == courses[1].kind  # so the first step is made together
+    Together(courses, contextlib.nullcontext).run()
+    for one, course in zip(alone, courses, strict=True):
+        assert course.error is None
+        healed = course.finish()
+        assert healed is not None
+        for key, value in one.state_dict().items():
+            torch.testing.assert_close(healed.state_dict()[key], value, rtol=1e-3, atol=1e-3)

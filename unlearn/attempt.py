@@ -4,13 +4,15 @@ import logging
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
+from unlearn.convoy import Convoy
 from unlearn.job import Job, found_by
 from unlearn.outcomes import Outcomes
 from unlearn.problems import note, user_error
@@ -38,10 +40,11 @@ class Task:
     name: str
     function: str
     outcomes: Outcomes
+    convoy: Convoy = field(default_factory=Convoy)
 
     def __call__(self, config: DictConfig) -> Any:
         """Run one job."""
-        return _one(config, self.name, self.function, self.outcomes)
+        return _one(config, self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive in another process, which does not know our schemas and resolver yet."""
@@ -58,6 +61,8 @@ class Task:
         """Say whether a job still has to run: it may be recorded, or another process at it."""
         progress = self.outcomes.progress
         cell = progress.cells[number] if progress else None
+        if cell is not None and self.convoy.holds(cell.run_id):
+            return True
         forced = any(o.lower() == "force=true" for o in self.outcomes.jobs[number])
         return cell is None or not (cell.busy() or (cell.recorded() and not forced))
 
@@ -66,23 +71,28 @@ class Task:
         progress = self.outcomes.progress
         cells = progress.cells if progress else []
         due = [cell for number, cell in enumerate(cells) if self.due(number)]
-        if len(due) < 2 or all(str(c.content["stack"]).lower() in ("off", "false") for c in due):
+        if len(due) < 2 or all(_one_by_one(cell) for cell in due):
             return
         from unlearn.ahead import train_ahead
 
-        jobs = [Job(dict(c.content), c.run_id, c.folder, c.names, _build) for c in due]
-        aloud = _Aloud(logging.INFO)  # hydra sets up logging for each job, and none runs yet
-        logger = logging.getLogger("unlearn")
-        level = logger.level
-        logger.setLevel(logging.INFO)
-        logger.addHandler(aloud)
         try:
-            train_ahead(jobs)
+            with _aloud():
+                train_ahead([_of(cell) for cell in due])
         except Exception as error:  # whoever needs the models meets it again, and tells it in full
             say(f"not trained ahead: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
-        finally:
-            logger.removeHandler(aloud)
-            logger.setLevel(level)
+
+    def beside(self, number: int) -> None:
+        """Unlearn a cell at once with others of its kind, where ``stack`` wants that."""
+        progress = self.outcomes.progress
+        if progress is None or _one_by_one(progress.cells[number]):
+            return
+        try:
+            with _aloud():
+                self.convoy.gather(progress.cells, number, self.due, _of)
+        except Exception as error:  # each meets it again in its turn
+            say(
+                f"not unlearned at once: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            )
 
     def announce(self, overrides: Sequence[str]) -> None:
         """Say that a job begins in another process."""
@@ -114,6 +124,29 @@ class Task:
             note(cell.folder, why + "\n")
 
 
+@contextmanager
+def _aloud() -> Iterator[None]:
+    """Say what is logged: hydra sets up logging for each job, and none runs yet."""
+    aloud, logger = _Aloud(logging.INFO), logging.getLogger("unlearn")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(aloud)
+    try:
+        yield
+    finally:
+        logger.removeHandler(aloud)
+        logger.setLevel(level)
+
+
+def _of(cell: Any) -> Job:
+    """Return the job of a cell."""
+    return Job(dict(cell.content), cell.run_id, cell.folder, cell.names, _build)
+
+
+def _one_by_one(cell: Any) -> bool:
+    return str(cell.content["stack"]).lower() in ("off", "false")
+
+
 def _build(node: Any) -> Any:
     """Make a node's object; one function for all jobs, since data sets are remembered by it."""
     from hydra.utils import instantiate
@@ -131,16 +164,17 @@ def _job(config: DictConfig, *, brief: bool) -> Job:
     return Job(content, run_id(config), folder, content["names"], _build, brief)
 
 
-def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> Any:
+def _one(config: DictConfig, task: Task) -> Any:
     """Run one job; problems are counted, so that the jobs after it go on."""
+    outcomes = task.outcomes
     job = _job(config, brief=outcomes.several)
     outcomes.started += 1
     if outcomes.several and not outcomes.quiet:
         from hydra.core.hydra_config import HydraConfig
 
         _announce(outcomes, HydraConfig.get().overrides.task)
-    if name != "unlearn":
-        return _attempt(job, function, outcomes)
+    if task.name != "unlearn":
+        return _attempt(job, task.function, outcomes)
     if job.config["tune"]["trials"]:
         best = _attempt(job, "tune_job", outcomes)
         _clean(job.folder)
@@ -148,18 +182,19 @@ def _one(config: DictConfig, name: str, function: str, outcomes: Outcomes) -> An
     job.config.pop("tune")  # no part of a run's row
     from filelock import Timeout
 
-    from unlearn.cells import claim
-
+    lock, outcome = task.convoy.leave(job.run_id, job.folder)
     try:
-        with claim(job.folder):
+        with lock:
             # Only whoever holds the run knows: another process may have ended it a moment ago.
             if not job.config["force"] and _recorded(job):
                 outcomes.started -= 1
                 return None
-            return _attempt(job, function, outcomes)
+            return _attempt(replace(job, ready=outcome), task.function, outcomes)
     except Timeout:
         say(f"another process is at this run: {job.folder}")
         outcomes.started -= 1
+    finally:
+        lock.release(force=True)  # of a cell that was made beside others: it is ours since then
     return None
 
 

@@ -67,6 +67,7 @@ class Job:
         names: What the choices are called.
         build: Makes the object of a config node that has a ``_target_``.
         brief: One of many jobs: say little.
+        ready: What its unlearning left behind, if it was made beside others.
     """
 
     config: dict[str, Any]
@@ -75,3 +76,4 @@ class Job:
     names: Mapping[str, str]
     build: Callable[[Any], Any]
     brief: bool = False
+    ready: Any = None

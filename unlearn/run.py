@@ -1,30 +1,27 @@
 """The three jobs: pre-train, unlearn, evaluate. Everything is built from a job's config."""
 
-import copy
 import datetime
 import json
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from unlearn import choosing, environment, references
 from unlearn.diagnose_job import diagnose_job
 from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
-from unlearn.evaluation.monitor import Monitor
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.given import fit
 from unlearn.healing import check_method, check_original, leave, leave_lists
 from unlearn.job import Job, found_by
 from unlearn.judging import regularity
-from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
+from unlearn.once import Outcome, unlearn_once
 from unlearn.reporting import console, dashboard, tracking, wandb
 from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
@@ -41,7 +38,6 @@ from unlearn.setting import (
 )
 from unlearn.task import Task
 from unlearn.training.engine import CollapsedError
-from unlearn.training.unlearning import LightningFit
 
 log = logging.getLogger(__name__)
 
@@ -102,51 +98,6 @@ def _describe(job: Job) -> str:
     return text
 
 
-@dataclass
-class Outcome:
-    """What an unlearning left behind; ``model`` is None if the loss was lost."""
-
-    model: nn.Module | None
-    seconds: float
-    peak_bytes: int
-    images_seen: int
-    notes: dict[str, Any]
-    reason: str | None = None
-
-
-def unlearn_once(
-    job: Job, setting: Setting, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
-) -> Outcome:
-    """Run the method on its own copy of ``model``, timed without the evaluator's share."""
-    method = method_of(job)
-    monitor = Monitor(method, setting.task, loggers)
-    fit = LightningFit(
-        setting.engine,
-        augment=setting.dataset.augment,
-        seed=seed,
-        loggers=loggers,
-        callbacks=[monitor],
-        title=job.names["method"],
-    )
-    own = copy.deepcopy(model)
-    request = setting.task.request(oracle=job.config["oracle"])
-    environment.reset_peak()
-    started = time.perf_counter()
-    try:
-        healed = method.unlearn(own, request, fit)
-        if setting.engine.device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = time.perf_counter() - started - monitor.seconds
-    except CollapsedError as error:
-        seconds = time.perf_counter() - started - monitor.seconds
-        peak = environment.peak_bytes()
-        return Outcome(None, seconds, peak, fit.images_seen, method.notes, str(error))
-    peak = environment.peak_bytes()
-    if isinstance(method, Localized):
-        method.mask.save(job.folder / "mask.pt")
-    return Outcome(drop(healed).eval(), seconds, peak, fit.images_seen, method.notes)
-
-
 def evaluate_all(job: Job, setting: Setting, predictions: Predictions) -> Row:
     """Return the columns of the job's metrics; without its reference a metric has failed."""
     metrics = job.build(job.config["evaluation"])
@@ -192,9 +143,9 @@ def unlearn_job(job: Job) -> float | None:
     with tracking.tracked(job) as loggers:
         for step in range(len(setting.task.forget)):
             now = replace(setting, task=replace(setting.task, step=step))
-            outcome = unlearn_once(
-                job, now, model, seed=job.config["seeds"]["unlearn"], loggers=loggers
-            )
+            seed = job.config["seeds"]["unlearn"]
+            outcome = job.ready or unlearn_once(job, now, model, seed=seed, loggers=loggers)
+            outcome.replay(loggers)
             said = None if outcome.model is None else predict(outcome.model, now.task)
             records.append(record_of(job, now, outcome, said, facts, started))
             if outcome.model is not None and said is not None:

@@ -98,7 +98,7 @@ def _stack(
     ]
     augment = setting.dataset.augment
     if str(job.config["stack"]).lower() == "auto":
-        times = speedup(members, first.recipe, setting.engine, augment=augment)
+        times = speedup(members, first.recipe.batch_size, setting.engine, augment=augment)
         if times < WORTH:
             log.info("one by one: %d at once are %.2f times as fast", len(members), times)
             return

@@ -18,7 +18,8 @@ class CellSweeper(BasicSweeper):
 
     The task function carries ``task``: with ``jobs``, the overrides of each, and ``due``, which says
     of a job's number whether it still has to run: another process may have taken it meanwhile;
-    and ``ahead``, which trains what the jobs share before they run here.
+    ``ahead``, which trains what the jobs share before they run here, and ``beside``, which
+    unlearns several at once when the first of them is due.
     """
 
     def __init__(self, params: Any = None, grids: Any = None) -> None:
@@ -45,7 +46,12 @@ class CellSweeper(BasicSweeper):
             wanted = [job for number, job in enumerate(jobs) if due(number)]
             return self._launch(wanted, 0) if wanted else []
         self.task.ahead()
-        return [self._alone(job, n) for n, job in enumerate(jobs) if due(n)]
+        results = []
+        for number, job in enumerate(jobs):
+            if due(number):
+                self.task.beside(number)
+                results.append(self._alone(job, number))
+        return results
 
     def _alone(self, job: Sequence[str], number: int) -> Any:
         """Run one job; a disk on which hydra itself cannot write costs the job and no other."""

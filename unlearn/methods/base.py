@@ -23,7 +23,9 @@ class UnlearningMethod(L.Callback, ABC):
     """Base of all methods; one instance serves one unlearning.
 
     Attributes:
-        stackable: The loss is pure: many cells may be trained in one program.
+        stackable: Many cells may be trained in one program. The loss is then a pure function of the
+            batch, the model, the modules that ``reads`` names, the phase and constructor's values:
+            it draws nothing, writes nothing, and reads no value of a tensor back.
         full_precision: Train in 32 bits whatever the pre-training precision is.
         budget_pass: What one epoch of the budget passes over: "forget", "retain" or "all".
         head: Under a localization the classification head moves "always", or as it is "masked".
@@ -88,6 +90,10 @@ class UnlearningMethod(L.Callback, ABC):
     @abstractmethod
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss of one step, a scalar."""
+
+    def reads(self) -> dict[str, nn.Module]:
+        """Return the modules besides the model that the loss of a stackable method consults."""
+        return {}
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Return the unlearned model, without what ``prepare`` added."""

@@ -35,3 +35,10 @@ def npo_loss(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
 def member(index: Tensor, of: Tensor) -> Tensor:
     """Return bool (B,): which of ``index`` are in ``of``."""
     return torch.isin(index, of.to(index.device))
+
+
+def table(of: Tensor, every: Tensor) -> Tensor:
+    """Return bool (N,) by index: which samples are in ``of`` (n,); ``every`` (m,) holds all indices."""
+    known = torch.zeros(int(every.max()) + 1, dtype=torch.bool)
+    known[of.cpu()] = True
+    return known

@@ -6,7 +6,7 @@ Shapes: B batch, K classes.
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import torch
@@ -27,6 +27,8 @@ def neggrad_plus_loss(retain: Tensor, forget: Tensor, beta: float) -> Tensor:
 
 class NegGradPlus(UnlearningMethod):
     """Each step lowers the loss of a retain batch and raises that of a forget batch."""
+
+    stackable: ClassVar[bool] = True
 
     def __init__(
         self,

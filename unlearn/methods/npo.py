@@ -4,7 +4,7 @@ Re-implemented; the classification form is that of REM's benchmark (arXiv 2505.1
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ from unlearn.methods.teachers import frozen_copy
 
 class NPO(RemovalMethod):
     """Ascent on the forget set that fades for samples already forgotten."""
+
+    stackable: ClassVar[bool] = True
 
     def __init__(self, *, beta: float, **removal: Any) -> None:
         """Keep beta > 0, the strength of the tie to the original; see RemovalMethod for the rest.
@@ -34,6 +36,10 @@ class NPO(RemovalMethod):
         model = super().prepare(model, request)
         self.reference = frozen_copy(model)
         return model
+
+    def reads(self) -> dict[str, nn.Module]:
+        """Return the reference."""
+        return {"reference": self.reference}
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the NPO loss of the forget batch."""

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from unlearn.core import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod, batch_statistics, set_batch_norm
+from unlearn.methods.losses import table
 from unlearn.methods.rem_options import REMOptions
 from unlearn.methods.rem_terms import Terms
 from unlearn.methods.selection import BestByProxy
@@ -35,6 +36,7 @@ REMOVE, REDIRECT = 1, 0
 class REM(UnlearningMethod):
     """Expand, remove, redirect, drop."""
 
+    stackable: ClassVar[bool] = True
     budget_pass: ClassVar[str] = "all"
     localizable: ClassVar[bool] = False
 
@@ -83,7 +85,8 @@ class REM(UnlearningMethod):
             new.share(known)
         if isinstance(new, Expanded) and o.batch_norm == "separate":
             new.separate()
-        self.terms = Terms(o, frozen_copy(new), forget=request.forget.index, known=known)
+        tables = [table(part, request.everything().index) for part in (request.forget.index, known)]
+        self.terms = Terms(o, frozen_copy(new), *tables).to(next(new.parameters()).device)
         self.request = request
         self.best = BestByProxy(request, mode=o.select, threshold=o.gamma, samples=o.select_samples)
         self.removal_statistics = batch_statistics(o.removal_batch_norm, request, self.batch_size)
@@ -137,6 +140,10 @@ class REM(UnlearningMethod):
     def views(self, model: nn.Module) -> dict[str, bool]:
         """Return both networks."""
         return {"base": False, "full": True} if self.options.expand else {"base": False}
+
+    def reads(self) -> dict[str, nn.Module]:
+        """Return the frozen reference, with who is to be removed."""
+        return {"terms": self.terms}
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss of the current step."""

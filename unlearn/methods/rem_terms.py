@@ -1,34 +1,42 @@
 """What REM minimises in a step: redirection of all data and removal of the forget set (arXiv 2505.17730).
 
 base: the network to be deployed; masked: with the new channels that a sample's mask switches on.
-Shapes: B batch, F forget samples drawn beside it.
+Shapes: B batch, F forget samples drawn beside it, N training samples.
 """
 
 import torch
 from torch import Tensor, nn
 
 from unlearn.core import Batch, Forward
-from unlearn.methods.losses import member, sample_losses
+from unlearn.methods.losses import sample_losses
 from unlearn.methods.rem_losses import masked_mean, redirect_losses, removal_losses
 from unlearn.methods.rem_options import REMOptions
 
 
-class Terms:
-    """REM's losses with its options and its frozen reference."""
+class Terms(nn.Module):
+    """REM's losses with its options and its frozen reference.
+
+    Samples are named by a table over all indices: cells of a stack differ in their number.
+    """
+
+    forget: Tensor
+    known: Tensor
 
     def __init__(
-        self, options: REMOptions, reference: nn.Module, *, forget: Tensor, known: Tensor
+        self, options: REMOptions, reference: nn.Module, forget: Tensor, known: Tensor
     ) -> None:
         """Keep what the losses need.
 
         Args:
             options: REM's.
             reference: The expanded network before anything was removed, frozen.
-            forget: Indices of the forget set, int64 (n,).
-            known: Indices that removal within a batch acts on, int64 (n,).
+            forget: Whether a sample is in the forget set, bool (N,) by index.
+            known: Whether removal within a batch acts on it, bool (N,).
         """
+        super().__init__()
         self.options, self.reference = options, reference
-        self.forget, self.known = forget, known
+        self.register_buffer("forget", forget)
+        self.register_buffer("known", known)
 
     def remove(self, forward: Forward, forget: Batch) -> Tensor:
         """Return the loss of a removal step."""
@@ -40,7 +48,7 @@ class Terms:
             return self._redirect(self._masked(forward, batch), batch)
         base = sample_losses(forward(batch.image), batch.label)
         full = self._masked(forward, batch) if self.options.expand else base
-        found = member(batch.index, self.known)
+        found = self.known[batch.index]
         removal = masked_mean(self._removal(base, batch), found)
         if self.options.removal_weight == "mean":
             removal = removal * len(found) / found.sum().clamp(min=1)
@@ -83,4 +91,4 @@ class Terms:
         losses = redirect_losses(full, self._reference(batch, form), o.beta, form)
         if o.redirect_on == "all":
             return losses.mean()
-        return masked_mean(losses, ~member(batch.index, self.forget))
+        return masked_mean(losses, ~self.forget[batch.index])

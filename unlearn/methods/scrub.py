@@ -6,7 +6,7 @@ retain set; form "original" maximises the distillation alone, for ``max_passes``
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import torch
@@ -20,6 +20,8 @@ from unlearn.methods.teachers import distillation, frozen_copy
 
 class Scrub(UnlearningMethod):
     """A pass over the forget set that climbs, then a pass over the retain set that descends."""
+
+    stackable: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -72,6 +74,10 @@ class Scrub(UnlearningMethod):
         self.climbing = (self.max_passes if self.original else self.msteps) > 0
         self.batch_statistics = batch_statistics(self.batch_norm, request, self.forget_batch_size)
         return model
+
+    def reads(self) -> dict[str, nn.Module]:
+        """Return the teacher."""
+        return {"teacher": self.teacher}
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return the set of this pass."""

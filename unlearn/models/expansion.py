@@ -127,8 +127,20 @@ class Expanded(nn.Module):
     def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
         """Return logits (B, K): base mode without ``index``, masked mode with it."""
         if index is None:
-            return functional_call(self._skeleton[0], self.base_state(), (image,))
+            return self._base(image)
         return self.network(image, self.gates(index))
+
+    def _base(self, image: Tensor) -> Tensor:
+        """Return logits (B, K) of base mode; running statistics of the old channels move along."""
+        state, skeleton = self.base_state(), self._skeleton[0]
+        if not skeleton.training:
+            return functional_call(skeleton, state, (image,))
+        # Written to as copies: under vmap, batch norm would not write through a slice.
+        running = {name: state[name].clone() for name, _ in skeleton.named_buffers()}
+        logits = functional_call(skeleton, state | running, (image,))
+        for name, value in running.items():
+            state[name].copy_(value)
+        return logits
 
     def train(self, mode: bool = True) -> "Expanded":
         """Switch batch norm in both modes."""

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from unlearn.training.engine import Engine
 from unlearn.training.loader import Augmentation, ResidentLoader
-from unlearn.training.pretrain import Pretraining
 from unlearn.training.stacked import Member, Stack
 
 STEPS = 5
@@ -17,7 +16,7 @@ STEPS = 5
 
 def speedup(
     members: Sequence[Member],
-    recipe: Pretraining,
+    batch_size: int,
     engine: Engine,
     *,
     augment: Augmentation | None,
@@ -28,7 +27,7 @@ def speedup(
     """
     networks = [engine.place(copy.deepcopy(member.network)).train() for member in members]
     loader = ResidentLoader(
-        members[0].data, batch_size=recipe.batch_size, augment=augment, seed=0, device=engine.device
+        members[0].data, batch_size=batch_size, augment=augment, seed=0, device=engine.device
     )
     batch = next(iter(loader))
     stack = Stack([copy.deepcopy(network) for network in networks])

@@ -114,14 +114,15 @@ def free(network: nn.Module) -> None:
         tensor.grad = None
 
 
-def obstacle(engine: Engine, network: nn.Module) -> str | None:
-    """Return why models like this one cannot be trained stacked, or None."""
+def obstacle(engine: Engine, network: nn.Module, precision: Any = None) -> str | None:
+    """Return why models like this one cannot be trained stacked, or None; None: usual precision."""
     if engine.compile:
         return "trainer.compile is true"
     if engine.devices != 1:
         return "trainer.devices is not 1"
-    if engine.resolved_precision() not in PRECISIONS:
-        return f"precision {engine.resolved_precision()}"
+    precision = precision or engine.resolved_precision()
+    if precision not in PRECISIONS:
+        return f"precision {precision}"
     drawing = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
     return "the network draws random numbers (dropout)" if drawing else None
 

@@ -33,12 +33,13 @@ class UnlearningModule(L.LightningModule):
         self.epoch_log = log
         self._compiled: tuple[Callable[..., Tensor]] = (model,)
         self._rates: list[list[float]] = []
+        self.own: list[torch.optim.Optimizer] = []
 
     def configure_optimizers(self) -> Any:
         """Return the method's optimizers."""
         made = self.method[0].optimizers(self.model)
         self._rates = [[g["lr"] for g in o.param_groups] for o in made]
-        self._own = made
+        self.own = made
         return made
 
     def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
@@ -47,20 +48,32 @@ class UnlearningModule(L.LightningModule):
 
     def training_step(self, batch: Mapping[str, Batch], batch_idx: int) -> None:
         """Do one step."""
-        method = self.method[0]
-        phase = min(method.phase(), len(self._own) - 1)
-        optimizer = self._own[phase]
-        counts = method.phase() == 0
-        factor = method.schedule(min(self.spent, self.total_steps - 1), self.total_steps)
-        for group, rate in zip(optimizer.param_groups, self._rates[phase], strict=True):
-            group["lr"] = rate * (factor if counts else 1.0)
-        self.spent += counts
-        loss = method.loss(self.forward, batch)
-        for each in self._own:
-            each.zero_grad()
+        phase = self.begin_step()
+        loss = self.method[0].loss(self.forward, batch)
+        self.clear_gradients()
         self.manual_backward(loss)
         wrapped = self.optimizers()
         (wrapped[phase] if isinstance(wrapped, list) else wrapped).step()
+        self.count(loss, batch)
+
+    def begin_step(self) -> int:
+        """Set the learning rate of a step and count it; return the number of its optimizer."""
+        method = self.method[0]
+        phase = min(method.phase(), len(self.own) - 1)
+        counts = method.phase() == 0
+        factor = method.schedule(min(self.spent, self.total_steps - 1), self.total_steps)
+        for group, rate in zip(self.own[phase].param_groups, self._rates[phase], strict=True):
+            group["lr"] = rate * (factor if counts else 1.0)
+        self.spent += counts
+        return phase
+
+    def clear_gradients(self) -> None:
+        """Drop the gradients of all that the optimizers move."""
+        for optimizer in self.own:
+            optimizer.zero_grad()
+
+    def count(self, loss: Tensor, batch: Mapping[str, Batch]) -> None:
+        """Note a step's loss and images."""
         self.epoch_log.add(loss, sum(len(part.label) for part in batch.values()))
 
     def transfer_batch_to_device(
@@ -112,24 +125,13 @@ class LightningFit:
             CollapsedError: If the loss is no longer finite.
         """
         engine = self.engine
-        engine.place(model).train()
-        loader = RequestLoader(
-            request,
-            uses=method.uses,
-            batch_sizes=method.batch_sizes,
-            augment=self.augment,
-            seed=self.seed,
-            device=engine.device,
-        )
-        log = EpochLog(self.loggers)
-        total = method.epochs * loader.steps(method.budget_pass, method.batch_size)
-        module = UnlearningModule(model, method, total, log)
+        loader, module, callbacks = self.parts(method, model, request)
         if engine.compile:
             module._compiled = (torch.compile(model),)
         trainer = engine.trainer(
             max_epochs=method.max_epochs(),
-            precision=self._precision(method),
-            callbacks=[EpochOrder(loader), *method.callbacks(), log, *self.callbacks],
+            precision=precision_of(method, engine),
+            callbacks=callbacks,
             loggers=self.loggers,
             title=self.title,
             total=method.max_epochs() if method.max_epochs() > 0 else None,
@@ -138,9 +140,28 @@ class LightningFit:
             with seeded(self.seed), quiet():
                 trainer.fit(module, train_dataloaders=loader)
         finally:
-            self.images_seen += log.images
+            self.images_seen += module.epoch_log.images
         model.eval()
 
-    def _precision(self, method: UnlearningMethod) -> Any:
-        full = method.full_precision
-        return self.engine.unlearning_precision if full else self.engine.resolved_precision()
+    def parts(
+        self, method: UnlearningMethod, model: nn.Module, request: Request
+    ) -> tuple[RequestLoader, UnlearningModule, list[L.Callback]]:
+        """Return what a training consists of: the data, the steps, and what is called around them."""
+        self.engine.place(model).train()
+        loader = RequestLoader(
+            request,
+            uses=method.uses,
+            batch_sizes=method.batch_sizes,
+            augment=self.augment,
+            seed=self.seed,
+            device=self.engine.device,
+        )
+        log = EpochLog(self.loggers)
+        total = method.epochs * loader.steps(method.budget_pass, method.batch_size)
+        module = UnlearningModule(model, method, total, log)
+        return loader, module, [EpochOrder(loader), *method.callbacks(), log, *self.callbacks]
+
+
+def precision_of(method: UnlearningMethod, engine: Engine) -> Any:
+    """Return Lightning's name of the precision that a method trains in."""
+    return engine.unlearning_precision if method.full_precision else engine.resolved_precision()

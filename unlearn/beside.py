@@ -1,0 +1,160 @@
+"""Unlearns cells of a sweep several at once, where ``stack`` wants that; their turns find the outcomes.
+
+A cell that fails this way, or whose loss is lost, has no outcome and is made alone, as if nothing were.
+"""
+
+import contextlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from unlearn import environment
+from unlearn.ahead import ALIKE
+from unlearn.evaluation.monitor import Monitor
+from unlearn.job import Job
+from unlearn.models.expansion import drop
+from unlearn.once import Outcome
+from unlearn.scoring import prepared
+from unlearn.setting import Setting, method_of, original
+from unlearn.stacking import WORTH, width
+from unlearn.training.courses import Course, Together, unfit
+from unlearn.training.probe import speedup
+from unlearn.training.stacked import Member, obstacle
+from unlearn.training.unlearning import LightningFit, precision_of
+
+log = logging.getLogger(__name__)
+
+OWN = ("epochs", "optimizer", "removal_optimizer", "schedule", "seed")
+"""Options of a method in which the cells of one stack may differ."""
+
+
+def kin(config: Mapping[str, Any]) -> str | None:
+    """Return what the cells of one stack have in common; None: the cell is made alone."""
+    alone = any(config.get(key) is not None for key in ("checkpoint", "localization", "candidates"))
+    if alone or width(dict(config)) < 2:
+        return None
+    method = {key: value for key, value in config["method"].items() if key not in OWN}
+    same = {key: config.get(key) for key in ALIKE}
+    return json.dumps([method, same, config["paths"]["checkpoints"]], sort_keys=True)
+
+
+def likeness(one: Mapping[str, Any], two: Mapping[str, Any]) -> int:
+    """Return in how many keys that a forget set's size depends on two configs differ."""
+    return sum(one.get(key) != two.get(key) for key in ("discovery", "corrupted", "forget_set"))
+
+
+class Curves:
+    """Keeps what a logger is told."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.said: list[tuple[dict[str, float], int]] = []
+
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        """Keep values and step."""
+        self.said.append((values, step))
+
+    def save(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class Companion:
+    """A cell of a stack."""
+
+    job: Job
+    setting: Setting
+    course: Course
+    monitor: Monitor
+    curves: Curves
+
+    def outcome(self, count: int) -> Outcome | None:
+        """Return what its unlearning left behind; None if it was not brought to its end."""
+        course = self.course
+        healed = course.finish()
+        if healed is None:
+            return None
+        return Outcome(
+            drop(healed).eval(),
+            course.seconds - self.monitor.seconds,
+            environment.peak_bytes(),
+            course.images_seen,
+            course.method.notes | {"stacked": count},
+            curves=self.curves.said,
+        )
+
+
+def unlearn_together(jobs: Sequence[Job]) -> dict[str, Outcome]:
+    """Unlearn the jobs at once, up to the evaluation; all are of one ``kin``.
+
+    Returns:
+        What is left behind, by run id; a job that is to be made alone has none.
+    """
+    if len(jobs) < 2 or unfit(method_of(jobs[0])) is not None:
+        return {}
+    environment.reset_peak()
+    found = [_begun(job) for job in jobs]
+    cells = [cell for cell in found if cell is not None]
+    if len(cells) < 2 or not _worth(cells):
+        return {}
+    log.info("%s: %d cells at once ...", jobs[0].names["method"], len(cells))
+    first = cells[0]
+    precision = precision_of(first.course.method, first.setting.engine)
+    kind = first.setting.engine.device.type
+    half = precision == "bf16-mixed"
+    try:
+        Together(
+            [cell.course for cell in cells], lambda: torch.autocast(kind, torch.bfloat16, half)
+        ).run()
+    except Exception as error:  # out of memory, or a loss that cannot be mapped
+        log.warning("one by one: unlearning as a stack failed: %s", str(error).splitlines()[0])
+        return {}
+    outcomes = {cell.job.run_id: cell.outcome(len(cells)) for cell in cells}
+    return {run_id: outcome for run_id, outcome in outcomes.items() if outcome is not None}
+
+
+def _begun(job: Job) -> Companion | None:
+    """Return a job before its first step; None if it is to be made alone."""
+    with contextlib.suppress(ValueError, RuntimeError):  # it says itself what is wrong
+        setting = prepared(job)
+        if len(setting.task.forget) > 1:  # requests in a row: each starts where the last one ended
+            return None
+        model, _ = original(job, setting)
+        method = method_of(job)
+        reason = obstacle(setting.engine, model, precision_of(method, setting.engine))
+        if reason is not None:
+            log.info("one by one: %s", reason)
+            return None
+        curves: Any = Curves()
+        monitor = Monitor(method, setting.task, [curves])
+        fit = LightningFit(
+            setting.engine,
+            augment=setting.dataset.augment,
+            seed=job.config["seeds"]["unlearn"],
+            loggers=[curves],
+            callbacks=[monitor],
+        )
+        request = setting.task.request(oracle=job.config["oracle"])
+        course = Course(method, model, request, fit)
+        if course.error is None and unfit(method) is None:  # hooks may come with the preparation
+            return Companion(job, setting, course, monitor, curves)
+    return None
+
+
+def _worth(cells: Sequence[Companion]) -> bool:
+    """Say whether the stack is wanted, or is faster by a few steps of copies."""
+    first = cells[0]
+    if str(first.job.config["stack"]).lower() != "auto":
+        return True
+    members = [Member(c.course.model, c.course.request.everything(), 0) for c in cells]
+    times = speedup(
+        members, first.course.method.batch_size, first.setting.engine,
+        augment=first.setting.dataset.augment,
+    )  # fmt: skip
+    if times < WORTH:
+        log.info("one by one: %d at once are %.2f times as fast", len(cells), times)
+    return times >= WORTH

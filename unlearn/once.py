@@ -1,0 +1,84 @@
+"""One unlearning of a job, and what it leaves behind."""
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from unlearn import environment
+from unlearn.evaluation.monitor import Monitor
+from unlearn.job import Job
+from unlearn.methods.localized import Localized
+from unlearn.models.expansion import drop
+from unlearn.setting import Setting, method_of
+from unlearn.training.engine import CollapsedError
+from unlearn.training.unlearning import LightningFit
+
+
+@dataclass
+class Outcome:
+    """What an unlearning left behind.
+
+    Attributes:
+        model: None if the loss was lost.
+        seconds: Without the evaluator's share.
+        peak_bytes: Most memory that was used.
+        images_seen: Of all training batches.
+        notes: The method's, for the row.
+        reason: Why there is no model.
+        curves: Values and step, still to be logged.
+    """
+
+    model: nn.Module | None
+    seconds: float
+    peak_bytes: int
+    images_seen: int
+    notes: dict[str, Any]
+    reason: str | None = None
+    curves: Sequence[tuple[dict[str, float], int]] = ()
+
+    def replay(self, loggers: Sequence[Logger]) -> None:
+        """Hand curves that no logger has seen yet to the loggers."""
+        for logger in loggers:
+            for values, step in self.curves:
+                logger.log_metrics(values, step=step)
+            if self.curves:
+                logger.save()
+
+
+def unlearn_once(
+    job: Job, setting: Setting, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
+) -> Outcome:
+    """Run the method on its own copy of ``model``, timed without the evaluator's share."""
+    method = method_of(job)
+    monitor = Monitor(method, setting.task, loggers)
+    fit = LightningFit(
+        setting.engine,
+        augment=setting.dataset.augment,
+        seed=seed,
+        loggers=loggers,
+        callbacks=[monitor],
+        title=job.names["method"],
+    )
+    own = copy.deepcopy(model)
+    request = setting.task.request(oracle=job.config["oracle"])
+    environment.reset_peak()
+    started = time.perf_counter()
+    try:
+        healed = method.unlearn(own, request, fit)
+        if setting.engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started - monitor.seconds
+    except CollapsedError as error:
+        seconds = time.perf_counter() - started - monitor.seconds
+        peak = environment.peak_bytes()
+        return Outcome(None, seconds, peak, fit.images_seen, method.notes, str(error))
+    peak = environment.peak_bytes()
+    if isinstance(method, Localized):
+        method.mask.save(job.folder / "mask.pt")
+    return Outcome(drop(healed).eval(), seconds, peak, fit.images_seen, method.notes)
