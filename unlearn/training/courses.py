@@ -238,7 +238,9 @@ class Together:
         cell = group[0].cell
         with warnings.catch_warnings():  # an operation without a batched form is looped over
             warnings.filterwarnings("ignore", message="There is a performance drop")
-            losses = vmap(lambda tensors, given: functional_call(cell, tensors, given))(state, (batch,))
+            losses = vmap(lambda tensors, given: functional_call(cell, tensors, given))(
+                state, (batch,)
+            )
         for name in dict(cell.named_buffers()).keys() - group[0].still:  # running statistics
             own = [course.tensors[name] for course in group]
             torch._foreach_copy_(own, list(state[name].unbind(0)))  # type: ignore[attr-defined]
