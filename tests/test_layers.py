@@ -23,7 +23,7 @@ LAYERS = [
     {"scoring", "score_job", "diagnose_job", "ahead", "healing", "once", "beside"},
     {"choosing", "judging", "references"},
     {"run"},
-    {"config", "validation", "compose", "launching", "describe", "search"},
+    {"config", "rules", "validation", "compose", "launching", "describe", "search"},
     {"tuning", "cells"},
     {"sweeping", "outcomes", "convoy"},
     {"attempt", "api", "handed_over"},

@@ -39,7 +39,7 @@ def test_every_name_draws(rows: pd.DataFrame, curves: pd.DataFrame):
 
 
 def test_the_schema_allows_the_same_names():
-    from unlearn.validation import RULES
+    from unlearn.rules import RULES
 
     assert RULES["figure"][1] == "one of " + ", ".join(figures.NAMES)
 
