@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unlearn.bad_list import Names, lines, parsed
-from unlearn.forgetting import FromFile
+from unlearn.forget_file import FromFile
 from unlearn.task import Truth
 
 FILES = ("cat/a.png", "cat/b.png", "dog/a.png", "dog/sub/c.png", "dog/7.png")

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unlearn.core import ImageSet, Request
+from unlearn.corruption.random_label import RandomLabel
 from unlearn.data.view import Normalize
 from unlearn.forgetting import Entangled, FromFile, Graded, OfClass, Random, count_of
 from unlearn.grading import GROUPS
@@ -20,7 +21,8 @@ GIVEN = {"rate": 0.5, "seed": 0}
 
 
 def mixed(score=SCORE, **options):
-    usual = {"group": "mix", "size": 9, "center": None, "tie_seed": 0, "num_requests": 1}
+    usual: dict = {"group": "mix", "size": 9, "center": None, "tie_seed": 0, "num_requests": 1}
+    usual["shared_requests"] = True
     return Graded(**usual | options)(TRUTH, **GIVEN, score=score, center=0.5)
 
 
@@ -43,6 +45,19 @@ def test_random_requests_share_nothing_and_follow_the_seed():
     assert not torch.equal(parts[0], make(TRUTH, rate=0.5, seed=1)[0])
     with pytest.raises(ValueError, match="leave none of 60"):
         Random(size=0.2, num_requests=5)(TRUTH, **GIVEN)
+
+
+def test_a_random_set_meets_a_corruption_of_the_same_seed_by_chance_alone():
+    big = torch.arange(600) % 3
+    image = torch.zeros(600, 1, 2, 2).byte()
+    data = ImageSet(image, big, torch.arange(600), 3, Normalize((0.5,), (0.25,)))
+    _, truth = RandomLabel()(data, count=60, seed=0)
+    (part,) = Random(size=60, num_requests=1)(truth, **GIVEN)
+    assert truth.corrupted[part].sum() < 20  # 6 are expected; all 60 with one order for both
+    clean = Truth(clean_label=big, corrupted=torch.zeros(600).bool())
+    (before,) = Random(size=60, num_requests=1)(clean, **GIVEN)
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(0))
+    assert before.tolist() == order[:60].sort().values.tolist()  # as older rows have it
 
 
 def test_classes_in_whole_and_in_part():
@@ -89,6 +104,22 @@ def test_later_requests_come_from_what_is_left():
     first, second = mixed(num_requests=2, size=6)
     assert first.tolist() == [0, 1, 29, 30, 58, 59]
     assert second.tolist() == [2, 3, 28, 31, 56, 57]
+
+
+def test_requests_that_follow_the_current_model_are_asked_for_one_by_one():
+    make = Graded(
+        group="mix", size=6, center=None, tie_seed=0, num_requests=2, shared_requests=False
+    )
+    (first,) = make(TRUTH, **GIVEN, score=SCORE, center=0.5)
+    assert first.tolist() == [0, 1, 29, 30, 58, 59]
+    assert make.notes["kind"] == "graded anew"
+    assert make.following(SCORE, 0.5, first).tolist() == [2, 3, 28, 31, 56, 57]
+    second = make.following(SCORE.roll(10), 0.5, first)  # 10 is now the lowest
+    assert not set(second.tolist()) & set(first.tolist())
+    assert {10, 11} < set(second.tolist())
+    for shared in (True, False):
+        with pytest.raises(ValueError, match="num_requests=10 of 6 samples leave none of 60"):
+            mixed(size=6, num_requests=10, shared_requests=shared)
 
 
 def test_the_grade_is_by_the_score_not_by_its_sign():

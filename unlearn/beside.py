@@ -19,6 +19,7 @@ from unlearn.job import Job
 from unlearn.models.expansion import drop
 from unlearn.once import Outcome
 from unlearn.scoring import prepared
+from unlearn.sequence import Requests
 from unlearn.setting import Setting, method_of, original
 from unlearn.stacking import WORTH, width
 from unlearn.training.courses import Course, Together, unfit
@@ -121,7 +122,9 @@ def _begun(job: Job) -> Companion | None:
     """Return a job before its first step; None if it is to be made alone."""
     with contextlib.suppress(ValueError, RuntimeError):  # it says itself what is wrong
         setting = prepared(job)
-        if len(setting.task.forget) > 1:  # requests in a row: each starts where the last one ended
+        if (
+            Requests(job, setting).count > 1
+        ):  # requests in a row: each starts where the last one ended
             return None
         model, _ = original(job, setting)
         method = method_of(job)

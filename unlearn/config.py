@@ -253,7 +253,8 @@ UNRELATED = (
 """Keys that do not change a result, and so are no part of a run's identity."""
 
 LATER = {"exclude_true": True, "mix": "union", "salient": "largest", "drift": False}
-"""Options of methods that came later, with the value that stands for how it was before: at that value
+LATER |= {"shared_requests": True}
+"""Options of methods and forget sets that came later, with the value that stands for how it was before: at that value
 they are no part of a run's identity, so that old results stay where they are."""
 
 
@@ -307,7 +308,7 @@ def identity(content: Mapping[str, Any]) -> str:
     What is off (null) at the top does not count: a new feature leaves old results where they are.
     """
     content = json.loads(json.dumps({k: v for k, v in content.items() if v is not None}))
-    for key in ("method", "candidates"):
+    for key in ("method", "candidates", "forget_set"):
         _forget_later(content.get(key))
     own_images = "ImageFolder" in str((content.get("dataset") or {}).get("_target_"))
     for path in UNRELATED:

@@ -4,22 +4,16 @@ Sources: arXiv 2406.01257, 2410.16516. What a builder needs beyond the data it n
 Shapes: N samples, E embedding.
 """
 
-import json
-import logging
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from unlearn.bad_list import Names, is_json, listed, parsed
-from unlearn.data.dataset import Dataset
-from unlearn.forget_sets import drawn
+from unlearn.forget_file import FromFile as FromFile  # where configs look for it
+from unlearn.forget_sets import OWN, drawn
 from unlearn.grading import GROUPS, by_distance, center_of, entanglement_score, graded, picked
 from unlearn.task import Truth
-
-log = logging.getLogger(__name__)
 
 Requests = tuple[Tensor, ...]
 
@@ -42,22 +36,6 @@ def count_of(size: float, total: int, multiple: int = 1) -> int:
             f"{f', a multiple of {multiple}' if multiple > 1 else ''}, got {size} (that is {count})"
         )
     return count
-
-
-def adopted(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
-    """Return the data set with images of these names that were split off for testing back in training.
-
-    A bad image must be there to be forgotten, and nothing may be measured on it.
-    """
-    if not dataset.split_off:
-        return dataset
-    off, train = Names(dataset.split_off, 0), Names(dataset.files, len(dataset.train))
-    found = {off.row(name) for name in wanted if train.row(name) is None}
-    rows = sorted(row for row in found if row is not None)
-    if not rows:
-        return dataset
-    log.info("%d listed images had been split off for testing: back in training", len(rows))
-    return dataset.adopt(torch.tensor(rows))
 
 
 class Random:
@@ -89,7 +67,9 @@ class Random:
                 f"forget_set.num_requests={self.num_requests} of {count} samples leave none of "
                 f"{total} to retain"
             )
-        order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+        # A corruption draws by the same seed, and would meet the same samples first.
+        own = seed + OWN if truth.corrupted.any() else seed
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(own))
         parts = order[: count * self.num_requests].split(count)
         return tuple(part.sort().values for part in parts)
 
@@ -142,6 +122,7 @@ class Graded:
         center: str | float | None,
         tie_seed: int,
         num_requests: int,
+        shared_requests: bool,
     ) -> None:
         """Keep the options.
 
@@ -151,6 +132,8 @@ class Graded:
             center: Of the medium group: "median", "midrange", a number; None: the score's own.
             tie_seed: Of the order that breaks ties.
             num_requests: How many requests follow one another, each from what those before left.
+            shared_requests: All by the score of the original, the same for all methods; False: each
+                by the score of the model that answered the one before (arXiv 2410.16516).
 
         Raises:
             ValueError: If the group is unknown.
@@ -162,12 +145,15 @@ class Graded:
         self.center = center
         self.tie_seed = tie_seed
         self.num_requests = num_requests
+        self.shared_requests = shared_requests
         self.notes: dict[str, Any] = {"kind": "graded", "group": group}
+        if not shared_requests:
+            self.notes["kind"] = "graded anew"
 
     def __call__(
         self, truth: Truth, *, rate: float, seed: int, score: Tensor, center: str | float
     ) -> Requests:
-        """Return the requests; ``rate`` and ``seed`` have nothing to act on.
+        """Return the requests, or the first if scores are taken anew for each that follows.
 
         Args:
             truth: Of the task; only its length counts.
@@ -175,21 +161,45 @@ class Graded:
             seed: Unused.
             score: Larger is more memorized, (N,).
             center: The score's own centre.
+
+        Raises:
+            ValueError: If nothing is left to retain.
         """
-        parts = len(GROUPS) if self.group == "mix" else 1
+        count = count_of(self.size, len(score), self._parts())
+        if count * self.num_requests >= len(score):
+            raise ValueError(
+                f"forget_set.num_requests={self.num_requests} of {count} samples leave none of "
+                f"{len(score)} to retain"
+            )
+        requests: list[Tensor] = []
+        self.notes["displaced"] = 0
+        for _ in range(self.num_requests if self.shared_requests else 1):
+            gone = torch.cat(requests) if requests else torch.tensor([], dtype=torch.long)
+            requests.append(self.following(score, center, gone))
+        self.notes["score_mean"] = score[requests[0]].mean().item()
+        return tuple(requests)
+
+    def _parts(self) -> int:
+        return len(GROUPS) if self.group == "mix" else 1
+
+    def following(self, score: Tensor, center: str | float, gone: Tensor) -> Tensor:
+        """Return one request from what is left, sorted indices.
+
+        Args:
+            score: Larger is more memorized, (N,).
+            center: The score's own centre.
+            gone: Indices of what was asked for before.
+        """
+        parts = self._parts()
         each = count_of(self.size, len(score), parts) // parts
         sizes = dict.fromkeys(GROUPS if parts > 1 else (self.group,), each)
-        pool, requests, displaced = torch.arange(len(score)), [], 0
-        for _ in range(self.num_requests):
-            values = score[pool].cpu()
-            middle = center_of(values, center if self.center is None else self.center)
-            groups, lost = graded(values, sizes, middle, self.tie_seed)
-            displaced += lost
-            chosen = pool[torch.cat(list(groups.values()))].sort().values
-            requests.append(chosen)
-            pool = pool[~torch.isin(pool, chosen)]
-        self.notes |= {"displaced": displaced, "score_mean": score[requests[0]].mean().item()}
-        return tuple(requests)
+        pool = torch.arange(len(score))
+        pool = pool[~torch.isin(pool, gone.cpu())]
+        values = score[pool].cpu()
+        middle = center_of(values, center if self.center is None else self.center)
+        groups, lost = graded(values, sizes, middle, self.tie_seed)
+        self.notes["displaced"] = lost + self.notes.get("displaced", 0)
+        return pool[torch.cat(list(groups.values()))].sort().values
 
 
 class Entangled:
@@ -241,80 +251,3 @@ def _entanglement(embedding: Tensor, forget: Tensor) -> float:
     retain = torch.ones(len(embedding), dtype=torch.bool)
     retain[forget] = False
     return entanglement_score(embedding, forget, retain.nonzero().flatten())
-
-
-class FromFile:
-    """A user's list: file names or ids, a line each, with true labels where known (CSV, text).
-
-    Or ids in a JSON file: a list, or a list of lists for requests that follow one another.
-
-    Attributes:
-        true_label: int64 (N,), -1 where the file says nothing; None if it says nothing at all.
-    """
-
-    needs: ClassVar[tuple[str, ...]] = ("names", "class_names")
-
-    def __init__(self, *, path: str) -> None:
-        """Keep the path."""
-        self.path = Path(path)
-        self.notes: dict[str, Any] = {"kind": "file"}
-        self.true_label: Tensor | None = None
-
-    def adopt(self, dataset: Dataset) -> Dataset:
-        """Return the data set with listed images that were split off for testing back in training."""
-        return dataset if is_json(self.path) else adopted(dataset, listed(self.path))
-
-    def __call__(
-        self,
-        truth: Truth,
-        *,
-        rate: float,
-        seed: int,
-        names: Names | None = None,
-        class_names: Sequence[str] = (),
-    ) -> Requests:
-        """Return the requests of the file; ``rate`` and ``seed`` have nothing to act on.
-
-        Args:
-            truth: Of the task; only its length counts.
-            rate: Unused.
-            seed: Unused.
-            names: Of the training images; None: ids alone.
-            class_names: K names, for true labels.
-
-        Raises:
-            ValueError: If it names anything but different training samples; the line is named.
-        """
-        if not is_json(self.path):
-            return self._from_lines(len(truth.clean_label), names, class_names)
-        try:
-            content = json.loads(self.path.read_text())
-            lists = content if content and isinstance(content[0], list) else [content]
-            if not all(isinstance(i, int) for part in lists for i in part):
-                raise ValueError("not all are whole numbers")
-            requests = [torch.tensor(part, dtype=torch.long) for part in lists]
-        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
-            raise ValueError(
-                f"forget_set.path must be a JSON file with a list of indices, got {self.path}: "
-                f"{error}"
-            ) from error
-        every = torch.cat(requests)
-        total = len(truth.clean_label)
-        if (
-            not all(len(r) for r in requests)
-            or not 0 <= int(every.min()) <= int(every.max()) < total
-        ):
-            raise ValueError(f"forget_set.path: {self.path} must hold indices in 0..{total - 1}")
-        if len(every.unique()) < len(every):
-            raise ValueError(f"forget_set.path: {self.path} names a sample twice")
-        return tuple(r.sort().values for r in requests)
-
-    def _from_lines(self, total: int, names: Names | None, class_names: Sequence[str]) -> Requests:
-        found = parsed(self.path, names or Names(None, total), class_names)
-        if len(found) == total:
-            raise ValueError(f"forget_set.path: {self.path} names all {total} training images")
-        known = {row: label for row, label in found.items() if label is not None}
-        if known:
-            self.true_label = torch.full((total,), -1)
-            self.true_label[list(known)] = torch.tensor(list(known.values()))
-        return (torch.tensor(sorted(found)),)

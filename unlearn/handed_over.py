@@ -14,7 +14,7 @@ from unlearn.bad_list import Names, listed, parsed
 from unlearn.core import ImageSet
 from unlearn.data.dataset import Dataset
 from unlearn.data.handed import handed, stacked
-from unlearn.forgetting import adopted
+from unlearn.forget_file import adopted
 from unlearn.job import Job
 from unlearn.models.surgery import evaluating
 from unlearn.task import Truth

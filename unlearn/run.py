@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
-from unlearn import choosing, environment, references
+from unlearn import choosing, environment, references, sequence
 from unlearn.diagnose_job import diagnose_job
 from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.predictions import Predictions, predict
@@ -120,6 +120,7 @@ def unlearn_job(job: Job) -> float | None:
     for node in ("pretraining", "forget_set"):
         job.build(job.config[node])
     references.options(job)
+    sequence.check(job)
     job, facts = choosing.settled(job, unlearn_once)
     started = time.perf_counter()
     setting = prepare(job, forget=False)
@@ -140,21 +141,23 @@ def unlearn_job(job: Job) -> float | None:
     if _needed(job, "embedding"):
         setting = replace(setting, embedding=features(job, setting))
     records: list[RunRecord] = []
+    row = sequence.Requests(job, setting)
     with tracking.tracked(job) as loggers:
-        for step in range(len(setting.task.forget)):
-            now = replace(setting, task=replace(setting.task, step=step))
+        for step in range(row.count):
+            setting = now = row.at(step, setting, model)
             seed = job.config["seeds"]["unlearn"]
             outcome = job.ready or unlearn_once(job, now, model, seed=seed, loggers=loggers)
             outcome.replay(loggers)
             said = None if outcome.model is None else predict(outcome.model, now.task)
-            records.append(record_of(job, now, outcome, said, facts, started))
+            records.append(record_of(job, now, outcome, said, facts | now.facts, started))
             if outcome.model is not None and said is not None:
                 leave(job, now, records[-1], outcome.model, said)
             _track(loggers, records[-1], now.task, model, said)
-            _tell(job, records[-1], len(setting.task.forget))
+            _tell(job, records[-1], row.count)
             if outcome.model is None or records[-1].status != "ok":
                 break  # there is nothing to go on from
             model, started = outcome.model, time.perf_counter()
+    row.end(setting, None if records[-1].reason else model, job.folder)
     leave_lists(job.folder, setting)
     for record in reversed(records):  # the first step's row says that the run is done
         ResultsStore(Path(job.config["paths"]["results"])).write(record)

@@ -177,6 +177,14 @@ def scored(job: Job, setting: Setting, node: dict[str, Any]) -> tuple[Trained, S
     return cache(job).get_or_train(who, compute)[0], score
 
 
+def rescored(job: Job, setting: Setting, network: nn.Module) -> tuple[torch.Tensor, float]:
+    """Return the job's score of every training sample for another model, (N,), and its seconds."""
+    score: Score = job.build(job.config["score"])
+    started = time.perf_counter()
+    values = score(_subject(job, setting, network, setting.task.records, []))
+    return values.float(), time.perf_counter() - started
+
+
 def _subject(
     job: Job,
     setting: Setting,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sklearn.svm import SVC
 
 from unlearn.evaluation.attacks import FEATURES, membership, stratified
 
@@ -53,6 +54,17 @@ def test_the_attack_tells_what_looks_unseen():
     assert membership(members, others, draw(0.8, 1.0, 40, 3)) == 0
     both = torch.cat([draw(0.8, 1.0, 30, 3), draw(0.0, 0.5, 10, 2)])
     assert membership(members, others, both) == 0.25
+
+
+@pytest.mark.parametrize(("seen", "unseen"), [(0.99, 0.8), (0.6, 0.55), (0.4, 0.9)])
+def test_equal_samples_are_learned_from_at_once_and_nothing_changes(seen, unseen):
+    members, others = (draw(0, 1, 300, s) < p for s, p in ((0, seen), (1, unseen)))
+    targets = torch.tensor([[0.0], [1.0], [1.0]])
+    features = torch.cat([members, others]).float().numpy()
+    label = [1] * 300 + [0] * 300
+    plain = SVC(C=3, kernel="rbf", gamma="auto").fit(features, label)
+    expected = (plain.predict(targets.numpy()) == 0).mean()
+    assert membership(members.float(), others.float(), targets) == expected
 
 
 def test_the_attack_wants_balanced_classes():

@@ -8,6 +8,7 @@ import torch
 from unlearn.corruption.clean import Clean
 from unlearn.evaluation import refined
 from unlearn.evaluation.evaluator import evaluate
+from unlearn.evaluation.inference import attacks, by_loss
 from unlearn.evaluation.metrics import tow
 from unlearn.evaluation.predictions import Predictions
 from unlearn.task import Task
@@ -93,6 +94,56 @@ def test_mia_counts_what_looks_like_the_test_set(plain):
         refined.attacked(seen, task, **options | {"feature": "loss"})
 
 
+def test_mia_by_correctness_counts_the_forget_samples_that_are_wrong(plain):
+    # Of the retain set all labels are met, of the test set none: who is wrong looks unseen.
+    ours, theirs = model(plain, forget=5, test=60), model(plain, forget=12, test=60)
+    row = refined.mia(ours, plain, theirs)
+    assert row["mia_correctness"] == pytest.approx(5 / 20)
+    assert row["mia_correctness_retrained"] == pytest.approx(12 / 20)
+    assert row["mia_correctness_gap"] == pytest.approx(7 / 20)
+    task, unsure = inferred(plain, forget=0.6)  # right, but with little confidence
+    row = refined.mia(unsure, task, unsure)
+    assert (row["mia"], row["mia_correctness"]) == (1, 0)
+
+
+def test_the_attack_learns_from_so_many_samples_at_most(plain, monkeypatch):
+    seen, real = [], refined.membership
+
+    def watched(members, others, targets):
+        seen.append((len(members), len(others), len(targets)))
+        return real(members, others, targets)
+
+    monkeypatch.setattr(refined, "membership", watched)
+    for limit in (refined.LIMIT, 12):
+        monkeypatch.setattr(refined, "LIMIT", limit)
+        refined.attacked(model(plain), plain, feature="confidence", members="stratified", seed=0)
+    assert seen == [(60, 60, 20), (12, 12, 20)]
+
+
+def test_further_features_and_a_threshold_on_the_loss(plain):
+    task, unseen = inferred(plain, forget=0.6)
+    _, seen = inferred(plain, forget=0.95)
+    row = evaluate({"attacks": attacks}, seen, task, unseen)
+    for feature in ("entropy", "modified_entropy", "probabilities"):
+        assert row[f"mia_{feature}"] == 0, feature
+        assert row[f"mia_{feature}_retrained"] == row[f"mia_{feature}_gap"] == 1, feature
+    assert row["loss_attack/auc"] == row["loss_attack/tpr"] == 1
+    assert row["loss_attack/auc_retrained"] == pytest.approx(0.5, abs=0.05)
+    assert row["loss_attack/tpr_retrained"] < 0.1
+    assert set(attacks.directions) == set(row)
+
+
+def test_a_threshold_on_the_loss_by_hand():
+    def said(*p):
+        return torch.tensor([[x, 1 - x] for x in p]).log(), torch.zeros(len(p)).long()
+
+    # Of the 2 x 3 pairs the forget sample has the lower loss in (0.9: 3, 0.5: 2).
+    auc, tpr = by_loss(said(0.9, 0.5), said(0.8, 0.4, 0.3), 0.01)
+    assert auc == pytest.approx(5 / 6)
+    assert tpr == 0.5
+    assert by_loss(said(0.9, 0.5), said(0.8, 0.4, 0.3), 0.34)[1] == 1
+
+
 def test_accuracy_per_third_by_score(plain):
     task = replace(plain, records={"score": torch.arange(200.0).flip(0)})
     row = refined.by_score(model(task, forget=7), task, model(task))
@@ -128,4 +179,19 @@ def test_tow_so_far_has_all_requests_as_its_forget_set(plain):
     assert row["forget/accuracy_gap"] == pytest.approx(10 / 30)
     assert row["retain/accuracy_gap"] == row["test/accuracy_gap"] == 0
     assert row["tow_so_far"] == pytest.approx(1 - (10 - 5) / 50)
+    assert row["so_far/accuracy"] == pytest.approx(1 - 5 / 50)
+    assert row["so_far/accuracy_gap"] == pytest.approx((10 - 5) / 50)
+    assert row["so_far/disagreement"] == pytest.approx((10 + 5) / 50)
     assert "tow_so_far" not in refined.gaps(ours, replace(task, step=0), theirs)
+
+
+def test_mia_so_far_has_all_requests_as_its_targets(plain):
+    task, ours = inferred(plain, forget=0.6)
+    _, theirs = inferred(plain, forget=0.95)
+    task = replace(task, forget=(torch.arange(20), torch.arange(20, 50)), step=1)
+    row = refined.mia(ours, task, theirs)  # the second request looks like a member to both
+    assert (row["mia"], row["mia_gap"]) == (0, 0)
+    assert row["so_far/mia"] == pytest.approx(20 / 50)
+    assert row["so_far/mia_retrained"] == 0
+    assert row["tow_mia_so_far"] == pytest.approx(1 - 20 / 50)
+    assert "so_far/mia" not in refined.mia(ours, replace(task, step=0), theirs)

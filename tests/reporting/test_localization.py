@@ -80,6 +80,27 @@ def test_the_table_has_the_oracle_first_then_the_smallest_gap(frame):
     assert gap_table(frame[~frame["method"].eq("retrain")]).empty
 
 
+def test_mia_by_correctness_stands_beside_and_older_rows_keep_their_gaps(frame):
+    older = gap_table(frame)
+    assert "MIA (correctness)" not in older
+    newer = frame.assign(mia_correctness=[0.2, None, 0.0, None, 0.1, None, None, 0.2, None])
+    table = gap_table(newer)
+    assert table["gap"].equals(older["gap"])
+    cells = dict(
+        zip(
+            table["algorithm"] + " " + table["localization"],
+            table["MIA (correctness)"],
+            strict=True,
+        )
+    )
+    assert cells["oracle: its values -"] == pytest.approx(20)
+    assert cells["neggrad_plus salloc"] == pytest.approx(10)
+    assert cells["rft salloc"] == 0 and pd.isna(cells["neggrad_plus deepest"])
+    assert "| - ± n/a |" not in formats.to_markdown(table)
+    unknown = gap_table(frame.assign(mia_correctness=None))
+    assert unknown["gap"].equals(older["gap"]) and "MIA (correctness)" not in unknown
+
+
 def test_a_method_that_chooses_by_itself_is_not_one_of_all_parameters(frame):
     more = pd.DataFrame([row("salun", 0, 0.8, 0.9, **{"config/method.salient_fraction": 0.5})])
     rows = located(pd.concat([frame, more], ignore_index=True))

@@ -140,6 +140,17 @@ def test_a_sequence_has_a_line_per_method_and_an_interval():
         sequence(rows())
 
 
+def test_requests_that_were_graded_anew_have_lines_of_their_own():
+    shared = pd.concat([rows(), rows(step=1, tow_mia_so_far=0.5)])
+    anew = shared.assign(**{"forget_set/kind": "graded anew", "tow": 0.1})
+    anew["run_id"] = anew["run_id"] + "-anew"
+    fig = sequence(pd.concat([shared, anew]))
+    assert [ax.get_ylabel() for ax in fig.axes] == ["ToW", "ToW-MIA", "ToW-MIA so far"]
+    lines = {c.get_label(): list(c.lines[0].get_ydata()) for c in fig.axes[0].containers}
+    assert lines["npo graded"] == pytest.approx([0.41, 0.41])
+    assert lines["npo graded anew"] == pytest.approx([0.1, 0.1])
+
+
 def test_closeness_has_a_dot_per_row_of_the_table():
     fig = closeness(rows())
     assert [ax.get_xlabel().partition(" (")[0] for ax in fig.axes] == ["ToW", "MIA gap", "ToW-MIA"]

@@ -126,10 +126,12 @@ class Score(ABC):
 
     Attributes:
         center: Where samples of medium memorization are: a number, or the "median".
+        post_hoc: Whether any model has such a score, however it was trained.
         notes: Facts of the computation, JSON values.
     """
 
     center: ClassVar[str | float] = "median"
+    post_hoc: ClassVar[bool] = False
 
     def __init__(self) -> None:
         """Start without notes."""

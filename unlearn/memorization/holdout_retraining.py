@@ -5,7 +5,7 @@ validation set, not the test set. Shapes: N samples, K classes, P parameters.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +77,8 @@ def finetuned(
 
 class HoldoutRetraining(Score):
     """Fine-tune a copy of the original on other data; what changes most was memorized."""
+
+    post_hoc: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -17,6 +17,8 @@ METRICS = {
     "test/accuracy": "test accuracy",
     "mia": "MIA efficacy",
 }
+BESIDE = {"mia_correctness": "MIA (correctness)"}
+"""In the table, but no part of the mean gap; rows of before there was such a column have none."""
 ORACLE, WHOLE, OWN = "retrain", "full", "own"
 OWN_PART = ("method/salient_fraction", "method/k")
 """Options of methods that move a part of the network without a localization."""
@@ -66,10 +68,12 @@ def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     """
     keys = [*present(frame, SETTING), "seed"]
     metrics = present(frame, tuple(METRICS))
-    values = present(frame, (*metrics, "seconds"))
+    beside = present(frame, tuple(BESIDE))
+    values = present(frame, (*metrics, *beside, "seconds"))
+    frame = frame.astype(dict.fromkeys(values, float))  # a column of None alone has no mean else
     oracle = frame[frame["algorithm"] == ORACLE].groupby(keys, dropna=False)[values].mean()
     joined = frame.join(oracle.add_suffix("/oracle"), on=keys)
-    for metric in metrics:
+    for metric in (*metrics, *beside):
         joined[f"gap/{metric}"] = 100 * (joined[f"{metric}/oracle"] - joined[metric])
     sizes = joined[[f"gap/{metric}" for metric in metrics]].abs()
     return joined.assign(gap=sizes.mean(axis=1, skipna=False))
@@ -90,7 +94,8 @@ def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
     if SHARE not in frame or frame[SHARE].notna().sum() == 0 or "seed" not in frame:
         return pd.DataFrame()
     rows = with_gaps(located(frame))
-    metrics = [m for m in METRICS if f"gap/{m}" in rows and rows[f"gap/{m}"].notna().any()]
+    titles = METRICS | BESIDE
+    metrics = [m for m in titles if f"gap/{m}" in rows and rows[f"gap/{m}"].notna().any()]
     if not metrics:
         return pd.DataFrame()
     setting = present(rows, SETTING)
@@ -101,14 +106,14 @@ def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
         oracle = line["algorithm"] == ORACLE
         for metric in metrics:
             shown = 100 * group[metric] if oracle else group[f"gap/{metric}"]
-            line |= _summed(METRICS[metric], shown.dropna())
+            line |= _summed(titles[metric], shown.dropna())
         line |= {} if oracle else _summed("gap", group["gap"].dropna())
         line["time"] = (group["seconds"] / group["seconds/oracle"]).mean()
         lines.append(line | {"n": group["seed"].nunique(), "oracle": oracle})
     table = pd.DataFrame(lines).sort_values([*setting, "oracle", "gap"],
         ascending=[True] * len(setting) + [False, True], ignore_index=True)  # fmt: skip
     named = {"strategy": "localization"}
-    order = [*keys, "n", *(f"{METRICS[m]}{e}" for m in metrics for e in ("", "_ci95"))]
+    order = [*keys, "n", *(f"{titles[m]}{e}" for m in metrics for e in ("", "_ci95"))]
     table["algorithm"] = table["algorithm"].where(~table["oracle"], "oracle: its values")
     table["strategy"] = table["strategy"].where(~table["oracle"], "-")
     table.loc[table["strategy"] == table["algorithm"], "strategy"] = OWN

@@ -31,6 +31,7 @@ METRICS += (
 )
 METRICS += ("klom/forget", "klom/retain", "klom/test", "relearn_steps", "relearn_steps_retrained")
 METRICS += ("relearn_gap", "lira/auc", "lira/member", "lira/member_retrained")
+METRICS += ("mia_correctness", "mia_correctness_gap", "tow_mia_so_far")
 METRICS += ("ulira/auc", "ulira/tpr", "relative_seconds")
 PRINTED = (
     *METRICS[:7],
@@ -154,11 +155,12 @@ def paper(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def sequence(
-    frame: pd.DataFrame, metrics: Sequence[str] = ("tow", "tow_mia", "tow_so_far")
+    frame: pd.DataFrame, metrics: Sequence[str] = ("tow", "tow_mia", "tow_so_far", "tow_mia_so_far")
 ) -> Figure:
     """Return how metrics change from request to request, a line per method with its 95 % interval.
 
-    ``tow_so_far`` is cumulative: ToW with all that was to be forgotten up to there.
+    What ends in ``_so_far`` is cumulative, with all that was to be forgotten up to there. Settings that
+    differ, as requests that are graded anew, have lines of their own.
 
     Raises:
         ValueError: If no run answered several requests.
@@ -168,12 +170,13 @@ def sequence(
         raise ValueError("figure=sequence needs runs of several requests: forget_set=sequential")
     several = set(frame.loc[frame["step"] > 0, "run_id"])
     frame = frame[frame["run_id"].isin(several)]
-    if "tow_so_far" in frame:  # of the first request it is ToW
-        frame = frame.assign(tow_so_far=frame["tow_so_far"].fillna(frame["tow"]))
+    for name in ("tow", "tow_mia"):
+        if f"{name}_so_far" in frame:  # of the first request they are the same
+            frame = frame.assign(**{f"{name}_so_far": frame[f"{name}_so_far"].fillna(frame[name])})
     table = overview(frame, metrics=known)
-    variant = table["variant"] if "variant" in table else pd.Series("-", table.index)
-    pairs = zip(table["method"], variant, strict=True)
-    label = [str(method) + ("" if kind == "-" else f" {kind}") for method, kind in pairs]
+    setting = [c for c in (*SETTING, "variant") if c in table]
+    words = table[["method", *setting]].itertuples(index=False)
+    label = [" ".join(str(w) for w in row if w == w and w not in (None, "-")) for row in words]
     fig = canvas.figure(3.4 * len(known) + 1.4, 3.2)
     panels = fig.subplots(1, len(known), squeeze=False)[0]
     for ax, metric in zip(panels, known, strict=True):
