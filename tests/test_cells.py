@@ -167,3 +167,25 @@ def test_progress_counts_what_others_record(home, monkeypatch):
 
 def test_durations_are_said_as_a_person_would():
     assert [sweeping.duration(s) for s in (4.4, 600, 9000)] == ["4 s", "10 min", "2.5 h"]
+
+
+def test_a_sweep_composes_once_per_choice_of_groups(home, monkeypatch):
+    made, whole = [], compose._compose
+    monkeypatch.setattr(compose, "_compose", lambda *a: made.append(a[1]) or whole(*a))
+    arguments = compose.parse(SWEEP)
+    bases = compose.bases_of("unlearn", arguments)
+    jobs = compose.preflight("unlearn", arguments, bases)
+    assert len(list(expand("unlearn", jobs, arguments, bases))) == 8
+    methods = [[o for o in groups if o.startswith("method")] for groups in made]
+    assert sorted(methods) == [[], ["method=npo"], ["method=original"]]  # first, what it sweeps
+
+
+def test_a_wrong_value_in_the_middle_of_a_sweep_is_found_and_explained(home):
+    for wrong, said in (
+        ("discovery=0.5,7", r"discovery must be in \(0, 1\], got 7"),
+        ("corrupted=20,many", "corrupted must be a number, got many"),
+        ("model.widht=2,4", "unknown key 'model.widht'; did you mean 'model.width'"),
+        ("hydra.job.chdi=true", "hydra.job.chdi"),
+    ):
+        with pytest.raises(compose.ConfigError, match=said):
+            compose.preflight("unlearn", compose.parse([*SWEEP[:4], wrong]))

@@ -1,24 +1,17 @@
 """The cells of a sweep: which runs a command line stands for, and what became of each."""
 
-import copy
-import functools
 import hashlib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
 
-from unlearn.compose import Arguments, composed, composing, is_group
-from unlearn.config import identity, plain
+from unlearn.bases import Bases
+from unlearn.compose import Arguments, bases_of, composing
+from unlearn.config import identity
 from unlearn.job import original_identity
 from unlearn.problems import last_line
 
@@ -108,30 +101,22 @@ def original_key(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def expand(name: str, jobs: Sequence[Sequence[str]], arguments: Arguments) -> Iterator[Cell]:
+def expand(
+    name: str, jobs: Sequence[Sequence[str]], arguments: Arguments, bases: Bases | None = None
+) -> Iterator[Cell]:
     """Yield the cell of each job.
-
-    Hydra takes a tenth of a second for a config. Here it composes one per choice of groups; a value
-    that nothing refers to is set in the resolved config, others on a copy of the composed one.
 
     Args:
         name: Of the primary config.
         jobs: Overrides of each.
         arguments: Of the command line.
+        bases: What has been composed already.
     """
-    parse = functools.cache(OverridesParser.create().parse_override)
-    bases: dict[tuple[str, ...], _Base] = {}
-    converted: dict[str, Any] = {}
+    bases = bases_of(name, arguments) if bases is None else bases
     with composing(arguments.folders):
         for job in jobs:
-            parsed = [parse(override) for override in job]
-            groups = tuple(o.input_line or "" for o in parsed if _shapes(o))
-            if groups not in bases:
-                config = composed(name, groups, arguments.folders)
-                bases[groups] = _Base(config, converted)
             # Hydra's own values, as those of a launcher, make no other run; here they are read-only.
-            values = [o for o in parsed if not (_shapes(o) or o.is_hydra_override())]
-            yield _cell(tuple(job), bases[groups].resolved(values))
+            yield _cell(tuple(job), bases.content(job))
 
 
 def packed(cells: Sequence[Cell]) -> list[Cell]:
@@ -147,69 +132,6 @@ def packed(cells: Sequence[Cell]) -> list[Cell]:
         keys.append(first.setdefault(json.dumps(data, sort_keys=True), len(first)))
     order = sorted(range(len(cells)), key=keys.__getitem__)
     return [cells[number] for number in order]
-
-
-class _Base:
-    """A composed config that values are set on."""
-
-    def __init__(self, config: DictConfig, converted: dict[str, Any]) -> None:
-        self.config = config
-        self.converted = converted  # top-level values as the schema wants them: the same for all
-        own = {str(k): v for k, v in OmegaConf.to_container(config).items() if k != "hydra"}  # type: ignore[union-attr]
-        self.references = " ".join(re.findall(r"\$\{[^}]*\}", json.dumps(own)))
-        self.known: dict[tuple[str, ...], dict[str, Any]] = {}
-
-    def resolved(self, values: Sequence[Override]) -> dict[str, Any]:
-        """Return the resolved config with the values set."""
-        free = [o for o in values if self._free(o)]
-        content = self._resolved([o for o in values if o not in free])
-        for override in free:
-            path = override.key_or_group.split(".")
-            content = _with(content, path, self._converted(override, path))
-        return content
-
-    def _converted(self, override: Override, path: Sequence[str]) -> Any:
-        line = override.input_line or ""
-        if len(path) == 1 and line in self.converted:
-            return self.converted[line]
-        value = _at(self._resolved([override]), path)
-        if len(path) == 1:
-            self.converted[line] = value
-        return value
-
-    def _free(self, override: Override) -> bool:
-        """Say whether a plain value is set that no reference can lead to."""
-        plainly = not (override.is_add() or override.is_force_add() or override.is_delete())
-        leaf = override.key_or_group.rpartition(".")[2]
-        scalar = isinstance(override.value(), str | int | float | bool)
-        return plainly and scalar and leaf not in self.references
-
-    def _resolved(self, values: Sequence[Override]) -> dict[str, Any]:
-        lines = tuple(o.input_line or "" for o in values)
-        if lines not in self.known:
-            config = copy.deepcopy(self.config)
-            ConfigLoaderImpl._apply_overrides_to_config(list(values), config)
-            HydraConfig.instance().set_config(config)
-            self.known[lines] = plain(config)
-        return self.known[lines]
-
-
-def _at(tree: Any, path: Sequence[str]) -> Any:
-    for key in path:
-        tree = tree[key]
-    return tree
-
-
-def _with(tree: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
-    """Return a copy of a nested mapping with one leaf replaced; the rest is shared."""
-    key, *rest = path
-    return {**tree, key: _with(tree[key], rest, value) if rest else value}
-
-
-def _shapes(override: Override) -> bool:
-    """Say whether an override takes part in the defaults list."""
-    key = override.key_or_group
-    return override.package is not None or "/" in key or is_group(override)
 
 
 def _cell(overrides: tuple[str, ...], content: dict[str, Any]) -> Cell:

@@ -78,14 +78,15 @@ def _checked(name: str, argv: list[str]) -> Outcomes | None:
         else:
             print(describe.show_config(name, first, resolve="--resolve" in argv))
         return None
-    jobs = compose.preflight(name, arguments)
+    bases = compose.bases_of(name, arguments)
+    jobs = compose.preflight(name, arguments, bases)
     launcher = launching.chosen(name, arguments, jobs)
     sys.argv[1:] = [*compose.flags_first(argv, arguments), *launcher]
     outcomes = Outcomes(jobs)
-    return outcomes if name != "unlearn" or _sweep(arguments, outcomes) else None
+    return outcomes if name != "unlearn" or _sweep(arguments, outcomes, bases) else None
 
 
-def _sweep(arguments: Any, outcomes: Outcomes) -> bool:
+def _sweep(arguments: Any, outcomes: Outcomes, bases: Any) -> bool:
     """Expand a sweep into cells; answer plan and status; say whether anything is to be run."""
     asked = {o.partition("=")[0]: o.partition("=")[2].lower() for o in outcomes.jobs[0]}
     plan, status = asked.get("plan", "false") == "true", asked.get("status", "false")
@@ -94,7 +95,7 @@ def _sweep(arguments: Any, outcomes: Outcomes) -> bool:
         return True
     from unlearn import cells, sweeping
 
-    found = cells.packed(list(cells.expand("unlearn", outcomes.jobs, arguments)))
+    found = cells.packed(list(cells.expand("unlearn", outcomes.jobs, arguments, bases)))
     outcomes.jobs = [list(cell.overrides) for cell in found]
     if plan:
         print("\n".join(sweeping.plan(found)))

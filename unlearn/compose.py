@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -20,6 +20,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from unlearn.bases import Bases, is_group
 from unlearn.config import config_dir, plain, register
 from unlearn.validation import ConfigError, check, leaves, suggest
 
@@ -171,13 +172,6 @@ def resolved(config: DictConfig) -> dict[str, Any]:
         raise ConfigError(" ".join(str(error).split())) from error
 
 
-def is_group(override: Override) -> bool:
-    """Say whether an override chooses an option of a group rather than a value."""
-    return "." not in override.key_or_group and any(
-        (Path(folder) / override.key_or_group).is_dir() for folder in [config_dir()]
-    )
-
-
 def explain(error: Exception, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
     """Return one line for hydra's many."""
     text = str(error)
@@ -316,25 +310,38 @@ def covering(jobs: list[list[str]]) -> list[list[str]]:
     return chosen or jobs[:1]
 
 
-def preflight(name: str, arguments: Arguments) -> list[list[str]]:
+def preflight(name: str, arguments: Arguments, bases: Bases | None = None) -> list[list[str]]:
     """Compose and check the jobs, each override at least once; return the overrides of each.
+
+    Args:
+        name: Of the primary config.
+        arguments: Of the command line.
+        bases: What has been composed already.
 
     Raises:
         ConfigError: At the first problem.
     """
-    usual: dict[tuple[str, ...], dict[str, Any]] = {}
+    bases = bases_of(name, arguments) if bases is None else bases
     jobs = points(name, arguments)
     with composing(arguments.folders):
         for overrides in covering(jobs):
-            config = composed(name, overrides, arguments.folders)
-            content = resolved(config)
-            groups = tuple(o for o in overrides if _chooses(o))
-            if groups not in usual:
-                usual[groups] = _defaults(name, groups, arguments.folders)
-                HydraConfig.instance().set_config(config)
-            check(content, usual[groups])
+            check(*_content(name, overrides, arguments, bases))
     return jobs
 
 
-def _defaults(name: str, groups: Sequence[str], folders: Sequence[str]) -> dict[str, Any]:
-    return resolved(composed(name, groups, folders))
+def _content(
+    name: str, overrides: Sequence[str], arguments: Arguments, bases: Bases
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a job's resolved config, and what it would be with its groups alone."""
+    if bases.plain(overrides):
+        with suppress(ConfigError, HydraException, OmegaConfBaseException, ValueError):
+            return bases.content(overrides), bases.usual(overrides)
+    # Composed as a whole: that tells what is wrong with it.
+    content = resolved(composed(name, overrides, arguments.folders))
+    groups = [o for o in overrides if _chooses(o)]
+    return content, resolved(composed(name, groups, arguments.folders))
+
+
+def bases_of(name: str, arguments: Arguments) -> Bases:
+    """Return the configs of a command line, to be composed within ``composing``."""
+    return Bases(lambda groups: composed(name, groups, arguments.folders))
