@@ -203,7 +203,7 @@ class EvaluateConfig(Common):
     )
     evaluation: Any = MISSING
     checkpoint: str | None = _option(
-        None, "file to evaluate on the task; null: summarise all recorded rows"
+        None, "file to evaluate on the task, or a model to advise on; null: all recorded rows"
     )
     advise: bool = _option(
         False,

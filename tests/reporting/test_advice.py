@@ -9,7 +9,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unlearn.reporting.advice import Case, advise, described, nearest, plane, shipped
+from unlearn.reporting.advice import (
+    Case,
+    advise,
+    described,
+    for_trained,
+    nearest,
+    plane,
+    shipped,
+)
 from unlearn.reporting.frames import prepared
 
 REPOSITORY = Path(__file__).resolve().parent.parent.parent
@@ -109,6 +117,13 @@ def test_the_shipped_table_is_the_whole_plane_of_the_digits():
         "poison (regularity high), discovery 0.3, nearest to 0.33; measured on digits, resnet9, "
         "3 seeds: here"
     )
+
+
+def test_a_model_that_is_trained_already_has_its_own_methods():
+    left = set(for_trained(shipped())["method"])
+    assert set(shipped()["method"]) - left == {
+        "etd", "rem(etd)", "npo(etd)", "badt(etd)", "scrub(etd)"
+    }  # fmt: skip
 
 
 def test_the_command_needs_no_rows_and_no_knowledge(tmp_path: Path):

@@ -100,6 +100,16 @@ def nearest(table: pd.DataFrame, case: Case) -> pd.DataFrame:
     return table
 
 
+def for_trained(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of methods that serve a model which was trained in the usual way.
+
+    Those with a label (``rem(etd)``) need another pre-training, and so does a method of its name.
+    """
+    plain = table["method"].map(plain_name)
+    labels = {m.removeprefix(plain_name(m)).strip("()") for m in table["method"]}
+    return table[(plain == table["method"]) & ~plain.isin(labels)]
+
+
 def advise(cells: pd.DataFrame) -> pd.DataFrame:
     """Return what to expect of each method over some cells, and what to make of it.
 

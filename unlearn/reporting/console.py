@@ -124,11 +124,12 @@ def advise(config: Mapping[str, Any], regularity: Regularity | None = None) -> l
     else:
         table = advice.shipped()
         source = f"the package's own table (revision {table['revision'].mode()[0]})"
+    fitting = table if config["checkpoint"] is None else advice.for_trained(table)
     kind = config["names"]["corruption"]
     case = advice.Case(None if kind == "none" else kind, config["discovery"])
     if regularity is not None and regularity.kind in set(table["corruption"]):
         case = replace(case, corruption=regularity.kind)
-    cells = advice.nearest(_of_setting(table, config), case)
+    cells = advice.nearest(_of_setting(fitting, config), case)
     found = advice.advise(cells)
     title = advice.described(case, cells, source)
     title = title if regularity is None else f"{regularity.described()}\n{title}"
