@@ -12,7 +12,8 @@ import yaml
 from omegaconf import DictConfig
 
 from unlearn import compose, config, describe, validation
-from unlearn.config import LATER, SCHEMAS, config_dir, plain, run_id
+from unlearn.config import LATER, config_dir, plain, run_id
+from unlearn.schema import SCHEMAS
 
 CONF = Path(config_dir())
 FOLDERS = [config_dir()]

@@ -23,7 +23,17 @@ LAYERS = [
     {"scoring", "score_job", "diagnose_job", "ahead", "healing", "once", "beside", "sequence"},
     {"choosing", "judging", "references"},
     {"run"},
-    {"config", "rules", "validation", "bases", "compose", "launching", "describe", "search"},
+    {
+        "config",
+        "schema",
+        "rules",
+        "validation",
+        "bases",
+        "compose",
+        "launching",
+        "describe",
+        "search",
+    },
     {"tuning", "cells"},
     {"sweeping", "outcomes", "convoy"},
     {"attempt", "api", "handed_over"},
@@ -32,7 +42,8 @@ LAYERS = [
 LEAVES = {"environment", "job", "problems", "__init__"}
 BLIND = {"methods", "localization", "memorization", "detection"}
 COMMAND_LINE = {
-    "config", "bases", "compose", "launching", "describe", "search", "cells", "attempt", "cli", "api"
+    "config", "schema", "bases", "compose", "launching", "describe", "search", "cells", "attempt",
+    "cli", "api"
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))
 

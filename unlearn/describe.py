@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from unlearn.compose import Arguments, composed, composing, resolved
-from unlearn.config import SCHEMAS
+from unlearn.schema import SCHEMAS
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$")
 
