@@ -1,4 +1,4 @@
-"""Watches an unlearning from the evaluator's side, once an epoch, and keeps its own time."""
+"""Watches an unlearning from the evaluator's side, after its epochs, and keeps its own time."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +13,15 @@ from unlearn.methods.base import UnlearningMethod
 from unlearn.models.predict import logits
 from unlearn.task import Task
 
+STEPS = 4
+"""Steps between two looks: an epoch over a small forget set is one step, and costs less than a look."""
+
 
 class Monitor(L.Callback):
     """Logs what the networks inside a method answer on the corrupted samples.
+
+    It looks after each epoch; where epochs are shorter than ``STEPS``, after so many steps, at the
+    turn from one phase to the next, and at the end.
 
     For REM: ``base/hidden_accuracy_given`` falls while ``full/hidden_accuracy_given`` stays high.
 
@@ -28,6 +34,8 @@ class Monitor(L.Callback):
         self.method = method
         self.loggers = list(loggers)
         self.seconds = 0.0
+        self.steps = 0  # since the last look
+        self.phase = 0
         # A function, since methods meet this object among the trainer's callbacks: it holds no truth.
         self._measure = _measure(task)
 
@@ -44,10 +52,23 @@ class Monitor(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the state before the first step, as epoch 0."""
         self._log(pl_module.model, 0, 0)
+        self.steps, self.phase = 0, self._phase()
+
+    def on_train_batch_end(self, *_: Any) -> None:  # type: ignore[override]
+        """Count the step."""
+        self.steps += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Log the state after the epoch."""
-        self._log(pl_module.model, trainer.current_epoch + 1, trainer.current_epoch + 1)
+        """Log the state after the epoch, if it is due."""
+        turn = self._phase() != self.phase
+        self.phase = self._phase()
+        last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
+        if turn or last or self.steps >= STEPS:
+            self.steps = 0
+            self._log(pl_module.model, trainer.current_epoch + 1, trainer.current_epoch + 1)
+
+    def _phase(self) -> int:
+        return getattr(self.method, "phase", int)()  # one that runs other methods has none
 
 
 def _measure(task: Task) -> Callable[[Any, bool], dict[str, float]]:
