@@ -140,7 +140,8 @@ def test_several_loggers_at_once_and_each_job_has_its_own(
         events.Reload()
         seen = events.Scalars("train/loss")
         assert [e.value for e in seen] == pytest.approx(wanted) and [e.step for e in seen] == [1, 2]
-        assert [e.step for e in events.Scalars("model/healed")] == [0, 1, 2]
+        looks = [e.step for e in events.Scalars("model/healed")]
+        assert looks == [0, 2]  # epochs of one step: the start and the end
         run = wandb_run(folder)
         assert run["run"].run_id == row["run_id"] and run["exit"] == 0
         losses = [step["train/loss"] for step in run["history"] if "train/loss" in step]
