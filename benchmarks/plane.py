@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["pretraining.epochs=5", "save_model=false"]
 FULL = ["dataset=cifar10", "model.width=16", "pretraining.epochs=6", "save_model=false"]
 SPACE = ["corruption=random_label,poison", "discovery=0.3,0.6,1.0", "seed=0,1"]
-METHODS = "original,gradient_ascent" if ON_GPU else "original"
+METHODS = "original,gradient_ascent,npo,rem" if ON_GPU else "original,npo"
 
 
 def sweep(home: str, *options: str) -> None:
