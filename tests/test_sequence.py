@@ -13,11 +13,11 @@ from unlearn.beside import _begun
 from unlearn.compose import composed, composing
 from unlearn.config import config_dir, identity, plain, run_id
 from unlearn.job import Job
+from unlearn.originals import original
 from unlearn.reporting.proxies import figure, histograms
 from unlearn.run import unlearn_job
 from unlearn.scoring import prepared
 from unlearn.sequence import Requests
-from unlearn.setting import original
 
 TINY = (
     "dataset=synthetic", "corruption=none", "model.width=4", "pretraining.epochs=4",

@@ -17,9 +17,10 @@ from unlearn.checkpoints import CheckpointCache
 from unlearn.compose import Arguments, composed, composing
 from unlearn.config import config_dir, identity, plain
 from unlearn.job import Job
+from unlearn.originals import cache, original, retrained, training_of_original
 from unlearn.outcomes import Outcomes
 from unlearn.scoring import scored
-from unlearn.setting import cache, original, prepare, retrained, training_of_original
+from unlearn.setting import prepare
 from unlearn.sweeping import Progress
 from unlearn.training.probe import speedup
 from unlearn.training.stacked import Member
@@ -83,7 +84,7 @@ def test_a_later_single_run_finds_them(tmp_path, monkeypatch):
     ahead.train_ahead(jobs(tmp_path, "stack=2"))
     one = job(tmp_path, seed=1, discovery=1.0)
     own = prepare(one, forget=True)
-    monkeypatch.setattr("unlearn.setting.pretrain", None)  # nothing is trained
+    monkeypatch.setattr("unlearn.originals.pretrain", None)  # nothing is trained
     _, trained = original(one, own)
     assert trained.notes["stacked"] == 2
     assert retrained(one, own) is not None

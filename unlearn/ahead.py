@@ -7,15 +7,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from unlearn.job import Job, original_identity
+from unlearn.originals import Training, needs_retrained, training_of_original, training_without
 from unlearn.scoring import prepared
-from unlearn.setting import (
-    Setting,
-    Training,
-    needs_retrained,
-    prepare,
-    training_of_original,
-    training_without,
-)
+from unlearn.setting import Setting, prepare
 from unlearn.stacking import lacking, train_missing, width
 
 log = logging.getLogger(__name__)

@@ -18,9 +18,10 @@ from unlearn.evaluation.monitor import Monitor
 from unlearn.job import Job
 from unlearn.models.expansion import drop
 from unlearn.once import Outcome
+from unlearn.originals import original
 from unlearn.scoring import prepared
 from unlearn.sequence import Requests
-from unlearn.setting import Setting, method_of, original
+from unlearn.setting import Setting, method_of
 from unlearn.stacking import WORTH, width
 from unlearn.training.courses import Course, Together, unfit
 from unlearn.training.probe import speedup

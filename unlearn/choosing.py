@@ -20,9 +20,10 @@ from unlearn.evaluation.metrics import tow
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.evaluation.refined import mia
 from unlearn.job import Job, reseeded
+from unlearn.originals import cache, original, without
 from unlearn.reporting.refined import half_width
 from unlearn.scoring import prepared
-from unlearn.setting import Setting, cache, identity, original, without
+from unlearn.setting import Setting, identity
 
 log = logging.getLogger(__name__)
 

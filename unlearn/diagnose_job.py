@@ -19,10 +19,11 @@ from unlearn.localization.layer_groups import block_groups, example, layer_group
 from unlearn.methods.masking import chosen
 from unlearn.models.expansion import drop
 from unlearn.models.surgery import unrelated
+from unlearn.originals import keep_trained, original, training_of_original
 from unlearn.reporting import canvas, diagnosis, formats
 from unlearn.reporting.diagnosis import Diagnosis
 from unlearn.scoring import prepared
-from unlearn.setting import Setting, keep_trained, network_of, original, training_of_original
+from unlearn.setting import Setting, network_of
 from unlearn.training.unlearning import LightningFit
 
 log = logging.getLogger(__name__)

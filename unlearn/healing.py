@@ -20,10 +20,11 @@ from unlearn.evaluation.predictions import Predictions
 from unlearn.given import digest
 from unlearn.job import Job
 from unlearn.methods.base import UnlearningMethod
+from unlearn.originals import brought, cpu_state
 from unlearn.reporting.healing import Healing, write_healing
 from unlearn.results.card import card, write_card
 from unlearn.results.record import RunRecord
-from unlearn.setting import Setting, brought, cpu_state, network_of
+from unlearn.setting import Setting, network_of
 
 log = logging.getLogger(__name__)
 

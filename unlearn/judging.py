@@ -13,8 +13,9 @@ from unlearn.detection.regularity import (
 from unlearn.discovery import Discovered
 from unlearn.job import Job
 from unlearn.models.predict import logits
+from unlearn.originals import without
 from unlearn.scoring import prepared
-from unlearn.setting import Setting, without
+from unlearn.setting import Setting
 
 log = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from unlearn.job import Job, reseeded
 from unlearn.memorization.memorization import Memorization, subset
 from unlearn.models.expansion import drop
 from unlearn.models.predict import logits
-from unlearn.setting import Setting, cache, identity, original, without
+from unlearn.originals import cache, original, without
+from unlearn.setting import Setting, identity
 from unlearn.training.engine import CollapsedError
 
 log = logging.getLogger(__name__)

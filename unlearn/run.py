@@ -22,20 +22,13 @@ from unlearn.job import Job, found_by
 from unlearn.judging import regularity
 from unlearn.models.expansion import drop
 from unlearn.once import Outcome, unlearn_once
+from unlearn.originals import cache, original, retrained
 from unlearn.reporting import console, dashboard, tracking, wandb
 from unlearn.results.record import RunRecord
 from unlearn.results.store import ResultsStore
 from unlearn.score_job import score_job
 from unlearn.scoring import features, prepared, waits
-from unlearn.setting import (
-    Setting,
-    cache,
-    identity,
-    method_of,
-    original,
-    prepare,
-    retrained,
-)
+from unlearn.setting import Setting, identity, method_of, prepare
 from unlearn.task import Task
 from unlearn.training.engine import CollapsedError
 

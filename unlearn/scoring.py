@@ -19,16 +19,8 @@ from unlearn.job import Job, detector_name
 from unlearn.memorization.base import Score, Subject
 from unlearn.models.expansion import drop
 from unlearn.models.predict import embedding
-from unlearn.setting import (
-    Setting,
-    alarmed,
-    cache,
-    identity,
-    original,
-    prepare,
-    training_without,
-    without,
-)
+from unlearn.originals import cache, original, training_without, without
+from unlearn.setting import Setting, alarmed, identity, prepare
 from unlearn.stacking import train_missing, width
 from unlearn.task import Task, sealed
 

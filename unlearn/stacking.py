@@ -13,7 +13,8 @@ from lightning.pytorch.loggers import CSVLogger
 
 from unlearn.checkpoints import Trained
 from unlearn.job import Job
-from unlearn.setting import RESUME, Setting, Training, cache, cpu_state
+from unlearn.originals import RESUME, Training, cache, cpu_state
+from unlearn.setting import Setting
 from unlearn.training.probe import speedup
 from unlearn.training.stacked import Member, obstacle, pretrain_stacked
 

@@ -26,9 +26,9 @@ from unlearn.methods.finetune import Finetune
 from unlearn.models.resnet9 import ResNet9
 from unlearn.models.surgery import fresh
 from unlearn.models.vit import ViT
+from unlearn.originals import original
 from unlearn.reporting.diagnosis import Diagnosis, curves, figure, tables
 from unlearn.scoring import prepared
-from unlearn.setting import original
 from unlearn.training.pretrain import Pretraining, pretrain
 from unlearn.training.schedules import Constant, WarmupLinear
 from unlearn.training.unlearning import LightningFit

@@ -18,7 +18,8 @@ from unlearn.core import ImageSet
 from unlearn.job import Job
 from unlearn.models.expansion import drop
 from unlearn.models.predict import accuracy
-from unlearn.setting import Setting, identity, method_of, original, prepare
+from unlearn.originals import original
+from unlearn.setting import Setting, identity, method_of, prepare
 from unlearn.task import Task
 from unlearn.training.engine import CollapsedError
 from unlearn.training.unlearning import LightningFit
