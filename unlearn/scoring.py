@@ -1,6 +1,7 @@
 """Scores of memorization for a job, and forget sets that need them, the original model or a detector."""
 
 import copy
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +24,11 @@ from unlearn.originals import cache, original, training_without, without
 from unlearn.setting import Setting, alarmed, identity, prepare
 from unlearn.stacking import train_missing, width
 from unlearn.task import Task, sealed
+
+log = logging.getLogger(__name__)
+
+MANY = 0.2
+"""Share of the training set beyond which a detector's list is doubted aloud."""
 
 
 def waits(job: Job) -> bool:
@@ -123,6 +129,12 @@ def detected(job: Job, setting: Setting, detector: Detector) -> torch.Tensor:
             "which leaves nothing to unlearn or nothing to retain; change forget_set.* or choose "
             "another"
         )
+    if len(suspects) > MANY * total:
+        log.warning(
+            "discovery=%s suspects %d of %d training samples: few lists of that length are right, and "
+            "unlearning clean images harms the model; look at some, or choose another detector",
+            detector_name(node), len(suspects), total,
+        )  # fmt: skip
     detector.notes |= result.notes
     return suspects
 

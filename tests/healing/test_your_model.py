@@ -183,6 +183,14 @@ def test_a_detector_looks_at_the_model_that_is_given(words, job, tmp_path):
     assert lists[0] != lists[1]
 
 
+@pytest.mark.parametrize("share", [0.15, 0.4])
+def test_a_list_of_very_many_is_doubted(words, job, caplog, share):
+    made = job(*without_list(words), "forget_set=loss", f"forget_set.budget={share}")
+    found = prepared(made).task.discovered()
+    assert len(found) == round(60 * share)
+    assert (f"discovery=loss suspects {len(found)} of 60" in caplog.text) == (share > 0.2)
+
+
 def test_cleanlab_makes_the_list(words, job):
     """It trains models of the network's kind by its own recipe, whatever made the checkpoint."""
     made = job(
