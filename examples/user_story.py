@@ -18,6 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +129,21 @@ def healed_in(folder: Path) -> tuple[nn.Module, dict]:
     return model, json.loads((folder / "row-0.json").read_text())
 
 
+def settings(method: str) -> list[str]:
+    """Return a method with options that were not searched for on these images."""
+    return [f"method={method}", f"tuned=cifar10_folder_resnet9_{method}"]
+
+
+def healings(out: Path, runs: dict[str, list[str]]) -> Iterator[tuple[str, Path, nn.Module, dict]]:
+    """Run each; return its name, folder, healed model and row, or print why there is none."""
+    for name, words in runs.items():
+        code, line, folder = run(out, *words)
+        if folder is None:
+            print(f"\n{name}: exit code {code}: {line}")
+        else:
+            yield name, folder, *healed_in(folder)
+
+
 def mistakes(out: Path, usual: list[str]) -> None:
     """Print what a user's mistakes cost: one line and an exit code each."""
     (out / "empty.csv").write_text("file\n")
@@ -165,8 +181,8 @@ def mistakes(out: Path, usual: list[str]) -> None:
         print(f"- {what}: exit code {code}\n  {line}", flush=True)
 
 
-def main() -> None:
-    """Tell the story."""
+def asked() -> argparse.Namespace:
+    """Return what the command line says."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cifar", type=Path)
     parser.add_argument("--out", type=Path, default=Path("story"))
@@ -178,7 +194,12 @@ def main() -> None:
     parser.add_argument("--methods", nargs="*", default=["rem", "npo"])
     parser.add_argument("--detectors", nargs="*", default=["activation_clustering", "cleanlab"])
     parser.add_argument("more", nargs="*", help="further options of unlearn.py")
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Tell the story."""
+    options = asked()
     out = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     facts = plant(options.cifar, out, options)
@@ -212,24 +233,16 @@ def main() -> None:
     head += "\n| --- | --: | --: | --: | --: |"
     print(head)
     told("original", model, bad["listed"])
-    for method in options.methods:
-        settings = f"tuned=cifar10_folder_resnet9_{method}"  # not searched for on these images
-        code, line, folder = run(out, *usual, *by_list, f"method={method}", settings)
-        if folder is None:
-            print(f"{method}: exit code {code}: {line}")
-            continue
-        healed, row = healed_in(folder)
+    runs = {method: [*usual, *by_list, *settings(method)] for method in options.methods}
+    for method, _, healed, row in healings(out, runs):
         told(method, healed, bad["listed"], row["seconds"])
 
     method = options.methods[0]
-    settings = f"tuned=cifar10_folder_resnet9_{method}"
-    for detector in options.detectors:
-        words = [*found_by(detector, options.epochs), f"method={method}", settings]
-        code, line, folder = run(out, *usual, *words)
-        if folder is None:
-            print(f"\n{detector}: exit code {code}: {line}")
-            continue
-        healed, row = healed_in(folder)
+    runs = {
+        detector: [*usual, *found_by(detector, options.epochs), *settings(method)]
+        for detector in options.detectors
+    }
+    for detector, folder, healed, row in healings(out, runs):
         flagged = set((folder / "found.csv").read_text().splitlines()[1:])
         hit = flagged & every
         precision, recall = len(hit) / len(flagged), len(hit) / len(every)

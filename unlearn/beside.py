@@ -17,7 +17,7 @@ from unlearn.ahead import ALIKE
 from unlearn.evaluation.monitor import Monitor
 from unlearn.job import Job
 from unlearn.models.expansion import drop
-from unlearn.once import Outcome
+from unlearn.once import Outcome, equipped
 from unlearn.originals import original
 from unlearn.scoring import prepared
 from unlearn.sequence import Requests
@@ -26,7 +26,7 @@ from unlearn.stacking import WORTH, width
 from unlearn.training.courses import Course, Together, unfit
 from unlearn.training.probe import speedup
 from unlearn.training.stacked import Member, obstacle
-from unlearn.training.unlearning import LightningFit, precision_of
+from unlearn.training.unlearning import precision_of
 
 log = logging.getLogger(__name__)
 
@@ -123,26 +123,16 @@ def _begun(job: Job) -> Companion | None:
     """Return a job before its first step; None if it is to be made alone."""
     with contextlib.suppress(ValueError, RuntimeError):  # it says itself what is wrong
         setting = prepared(job)
-        if (
-            Requests(job, setting).count > 1
-        ):  # requests in a row: each starts where the last one ended
+        if Requests(job, setting).count > 1:  # in a row: each starts where the last one ended
             return None
         model, _ = original(job, setting)
-        method = method_of(job)
+        curves: Any = Curves()
+        seed = job.config["seeds"]["unlearn"]
+        method, monitor, fit, request = equipped(job, setting, seed=seed, loggers=[curves])
         reason = obstacle(setting.engine, model, precision_of(method, setting.engine))
         if reason is not None:
             log.info("one by one: %s", reason)
             return None
-        curves: Any = Curves()
-        monitor = Monitor(method, setting.task, [curves])
-        fit = LightningFit(
-            setting.engine,
-            augment=setting.dataset.augment,
-            seed=job.config["seeds"]["unlearn"],
-            loggers=[curves],
-            callbacks=[monitor],
-        )
-        request = setting.task.request(oracle=job.config["oracle"])
         course = Course(method, model, request, fit)
         if course.error is None and unfit(method) is None:  # hooks may come with the preparation
             return Companion(job, setting, course, monitor, curves)

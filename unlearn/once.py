@@ -11,8 +11,10 @@ from lightning.pytorch.loggers import Logger
 from torch import nn
 
 from unlearn import environment
+from unlearn.core import Request
 from unlearn.evaluation.monitor import Monitor
 from unlearn.job import Job
+from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
 from unlearn.setting import Setting, method_of
@@ -51,10 +53,10 @@ class Outcome:
                 logger.save()
 
 
-def unlearn_once(
-    job: Job, setting: Setting, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
-) -> Outcome:
-    """Run the method on its own copy of ``model``, timed without the evaluator's share."""
+def equipped(
+    job: Job, setting: Setting, *, seed: int, loggers: Sequence[Logger]
+) -> tuple[UnlearningMethod, Monitor, LightningFit, Request]:
+    """Return the job's method, what watches it, what trains it, and what it may see."""
     method = method_of(job)
     monitor = Monitor(method, setting.task, loggers)
     fit = LightningFit(
@@ -65,8 +67,15 @@ def unlearn_once(
         callbacks=[monitor],
         title=job.names["method"],
     )
+    return method, monitor, fit, setting.task.request(oracle=job.config["oracle"])
+
+
+def unlearn_once(
+    job: Job, setting: Setting, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
+) -> Outcome:
+    """Run the method on its own copy of ``model``, timed without the evaluator's share."""
+    method, monitor, fit, request = equipped(job, setting, seed=seed, loggers=loggers)
     own = copy.deepcopy(model)
-    request = setting.task.request(oracle=job.config["oracle"])
     environment.reset_peak()
     started = time.perf_counter()
     try:

@@ -17,7 +17,7 @@ from unlearn.detection.base import Detector, precision_recall
 from unlearn.forget_sets import digest
 from unlearn.given import digest as file_digest
 from unlearn.job import Job, detector_name
-from unlearn.memorization.base import Score, Subject
+from unlearn.memorization.base import Judge, Score, Subject
 from unlearn.models.expansion import drop
 from unlearn.models.predict import embedding
 from unlearn.originals import cache, original, training_without, without
@@ -113,11 +113,7 @@ def detected(job: Job, setting: Setting, detector: Detector) -> torch.Tensor:
     node = job.config["forget_set"]
 
     def search(folder: Path) -> Trained:
-        network, trained = original(job, setting)
-        started = time.perf_counter()
-        spent: list[float] = []
-        suspects = detector(_subject(job, setting, network, trained.records, spent))
-        seconds = time.perf_counter() - started + sum(spent)
+        suspects, _, seconds = _said(job, setting, detector)
         return Trained({}, {"suspects": suspects}, {"seconds": seconds} | detector.notes)
 
     who = _judged(job, setting) | {"detector": node, "forget": []}
@@ -137,6 +133,15 @@ def detected(job: Job, setting: Setting, detector: Detector) -> torch.Tensor:
         )  # fmt: skip
     detector.notes |= result.notes
     return suspects
+
+
+def _said(job: Job, setting: Setting, judge: Judge) -> tuple[torch.Tensor, Trained, float]:
+    """Return what a score or detector says of the original model, that model, and the seconds."""
+    network, trained = original(job, setting)
+    started = time.perf_counter()
+    spent: list[float] = []
+    said = judge(_subject(job, setting, network, trained.records, spent))
+    return said, trained, time.perf_counter() - started + sum(spent)
 
 
 def _judged(job: Job, setting: Setting) -> dict[str, Any]:
@@ -166,11 +171,7 @@ def scored(job: Job, setting: Setting, node: dict[str, Any]) -> tuple[Trained, S
     score: Score = job.build(node)
 
     def compute(folder: Path) -> Trained:
-        network, trained = original(job, setting)
-        started = time.perf_counter()
-        spent: list[float] = []
-        values = score(_subject(job, setting, network, trained.records, spent))
-        seconds = time.perf_counter() - started + sum(spent)
+        values, trained, seconds = _said(job, setting, score)
         recorder = score.recorder()
         if recorder is not None:
             seconds += trained.notes[f"seconds/{recorder.name}"]

@@ -4,29 +4,19 @@ Shapes: N training samples, n suspects.
 """
 
 import math
-from abc import ABC, abstractmethod
-from typing import Any
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
-from unlearn.memorization.base import Recorder, Subject
+from unlearn.memorization.base import Judge, Subject
 
 
-class Detector(ABC):
+class Detector(Judge):
     """Names the samples that it holds to be bad; they become the forget set, false alarms included.
 
-    Attributes:
-        notes: Facts of the search, JSON values; columns of the row.
+    Its notes become columns of the row.
     """
-
-    def __init__(self) -> None:
-        """Start without notes."""
-        self.notes: dict[str, Any] = {}
-
-    def recorder(self) -> Recorder | None:
-        """Return what must watch the original model's training; None if nothing."""
-        return None
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Tensor:

@@ -121,17 +121,12 @@ class MeanRecorder(Recorder):
         self.seconds = state_dict["seconds"]
 
 
-class Score(ABC):
-    """Gives every training sample a number; larger: more memorized.
+class Judge(ABC):
+    """Says something of every training sample, by a model that learned them.
 
     Attributes:
-        center: Where samples of medium memorization are: a number, or the "median".
-        post_hoc: Whether any model has such a score, however it was trained.
         notes: Facts of the computation, JSON values.
     """
-
-    center: ClassVar[str | float] = "median"
-    post_hoc: ClassVar[bool] = False
 
     def __init__(self) -> None:
         """Start without notes."""
@@ -140,6 +135,22 @@ class Score(ABC):
     def recorder(self) -> Recorder | None:
         """Return what must watch the original model's training; None if nothing."""
         return None
+
+    @abstractmethod
+    def __call__(self, subject: Subject) -> Tensor:
+        """Return what is said, on the CPU."""
+
+
+class Score(Judge):
+    """Gives every training sample a number; larger: more memorized.
+
+    Attributes:
+        center: Where samples of medium memorization are: a number, or the "median".
+        post_hoc: Whether any model has such a score, however it was trained.
+    """
+
+    center: ClassVar[str | float] = "median"
+    post_hoc: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, subject: Subject) -> Tensor:
