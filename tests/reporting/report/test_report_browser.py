@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 from selenium import webdriver
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.ui import Select
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from unlearn.reporting.frames import prepared
 from unlearn.reporting.report import write_report
@@ -64,6 +65,12 @@ def choose(page: webdriver.Chrome, control: str, text: str) -> None:
 
 def text(page: webdriver.Chrome, css: str) -> str:
     return page.find_element(By.CSS_SELECTOR, css).text
+
+
+def soon(page: webdriver.Chrome, holds: Callable[[], bool]) -> None:
+    """Wait for what the page does on an event, which the browser delivers after the call."""
+    late = [StaleElementReferenceException]
+    WebDriverWait(page, 10, 0.02, ignored_exceptions=late).until(lambda _: holds())
 
 
 def look(page: webdriver.Chrome, scheme: str) -> str:
@@ -216,8 +223,8 @@ def test_the_address_remembers_what_is_shown(page: webdriver.Chrome, path: Path)
     assert text(page, "#runs h2") == "Runs: random label, discovery rate 0.1"
     assert cell(page, "difference", 1, 0).get_attribute("aria-selected") == "true"
     page.execute_script("location.hash = 'metric=healed&a=rem&b=gone&cell=a&corruption=x&rate=9'")
-    page.execute_async_script("setTimeout(arguments[0])")
-    assert Select(page.find_element(By.ID, "metric")).first_selected_option.text == "healed"
+    metric = Select(page.find_element(By.ID, "metric"))
+    soon(page, lambda: metric.first_selected_option.text == "healed")
     assert text(page, ".card h2").split() == ["A", "rem"]
     assert not page.find_element(By.ID, "runs").is_displayed()
 
@@ -226,7 +233,7 @@ def test_dark_and_light(page: webdriver.Chrome):
     light, dark = look(page, "light"), look(page, "dark")
     assert light == "rgba(246, 246, 244, 1)" and dark == "rgba(19, 20, 22, 1)"
     toggle = page.find_element(By.ID, "theme")
-    assert toggle.get_attribute("aria-pressed") == "true"
+    soon(page, lambda: toggle.get_attribute("aria-pressed") == "true")
     toggle.click()
     assert look(page, "dark") == light and toggle.get_attribute("aria-pressed") == "false"
 
