@@ -91,23 +91,16 @@ def _badt(method: Any, model: nn.Module) -> Loss:
         image, _, index = parts["all"]
         with torch.no_grad():
             good, bad = method.competent(image), method.incompetent(image)
-        found = torch.isin(index, method.forget_index)
+        found = method.held["forgotten"][index]
         return _divergence(model(image), torch.where(found[:, None], bad, good), 1.0)
 
     return loss
 
 
 def _relabelled(method: Any, model: nn.Module) -> Loss:
-    known: dict[str, Tensor] = {}
-
     def loss(parts: Parts) -> Tensor:
         image, label, index = parts["all"]
-        if not known:  # one label per sample; -1: as it was
-            rows = int(method.forget.index.max()) + 1
-            table = torch.full((max(rows, 1) + 10_000_000 // 100,), -1, device=label.device)
-            table[method.forget.index] = method.new_label
-            known["table"] = table
-        new = known["table"][index]
+        new = method.held["new_label"][index]
         return F.cross_entropy(model(image), torch.where(new < 0, label, new))
 
     return loss

@@ -82,6 +82,26 @@ def curve(one: Job) -> list[list[float]]:
     return [[float(line.split(",")[k] or "nan") for k in keep] for line in lines[1:]]
 
 
+def compared(one: Job, outcomes: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a cell made alone; that of its outcome in a stack must equal it."""
+    alone, alone_curve = row(one), curve(one)
+    (one.folder / "curves" / "metrics.csv").unlink()
+    own, own_curve = row(replace(one, ready=outcomes[one.run_id])), curve(one)
+    assert own["method/stacked"] == len(outcomes)
+    for key, value in alone.items():
+        if any(word in key for word in TIMES):
+            continue
+        if isinstance(value, float):
+            assert own[key] == pytest.approx(value, abs=2e-3), key
+        elif key.startswith("method/"):
+            assert own[key] == value, key
+    assert torch.allclose(
+        torch.tensor(own_curve), torch.tensor(alone_curve), atol=5e-3, equal_nan=True
+    )
+    assert alone["images_seen"] == own["images_seen"] > 0
+    return alone
+
+
 @pytest.mark.parametrize("method", ["gradient_ascent", "npo", "rem"])
 def test_a_row_is_that_of_the_cell_alone(method, home, monkeypatch):
     cells = jobs(home, method)
@@ -93,23 +113,30 @@ def test_a_row_is_that_of_the_cell_alone(method, home, monkeypatch):
     outcomes = unlearn_together(cells)
     assert outcomes.keys() == {one.run_id for one in cells}
     assert max(groups) >= 2 and min(groups) == 1  # in step, and out of step
-    ends = set()
-    for one in cells:
-        alone, alone_curve = row(one), curve(one)
-        (one.folder / "curves" / "metrics.csv").unlink()
-        own, own_curve = row(replace(one, ready=outcomes[one.run_id])), curve(one)
-        assert own["method/stacked"] == 3
-        for key, value in alone.items():
-            if isinstance(value, float) and not any(word in key for word in TIMES):
-                assert own[key] == pytest.approx(value, abs=2e-3), key
-            elif key.startswith("method/"):
-                assert own[key] == value, key
-        assert torch.allclose(
-            torch.tensor(own_curve), torch.tensor(alone_curve), atol=5e-3, equal_nan=True
-        )
-        ends.add((alone.get("method/epochs"), alone.get("method/removal_epochs")))
-        assert alone["images_seen"] == own["images_seen"] > 0
+    rows = [compared(one, outcomes) for one in cells]
+    ends = {(r.get("method/epochs"), r.get("method/removal_epochs")) for r in rows}
     assert len(ends) > 1  # they stop at different times
+
+
+OWN = {  # what differs between the cells of a stack: which weights may move, a fading penalty, labels
+    "npo": ("localization=salloc", ["budget=0.3"], ["budget=0.7"]),
+    "l1_sparse": ("method.gamma=0.001", ["method.epochs=1"], ["method.epochs=2"]),
+    "salun": ("method.redraw=true", ["seeds.unlearn=0"], ["seeds.unlearn=1"]),
+}
+
+
+@pytest.mark.parametrize("method", OWN)
+def test_what_is_a_cells_own_stays_its_own(method, home):
+    common, *own = OWN[method]
+    recipe = ("method.epochs=2", "optimizer@method.optimizer=sgd", "method.optimizer.lr=0.02")
+    options = [(*recipe, "method.batch_size=128", common, *words) for words in own]
+    cells = [job(home, method, "stack=4", *words, seed=n) for n, words in enumerate(options)]
+    for one in cells:
+        one.folder.mkdir(exist_ok=True)
+    outcomes = unlearn_together(cells)
+    assert outcomes.keys() == {one.run_id for one in cells}
+    one, other = [compared(cell, outcomes) for cell in cells]
+    assert one["healed"] != other["healed"] or one["utility"] != other["utility"]
 
 
 def task_of(home: Path, cells: list[Job]) -> Task:
@@ -168,7 +195,9 @@ def test_what_makes_cells_kin(home):
     for option in ("method.beta=2.0", "model.width=8", "trainer.compile=true"):
         assert kin(job(home, "npo", "stack=4", option).config) != kin(one)
     assert kin(job(home, "npo").config) is None  # auto: on a CPU one by one
-    assert kin(one | {"localization": {}}) is None
+    within = kin(one | {"localization": {"h": 1}, "budget": 0.3})
+    assert within == kin(one | {"localization": {"h": 1}, "budget": 0.5}) != kin(one)
+    assert kin(one | {"candidates": []}) is None
 
 
 def test_auto_keeps_to_one_by_one_where_a_stack_is_no_faster(home, monkeypatch):

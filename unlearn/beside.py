@@ -33,14 +33,17 @@ log = logging.getLogger(__name__)
 OWN = ("epochs", "optimizer", "removal_optimizer", "schedule", "seed")
 """Options of a method in which the cells of one stack may differ."""
 
+WITHIN = ("localization", "mask_batch_norm", "mask_head", "mask_trainable")
+"""Keys of a config that the cells of one stack have in common besides those of their models."""
+
 
 def kin(config: Mapping[str, Any]) -> str | None:
     """Return what the cells of one stack have in common; None: the cell is made alone."""
-    alone = any(config.get(key) is not None for key in ("checkpoint", "localization", "candidates"))
+    alone = any(config.get(key) is not None for key in ("checkpoint", "candidates"))
     if alone or width(dict(config)) < 2:
         return None
     method = {key: value for key, value in config["method"].items() if key not in OWN}
-    same = {key: config.get(key) for key in ALIKE}
+    same = {key: config.get(key) for key in (*ALIKE, *WITHIN)}
     return json.dumps([method, same, config["paths"]["checkpoints"]], sort_keys=True)
 
 

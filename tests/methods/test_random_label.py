@@ -37,7 +37,8 @@ def test_only_the_forget_set_is_relabelled_by_a_naive_loop():
     batch = Batch(torch.zeros(6, 1, 1, 1), torch.tensor([7, 7, 7, 7, 7, 7]), index)
     table = dict(zip(forget.tolist(), new.tolist(), strict=True))
     expected = [table.get(i, 7) for i in index.tolist()]
-    assert relabelled(batch, forget, new).tolist() == expected == [2, 7, 0, 7, 1, 7]
+    by_index = torch.full((13,), -1).scatter(0, forget, new)
+    assert relabelled(batch, by_index).tolist() == expected == [2, 7, 0, 7, 1, 7]
 
 
 def test_loss_is_that_of_the_new_labels(resnet, task, recipe):

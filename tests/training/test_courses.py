@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional as F
 
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.frozen import Frozen
 from unlearn.training.courses import Course, Together, unfit
 from unlearn.training.schedules import WarmupLinear
 from unlearn.training.unlearning import LightningFit
@@ -30,9 +29,9 @@ class Own(Plain):
         return model
 
 
-class Holding(Plain):
-    def callbacks(self):
-        return [self, Frozen({"fc.weight": torch.ones(1, dtype=torch.bool)})]
+class Watching(Plain):
+    def on_after_backward(self, trainer, pl_module):
+        raise AssertionError
 
 
 def method(kind=Plain, lr=0.02, epochs=2):
@@ -99,7 +98,7 @@ def test_a_loss_that_draws_cannot_be_stacked_and_says_so(course):
 def test_what_is_unfit_for_a_stack_says_why(course):
     assert unfit(method()) is None
     assert "course of its own" in (unfit(method(Own)) or "")
-    assert "on_before_optimizer_step" in (unfit(method(Holding)) or "")
+    assert "on_after_backward" in (unfit(method(Watching)) or "")
     Plain.stackable = False
     try:
         assert "does not say" in (unfit(method()) or "")

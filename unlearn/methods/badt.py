@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from unlearn.core import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.losses import member
+from unlearn.methods.held import Held
+from unlearn.methods.losses import table
 from unlearn.methods.teachers import REDUCTIONS, bad_teaching_loss, frozen_copy
 from unlearn.models.surgery import unrelated
 
@@ -21,6 +22,7 @@ from unlearn.models.surgery import unrelated
 class BadT(UnlearningMethod):
     """Distil the original model where nothing is to be forgotten and an untrained one elsewhere."""
 
+    stackable = True
     full_precision: ClassVar[bool] = False
     budget_pass: ClassVar[str] = "all"
 
@@ -47,8 +49,15 @@ class BadT(UnlearningMethod):
         model = super().prepare(model, request)
         self.competent = frozen_copy(model)
         self.incompetent = frozen_copy(unrelated(model, self.seed))
-        self.forget_index = request.forget.index
+        forgotten = table(request.forget.index, request.everything().index)
+        self.held = Held(forgotten=forgotten.to(next(model.parameters()).device))
         return model
+
+    def reads(self) -> dict[str, nn.Module]:
+        """Return the teachers, and which samples are to be forgotten."""
+        return {
+            "competent": self.competent, "incompetent": self.incompetent, "held": self.held,
+        }  # fmt: skip
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the divergence from the teacher of each sample."""
@@ -56,7 +65,7 @@ class BadT(UnlearningMethod):
         with torch.no_grad():
             competent = self.competent(part.image).float()
             incompetent = self.incompetent(part.image).float()
-        found = member(part.index, self.forget_index)
+        found = self.held["forgotten"][part.index]
         return bad_teaching_loss(
             forward(part.image), competent, incompetent, found, self.kl_reduction
         )

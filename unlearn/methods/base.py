@@ -33,7 +33,7 @@ class UnlearningMethod(L.Callback, ABC):
         notes: Facts of the run for its row, JSON values.
     """
 
-    stackable: ClassVar[bool] = False
+    stackable: bool = False
     full_precision: ClassVar[bool] = True
     budget_pass: ClassVar[str] = "retain"
     head: ClassVar[str] = "masked"

@@ -3,7 +3,7 @@
 Layers are convolutions and linear maps, counted from the output.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -44,8 +44,6 @@ def free_parameters(model: nn.Module, still: list[nn.Module]) -> dict[str, Tenso
 class CFk(Finetune):
     """Fine-tune the last k layers; the others are frozen, statistics of batch norm included."""
 
-    stackable: ClassVar[bool] = False
-
     def __init__(self, *, k: int, **recipe: Any) -> None:
         """Keep k, the number of layers that move, -1 for all; see UnlearningMethod for the rest.
 
@@ -56,17 +54,18 @@ class CFk(Finetune):
         if k != -1 and k < 1:
             raise ValueError(f"method.k must be -1 (all layers) or at least 1, got {k}")
         self.k = k
+        self.frozen: list[L.Callback] = []
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Choose what is frozen."""
         model = super().prepare(model, request)
         self.still, self.moving = last_layers(model, self.k)
-        self.frozen = Frozen(free_parameters(model, self.still))
+        self.frozen = [Frozen(free_parameters(model, self.still))]
         return model
 
     def callbacks(self) -> list[L.Callback]:
         """Return the method and what holds the frozen layers."""
-        return [self, self.frozen]
+        return [self, *self.frozen]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the frozen layers in eval mode."""

@@ -13,7 +13,7 @@ from unlearn.methods.base import UnlearningMethod
 class Finetune(UnlearningMethod):
     """Go on training on the retain set and hope that the forget set fades."""
 
-    stackable: ClassVar[bool] = True
+    stackable = True
     full_precision: ClassVar[bool] = False
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:

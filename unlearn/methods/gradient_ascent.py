@@ -4,7 +4,6 @@ Re-implemented. Differs: a cap on the epochs; a model that has forgotten already
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,7 +15,7 @@ from unlearn.methods.removal import RemovalMethod
 class GradientAscent(RemovalMethod):
     """Raise the cross-entropy of the forget set's given labels until they are forgotten."""
 
-    stackable: ClassVar[bool] = True
+    stackable = True
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the negated mean cross-entropy."""

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from unlearn.core import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.held import Held
 
 
 def penalty_weight(epoch: int, epochs: int, free_epochs: int, gamma: float) -> float:
@@ -24,6 +25,7 @@ def penalty_weight(epoch: int, epochs: int, free_epochs: int, gamma: float) -> f
 class L1Sparse(UnlearningMethod):
     """Fine-tuning that shrinks what the retain set does not need."""
 
+    stackable = True
     full_precision: ClassVar[bool] = False
 
     def __init__(self, *, gamma: float, free_epochs: int, **recipe: Any) -> None:
@@ -44,22 +46,26 @@ class L1Sparse(UnlearningMethod):
             )
         self.gamma = gamma
         self.free_epochs = free_epochs
-        self.weight = gamma
+        self.held = Held(weight=torch.tensor(float(gamma)))
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Keep the parameters: all of them, biases and norms included, are penalised."""
-        model = super().prepare(model, request)
-        self.parameters = list(model.parameters())
-        return model
+        """Keep the network: all of its parameters, biases and norms included, are penalised."""
+        self.model = super().prepare(model, request)
+        self.held.to(next(self.model.parameters()).device)
+        return self.model
+
+    def reads(self) -> dict[str, nn.Module]:
+        """Return the penalty's weight."""
+        return {"held": self.held}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Let the penalty fade."""
-        self.weight = penalty_weight(
-            trainer.current_epoch, self.epochs, self.free_epochs, self.gamma
+        self.held["weight"].fill_(
+            penalty_weight(trainer.current_epoch, self.epochs, self.free_epochs, self.gamma)
         )
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return cross-entropy on the retain batch plus the penalty."""
         retain = batch["retain"]
-        size = torch.stack([p.abs().sum() for p in self.parameters]).sum()
-        return F.cross_entropy(forward(retain.image), retain.label) + self.weight * size
+        size = torch.stack([p.abs().sum() for p in self.model.parameters()]).sum()
+        return F.cross_entropy(forward(retain.image), retain.label) + self.held["weight"] * size

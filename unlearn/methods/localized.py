@@ -79,6 +79,8 @@ class Localized(UnlearningMethod):
         self.trainable = list(trainable or ())
         for name in ("full_precision", "budget_pass", "notes"):
             setattr(self, name, getattr(method, name))
+        self.stackable = method.stackable
+        self.frozen: list[L.Callback] = []
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Choose the mask, let the method prepare, and undo what it did outside the mask."""
@@ -93,7 +95,8 @@ class Localized(UnlearningMethod):
         self.notes["localization/seconds"] = self.mask.facts["seconds"]
         model = self.method.prepare(model, request)
         put_back(model, self.mask, before)
-        self.start, self.frozen = values_of(model), Frozen(self.moving)
+        self.start = values_of(model)
+        self.frozen = [Frozen(self.moving)]
         return model
 
     def finish(self, model: nn.Module) -> nn.Module:
@@ -107,11 +110,15 @@ class Localized(UnlearningMethod):
     def callbacks(self) -> list[L.Callback]:
         """Return what holds the rest in place, first, and the method's own."""
         still = [StillStatistics()] if self.batch_norm == "freeze" else []
-        return [self.frozen, *self.method.callbacks(), *still]
+        return [*self.frozen, *self.method.callbacks(), *still]
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the method's loss."""
         return self.method.loss(forward, batch)
+
+    def reads(self) -> dict[str, nn.Module]:
+        """Return what the method's loss consults."""
+        return self.method.reads()
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return what the method uses."""

@@ -6,7 +6,7 @@ Shapes: B batch, K classes.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -28,7 +28,7 @@ def neggrad_plus_loss(retain: Tensor, forget: Tensor, beta: float) -> Tensor:
 class NegGradPlus(UnlearningMethod):
     """Each step lowers the loss of a retain batch and raises that of a forget batch."""
 
-    stackable: ClassVar[bool] = True
+    stackable = True
 
     def __init__(
         self,

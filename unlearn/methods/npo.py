@@ -4,7 +4,7 @@ Re-implemented; the classification form is that of REM's benchmark (arXiv 2505.1
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from unlearn.methods.teachers import frozen_copy
 class NPO(RemovalMethod):
     """Ascent on the forget set that fades for samples already forgotten."""
 
-    stackable: ClassVar[bool] = True
+    stackable = True
 
     def __init__(self, *, beta: float, **removal: Any) -> None:
         """Keep beta > 0, the strength of the tie to the original; see RemovalMethod for the rest.

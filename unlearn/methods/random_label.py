@@ -1,7 +1,7 @@
 """Random relabelling: train on with wrong labels for the forget set (after arXiv 2010.10981).
 
 Re-implemented; the baseline called RL in arXiv 2310.12508. Every other sample keeps its label.
-Shapes: B batch, n forget samples, K classes.
+Shapes: B batch, n forget samples, N indices, K classes.
 """
 
 from collections.abc import Mapping
@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from unlearn.core import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.held import Held
 
 
 def other_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
@@ -29,16 +30,15 @@ def any_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
     return torch.randint(0, num_classes, label.shape, generator=generator).to(label.device)
 
 
-def relabelled(batch: Batch, forget_index: Tensor, new_label: Tensor) -> Tensor:
+def relabelled(batch: Batch, new_label: Tensor) -> Tensor:
     """Return the labels (B,) of a batch with those of the forget set replaced.
 
     Args:
         batch: Samples of any set.
-        forget_index: Index of each forget sample, (n,), ascending.
-        new_label: Their new labels, (n,).
+        new_label: New labels of the forget set by index, (N,); -1: the sample keeps its own.
     """
-    place = torch.searchsorted(forget_index, batch.index).clamp_max(len(forget_index) - 1)
-    return torch.where(forget_index[place] == batch.index, new_label[place], batch.label)
+    new = new_label[batch.index]
+    return torch.where(new < 0, batch.label, new)
 
 
 MIXES = ("union", "sequential")
@@ -47,6 +47,7 @@ MIXES = ("union", "sequential")
 class RandomLabelling(UnlearningMethod):
     """Give each forget sample a random label and go on training on everything."""
 
+    stackable = True
     full_precision: ClassVar[bool] = False
     budget_pass: ClassVar[str] = "all"
 
@@ -78,12 +79,19 @@ class RandomLabelling(UnlearningMethod):
         """Draw the labels."""
         model = super().prepare(model, request)
         self.forget = request.forget.to(next(model.parameters()).device)
+        highest = int(request.everything().index.max())
+        self.held = Held(new_label=torch.full((highest + 1,), -1, device=self.forget.label.device))
         self._draw(0)
         return model
 
     def _draw(self, epoch: int) -> None:
         seed = self.seed * 1_000_003 + epoch
         self.new_label = self.draw(self.forget.label, self.forget.num_classes, seed)
+        self.held["new_label"][self.forget.index] = self.new_label
+
+    def reads(self) -> dict[str, nn.Module]:
+        """Return the new labels."""
+        return {"held": self.held}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw again, if that is wanted."""
@@ -101,5 +109,5 @@ class RandomLabelling(UnlearningMethod):
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the mean cross-entropy with the new labels."""
         (part,) = batch.values()
-        label = relabelled(part, self.forget.index, self.new_label)
+        label = relabelled(part, self.held["new_label"])
         return F.cross_entropy(forward(part.image), label)

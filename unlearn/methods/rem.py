@@ -36,7 +36,7 @@ REMOVE, REDIRECT = 1, 0
 class REM(UnlearningMethod):
     """Expand, remove, redirect, drop."""
 
-    stackable: ClassVar[bool] = True
+    stackable = True
     budget_pass: ClassVar[str] = "all"
     localizable: ClassVar[bool] = False
 

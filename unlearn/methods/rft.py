@@ -46,7 +46,6 @@ def reset_values(
 class RFT(Finetune):
     """Reset parameters, then train on the retain set."""
 
-    stackable: ClassVar[bool] = False
     head: ClassVar[str] = "always"
 
     def __init__(

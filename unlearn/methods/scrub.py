@@ -6,7 +6,7 @@ retain set; form "original" maximises the distillation alone, for ``max_passes``
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import lightning.pytorch as L
 import torch
@@ -21,7 +21,7 @@ from unlearn.methods.teachers import distillation, frozen_copy
 class Scrub(UnlearningMethod):
     """A pass over the forget set that climbs, then a pass over the retain set that descends."""
 
-    stackable: ClassVar[bool] = True
+    stackable = True
 
     def __init__(
         self,

@@ -24,8 +24,8 @@ from unlearn.methods.base import UnlearningMethod
 from unlearn.training.unlearning import LightningFit, UnlearningModule
 
 SERVED = {
-    "on_train_start", "on_train_epoch_start", "on_train_batch_start", "on_train_batch_end",
-    "on_train_epoch_end", "on_train_end",
+    "on_train_start", "on_train_epoch_start", "on_train_batch_start", "on_before_optimizer_step",
+    "on_train_batch_end", "on_train_epoch_end", "on_train_end",
 }  # fmt: skip
 """Hooks that a method in a stack may have."""
 
@@ -123,37 +123,43 @@ class Course:
             )
             self.module.configure_optimizers()
             self.cell = Cell(self.method, self.module)
+            self.stage = Stage(self.method.max_epochs())
             self._steps = self._batches()
 
     def _batches(self) -> Iterator[Mapping[str, Batch]]:
-        stage = Stage(self.method.max_epochs())
-        self._call("on_train_start", stage)
+        stage = self.stage
+        self._call("on_train_start")
         while not stage.over():
-            self._call("on_train_epoch_start", stage)
+            self._call("on_train_epoch_start")
             self.tensors = dict(self.cell.named_parameters()) | dict(self.cell.named_buffers())
             self.still = self.cell.tables() | {n for n in self.tensors if n.startswith("read.")}
             modes = self._modes()
             for number, batch in enumerate(self.loader):
-                self._call("on_train_batch_start", stage, batch, number)
+                self._call("on_train_batch_start", batch, number)
                 sizes = tuple((name, len(part.label)) for name, part in batch.items())
                 self.kind = (self.method.phase(), sizes, modes)
                 yield batch
-                self._call("on_train_batch_end", stage, None, batch, number)
+                self._call("on_train_batch_end", None, batch, number)
                 if stage.should_stop:
                     break
-            self._call("on_train_epoch_end", stage)
+            self._call("on_train_epoch_end")
             stage.current_epoch += 1
-        self._call("on_train_end", stage)
+        self._call("on_train_end")
 
-    def _call(self, hook: str, stage: Stage, *rest: Any) -> None:
+    def _call(self, hook: str, *rest: Any) -> None:
         for callback in self.callbacks:
-            getattr(callback, hook)(stage, self.module, *rest)
+            getattr(callback, hook)(self.stage, self.module, *rest)
+
+    def move(self, phase: int) -> None:
+        """Step the optimizer of a phase; gradients are there."""
+        optimizer = self.module.own[phase]
+        self._call("on_before_optimizer_step", optimizer)
+        optimizer.step()
 
     def _modes(self) -> tuple[Any, ...]:
         skeletons = getattr(self.model, "_skeleton", ())
         modes = [m.training for part in (self.model, *skeletons) for m in part.modules()]
-        shapes = [(tuple(t.shape), t.requires_grad) for t in self.tensors.values()]
-        return (*modes, *shapes)
+        return (*modes, *(tuple(t.shape) for t in self.tensors.values()))
 
     def advance(self) -> None:
         """Go on to the next step; an error, or a loss that is lost, ends the course."""
@@ -218,7 +224,7 @@ class Together:
         losses.sum().backward()
         for course, phase, loss in zip(group, phases, losses.detach(), strict=True):
             assert course.pending is not None
-            course.module.own[phase].step()
+            course.move(phase)
             course.module.count(loss, course.pending)
             course.images_seen = course.module.epoch_log.images
         for course in group:
