@@ -145,7 +145,7 @@ def alarmed(
 
 def _resident(task: Task, engine: Engine) -> Task:
     """Move the images to the GPU if they take less than half of its free memory."""
-    if engine.device.type != "cuda":
+    if engine.device.type == "cpu":
         return task
     size = task.train.image.numel() + task.test.image.numel()
     if not engine.fits(size):

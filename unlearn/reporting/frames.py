@@ -69,7 +69,8 @@ def spread(frame: pd.DataFrame) -> pd.DataFrame:
             copied += list(group.index) * len(others)
             rates += [d for d in others for _ in group.index]
     more = frame.loc[copied].assign(discovery=rates)  # all at once: the frame is wide
-    return pd.concat([frame, more], ignore_index=True) if copied else frame.copy()
+    both = pd.concat([frame, more], ignore_index=True) if copied else frame
+    return both.copy()  # in one piece: pandas warns of hundreds
 
 
 def _rates(frame: pd.DataFrame, group: pd.DataFrame) -> list[float]:

@@ -73,10 +73,13 @@ def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame.astype(dict.fromkeys(values, float))  # a column of None alone has no mean else
     oracle = frame[frame["algorithm"] == ORACLE].groupby(keys, dropna=False)[values].mean()
     joined = frame.join(oracle.add_suffix("/oracle"), on=keys)
-    for metric in (*metrics, *beside):
-        joined[f"gap/{metric}"] = 100 * (joined[f"{metric}/oracle"] - joined[metric])
-    sizes = joined[[f"gap/{metric}" for metric in metrics]].abs()
-    return joined.assign(gap=sizes.mean(axis=1, skipna=False))
+    gaps = pd.DataFrame(
+        {f"gap/{m}": 100 * (joined[f"{m}/oracle"] - joined[m]) for m in (*metrics, *beside)},
+        index=joined.index,
+    )
+    sizes = gaps[[f"gap/{metric}" for metric in metrics]].abs()
+    gaps["gap"] = sizes.mean(axis=1, skipna=False)
+    return pd.concat([joined, gaps], axis=1)
 
 
 def gap_table(frame: pd.DataFrame) -> pd.DataFrame:

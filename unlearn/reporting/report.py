@@ -125,7 +125,8 @@ def _with_broken(rows: pd.DataFrame, lost: Sequence[Mapping[str, Any]]) -> pd.Da
     for column in present(rows, (*TASK, "method")):
         if column in more:  # a broken run names only what it was asked for
             keep &= more[column].isin(rows[column])
-    return pd.concat([rows, more[keep]], ignore_index=True) if keep.any() else rows
+    both = pd.concat([rows, more[keep]], ignore_index=True) if keep.any() else rows
+    return both.copy()  # in one piece: pandas warns of hundreds
 
 
 def _corruptions(rows: pd.DataFrame) -> list[str]:

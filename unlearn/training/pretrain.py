@@ -286,7 +286,7 @@ def _train(
     states = [_on_cpu(r.state_dict()) for r in recorders] if rank != ALONE else []
     if resume is not None and rank.number == 0:
         resume.unlink(missing_ok=True)
-    model.eval()
+    engine.place(model).eval()  # Lightning leaves it in main memory
     seconds = module.seconds_before + time.perf_counter() - started
     notes = {"seconds": seconds, "images_seen": recipe.epochs * len(data)}
     return notes | {f"seconds/{r.name}": r.seconds for r in recorders}, states

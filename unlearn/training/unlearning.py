@@ -141,7 +141,7 @@ class LightningFit:
                 trainer.fit(module, train_dataloaders=loader)
         finally:
             self.images_seen += module.epoch_log.images
-        model.eval()
+        engine.place(model).eval()  # Lightning leaves it in main memory
 
     def parts(
         self, method: UnlearningMethod, model: nn.Module, request: Request

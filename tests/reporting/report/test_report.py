@@ -181,3 +181,12 @@ def test_no_rows_are_a_clear_error(store: ResultsStore, tmp_path: Path):
     with pytest.raises(ValueError, match="no results to show: 0 rows"):
         report.write_report(store, pd.DataFrame(), tmp_path / "report.html")
     assert not list(tmp_path.iterdir())
+
+
+def test_hundreds_of_columns_bring_no_warning(store: ResultsStore):
+    """Pandas warns of a frame in many pieces, and warnings are errors here."""
+    frame = store.load()
+    more = {f"config/{n}": [None if k % 2 else n for k in range(len(frame))] for n in range(300)}
+    pieces = [pd.Series(values, name=name, dtype=object) for name, values in more.items()]
+    wide = pd.concat([frame, *pieces], axis=1)
+    assert len(report.content(store, wide, store.root)["runs"]) == len(frame) + 1
