@@ -1,6 +1,9 @@
 """Loaders, schedules, optimizers, pre-training and its resumption."""
 
 import copy
+import os
+import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -171,3 +174,21 @@ def test_half_capacity_and_example_tied_dropout(density, task, engine):
 def test_idle_channels_need_room():
     with pytest.raises(ValueError, match="capacity below 1"):
         recipe(density=0.5)
+
+
+def test_a_gpu_is_held_to_algorithms_that_repeat(engine, monkeypatch):
+    assert not torch.are_deterministic_algorithms_enabled()  # a CPU repeats without
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    try:
+        with warnings.catch_warnings():
+            replace(engine, accelerator="auto")
+            warnings.warn("x_cuda does not have a deterministic implementation, but", stacklevel=1)
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.utils.deterministic.fill_uninitialized_memory = True

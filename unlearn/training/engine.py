@@ -1,6 +1,7 @@
 """What pre-training and unlearning share: how a Lightning trainer is set up, and its housekeeping."""
 
 import logging
+import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -59,6 +60,8 @@ class Engine:
             ValueError: If there are fewer, or batch norm cannot be taken over them.
         """
         gpu = self.device.type == "cuda"
+        if gpu:
+            repeatable()
         if gpu and self.devices > torch.cuda.device_count():
             raise ValueError(
                 f"trainer.devices must be at most {torch.cuda.device_count()}, the GPUs that torch "
@@ -128,6 +131,15 @@ class Engine:
     def fits(self, size: int) -> bool:
         """Say whether so many bytes of data take less than half of the GPU's free memory."""
         return self.device.type == "cuda" and size <= torch.cuda.mem_get_info()[0] // 2
+
+
+def repeatable() -> None:
+    """Let a GPU give the same bits for the same seed, wherever torch knows how; a CPU does anyway."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for that
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
 
 
 def _cpu_has_fast_bf16() -> bool:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from unlearn.core import Batch, ImageSet
 from unlearn.memorization.base import Recorder
 from unlearn.models.expansion import Expanded
-from unlearn.training.engine import Engine, EpochLog, ResumePoint, quiet, seeded
+from unlearn.training.engine import Engine, EpochLog, ResumePoint, quiet, repeatable, seeded
 from unlearn.training.loader import Augmentation, EpochOrder, ResidentLoader
 from unlearn.training.ranks import ALONE, Rank, together
 
@@ -224,6 +224,8 @@ def _as_rank(
     """
     own = copy.deepcopy(model)
     engine: Engine = plan["engine"]
+    if engine.device.type == "cuda":
+        repeatable()
     if engine.fits(data.image.numel()):
         data = data.to(engine.device)
     if rank.number:  # one writer
