@@ -15,7 +15,7 @@ from unlearn.models.resnet9 import ResNet9
 from unlearn.training import pretrain as module
 from unlearn.training.engine import CollapsedError
 from unlearn.training.loader import RequestLoader, ResidentLoader, num_batches
-from unlearn.training.optimizers import NormalizedSGD
+from unlearn.training.optimizers import NormalizedSGD, quick
 from unlearn.training.pretrain import Pretraining, pretrain
 from unlearn.training.schedules import Constant, WarmupLinear
 
@@ -192,3 +192,39 @@ def test_a_gpu_is_held_to_algorithms_that_repeat(engine, monkeypatch):
     finally:
         torch.use_deterministic_algorithms(False)
         torch.utils.deterministic.fill_uninitialized_memory = True
+
+
+@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+def test_an_optimizer_steps_the_fast_way_unless_told(kind, network):
+    def stepped(choose, **options):
+        own = copy.deepcopy(network)
+        optimizer = choose(kind(own.parameters(), lr=0.1, weight_decay=0.01, **options))
+        for size in (1.0, 2.0):
+            for p in own.parameters():
+                p.grad = torch.full_like(p, size).cumsum(0)
+            optimizer.step()
+        return optimizer.param_groups[0], torch.cat(
+            [p.detach().flatten() for p in own.parameters()]
+        )
+
+    group, weights = stepped(quick)
+    assert group["foreach"] is (True if kind is torch.optim.SGD else None) and not group["fused"]
+    assert torch.equal(weights, stepped(lambda optimizer: optimizer)[1])  # not a bit differs
+    assert stepped(quick, foreach=False)[0]["foreach"] is False
+    plain = type("Plain", (kind,), {})
+    other = quick(plain(network.parameters(), lr=0.1))
+    assert other.param_groups[0]["foreach"] is None
+
+
+def test_an_optimizer_is_fused_on_a_gpu(network):
+    optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
+    there = [type("OnGPU", (), {"device": torch.device("cuda")})()]
+    optimizer.param_groups[0]["params"], own = there, optimizer.param_groups[0]["params"]
+    group = quick(optimizer).param_groups[0]
+    assert group["fused"] is True and group["foreach"] is None
+    group["params"] = own
+    for p in own:
+        p.grad = torch.ones_like(p)
+    before = own[0].detach().clone()
+    optimizer.step()  # torch takes what it would take from the constructor
+    assert not torch.equal(before, own[0])

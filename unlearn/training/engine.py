@@ -5,7 +5,7 @@ import os
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import lightning.pytorch as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
@@ -125,6 +126,7 @@ class Engine:
                 use_distributed_sampler=False,
                 log_every_n_steps=1_000_000_000,
                 inference_mode=False,
+                profiler=Untimed(),
                 **joined,
             )
 
@@ -172,6 +174,27 @@ def seeded(seed: int) -> Iterator[None]:
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
+
+
+class Untimed(PassThroughProfiler):
+    """Times nothing, at no cost: Lightning asks for it dozens of times in a step."""
+
+    nothing = nullcontext()
+
+    def profile(self, action_name: str) -> AbstractContextManager[Any]:  # type: ignore[override]
+        """Return a context that does nothing."""
+        return self.nothing
+
+
+class LeanModule(L.LightningModule):
+    """A module on which Lightning notes the name of a hook, dozens of times in a step, at no cost."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; a hook's name need not be looked for among parameters and modules."""
+        if name == "_current_fx_name":
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
 
 class EpochLog(L.Callback):

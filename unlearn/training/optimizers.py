@@ -1,10 +1,29 @@
-"""Optimizers that torch does not have."""
+"""Optimizers that torch does not have, and how those step that it has."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+Steps = TypeVar("Steps", bound=torch.optim.Optimizer)
+
+
+def quick(optimizer: Steps) -> Steps:
+    """Let an optimizer step the fast way of its device, unless it was told how; returns it.
+
+    On a GPU that is one kernel for all. On a CPU it is SGD's loop outside of Python, which gives
+    the same bits; a fused step would not.
+    """
+    for group in optimizer.param_groups:
+        told = group.get("foreach") is not None or group.get("fused") is not None
+        gpu = group["params"][0].device.type == "cuda"
+        if not told and gpu and type(optimizer) in FUSED:
+            group["fused"] = True
+        elif not told and not gpu and type(optimizer) is torch.optim.SGD:
+            group["foreach"] = True
+    return optimizer
 
 
 class NormalizedSGD(torch.optim.Optimizer):

@@ -21,8 +21,17 @@ from torch.nn import functional as F
 from unlearn.core import Batch, ImageSet
 from unlearn.memorization.base import Recorder
 from unlearn.models.expansion import Expanded
-from unlearn.training.engine import Engine, EpochLog, ResumePoint, quiet, repeatable, seeded
+from unlearn.training.engine import (
+    Engine,
+    EpochLog,
+    LeanModule,
+    ResumePoint,
+    quiet,
+    repeatable,
+    seeded,
+)
 from unlearn.training.loader import Augmentation, EpochOrder, ResidentLoader
+from unlearn.training.optimizers import quick
 from unlearn.training.ranks import ALONE, Rank, together
 
 NetworkFactory = Callable[..., nn.Module]
@@ -83,7 +92,7 @@ class Pretraining:
         return Expanded(grown, num_samples=len(data), density=self.density, seed=mask_seed)
 
 
-class ClassifierModule(L.LightningModule):
+class ClassifierModule(LeanModule):
     """Cross-entropy on given labels; an expanded network sees each sample through its mask."""
 
     def __init__(
@@ -105,15 +114,16 @@ class ClassifierModule(L.LightningModule):
         )  # in a tuple: not a second submodule
 
     def configure_optimizers(self) -> Any:
-        """Return the optimizer with its schedule, stepped every batch."""
-        optimizer = self.recipe.optimizer(self.model.parameters())
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: self.recipe.schedule(step, self.total_steps)
-        )
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
-        }
+        """Return the optimizer."""
+        self.own = quick(self.recipe.optimizer(self.model.parameters()))
+        self._rates = [group["lr"] for group in self.own.param_groups]
+        return self.own
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate of the step."""
+        factor = self.recipe.schedule(self.trainer.global_step, self.total_steps)
+        for group, rate in zip(self.own.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Tensor]:
         """Return the mean cross-entropy (scalar), with the logits (B, K) for recorders."""

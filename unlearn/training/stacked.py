@@ -24,6 +24,7 @@ from unlearn.core import Batch, ImageSet
 from unlearn.models.expansion import Expanded
 from unlearn.training.engine import Engine
 from unlearn.training.loader import Augmentation, ResidentLoader
+from unlearn.training.optimizers import quick
 from unlearn.training.pretrain import Pretraining
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -187,12 +188,12 @@ class Together:
             engine.device.type, torch.bfloat16, engine.resolved_precision() == "bf16-mixed"
         )
         self._tie()
-        made = [recipe.optimizer(list(run.network.parameters())) for run in runs]
+        made = [quick(recipe.optimizer(list(run.network.parameters()))) for run in runs]
         self.rates = [group["lr"] for group in made[0].param_groups]
         same = len({len(run.member.data) for run in runs}) == 1
         self.shared: torch.optim.Optimizer | None = None
         if same and type(made[0]) in ELEMENTWISE:
-            self.shared = recipe.optimizer(list(self.stack.parameters.values()))
+            self.shared = quick(recipe.optimizer(list(self.stack.parameters.values())))
         self.own = dict(zip((run.number for run in runs), made, strict=True))
 
     def _tie(self, before: Sequence[Tensor] = ()) -> None:

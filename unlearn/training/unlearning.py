@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from unlearn.core import Batch, Request
 from unlearn.methods.base import UnlearningMethod
-from unlearn.training.engine import Engine, EpochLog, quiet, seeded
+from unlearn.training.engine import Engine, EpochLog, LeanModule, quiet, seeded
 from unlearn.training.loader import Augmentation, EpochOrder, RequestLoader
+from unlearn.training.optimizers import quick
 
 
-class UnlearningModule(L.LightningModule):
+class UnlearningModule(LeanModule):
     """Steps the optimizer that the method's phase names, on the method's loss."""
 
     def __init__(
@@ -37,7 +38,7 @@ class UnlearningModule(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Return the method's optimizers."""
-        made = self.method[0].optimizers(self.model)
+        made = [quick(optimizer) for optimizer in self.method[0].optimizers(self.model)]
         self._rates = [[g["lr"] for g in o.param_groups] for o in made]
         self.own = made
         return made
