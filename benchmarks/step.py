@@ -181,7 +181,7 @@ def by_hand(
 ) -> tuple[Callable[[], None], int]:
     """Return one epoch of a method as a bare loop, and the images that it takes."""
     method = made(name)
-    model = method.prepare(model, request).train()
+    model = engine("auto").place(method.prepare(model, request)).train()
     optimizer = method.optimizers(model)[0]
     loss, after = hand(name, method, model)
     parts = {"forget": request.forget, "retain": request.retain, "all": request.everything()}

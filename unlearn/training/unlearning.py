@@ -148,7 +148,9 @@ class LightningFit:
         self, method: UnlearningMethod, model: nn.Module, request: Request
     ) -> tuple[RequestLoader, UnlearningModule, list[L.Callback]]:
         """Return what a training consists of: the data, the steps, and what is called around them."""
-        self.engine.place(model).train()
+        for network in (model, *method.reads().values()):
+            self.engine.place(network)
+        model.train()
         loader = RequestLoader(
             request,
             uses=method.uses,
