@@ -181,7 +181,10 @@ def by_hand(
 ) -> tuple[Callable[[], None], int]:
     """Return one epoch of a method as a bare loop, and the images that it takes."""
     method = made(name)
-    model = engine("auto").place(method.prepare(model, request)).train()
+    place = engine("auto").place
+    model = place(method.prepare(model, request)).train()
+    for consulted in method.reads().values():
+        place(consulted)
     optimizer = method.optimizers(model)[0]
     loss, after = hand(name, method, model)
     parts = {"forget": request.forget, "retain": request.retain, "all": request.everything()}
