@@ -26,6 +26,8 @@ class UnlearningMethod(L.Callback, ABC):
         stackable: Many cells may be trained in one program. The loss is then a pure function of the
             batch, the model, the modules that ``reads`` names, the phase and constructor's values:
             it draws nothing, writes nothing, and reads no value of a tensor back.
+        compilable: The network may run through torch.compile; not if the loss takes gradients of
+            its own, which would be differentiated again.
         full_precision: Train in 32 bits whatever the pre-training precision is.
         budget_pass: What one epoch of the budget passes over: "forget", "retain" or "all".
         head: Under a localization the classification head moves "always", or as it is "masked".
@@ -34,6 +36,7 @@ class UnlearningMethod(L.Callback, ABC):
     """
 
     stackable: bool = False
+    compilable: bool = True
     full_precision: ClassVar[bool] = True
     budget_pass: ClassVar[str] = "retain"
     head: ClassVar[str] = "masked"

@@ -79,7 +79,7 @@ class Localized(UnlearningMethod):
         self.trainable = list(trainable or ())
         for name in ("full_precision", "budget_pass", "notes"):
             setattr(self, name, getattr(method, name))
-        self.stackable = method.stackable
+        self.stackable, self.compilable = method.stackable, method.compilable
         self.frozen: list[L.Callback] = []
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:

@@ -62,7 +62,7 @@ class SalUn(RandomLabelling):
         if alpha < 0:
             raise ValueError(f"method.alpha must be at least 0, got {alpha}")
         self.by_weight = form == "weight_saliency"
-        self.stackable = self.by_weight  # the other loss takes gradients of its own
+        self.stackable = self.compilable = self.by_weight  # the other loss takes gradients itself
         self.salient_fraction = salient_fraction
         self.descending = salient == "largest"
         self.drift = drift

@@ -4,7 +4,7 @@ import logging
 import os
 import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from unlearn.training.progress import EpochProgress
 from unlearn.training.ranks import ALONE, Rank
+
+GRAPHS = 64  # most of one network: phases, modes of layers, sizes of batches
 
 
 class CollapsedError(RuntimeError):
@@ -93,6 +95,14 @@ class Engine:
         """Return the model on the device, in the chosen memory layout."""
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
+
+    def compiled(self, model: nn.Module) -> Callable[..., Tensor]:
+        """Return the network through torch.compile, if that is wanted, else itself."""
+        if not self.compile:
+            return model
+        torch.compiler.reset()  # graphs of earlier trainings count against the limit of this one
+        torch._dynamo.config.recompile_limit = GRAPHS
+        return torch.compile(model)
 
     def trainer(
         self,

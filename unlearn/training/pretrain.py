@@ -275,8 +275,7 @@ def _train(
     module = ClassifierModule(model, recipe, recipe.epochs * len(loader), log)
     if rank != ALONE:
         module.weight = loader.weight
-    if engine.compile:
-        module._compiled = (torch.compile(model),)
+    module._compiled = (engine.compiled(model),)
     module.recorded = bool(recorders)
     for recorder in recorders:
         recorder.begin(data, recipe.epochs)

@@ -127,8 +127,8 @@ class LightningFit:
         """
         engine = self.engine
         loader, module, callbacks = self.parts(method, model, request)
-        if engine.compile:
-            module._compiled = (torch.compile(model),)
+        if method.compilable:
+            module._compiled = (engine.compiled(model),)
         trainer = engine.trainer(
             max_epochs=method.max_epochs(),
             precision=precision_of(method, engine),
