@@ -28,8 +28,10 @@ PARTS = {
     "memory": ("memory", "table"),
     "stacking": ("stacking", "table"),
     "recording": ("recording", "table"),
+    "cifar": ("cifar", "table"),
 }
 ALL = ("step", "peers", "startup", "outside", "stacking", "recording", "plane", "memory")
+ON_GPU_ALONE = ("cifar",)
 
 
 def main() -> None:
@@ -41,11 +43,11 @@ def main() -> None:
     unknown = [part for part in asked.parts if part not in PARTS]
     if unknown or asked.rounds < 1:
         parser.error(f"parts are {', '.join(PARTS)}, rounds at least 1; got {' '.join(unknown)}")
-    from benchmarks.measuring import machine
+    from benchmarks.measuring import ON_GPU, machine
 
     print(f"{machine()}\n\n`python -m benchmarks {' '.join(sys.argv[1:])}`\n", flush=True)
     with quiet(), warnings.catch_warnings():
-        for part in asked.parts or ALL:
+        for part in asked.parts or (*ALL, *(ON_GPU_ALONE if ON_GPU else ())):
             module, *functions = PARTS[part]
             for name in functions:
                 call: Callable[[int], Any] = getattr(
