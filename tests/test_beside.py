@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from unlearn import beside
+from unlearn.arguments import Arguments
 from unlearn.attempt import Task, _build
 from unlearn.beside import kin, unlearn_together
 from unlearn.cells import claim, expand
-from unlearn.compose import Arguments, composed, composing
+from unlearn.compose import composed, composing
 from unlearn.config import config_dir, identity, plain
 from unlearn.job import Job
 from unlearn.outcomes import Outcomes

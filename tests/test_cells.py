@@ -8,6 +8,7 @@ import time
 import pytest
 
 from unlearn import compose, sweeping
+from unlearn.arguments import parse
 from unlearn.cells import claim, expand, original_key, packed, taken
 from unlearn.config import config_dir, plain, run_id
 
@@ -23,7 +24,7 @@ SWEEP = [
 
 
 def cells(*more):
-    arguments = compose.parse([*SWEEP, *more])
+    arguments = parse([*SWEEP, *more])
     return list(expand("unlearn", compose.points("unlearn", arguments), arguments))
 
 
@@ -65,11 +66,11 @@ def test_the_launcher_and_its_options_make_no_other_cell(home):
 
 
 def test_a_sweep_config_brings_its_own_values_and_the_command_line_wins(home):
-    arguments = compose.parse(["sweep=task_space", "method=rem,npo", "--multirun"])
+    arguments = parse(["sweep=task_space", "method=rem,npo", "--multirun"])
     jobs = compose.points("unlearn", arguments)
     assert len(jobs) == 3 * 10 * 2
     assert len({tuple(j) for j in jobs}) == 60
-    fewer = compose.parse(["sweep=task_space", "discovery=0.3,0.6", "seed=4"])
+    fewer = parse(["sweep=task_space", "discovery=0.3,0.6", "seed=4"])
     jobs = compose.points("unlearn", fewer)  # sweep= alone makes it a multirun
     assert len(jobs) == 3 * 2
     assert all("seed=4" in job for job in jobs)
@@ -77,19 +78,19 @@ def test_a_sweep_config_brings_its_own_values_and_the_command_line_wins(home):
 
 def test_a_sweep_may_be_several_grids(home):
     """RUM's table: four methods in three modes, the two choices per part, two references."""
-    arguments = compose.parse(["sweep=rum_digits", "seed=2"])
+    arguments = parse(["sweep=rum_digits", "seed=2"])
     found = list(expand("unlearn", compose.points("unlearn", arguments), arguments))
     assert len(found) == len({c.run_id for c in found}) == 4 * 3 + 2 + 2
     assert len({c.original for c in found}) == 1
     last = found[-1].overrides
     assert {"candidates=refined_digits", "forget_set.size=120", "seed=2"} <= set(last)
-    jobs = compose.points("unlearn", compose.parse(["sweep=rum", "forget_set.group=low"]))
+    jobs = compose.points("unlearn", parse(["sweep=rum", "forget_set.group=low"]))
     assert all("forget_set.group=low" in job for job in jobs)
 
 
 def test_cells_of_one_data_set_are_side_by_side_and_else_in_their_order(home):
     words = ["--multirun", "seed=0,1", "dataset=synthetic,digits,mnist", "discovery=0.5,1.0"]
-    arguments = compose.parse(words)
+    arguments = parse(words)
     found = list(expand("unlearn", compose.points("unlearn", arguments), arguments))
     said = [cell.names["dataset"] for cell in packed(found)]
     assert said == ["synthetic"] * 4 + ["digits"] * 4 + ["mnist"] * 4
@@ -172,7 +173,7 @@ def test_durations_are_said_as_a_person_would():
 def test_a_sweep_composes_once_per_choice_of_groups(home, monkeypatch):
     made, whole = [], compose._compose
     monkeypatch.setattr(compose, "_compose", lambda *a: made.append(a[1]) or whole(*a))
-    arguments = compose.parse(SWEEP)
+    arguments = parse(SWEEP)
     bases = compose.bases_of("unlearn", arguments)
     jobs = compose.preflight("unlearn", arguments, bases)
     assert len(list(expand("unlearn", jobs, arguments, bases))) == 8
@@ -188,4 +189,4 @@ def test_a_wrong_value_in_the_middle_of_a_sweep_is_found_and_explained(home):
         ("hydra.job.chdi=true", "hydra.job.chdi"),
     ):
         with pytest.raises(compose.ConfigError, match=said):
-            compose.preflight("unlearn", compose.parse([*SWEEP[:4], wrong]))
+            compose.preflight("unlearn", parse([*SWEEP[:4], wrong]))

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unlearn import compose, problems, setting
+from unlearn import problems, setting
+from unlearn.arguments import flags_first, parse
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ("dataset=synthetic", "pretraining.epochs=1", "trainer.accelerator=cpu", "method=original")
@@ -169,7 +170,7 @@ def test_training_alone_ends_and_the_second_call_uses_the_cache(tmp_path: Path):
 
 
 def _unpacked() -> None:
-    compose.flags_first([], compose.parse(["seed=1"]))  # list.remove: nobody raised it by name
+    flags_first([], parse(["seed=1"]))  # list.remove: nobody raised it by name
 
 
 def _refused() -> None:

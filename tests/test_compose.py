@@ -3,10 +3,11 @@
 import pytest
 
 from unlearn import compose, validation
+from unlearn.arguments import parse
 
 
 def checked(*arguments: str) -> int:
-    return len(compose.preflight("unlearn", compose.parse(list(arguments))))
+    return len(compose.preflight("unlearn", parse(list(arguments))))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import yaml
 from omegaconf import DictConfig
 
 from unlearn import compose, config, describe, validation
+from unlearn.arguments import parse
 from unlearn.config import LATER, config_dir, plain, run_id
 from unlearn.schema import SCHEMAS
 
@@ -36,7 +37,7 @@ def identity(*overrides: str, name: str = "unlearn") -> str:
 
 
 def checked(*overrides: str, name: str = "unlearn") -> int:
-    return len(compose.preflight(name, compose.parse(list(overrides))))
+    return len(compose.preflight(name, parse(list(overrides))))
 
 
 def unexplained(tree: Any, notes: dict[str, str], prefix: str = "") -> Iterator[str]:
@@ -224,8 +225,8 @@ def test_class_folders_are_counted(tmp_path: Path):
 
 def test_nothing_heavy_is_loaded():
     code = (
-        "import sys; from unlearn import compose;"
-        "compose.preflight('unlearn', compose.parse(['--multirun', 'method=npo', 'seed=0,1']));"
+        "import sys; from unlearn import arguments, compose;"
+        "compose.preflight('unlearn', arguments.parse(['--multirun', 'method=npo', 'seed=0,1']));"
         "sys.exit(', '.join({'torch', 'lightning', 'pandas'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)

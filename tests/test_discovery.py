@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from unlearn import compose, validation
+from unlearn.arguments import parse
 from unlearn.config import identity, plain
 from unlearn.discovery import with_false_alarms
 
@@ -17,7 +18,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 def content(*overrides: str):
-    arguments = compose.parse(["method=npo", *overrides])
+    arguments = parse(["method=npo", *overrides])
     compose.preflight("unlearn", arguments)
     with compose.composing(arguments.folders):
         return plain(compose.composed("unlearn", arguments.overrides, arguments.folders))
@@ -46,9 +47,7 @@ def test_a_detector_is_a_way_to_discover():
     assert "activation_clustering" in made["forget_set"]["_target_"]
     assert made == content("forget_set=activation_clustering")
     assert content("discovery=half")["discovery"] == 0.5
-    assert (
-        len(compose.preflight("unlearn", compose.parse(["-m", "discovery=loss,confidence"]))) == 2
-    )
+    assert len(compose.preflight("unlearn", parse(["-m", "discovery=loss,confidence"]))) == 2
     with pytest.raises(validation.ConfigError, match=r"a detector \(.*, loss, .*\), got los$"):
         content("discovery=los")
 

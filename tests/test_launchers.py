@@ -20,6 +20,7 @@ from hydra_plugins.unlearn_launchers import joblib_launcher
 from hydra_plugins.unlearn_launchers.joblib_launcher import gpus, slots
 from hydra_plugins.unlearn_launchers.slurm_launcher import Array
 from unlearn import compose, launching
+from unlearn.arguments import parse
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ("dataset=synthetic", "pretraining.epochs=1", "model.width=2", "save_model=false")
@@ -173,7 +174,7 @@ def test_swept_experiments_choose_the_launcher(home: Path):
     folders = ["--config-dir", str(home / "conf")]
 
     def chosen(*overrides: str) -> list[str]:
-        arguments = compose.parse([*folders, "--multirun", *overrides])
+        arguments = parse([*folders, "--multirun", *overrides])
         jobs = compose.points("unlearn", arguments)
         return launching.chosen("unlearn", arguments, jobs)
 

@@ -30,6 +30,7 @@ LAYERS = [
         "rules",
         "validation",
         "bases",
+        "arguments",
         "compose",
         "launching",
         "describe",
@@ -43,7 +44,7 @@ LAYERS = [
 LEAVES = {"environment", "job", "problems", "__init__"}
 BLIND = {"methods", "localization", "memorization", "detection"}
 COMMAND_LINE = {
-    "config", "schema", "bases", "compose", "launching", "describe", "search", "cells", "attempt",
+    "config", "schema", "bases", "arguments", "compose", "launching", "describe", "search", "cells", "attempt",
     "cli", "api"
 }  # fmt: skip
 FILES = sorted(PACKAGE.rglob("*.py"))

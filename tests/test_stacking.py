@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from unlearn import ahead, stacking
+from unlearn.arguments import Arguments
 from unlearn.attempt import Task, _build
 from unlearn.cells import expand
 from unlearn.checkpoints import CheckpointCache
-from unlearn.compose import Arguments, composed, composing
+from unlearn.compose import composed, composing
 from unlearn.config import config_dir, identity, plain
 from unlearn.job import Job
 from unlearn.originals import cache, original, retrained, training_of_original

@@ -18,7 +18,8 @@ import yaml
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from unlearn.compose import Arguments, composed, composing
+from unlearn.arguments import Arguments
+from unlearn.compose import composed, composing
 from unlearn.config import config_dir, plain, run_id
 from unlearn.core import ImageSet
 from unlearn.job import Job

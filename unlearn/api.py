@@ -16,7 +16,8 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from unlearn.compose import Arguments, composed, composing, preflight, resolved
+from unlearn.arguments import Arguments
+from unlearn.compose import composed, composing, preflight, resolved
 from unlearn.config import config_dir, identity
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.given import digest, fit

@@ -9,8 +9,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from unlearn.arguments import Arguments
 from unlearn.bases import Bases
-from unlearn.compose import Arguments, bases_of, composing
+from unlearn.compose import bases_of, composing
 from unlearn.config import identity
 from unlearn.job import original_identity
 from unlearn.problems import last_line

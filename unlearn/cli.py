@@ -66,9 +66,10 @@ def _main(name: str, job: str) -> None:
 def _checked(name: str, argv: list[str]) -> Outcomes | None:
     """Answer --help and --cfg, or check every job; None if there is nothing to run."""
     from unlearn import compose, launching
+    from unlearn.arguments import flags_first, implied, parse
 
-    argv = compose.implied(name, argv)
-    arguments = compose.parse(argv)
+    argv = implied(name, argv)
+    arguments = parse(argv)
     if arguments.help or arguments.show == "job":
         from unlearn import describe
 
@@ -81,7 +82,7 @@ def _checked(name: str, argv: list[str]) -> Outcomes | None:
     bases = compose.bases_of(name, arguments)
     jobs = compose.preflight(name, arguments, bases)
     launcher = launching.chosen(name, arguments, jobs)
-    sys.argv[1:] = [*compose.flags_first(argv, arguments), *launcher]
+    sys.argv[1:] = [*flags_first(argv, arguments), *launcher]
     outcomes = Outcomes(jobs)
     return outcomes if name != "unlearn" or _sweep(arguments, outcomes, bases) else None
 

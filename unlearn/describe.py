@@ -11,7 +11,8 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
-from unlearn.compose import Arguments, composed, composing, resolved
+from unlearn.arguments import Arguments
+from unlearn.compose import composed, composing, resolved
 from unlearn.schema import SCHEMAS
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$")

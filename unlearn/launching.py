@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 from omegaconf import OmegaConf
 
-from unlearn.compose import Arguments, composed, composing, parsed_overrides
+from unlearn.arguments import Arguments
+from unlearn.compose import composed, composing, parsed_overrides
 from unlearn.validation import ConfigError, leaves
 
 

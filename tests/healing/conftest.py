@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch import nn
 
-from unlearn import compose
+from unlearn.arguments import implied
 from unlearn.compose import composed, composing, resolved
 from unlearn.config import config_dir, identity
 from unlearn.job import Job
@@ -117,7 +117,7 @@ def job(tmp_path: Path) -> Callable[..., Job]:
     """Make a job of a command line, checked as the command line checks it."""
 
     def make(*overrides: str) -> Job:
-        every = compose.implied("unlearn", list(overrides))
+        every = implied("unlearn", list(overrides))
         folders = [config_dir()]
         with composing(folders):
             config = resolved(composed("unlearn", every, folders))

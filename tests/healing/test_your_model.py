@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import unlearn
-from unlearn import attempt, compose
+from unlearn import attempt
+from unlearn.arguments import spelled_out
 from unlearn.outcomes import Outcomes
 from unlearn.run import unlearn_job
 from unlearn.scoring import prepared
@@ -144,7 +145,7 @@ def without_list(words):
 def test_a_detector_makes_the_list(words, job, tmp_path, photos):
     """No list is needed; what was found is counted, named, told, and can be given back as a list."""
     found_by = ["discovery=spectral_signatures", "forget_set.epsilon=0.1"]  # takes 9 of 60
-    made = job(*without_list(words), *(compose.spelled_out(word) for word in found_by))
+    made = job(*without_list(words), *(spelled_out(word) for word in found_by))
     unlearn_job(made)
     row = json.loads((made.folder / "row-0.json").read_text())
     assert (row["discovery/by"], row["discovery/size"]) == ("spectral_signatures", 9)

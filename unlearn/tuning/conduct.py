@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from unlearn import environment
-from unlearn.compose import running
+from unlearn.arguments import running
 from unlearn.describe import called
 from unlearn.job import Job
 from unlearn.tuning.cells import Cell, Score, load

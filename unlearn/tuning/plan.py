@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from unlearn.compose import Arguments, composed, composing
+from unlearn.arguments import Arguments
+from unlearn.compose import composed, composing
 from unlearn.config import plain, run_id
 from unlearn.describe import explained, file_comments
 from unlearn.search import Fixed, Range, parse
