@@ -18,6 +18,7 @@ from unlearn.cells import claim, expand
 from unlearn.compose import composed, composing
 from unlearn.config import config_dir, identity, plain
 from unlearn.job import Job
+from unlearn.localization.mask import Mask
 from unlearn.outcomes import Outcomes
 from unlearn.run import unlearn_job
 from unlearn.sweeping import Progress
@@ -87,8 +88,13 @@ def compared(one: Job, outcomes: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a cell made alone; that of its outcome in a stack must equal it."""
     alone, alone_curve = row(one), curve(one)
     (one.folder / "curves" / "metrics.csv").unlink()
+    mask = one.folder / "mask.pt"
+    bits = dict(Mask.load(mask)) if mask.exists() else {}
+    mask.unlink(missing_ok=True)
     own, own_curve = row(replace(one, ready=outcomes[one.run_id])), curve(one)
     assert own["method/stacked"] == len(outcomes)
+    kept = dict(Mask.load(mask)) if mask.exists() else {}
+    assert kept.keys() == bits.keys() and all(torch.equal(kept[n], bits[n]) for n in bits)
     for key, value in alone.items():
         if any(word in key for word in TIMES):
             continue
@@ -120,7 +126,7 @@ def test_a_row_is_that_of_the_cell_alone(method, home, monkeypatch):
 
 
 OWN = {  # what differs between the cells of a stack: which weights may move, a fading penalty, labels
-    "npo": ("localization=salloc", ["budget=0.3"], ["budget=0.7"]),
+    "npo": ("localization=salloc", ["budget=0.3"], ["budget=0.7", "seeds.mask=3"]),
     "l1_sparse": ("method.gamma=0.001", ["method.epochs=1"], ["method.epochs=2"]),
     "salun": ("method.redraw=true", ["seeds.unlearn=0"], ["seeds.unlearn=1"]),
 }
@@ -198,7 +204,10 @@ def test_what_makes_cells_kin(home):
     assert kin(job(home, "npo").config) is None  # auto: on a CPU one by one
     within = kin(one | {"localization": {"h": 1}, "budget": 0.3})
     assert within == kin(one | {"localization": {"h": 1}, "budget": 0.5}) != kin(one)
+    assert kin(one | {"mask_batch_norm": "freeze"}) != kin(one)
     assert kin(one | {"candidates": []}) is None
+    seeded = [job(home, "rft", "localization=salloc", "stack=4", f"seed={k}") for k in (0, 1)]
+    assert kin(seeded[0].config) == kin(seeded[1].config)
 
 
 def test_auto_keeps_to_one_by_one_where_a_stack_is_no_faster(home, monkeypatch):

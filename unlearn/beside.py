@@ -17,7 +17,7 @@ from unlearn.ahead import ALIKE
 from unlearn.evaluation.monitor import Monitor
 from unlearn.job import Job
 from unlearn.models.expansion import drop
-from unlearn.once import Outcome, equipped
+from unlearn.once import Outcome, equipped, mask_of
 from unlearn.originals import original
 from unlearn.scoring import prepared
 from unlearn.sequence import Requests
@@ -30,8 +30,10 @@ from unlearn.training.unlearning import precision_of
 
 log = logging.getLogger(__name__)
 
-OWN = ("epochs", "optimizer", "removal_optimizer", "schedule", "seed")
-"""Options of a method in which the cells of one stack may differ."""
+OWN = ("epochs", "optimizer", "removal_optimizer", "schedule")
+"""Options of a method in which the cells of one stack may differ, besides seeds."""
+
+SEEDS = ("seed", "original_seed")
 
 WITHIN = ("localization", "mask_batch_norm", "mask_head", "mask_trainable")
 """Keys of a config that the cells of one stack have in common besides those of their models."""
@@ -43,8 +45,19 @@ def kin(config: Mapping[str, Any]) -> str | None:
     if alone or width(dict(config)) < 2:
         return None
     method = {key: value for key, value in config["method"].items() if key not in OWN}
-    same = {key: config.get(key) for key in (*ALIKE, *WITHIN)}
-    return json.dumps([method, same, config["paths"]["checkpoints"]], sort_keys=True)
+    same = {key: config.get(key) for key in ALIKE}
+    within = {key: config.get(key) for key in WITHIN}
+    shared = [_unseeded([method, within]), same, config["paths"]["checkpoints"]]
+    return json.dumps(shared, sort_keys=True)
+
+
+def _unseeded(node: Any) -> Any:
+    """Return options without seeds: no loss reads one, they serve the preparation."""
+    if isinstance(node, list):
+        return [_unseeded(part) for part in node]
+    if not isinstance(node, dict):
+        return node
+    return {key: _unseeded(value) for key, value in node.items() if key not in SEEDS}
 
 
 def likeness(one: Mapping[str, Any], two: Mapping[str, Any]) -> int:
@@ -90,6 +103,7 @@ class Companion:
             course.images_seen,
             course.method.notes | {"stacked": count},
             curves=self.curves.said,
+            mask=mask_of(course.method),
         )
 
 

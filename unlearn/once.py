@@ -14,6 +14,7 @@ from unlearn import environment
 from unlearn.core import Request
 from unlearn.evaluation.monitor import Monitor
 from unlearn.job import Job
+from unlearn.localization.mask import Mask
 from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.localized import Localized
 from unlearn.models.expansion import drop
@@ -34,6 +35,7 @@ class Outcome:
         notes: The method's, for the row.
         reason: Why there is no model.
         curves: Values and step, still to be logged.
+        mask: Of a localized method: what it chose.
     """
 
     model: nn.Module | None
@@ -43,6 +45,7 @@ class Outcome:
     notes: dict[str, Any]
     reason: str | None = None
     curves: Sequence[tuple[dict[str, float], int]] = ()
+    mask: Mask | None = None
 
     def replay(self, loggers: Sequence[Logger]) -> None:
         """Hand curves that no logger has seen yet to the loggers."""
@@ -51,6 +54,11 @@ class Outcome:
                 logger.log_metrics(values, step=step)
             if self.curves:
                 logger.save()
+
+
+def mask_of(method: UnlearningMethod) -> Mask | None:
+    """Return what a localized method chose; None of another."""
+    return method.mask if isinstance(method, Localized) else None
 
 
 def equipped(
@@ -87,7 +95,11 @@ def unlearn_once(
         seconds = time.perf_counter() - started - monitor.seconds
         peak = environment.peak_bytes()
         return Outcome(None, seconds, peak, fit.images_seen, method.notes, str(error))
-    peak = environment.peak_bytes()
-    if isinstance(method, Localized):
-        method.mask.save(job.folder / "mask.pt")
-    return Outcome(drop(healed).eval(), seconds, peak, fit.images_seen, method.notes)
+    return Outcome(
+        drop(healed).eval(),
+        seconds,
+        environment.peak_bytes(),
+        fit.images_seen,
+        method.notes,
+        mask=mask_of(method),
+    )

@@ -141,6 +141,8 @@ def unlearn_job(job: Job) -> float | None:
             seed = job.config["seeds"]["unlearn"]
             outcome = job.ready or unlearn_once(job, now, model, seed=seed, loggers=loggers)
             outcome.replay(loggers)
+            if outcome.mask is not None:
+                outcome.mask.save(job.folder / "mask.pt")
             said = None if outcome.model is None else predict(outcome.model, now.task)
             records.append(record_of(job, now, outcome, said, facts | now.facts, started))
             if outcome.model is not None and said is not None:

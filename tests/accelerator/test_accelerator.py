@@ -21,7 +21,7 @@ SMALL = (
 )  # fmt: skip
 METHODS = sorted(p.stem for p in (REPOSITORY / "conf" / "method").glob("*.yaml"))
 ELSEWHERE = ("etd", "rum")  # the one needs a pre-training of its own, the other a score
-TIMES = ("seconds", "peak", "rank_seconds")
+TIMES = ("seconds", "peak")
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,11 @@ class Own(Plain):
         return model
 
 
+class Still(Plain):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        pl_module.model.fc.weight.grad.zero_()  # pyright: ignore
+
+
 class Watching(Plain):
     def on_after_backward(self, trainer, pl_module):
         raise AssertionError
@@ -93,6 +98,15 @@ def test_one_that_breaks_or_loses_its_loss_harms_no_other(course, network):
 def test_a_loss_that_draws_cannot_be_stacked_and_says_so(course):
     with pytest.raises(RuntimeError, match="random"):
         run(course(kind=Drawing), course(kind=Drawing))
+
+
+def test_a_hook_may_change_the_gradient_before_the_step(course, network):
+    made = [course(kind=Still, seed=k) for k in (0, 1)]
+    run(*made)
+    for one in made:
+        healed = one.finish()
+        assert torch.equal(healed.fc.weight, network.fc.weight)
+        assert not torch.equal(healed.conv1[0].weight, network.conv1[0].weight)
 
 
 def test_what_is_unfit_for_a_stack_says_why(course):

@@ -194,11 +194,16 @@ def test_a_gpu_is_held_to_algorithms_that_repeat(engine, monkeypatch):
         torch.utils.deterministic.fill_uninitialized_memory = True
 
 
-@pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.Adam])
+MOMENTUM = {torch.optim.SGD: {"momentum": 0.9}, torch.optim.Adam: {}}
+
+
+@pytest.mark.parametrize("kind", MOMENTUM)
 def test_an_optimizer_steps_the_fast_way_unless_told(kind, network):
     def stepped(choose, **options):
         own = copy.deepcopy(network)
-        optimizer = choose(kind(own.parameters(), lr=0.1, weight_decay=0.01, **options))
+        optimizer = choose(
+            kind(own.parameters(), lr=0.1, weight_decay=0.01, **MOMENTUM[kind], **options)
+        )
         for size in (1.0, 2.0):
             for p in own.parameters():
                 p.grad = torch.full_like(p, size).cumsum(0)

@@ -146,7 +146,10 @@ class Engine:
 
 
 def repeatable() -> None:
-    """Let a GPU give the same bits for the same seed, wherever torch knows how; a CPU does anyway."""
+    """Let a GPU give the same bits for the same seed, wherever torch knows how; a CPU does anyway.
+
+    This holds for the whole process, and for good.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for that
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)

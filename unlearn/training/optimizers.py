@@ -16,7 +16,7 @@ def quick(optimizer: Steps) -> Steps:
     On a GPU that is one kernel for all. On a CPU it is SGD's loop outside of Python, which gives
     the same bits; a fused step would not.
     """
-    for group in optimizer.param_groups:
+    for group in filter(lambda group: group["params"], optimizer.param_groups):
         told = group.get("foreach") is not None or group.get("fused") is not None
         gpu = group["params"][0].device.type == "cuda"
         if not told and gpu and type(optimizer) in FUSED:

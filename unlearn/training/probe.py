@@ -25,7 +25,9 @@ def speedup(
 
     The members are left as they are; optimizers, which cost little, do not take part.
     """
-    networks = [engine.place(copy.deepcopy(member.network)).train() for member in members]
+    copies = [copy.deepcopy(member.network) for member in members]
+    # What is frozen costs less in either way; here all of it is trained in both.
+    networks = [engine.place(network).train().requires_grad_() for network in copies]
     loader = ResidentLoader(
         members[0].data, batch_size=batch_size, augment=augment, seed=0, device=engine.device
     )
