@@ -4,37 +4,24 @@
 """
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from benchmarks.measuring import Table
+from benchmarks.measuring import Table, command
 
-ROOT = Path(__file__).resolve().parent.parent
 SPACE = ["sweep=task_space", "method=original,retrain,rem", "save_model=false", "stack=auto"]
 LIMIT = 30  # minutes
-
-
-def run(home: str, *words: str) -> float:
-    """Run a command; return its seconds."""
-    env = os.environ | {"UNLEARN_HOME": home}
-    started = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return time.perf_counter() - started
 
 
 def table(rounds: int) -> Table:
     """Run the plane once, whatever ``rounds`` is; downloading and decoding the images do not count."""
     options = os.environ.get("PLANE", "dataset=cifar10").split()
     with tempfile.TemporaryDirectory() as home:
-        run(home, "train.py", *options, "pretraining.epochs=1", "seed=99")
-        minutes = run(home, "unlearn.py", *SPACE, *options) / 60
+        command(home, "train.py", *options, "pretraining.epochs=1", "seed=99")
+        started = time.perf_counter()
+        command(home, "unlearn.py", *SPACE, *options)
+        minutes = (time.perf_counter() - started) / 60
         cells = len(list(Path(home).glob("results/*/row-0.json")))
     row = [" ".join(options), str(cells), f"{minutes:.1f}", f"{cells / minutes:.1f}"]
     columns = ("(e) whole plane", "cells", "minutes", "cells per minute")

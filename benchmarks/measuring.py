@@ -3,6 +3,8 @@
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +22,7 @@ from unlearn.data.view import Normalize
 from unlearn.models.resnet9 import ResNet9
 from unlearn.training.engine import Engine
 
+ROOT = Path(__file__).resolve().parent.parent
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 ON_GPU = DEVICE.type == "cuda"
 MEAN, STD = 0.5, 0.25
@@ -137,6 +140,20 @@ def engine(precision: str, size: int = 32, *, full: str = "32-true") -> Engine:
 def fast_precision() -> str:
     """Return the precision that the product chooses for pre-training at 32 pixels."""
     return str(engine("auto").resolved_precision())
+
+
+def command(home: str, *words: str) -> None:
+    """Run a command of the project with its outputs under ``home``.
+
+    Raises:
+        RuntimeError: With the end of what it said, if it fails.
+    """
+    env = os.environ | {"UNLEARN_HOME": home}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-2000:])
 
 
 def moment() -> Any:

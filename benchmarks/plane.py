@@ -1,15 +1,11 @@
 """A small plane, cells per minute: with and without the cache, and with models trained stacked."""
 
 import os
-import subprocess
-import sys
 import tempfile
 import time
-from pathlib import Path
 
-from benchmarks.measuring import ON_GPU, Table, alternate, ratio, workers_cpu
+from benchmarks.measuring import ON_GPU, Table, alternate, command, ratio, workers_cpu
 
-ROOT = Path(__file__).resolve().parent.parent
 SMALL = ["pretraining.epochs=5", "save_model=false"]
 FULL = ["dataset=cifar10", "model.width=16", "pretraining.epochs=6", "save_model=false"]
 SPACE = ["corruption=random_label,poison", "discovery=0.3,0.6,1.0", "seed=0,1"]
@@ -19,12 +15,7 @@ METHODS = "original,gradient_ascent,npo,rem" if ON_GPU else "original,npo"
 def sweep(home: str, *options: str) -> None:
     """Run the plane in one process."""
     words = ["unlearn.py", "--multirun", f"method={METHODS}", *SPACE, *(FULL if ON_GPU else SMALL)]
-    env = os.environ | {"UNLEARN_HOME": home}
-    done = subprocess.run(
-        [sys.executable, *words, *options], cwd=ROOT, env=env, capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
+    command(home, *words, *options)
 
 
 def cells() -> int:

@@ -49,7 +49,7 @@ class BadT(UnlearningMethod):
         model = super().prepare(model, request)
         self.competent = frozen_copy(model)
         self.incompetent = frozen_copy(unrelated(model, self.seed))
-        forgotten = table(request.forget.index, request.everything().index)
+        forgotten = table(request.forget.index, request.indices())
         self.held = Held(forgotten=forgotten.to(next(model.parameters()).device))
         return model
 

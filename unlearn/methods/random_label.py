@@ -79,7 +79,7 @@ class RandomLabelling(UnlearningMethod):
         """Draw the labels."""
         model = super().prepare(model, request)
         self.forget = request.forget.to(next(model.parameters()).device)
-        highest = int(request.everything().index.max())
+        highest = int(request.indices().max())
         self.held = Held(new_label=torch.full((highest + 1,), -1, device=self.forget.label.device))
         self._draw(0)
         return model

@@ -85,7 +85,7 @@ class REM(UnlearningMethod):
             new.share(known)
         if isinstance(new, Expanded) and o.batch_norm == "separate":
             new.separate()
-        tables = [table(part, request.everything().index) for part in (request.forget.index, known)]
+        tables = [table(part, request.indices()) for part in (request.forget.index, known)]
         self.terms = Terms(o, frozen_copy(new), *tables).to(next(new.parameters()).device)
         self.request = request
         self.best = BestByProxy(request, mode=o.select, threshold=o.gamma, samples=o.select_samples)

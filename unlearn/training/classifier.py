@@ -1,0 +1,78 @@
+"""The training step of the original model.
+
+Shapes: B batch, K classes.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearn.core import Batch
+from unlearn.models.expansion import Expanded
+from unlearn.training.engine import EpochLog, LeanModule
+from unlearn.training.optimizers import quick
+
+if TYPE_CHECKING:
+    from unlearn.training.pretrain import Pretraining
+
+
+class ClassifierModule(LeanModule):
+    """Cross-entropy on given labels; an expanded network sees each sample through its mask."""
+
+    def __init__(
+        self, model: nn.Module, recipe: "Pretraining", total_steps: int, log: EpochLog
+    ) -> None:
+        """Keep what the steps need."""
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.total_steps = total_steps
+        self.epoch_log = log
+        self.masked = isinstance(model, Expanded)
+        self.recorded = False  # someone wants to see the outputs
+        self.weight: Callable[[int], float] | None = None  # of a rank's part of each batch
+        self.started = time.perf_counter()
+        self.seconds_before = 0.0  # of the part that an interruption ended
+        self._compiled: tuple[Callable[..., Tensor]] = (
+            model,
+        )  # in a tuple: not a second submodule
+
+    def configure_optimizers(self) -> Any:
+        """Return the optimizer."""
+        self.own = quick(self.recipe.optimizer(self.model.parameters()))
+        self._rates = [group["lr"] for group in self.own.param_groups]
+        return self.own
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Set the learning rate of the step."""
+        factor = self.recipe.schedule(self.trainer.global_step, self.total_steps)
+        for group, rate in zip(self.own.param_groups, self._rates, strict=True):
+            group["lr"] = rate * factor
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Tensor]:
+        """Return the mean cross-entropy (scalar), with the logits (B, K) for recorders."""
+        index = (batch.index,) if self.masked else ()
+        logits = self._compiled[0](batch.image, *index)
+        loss = F.cross_entropy(logits, batch.label)
+        if self.weight is not None:
+            loss = loss * self.weight(batch_idx)
+        self.epoch_log.add(loss, len(batch.label))
+        return {"loss": loss, "logits": logits.detach()} if self.recorded else loss
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the time spent so far."""
+        checkpoint["seconds"] = self.seconds_before + time.perf_counter() - self.started
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Count the time of the interrupted part."""
+        self.seconds_before = float(checkpoint["seconds"])
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Return the batch: the loader has put it where it belongs."""
+        return batch
