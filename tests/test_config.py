@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from unlearn import compose, config, describe, validation
 from unlearn.arguments import parse
-from unlearn.config import LATER, config_dir, plain, run_id
+from unlearn.config import config_dir, plain, run_id
 from unlearn.schema import SCHEMAS
 
 CONF = Path(config_dir())
@@ -111,7 +111,7 @@ def test_what_does_not_change_a_result_does_not_change_its_name(hydra: None, ove
 )
 def test_what_changes_a_result_changes_its_name(hydra: None, override: str):
     assert identity(override) != identity()
-    assert re.fullmatch(r"[a-z]?[0-9a-f]{12}", identity(override))
+    assert re.fullmatch(r"r2-[0-9a-f]{12}", identity(override))
 
 
 def test_own_seeds_follow_the_seed(hydra: None):
@@ -144,16 +144,14 @@ def test_every_experiment_composes_somewhere(path: Path, tmp_path: Path, monkeyp
     assert fits
 
 
-def test_a_later_option_at_its_former_meaning_leaves_ids_alone():
-    with compose.composing(FOLDERS):
-        method = plain(made("method=salun"))["method"]
-        ids = [identity("method=salun", *o) for o in ([], ["method.mix=sequential"])]
-        ids.append(identity("method=salun", "method.exclude_true=false"))
-    assert len(set(ids)) == 3
-    assert (method["mix"], method["exclude_true"]) == ("union", True)
-    without = {k: v for k, v in method.items() if k not in LATER}
-    for old, new in ((without, method), ({"base": without}, {"base": method})):
-        assert config.identity({"method": old}) == config.identity({"method": new})
+def test_a_class_that_moves_keeps_its_identity():
+    here = {
+        "method": {"_target_": "unlearn.methods.npo.NPO", "steps": [{"_target_": "unlearn.a.B"}]}
+    }
+    there = {"method": {"_target_": "unlearn.other.NPO", "steps": [{"_target_": "unlearn.c.B"}]}}
+    assert config.identity(here) == config.identity(there)
+    foreign = [{"method": {"_target_": f"{module}.NPO"}} for module in ("mine", "yours")]
+    assert config.identity(foreign[0]) != config.identity(foreign[1])
 
 
 def test_a_sweep_is_expanded_as_hydra_does_it():

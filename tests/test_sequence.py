@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 
 from unlearn.beside import _begun
 from unlearn.compose import composed, composing
-from unlearn.config import config_dir, identity, plain, run_id
+from unlearn.config import config_dir, plain, run_id
 from unlearn.job import Job
 from unlearn.originals import original
 from unlearn.reporting.proxies import figure, histograms
@@ -128,19 +128,6 @@ def test_a_score_of_the_originals_training_cannot_follow_the_model(tmp_path):
         with pytest.raises(ValueError, match=f"needs a score that any model has.*{said}"):
             unlearn_job(own)
     assert not (tmp_path / "checkpoints").exists()
-
-
-def test_the_option_is_no_part_of_the_identity_of_older_runs(tmp_path):
-    own = job(tmp_path)
-    older = {k: v for k, v in own.config["forget_set"].items() if k != "shared_requests"}
-    assert own.config["forget_set"]["shared_requests"] is True
-    usual = job(tmp_path, "forget_set.shared_requests=true")
-    assert (
-        identity(own.config | {"forget_set": older})
-        == identity(own.config)
-        != job(tmp_path, "forget_set.shared_requests=false").run_id
-    )
-    assert usual.run_id == own.run_id
 
 
 def test_a_method_meets_the_scores_of_the_model_it_is_given(root):

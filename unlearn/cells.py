@@ -13,7 +13,7 @@ from unlearn.arguments import Arguments
 from unlearn.bases import Bases
 from unlearn.compose import bases_of, composing
 from unlearn.config import identity
-from unlearn.job import original_identity
+from unlearn.job import original_identity, use_class_names
 from unlearn.problems import last_line
 
 STATES = ("done", "collapsed", "failed", "running", "missing")
@@ -98,7 +98,7 @@ def taken(folder: Path) -> bool:
 
 def original_key(content: dict[str, Any]) -> str:
     """Return what stands for the original model that a resolved config needs."""
-    text = json.dumps(original_identity(content), sort_keys=True)
+    text = json.dumps(use_class_names(original_identity(content)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

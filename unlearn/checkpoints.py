@@ -15,6 +15,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from unlearn.job import ID_FORMAT, use_class_names
+
 log = logging.getLogger(__name__)
 
 # What wraps a network when it is saved: Lightning modules of ours and others, DDP, torch.compile.
@@ -64,7 +66,8 @@ class CheckpointCache:
             ValueError: If it holds something else.
         """
         try:
-            text = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+            content = {**use_class_names(identity), "format": ID_FORMAT}
+            text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         except TypeError as error:
             raise ValueError(f"identity must be plain JSON values: {error}") from error
         return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
+from unlearn.job import ID_FORMAT, use_class_names
 from unlearn.schema import SCHEMAS
 
 UNRELATED = (
@@ -30,12 +31,6 @@ UNRELATED = (
     "dataset.cache_dir",
 )
 """Keys that do not change a result, and so are no part of a run's identity."""
-
-LATER = {"exclude_true": True, "mix": "union", "salient": "largest", "drift": False}
-LATER |= {"shared_requests": True}
-"""Options of methods and forget sets that came later, with the value that stands for how it was before: at that value
-they are no part of a run's identity, so that old results stay where they are."""
-
 
 CONTENT = ("checkpoint", "forget_set.path")
 """Keys that name a file of the user's: what it holds counts, not where it is."""
@@ -66,29 +61,17 @@ def _forget_search(node: Any) -> None:
             _forget_search(part)
 
 
-def _forget_later(node: Any) -> None:
-    """Drop the options of ``LATER`` that say nothing new."""
-    if isinstance(node, dict):
-        for key, value in LATER.items():
-            if node.get(key) == value:
-                del node[key]
-        for part in node.values():
-            _forget_later(part)
-
-
 def run_id(config: DictConfig) -> str:
     """Return what stands for everything that determines a run's result."""
     return identity(plain(config))
 
 
 def identity(content: Mapping[str, Any]) -> str:
-    """Return a letter and 12 hex digits for a resolved config, ``plain``.
+    """Return ``r<format>-`` and 12 hex digits for a resolved config, ``plain``.
 
     What is off (null) at the top does not count: a new feature leaves old results where they are.
     """
     content = json.loads(json.dumps({k: v for k, v in content.items() if v is not None}))
-    for key in ("method", "candidates", "forget_set"):
-        _forget_later(content.get(key))
     own_images = "ImageFolder" in str((content.get("dataset") or {}).get("_target_"))
     for path in UNRELATED:
         if path == "dataset.root" and own_images:  # there, the folder is the data
@@ -98,8 +81,6 @@ def identity(content: Mapping[str, Any]) -> str:
         for parent in parents:
             node = node.get(parent) or {}
         node.pop(leaf, None)
-    if not (content.get("trainer") or {}).get("sync_batchnorm"):  # as before there was this key
-        (content.get("trainer") or {}).pop("sync_batchnorm", None)
     for path in CONTENT:
         *parents, leaf = path.split(".")
         node = functools.reduce(lambda part, key: part.get(key) or {}, parents, content)
@@ -107,9 +88,9 @@ def identity(content: Mapping[str, Any]) -> str:
         if node.get(leaf) is not None and file.is_file():
             status = file.stat()
             node[leaf] = _digest(str(file.resolve()), status.st_mtime_ns, status.st_size)
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    text = json.dumps(use_class_names(content), sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(text.encode()).hexdigest()[:12]
-    return "r" + digits  # a letter: no reader makes it a number
+    return f"r{ID_FORMAT}-{digits}"
 
 
 @functools.lru_cache(maxsize=64)

@@ -5,6 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+ID_FORMAT = 2
+"""Format of run ids and cache keys; raised when the same config gets another id."""
+
 PLACES = ("root", "cache_dir")  # of a data set: where, not what
 
 
@@ -20,6 +23,21 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": {k: v for k, v in config["dataset"].items() if k not in PLACES},
         "seeds": {key: config["seeds"][key] for key in ("data", "train", "mask")},
     }
+
+
+def use_class_names(node: Any) -> Any:
+    """Return a config node in which the package's own ``_target_`` paths are class names alone.
+
+    A class that moves to another module keeps its identity. Targets of other packages stay whole.
+    """
+    if isinstance(node, list | tuple):
+        return [use_class_names(part) for part in node]
+    if not isinstance(node, Mapping):
+        return node
+    new = {key: use_class_names(value) for key, value in node.items()}
+    if str(new.get("_target_")).startswith("unlearn."):
+        new["_target_"] = new["_target_"].rpartition(".")[2]
+    return new
 
 
 def reseeded(

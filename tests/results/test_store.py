@@ -230,3 +230,11 @@ def test_a_crash_is_kept_until_a_success(tmp_path: Path):
     assert not store.done("aaaaaa-1")
     store.write(record())
     assert list(store.failures()) == ["bbbbbb-1"]
+
+
+def test_rows_of_an_older_id_format_stay_in_tables_and_are_named(tmp_path, caplog):
+    store = ResultsStore(tmp_path)
+    for run_id in ("r0123456789ab", "r2-0123456789ab"):
+        store.write(record(run_id=run_id))
+    assert set(store.load()["run_id"]) == {"r0123456789ab", "r2-0123456789ab"}
+    assert "ids of an older format (1)" in caplog.text

@@ -24,6 +24,9 @@ from unlearn.results.record import RunRecord
 
 log = logging.getLogger(__name__)
 
+OLDER_ID = re.compile("r[0-9a-f]{12}")
+"""Ids of format 1, which hashed module paths."""
+
 RUN_ID = re.compile(r"[0-9a-z-]{6,64}")
 ROW_FILE = re.compile(r"row-(\d+)\.json")
 
@@ -110,6 +113,12 @@ class ResultsStore:
         """
         rows = list(self._all())
         self._mend(rows)
+        older = len({row["run_id"] for row in rows if OLDER_ID.fullmatch(row["run_id"])})
+        if older:
+            log.warning(
+                "%s has runs with ids of an older format (%d): they stay in tables; the same commands "
+                "run again under new ids", self.root, older,
+            )  # fmt: skip
         frame = pd.DataFrame(rows)
         if frame.empty:
             return frame
