@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.core import Batch
+from unlearn.core.types import Batch
 
 Parts = dict[str, tuple[Tensor, ...]]
 Loss = Callable[[Parts], Tensor]

@@ -16,9 +16,9 @@ import lightning.pytorch as L
 import torch
 from torch import nn
 
-from unlearn.core import ImageSet
-from unlearn.data.augment import Augment
-from unlearn.data.view import Normalize
+from unlearn.core.types import ImageSet
+from unlearn.data.datasets.augmentation import Augment
+from unlearn.data.datasets.normalization import Normalize
 from unlearn.models.resnet9 import ResNet9
 from unlearn.training.engine import Engine
 

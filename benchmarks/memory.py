@@ -9,8 +9,9 @@ import torch
 
 from benchmarks.measuring import CROP, ON_GPU, Table, engine, fast_precision, images, network
 from benchmarks.step import WIDTH, bare, sgd
-from unlearn.environment import peak_bytes
-from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.core.environment import peak_bytes
+from unlearn.training.pretraining import pretrain
+from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import ON_GPU, Stopwatch, Table, clock
-from unlearn.attempt import _build
-from unlearn.compose import composed, composing
-from unlearn.config import config_dir, identity, plain
-from unlearn.job import Job
+from unlearn.config.composition import composed, composing
+from unlearn.config.identity import identity, plain
+from unlearn.config.registration import config_dir
+from unlearn.core.job import Job
 from unlearn.methods.base import UnlearningMethod
-from unlearn.run import unlearn_job
+from unlearn.orchestration.runner import _build
+from unlearn.pipeline.unlearn_job import unlearn_job
 from unlearn.training.engine import Engine
 
 CASES = [

@@ -30,9 +30,10 @@ from benchmarks.measuring import (
     workers_cpu,
 )  # fmt: skip
 from benchmarks.step import WIDTH, sgd
-from unlearn.core import ImageSet
-from unlearn.models.predict import accuracy
-from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.core.types import ImageSet
+from unlearn.models.inference import accuracy
+from unlearn.training.pretraining import pretrain
+from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import WarmupLinear
 
 TRAIN, TEST, BATCH, EPOCHS, WORKERS = (

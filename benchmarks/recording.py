@@ -9,10 +9,11 @@ from collections.abc import Callable, Sequence
 from benchmarks.measuring import Table, alternate, engine, fast_precision, images, network, ratio
 from benchmarks.measuring import timed as seconds_of
 from benchmarks.step import CASES, sgd
-from unlearn.memorization.base import Recorder
-from unlearn.memorization.events import LearningEvents
-from unlearn.memorization.loss_curvature import Curvature
-from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.scoring.base import Recorder
+from unlearn.scoring.memorization.learning_events import LearningEvents
+from unlearn.scoring.memorization.loss_curvature import Curvature
+from unlearn.training.pretraining import pretrain
+from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import WarmupLinear
 
 RECORDERS: dict[str, Callable[[], list[Recorder]]] = {

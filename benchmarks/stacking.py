@@ -15,10 +15,11 @@ from benchmarks.measuring import (
     timed,
 )  # fmt: skip
 from benchmarks.step import sgd
-from unlearn.data.augment import Augment
-from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.data.datasets.augmentation import Augment
+from unlearn.training.pretraining import pretrain
+from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant
-from unlearn.training.stacked import Member, pretrain_stacked
+from unlearn.training.stacked.pretraining import Member, pretrain_stacked
 
 STILL = Augment(crop_padding=0, flip_rate=0, cutout=0)
 CASES = [

@@ -32,11 +32,13 @@ from benchmarks.measuring import (
     ratio,
     timed,
 )
-from unlearn.compose import composed, composing
-from unlearn.config import config_dir, plain
-from unlearn.core import ImageSet, Request
-from unlearn.data.augment import Augment
-from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.config.composition import composed, composing
+from unlearn.config.identity import plain
+from unlearn.config.registration import config_dir
+from unlearn.core.types import ImageSet, Request
+from unlearn.data.datasets.augmentation import Augment
+from unlearn.training.pretraining import pretrain
+from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import WarmupLinear
 from unlearn.training.unlearning import LightningFit
 

@@ -16,9 +16,9 @@ import pandas as pd
 import yaml
 from mkdocs.structure.files import File, Files
 
-from unlearn.describe import file_comments
-from unlearn.reporting.advice import Case, advise, nearest, shipped
-from unlearn.reporting.frames import BANDS, REGULARITY
+from unlearn.config.help import file_comments
+from unlearn.reporting.tables.advice import Case, advise, nearest, shipped
+from unlearn.reporting.tables.frames import BANDS, REGULARITY
 
 ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
@@ -108,7 +108,7 @@ def page(name: str, conf: Path, plane: pd.DataFrame, verdicts: dict[str, pd.Data
     Args:
         name: Of the method.
         conf: Folder of the configs.
-        plane: What was measured, as of ``unlearn.reporting.advice.plane``.
+        plane: What was measured, as of ``unlearn.reporting.tables.advice.plane``.
         verdicts: Of the advice, as of ``judged``.
     """
     values = content(conf / "method" / f"{name}.yaml", conf)

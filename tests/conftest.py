@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from unlearn.core import ImageSet
-from unlearn.corruption.random_label import RandomLabel
-from unlearn.data.augment import Augment
-from unlearn.data.synthetic import Synthetic
-from unlearn.discovery import Discovered
+from unlearn.core.types import ImageSet
+from unlearn.data.corruption.random_label import RandomLabel
+from unlearn.data.datasets.augmentation import Augment
+from unlearn.data.datasets.synthetic import Synthetic
+from unlearn.data.forget_sets.discovered import Discovered
+from unlearn.data.task import Task
 from unlearn.models.resnet9 import ResNet9
-from unlearn.task import Task
 from unlearn.training.engine import Engine
 
 REPOSITORY = Path(__file__).resolve().parent.parent

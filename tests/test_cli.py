@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unlearn import problems, setting
-from unlearn.arguments import flags_first, parse
+from unlearn.config.command_line import flags_first, parse
+from unlearn.core import errors
+from unlearn.pipeline import context
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY = ("dataset=synthetic", "pretraining.epochs=1", "trainer.accelerator=cpu", "method=original")
@@ -174,7 +175,7 @@ def _unpacked() -> None:
 
 
 def _refused() -> None:
-    setting.corrupted_count(5, 2)
+    context.corrupted_count(5, 2)
 
 
 def _library() -> None:
@@ -189,7 +190,7 @@ def test_only_an_error_that_is_raised_by_name_blames_the_user(
 ):
     with pytest.raises(ValueError) as caught:
         fails()
-    assert problems.internal(caught.value) is defect
+    assert errors.internal(caught.value) is defect
 
 
 def test_ctrl_c_while_training_says_one_line(tmp_path: Path):

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from unlearn.compose import composed, composing, resolved
-from unlearn.config import config_dir
-from unlearn.reporting.advice import shipped
+from unlearn.config.composition import composed, composing, resolved
+from unlearn.config.registration import config_dir
+from unlearn.reporting.tables.advice import shipped
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -11,12 +11,13 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from unlearn.compose import composed, composing
-from unlearn.config import config_dir, plain
-from unlearn.models.expansion import Expanded, drop
+from unlearn.config.composition import composed, composing
+from unlearn.config.identity import plain
+from unlearn.config.registration import config_dir
+from unlearn.models.expansion.expanded import Expanded, drop
 from unlearn.models.surgery import batch_norms
 from unlearn.models.vit import ViT
-from unlearn.training.courses import Course, Together, unfit
+from unlearn.training.stacked.unlearning import Course, Together, unfit
 from unlearn.training.unlearning import LightningFit
 
 CONF = Path(config_dir())

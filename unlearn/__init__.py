@@ -5,13 +5,13 @@ from typing import Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "Batch": "unlearn.core",
-    "ImageSet": "unlearn.core",
-    "Request": "unlearn.core",
+    "Batch": "unlearn.core.types",
+    "ImageSet": "unlearn.core.types",
+    "Request": "unlearn.core.types",
     "UnlearningMethod": "unlearn.methods.base",
     "heal": "unlearn.api",
     "load": "unlearn.api",
-    "ResultsStore": "unlearn.results.store",
+    "ResultsStore": "unlearn.storage.results_store",
     "metric": "unlearn.evaluation.metrics",
 }
 __all__ = [

@@ -16,21 +16,23 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from unlearn.arguments import Arguments
-from unlearn.compose import composed, composing, preflight, resolved
-from unlearn.config import config_dir, identity
+from unlearn.config.command_line import Arguments
+from unlearn.config.composition import composed, composing, preflight, resolved
+from unlearn.config.identity import identity
+from unlearn.config.registration import config_dir
+from unlearn.core.job import Job
+from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions, predict
-from unlearn.given import digest, fit
-from unlearn.handed_over import data_of
-from unlearn.healing import healing_of
-from unlearn.job import Job
 from unlearn.methods.base import UnlearningMethod
-from unlearn.reporting.healing import write_healing
-from unlearn.results.card import read_card
-from unlearn.results.record import RunRecord
-from unlearn.run import record_of, unlearn_once
-from unlearn.setting import Setting, engine_of, method_of
-from unlearn.task import Task
+from unlearn.pipeline.context import Setting, engine_of, method_of
+from unlearn.pipeline.run_record import record_of
+from unlearn.pipeline.unlearn_job import unlearn_once
+from unlearn.pipeline.user_data import data_of
+from unlearn.pipeline.user_model import healing_of
+from unlearn.reporting.pages.healing_page import write_healing
+from unlearn.storage.model_card import read_card
+from unlearn.storage.record import RunRecord
+from unlearn.storage.user_checkpoint import digest, fit
 
 SOURCE = "a model that was handed over in Python"
 
@@ -53,7 +55,7 @@ class Result:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Return what changed, by column; see ``unlearn.evaluation.change``."""
+        """Return what changed, by column; see ``unlearn.evaluation.prediction_change``."""
         return dict(self.record.metrics)
 
     def report(self, path: str | Path = "healed.html") -> Path:

@@ -8,10 +8,10 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
-from unlearn.attempt import Task, say
-from unlearn.outcomes import Outcomes
-from unlearn.problems import interrupted
-from unlearn.validation import ConfigError
+from unlearn.core.errors import ConfigError, interrupted
+from unlearn.orchestration.messages import say
+from unlearn.orchestration.outcomes import Outcomes
+from unlearn.orchestration.runner import Task
 
 
 def train_main() -> None:
@@ -65,23 +65,23 @@ def _main(name: str, job: str) -> None:
 
 def _checked(name: str, argv: list[str]) -> Outcomes | None:
     """Answer --help and --cfg, or check every job; None if there is nothing to run."""
-    from unlearn import compose, launching
-    from unlearn.arguments import flags_first, implied, parse
+    from unlearn.config import composition, launcher_choice
+    from unlearn.config.command_line import flags_first, implied, parse
 
     argv = implied(name, argv)
     arguments = parse(argv)
     if arguments.help or arguments.show == "job":
-        from unlearn import describe
+        from unlearn.config import help
 
-        first = replace(arguments, overrides=compose.points(name, arguments)[0])  # of a sweep
+        first = replace(arguments, overrides=composition.points(name, arguments)[0])  # of a sweep
         if arguments.help:
-            print(describe.show_help(name, first))
+            print(help.show_help(name, first))
         else:
-            print(describe.show_config(name, first, resolve="--resolve" in argv))
+            print(help.show_config(name, first, resolve="--resolve" in argv))
         return None
-    bases = compose.bases_of(name, arguments)
-    jobs = compose.preflight(name, arguments, bases)
-    launcher = launching.chosen(name, arguments, jobs)
+    bases = composition.bases_of(name, arguments)
+    jobs = composition.preflight(name, arguments, bases)
+    launcher = launcher_choice.chosen(name, arguments, jobs)
     sys.argv[1:] = [*flags_first(argv, arguments), *launcher]
     outcomes = Outcomes(jobs)
     return outcomes if name != "unlearn" or _sweep(arguments, outcomes, bases) else None
@@ -94,17 +94,17 @@ def _sweep(arguments: Any, outcomes: Outcomes, bases: Any) -> bool:
     studies = asked.get("tune.trials", "0") != "0"
     if studies or not (outcomes.several or plan or status != "false"):
         return True
-    from unlearn import cells, sweeping
+    from unlearn.orchestration import cells, progress
 
     found = cells.packed(list(cells.expand("unlearn", outcomes.jobs, arguments, bases)))
     outcomes.jobs = [list(cell.overrides) for cell in found]
     if plan:
-        print("\n".join(sweeping.plan(found)))
+        print("\n".join(progress.plan(found)))
         return False
     if status != "false":
-        sweeping.report(found, watching=status == "watch")
+        progress.report(found, watching=status == "watch")
         return False
-    outcomes.progress = sweeping.Progress(found)
+    outcomes.progress = progress.Progress(found)
     if outcomes.progress.recorded and asked.get("force") != "true":
         say(f"{outcomes.progress.recorded} of {len(found)} cells are recorded already")
     return True
@@ -113,7 +113,7 @@ def _sweep(arguments: Any, outcomes: Outcomes, bases: Any) -> bool:
 def _run(name: str, job: str, outcomes: Outcomes) -> None:
     import hydra
 
-    from unlearn.config import config_dir, register
+    from unlearn.config.registration import config_dir, register
 
     register()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what goes wrong, print no traceback

@@ -130,7 +130,8 @@ def watch_stack(module: types.ModuleType, step: str, member: str) -> None:
 
 def take_over() -> None:
     """Put the device in the place of a GPU."""
-    from unlearn.training import courses, engine, stacked
+    from unlearn.training import engine
+    from unlearn.training.stacked import pretraining, unlearning
 
     trainer = L.Trainer
 
@@ -145,8 +146,8 @@ def take_over() -> None:
     of = engine.Engine
     of.device = property(lambda self: torch.device(NAME))  # type: ignore[assignment, misc]
     of.fits = lambda self, size: RESIDENT  # type: ignore[assignment, method-assign]
-    watch_stack(courses, "_step", "Course")
-    watch_stack(stacked, "_step", "Run")
+    watch_stack(unlearning, "_step", "Course")
+    watch_stack(pretraining, "_step", "Run")
 
 
 if __name__ == "__main__":

@@ -6,14 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unlearn.corruption.interclass_confusion import InterclassConfusion
-from unlearn.corruption.poison import Poison
-from unlearn.discovery import Discovered
+from unlearn.data.corruption.interclass_confusion import InterclassConfusion
+from unlearn.data.corruption.poison import Poison
+from unlearn.data.forget_sets.discovered import Discovered
+from unlearn.data.task import Task
 from unlearn.evaluation import metrics
 from unlearn.evaluation.evaluator import collapse, declared, evaluate
 from unlearn.evaluation.metrics import attack, headline, metric, parts, tow
 from unlearn.evaluation.predictions import Predictions, predict
-from unlearn.task import Task
 
 ALL = {"headline": headline, "parts": parts, "test": metrics.test, "attack": attack}
 
@@ -140,15 +140,15 @@ def test_confusion_of_the_only_two_classes_has_a_utility(clean):
 def test_a_lost_reference_is_a_failed_metric_not_a_lost_row(task, monkeypatch):
     from types import SimpleNamespace
 
-    from unlearn import run
-    from unlearn.training.engine import CollapsedError
+    from unlearn.core.errors import CollapsedError
+    from unlearn.pipeline import run_record, unlearn_job
 
     def collapsed(job, setting):
         raise CollapsedError("loss is nan")
 
-    monkeypatch.setattr(run, "retrained", collapsed)
+    monkeypatch.setattr(unlearn_job, "retrained", collapsed)
     job = SimpleNamespace(config={"evaluation": None}, build=lambda node: ALL | {"tow": tow})
-    row = run.evaluate_all(job, SimpleNamespace(task=task), perfect(task))
+    row = run_record.evaluate_all(job, SimpleNamespace(task=task), perfect(task))
     assert row["tow"] is None
     assert "loss is nan" in row["failed/tow"]
     assert row["healed"] == 1

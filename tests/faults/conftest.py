@@ -25,7 +25,7 @@ NURSERY = """
 import json, os, resource, signal, sys, threading
 import lightning.pytorch, torchvision, sklearn.datasets, hydra, rich.console, filelock
 from unlearn import cells, cli, compose, launching, run, sweeping, tuning
-import unlearn.data.image_folder, unlearn.methods.finetune
+import unlearn.data.datasets.image_folder, unlearn.methods.finetune
 torch = sys.modules["torch"]
 torch.set_num_threads(1)
 

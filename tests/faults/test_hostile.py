@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unlearn.data.cache import cached
+from unlearn.data.datasets.image_cache import cached
 
 PACKAGE = Path(__file__).resolve().parents[2] / "unlearn"
 KEY = "0123456789abcdef" * 2 + "feedbeef"  # of the length of W&B's keys

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from unlearn.core import ImageSet
-from unlearn.corruption.random_label import RandomLabel
-from unlearn.models.predict import accuracy
+from unlearn.core.types import ImageSet
+from unlearn.data.corruption.random_label import RandomLabel
+from unlearn.models.inference import accuracy
 from unlearn.models.resnet9 import ResNet9
 from unlearn.models.vit import ViT
 from unlearn.training.schedules import Constant

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from unlearn.methods.badt import BadT
-from unlearn.methods.teachers import bad_teaching_loss, distillation
-from unlearn.models.predict import accuracy, logits
+from unlearn.methods.components.distillation import bad_teaching_loss, distillation
+from unlearn.models.inference import accuracy, logits
 
 
 def test_loss_by_a_naive_loop():

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from unlearn.core import Batch
+from unlearn.core.types import Batch
 from unlearn.methods.cf_k import CFk
 from unlearn.methods.finetune import Finetune
 

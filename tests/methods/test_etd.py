@@ -5,13 +5,14 @@ import copy
 import pytest
 import torch
 
-from unlearn.core import Request
+from unlearn.core.types import Request
 from unlearn.methods.etd import ETD
 from unlearn.methods.original import Original
-from unlearn.models.expansion import Expanded, drop
-from unlearn.models.predict import logits
+from unlearn.models.expansion.expanded import Expanded, drop
+from unlearn.models.inference import logits
 from unlearn.models.resnet9 import ResNet9
-from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.training.pretraining import pretrain
+from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant
 
 

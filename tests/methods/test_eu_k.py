@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from unlearn.methods.eu_k import EUk
-from unlearn.models.predict import accuracy
+from unlearn.models.inference import accuracy
 from unlearn.models.surgery import fresh, unrelated
 
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from unlearn.methods.influence import Influence, influence, inverse_fisher
-from unlearn.models.predict import logits
+from unlearn.models.inference import logits
 
 OPTIONS = {"alpha": 1.0, "num_samples": 50, "batch_size": 64, "seed": 0}
 

@@ -10,19 +10,20 @@ import torch
 import yaml
 from hydra.utils import instantiate
 
-from unlearn.compose import composed, composing
-from unlearn.config import config_dir, plain
-from unlearn.job import Job
-from unlearn.localization.everything import Everything
-from unlearn.localization.mask import Mask, allowed
+from unlearn.config.composition import composed, composing
+from unlearn.config.identity import plain
+from unlearn.config.registration import config_dir
+from unlearn.core.job import Job
 from unlearn.methods.finetune import Finetune
+from unlearn.methods.localization.all_parameters import Everything
+from unlearn.methods.localization.mask import Mask, allowed
 from unlearn.methods.localized import Localized
 from unlearn.methods.retrain import Retrain
 from unlearn.methods.rft import RFT, reset_values
 from unlearn.models.surgery import recalibrate, unrelated
 from unlearn.models.vit import ViT
-from unlearn.run import _names
-from unlearn.setting import method_of
+from unlearn.pipeline.context import method_of
+from unlearn.pipeline.run_record import _names
 
 CONF = Path(config_dir())
 OPTIMIZERS = sorted(p.stem for p in (CONF / "optimizer").glob("*.yaml"))

@@ -6,22 +6,23 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from unlearn.core import Batch
+from unlearn.core.types import Batch
+from unlearn.methods.components.checkpoint_selection import BestByProxy, spread
+from unlearn.methods.components.losses import npo_loss, saturating
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.gradient_ascent import GradientAscent
-from unlearn.methods.losses import npo_loss, saturating
 from unlearn.methods.npo import NPO
 from unlearn.methods.original import Original
 from unlearn.methods.rem import REM
-from unlearn.methods.rem_losses import masked_mean, redirect_losses, removal_losses
+from unlearn.methods.rem_objective import masked_mean, redirect_losses, removal_losses
 from unlearn.methods.rem_options import ORACLE
 from unlearn.methods.retrain import Retrain
-from unlearn.methods.selection import BestByProxy, spread
-from unlearn.models.expansion import Expanded, drop
-from unlearn.models.predict import accuracy
+from unlearn.models.expansion.expanded import Expanded, drop
+from unlearn.models.inference import accuracy
 from unlearn.models.surgery import batch_norms
 from unlearn.training.optimizers import NormalizedSGD
-from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.training.pretraining import pretrain
+from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant, WarmupLinear
 from unlearn.training.unlearning import LightningFit
 

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.neggrad_plus import NegGradPlus, neggrad_plus_loss
-from unlearn.models.predict import accuracy
+from unlearn.models.inference import accuracy
 from unlearn.training.unlearning import LightningFit
 
 OPTIONS = {

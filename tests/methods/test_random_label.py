@@ -6,14 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from unlearn.core import Batch
-from unlearn.methods.random_label import (
-    RandomLabelling,
-    any_labels,
-    other_labels,
-    relabelled,
-)
-from unlearn.models.predict import accuracy, logits
+from unlearn.core.types import Batch
+from unlearn.methods.random_label import RandomLabelling, any_labels, other_labels, relabelled
+from unlearn.models.inference import accuracy, logits
 
 PLAIN = {"exclude_true": True, "mix": "union", "seed": 0}
 

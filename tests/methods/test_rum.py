@@ -7,14 +7,15 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from unlearn.compose import composed, composing
-from unlearn.config import config_dir, plain
-from unlearn.memorization.partition import AtRandom, ByScore
+from unlearn.config.composition import composed, composing
+from unlearn.config.identity import plain
+from unlearn.config.registration import config_dir
+from unlearn.methods.components.saliency import gradient_of, largest
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.original import Original
 from unlearn.methods.rum import RUM
-from unlearn.methods.saliency import gradient_of, largest
 from unlearn.methods.salun import SalUn
+from unlearn.scoring.memorization.partition import AtRandom, ByScore
 
 NAMES = ["low", "mid", "high"]
 

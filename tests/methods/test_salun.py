@@ -7,16 +7,16 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn.core import Batch
-from unlearn.methods.random_label import RandomLabelling
-from unlearn.methods.saliency import (
+from unlearn.core.types import Batch
+from unlearn.methods.components.saliency import (
     drifting_gradient,
     gradient_of,
     input_saliency_loss,
     largest,
 )
+from unlearn.methods.random_label import RandomLabelling
 from unlearn.methods.salun import SalUn
-from unlearn.models.predict import accuracy, logits
+from unlearn.models.inference import accuracy, logits
 
 OPTIONS = {
     "form": "weight_saliency", "salient_fraction": 0.3, "salient": "largest", "drift": False,

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from unlearn.methods.components.distillation import distillation
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.scrub import Scrub
-from unlearn.methods.teachers import distillation
-from unlearn.models.predict import accuracy
+from unlearn.models.inference import accuracy
 
 OPTIONS = {
     "form": "benchmark", "alpha": 0.01, "ce_weight": 1.0, "temperature": 4.0, "msteps": 15,

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from unlearn.models.expansion import Expanded, draw_masks, drop, expand
+from unlearn.models.expansion.expanded import Expanded, draw_masks, drop, expand
 from unlearn.models.resnet9 import ResNet9
 from unlearn.models.resnet18 import ResNet18
 from unlearn.models.surgery import batch_norms, fresh, recalibrate

@@ -8,15 +8,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from unlearn.data.augment import Augment
-from unlearn.models.expansion import Expanded
-from unlearn.models.predict import accuracy
+from unlearn.core.errors import CollapsedError
+from unlearn.data.datasets.augmentation import Augment
+from unlearn.models.expansion.expanded import Expanded
+from unlearn.models.inference import accuracy
 from unlearn.models.resnet9 import ResNet9
-from unlearn.training import pretrain as module
-from unlearn.training.engine import CollapsedError
+from unlearn.training import pretraining as module
 from unlearn.training.loader import RequestLoader, ResidentLoader, num_batches
 from unlearn.training.optimizers import NormalizedSGD, quick
-from unlearn.training.pretrain import Pretraining, pretrain
+from unlearn.training.pretraining import pretrain
+from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant, WarmupLinear
 
 LINEAR = WarmupLinear(warmup_fraction=0.2, stretch=0.8)

@@ -5,9 +5,9 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
+from unlearn.data.task import Task
 from unlearn.evaluation.metrics import Metric
 from unlearn.evaluation.predictions import Predictions
-from unlearn.task import Task
 
 log = logging.getLogger(__name__)
 

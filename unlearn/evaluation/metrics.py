@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
+from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions
-from unlearn.task import Task
 
 NEEDS = ("corruption", "forget", "trigger", "retrained", "embedding", "score")
 NEEDS += ("twins", "shadows", "relearned", "original")

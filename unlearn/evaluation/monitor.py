@@ -8,10 +8,10 @@ import lightning.pytorch as L
 import torch
 from lightning.pytorch.loggers import Logger
 
+from unlearn.data.task import Task
 from unlearn.evaluation.metrics import accuracy
 from unlearn.methods.base import UnlearningMethod
-from unlearn.models.predict import logits
-from unlearn.task import Task
+from unlearn.models.inference import logits
 
 STEPS = 4
 """Steps between two looks: an epoch over a small forget set is one step, and costs less than a look."""

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from unlearn.models.predict import logits
-from unlearn.task import Task
+from unlearn.data.task import Task
+from unlearn.models.inference import logits
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,9 @@
 
 from torch import nn
 
-from unlearn.core import Request
-from unlearn.methods.dampening import Dampening, dampen, share_of_forget
-from unlearn.methods.importance import kept_percent, percentile, sorted_ratios
+from unlearn.core.types import Request
+from unlearn.methods.components.dampening import Dampening, dampen, share_of_forget
+from unlearn.methods.components.importance import kept_percent, percentile, sorted_ratios
 
 
 class ASSD(Dampening):

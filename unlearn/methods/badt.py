@@ -11,11 +11,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import Batch, Forward, Request
+from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.held import Held
-from unlearn.methods.losses import table
-from unlearn.methods.teachers import REDUCTIONS, bad_teaching_loss, frozen_copy
+from unlearn.methods.components.distillation import REDUCTIONS, bad_teaching_loss, frozen_copy
+from unlearn.methods.components.lookup_tensors import Held
+from unlearn.methods.components.losses import table
 from unlearn.models.surgery import unrelated
 
 

@@ -12,8 +12,8 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import Batch, Fit, Forward, Request
-from unlearn.models.expansion import drop
+from unlearn.core.types import Batch, Fit, Forward, Request
+from unlearn.models.expansion.expanded import drop
 from unlearn.models.surgery import batch_norms
 
 log = logging.getLogger(__name__)

@@ -9,9 +9,9 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import Request
+from unlearn.core.types import Request
+from unlearn.methods.components.frozen_parameters import Frozen
 from unlearn.methods.finetune import Finetune
-from unlearn.methods.frozen import Frozen
 from unlearn.models.layers import layers
 
 

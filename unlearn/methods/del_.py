@@ -7,7 +7,7 @@ The file is not called ``del``: Python keeps that word for itself.
 from collections.abc import Sequence
 from typing import Any
 
-from unlearn.localization.base import Localizer
+from unlearn.methods.localization.base import Localizer
 from unlearn.methods.localized import Localized
 from unlearn.methods.rft import RFT
 

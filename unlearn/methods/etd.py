@@ -9,9 +9,9 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from unlearn.core import Request
-from unlearn.methods.one_shot import OneShot
-from unlearn.models.expansion import Expanded
+from unlearn.core.types import Request
+from unlearn.methods.components.one_shot import OneShot
+from unlearn.models.expansion.expanded import Expanded
 
 
 class ETD(OneShot):

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from unlearn.core import Request
+from unlearn.core.types import Request
 from unlearn.methods.cf_k import CFk, last_layers
 from unlearn.models.surgery import unrelated
 

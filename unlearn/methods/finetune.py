@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 from torch.nn import functional as F
 
-from unlearn.core import Batch, Forward
+from unlearn.core.types import Batch, Forward
 from unlearn.methods.base import UnlearningMethod
 
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from unlearn.core import Batch, Forward
-from unlearn.methods.removal import RemovalMethod
+from unlearn.core.types import Batch, Forward
+from unlearn.methods.components.forget_until import RemovalMethod
 
 
 class GradientAscent(RemovalMethod):

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import ImageSet, Request
-from unlearn.methods.one_shot import OneShot
-from unlearn.models.gradients import gradient_sums, summed_cross_entropy
+from unlearn.core.types import ImageSet, Request
+from unlearn.methods.components.one_shot import OneShot
+from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
 
 
 def influence(forget: Tensor, retain: Tensor, counts: tuple[int, int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from unlearn.methods.importance import Measure, squared_norm
+from unlearn.methods.components.importance import Measure, squared_norm
 from unlearn.methods.ssd import SSD
 
 

@@ -10,12 +10,10 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import Batch, Forward, Request
-from unlearn.localization.base import Localizer
-from unlearn.localization.layer_groups import example, head, layer_groups
+from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.frozen import Frozen
-from unlearn.methods.masking import (
+from unlearn.methods.components.frozen_parameters import Frozen
+from unlearn.methods.components.masked_training import (
     HEAD,
     StillStatistics,
     chosen,
@@ -25,7 +23,9 @@ from unlearn.methods.masking import (
     update_mask,
     values_of,
 )
-from unlearn.models.expansion import drop
+from unlearn.methods.localization.base import Localizer
+from unlearn.models.expansion.expanded import drop
+from unlearn.models.layer_groups import example, head, layer_groups
 from unlearn.models.surgery import recalibrate
 
 BATCH_NORM = ("update", "freeze", "recalibrate")

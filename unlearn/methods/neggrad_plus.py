@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.core import Batch, Forward, Request
+from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod, batch_statistics
-from unlearn.models.predict import accuracy
+from unlearn.models.inference import accuracy
 
 BATCH_NORM = ("separate", "joint")
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import Batch, Forward, Request
-from unlearn.methods.losses import npo_loss, sample_losses
-from unlearn.methods.removal import RemovalMethod
-from unlearn.methods.teachers import frozen_copy
+from unlearn.core.types import Batch, Forward, Request
+from unlearn.methods.components.distillation import frozen_copy
+from unlearn.methods.components.forget_until import RemovalMethod
+from unlearn.methods.components.losses import npo_loss, sample_losses
 
 
 class NPO(RemovalMethod):

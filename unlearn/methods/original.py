@@ -1,6 +1,6 @@
 """The original model, untouched: the point where every method starts."""
 
-from unlearn.methods.one_shot import OneShot
+from unlearn.methods.components.one_shot import OneShot
 
 
 class Original(OneShot):

@@ -10,10 +10,16 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from unlearn.core import Request
-from unlearn.methods.dampening import Dampening, dampen, share_of_forget
-from unlearn.methods.importance import Measure, kept_percent, norm, percentile, sorted_ratios
-from unlearn.models.predict import accuracy
+from unlearn.core.types import Request
+from unlearn.methods.components.dampening import Dampening, dampen, share_of_forget
+from unlearn.methods.components.importance import (
+    Measure,
+    kept_percent,
+    norm,
+    percentile,
+    sorted_ratios,
+)
+from unlearn.models.inference import accuracy
 
 log = logging.getLogger(__name__)
 

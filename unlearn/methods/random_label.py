@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.core import Batch, Forward, Request
+from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.held import Held
+from unlearn.methods.components.lookup_tensors import Held
 
 
 def other_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:

@@ -18,16 +18,16 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import Batch, Forward, Request
+from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod, batch_statistics, set_batch_norm
-from unlearn.methods.losses import table
+from unlearn.methods.components.checkpoint_selection import BestByProxy
+from unlearn.methods.components.distillation import frozen_copy
+from unlearn.methods.components.losses import table
+from unlearn.methods.rem_objective import Terms
 from unlearn.methods.rem_options import REMOptions
-from unlearn.methods.rem_terms import Terms
-from unlearn.methods.selection import BestByProxy
-from unlearn.methods.teachers import frozen_copy
-from unlearn.models.expansion import Expanded, drop
-from unlearn.models.grown import check_growable, grow
-from unlearn.models.predict import accuracy
+from unlearn.models.expansion.any_architecture import check_growable, grow
+from unlearn.models.expansion.expanded import Expanded, drop
+from unlearn.models.inference import accuracy
 from unlearn.models.surgery import recalibrate
 
 REMOVE, REDIRECT = 1, 0

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from unlearn.core import Request
-from unlearn.methods.selection import MODES
+from unlearn.core.types import Request
+from unlearn.methods.components.checkpoint_selection import MODES
 
 ORACLE = "oracle/corrupted"
 """Record that names all corrupted samples; there only with oracle=true, which marks the run."""

@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import nn
 
-from unlearn.core import Request
+from unlearn.core.types import Request
 from unlearn.methods.finetune import Finetune
-from unlearn.models.expansion import drop
+from unlearn.models.expansion.expanded import drop
 from unlearn.models.surgery import fresh
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import Request
+from unlearn.core.types import Request
 from unlearn.methods.finetune import Finetune
 from unlearn.models.surgery import fresh, unrelated
 

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn.core import Fit, Request, Unlearner, join
-from unlearn.memorization.partition import Partition
+from unlearn.core.types import Fit, Request, Unlearner, join
+from unlearn.scoring.memorization.partition import Partition
 
 log = logging.getLogger(__name__)
 

@@ -11,16 +11,16 @@ from typing import Any
 import lightning.pytorch as L
 from torch import Tensor, nn
 
-from unlearn.core import Batch, Forward, Request
-from unlearn.methods.frozen import Frozen
-from unlearn.methods.losses import member
-from unlearn.methods.random_label import RandomLabelling
-from unlearn.methods.saliency import (
+from unlearn.core.types import Batch, Forward, Request
+from unlearn.methods.components.frozen_parameters import Frozen
+from unlearn.methods.components.losses import member
+from unlearn.methods.components.saliency import (
     drifting_gradient,
     gradient_of,
     input_saliency_loss,
     largest,
 )
+from unlearn.methods.random_label import RandomLabelling
 
 ENDS = ("largest", "smallest")
 FORMS = ("weight_saliency", "input_saliency")

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.core import Batch, Forward, Request
+from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod, batch_statistics, set_batch_norm
-from unlearn.methods.teachers import distillation, frozen_copy
+from unlearn.methods.components.distillation import distillation, frozen_copy
 
 
 class Scrub(UnlearningMethod):

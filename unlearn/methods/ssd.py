@@ -6,8 +6,8 @@ retain set; differs: the paper compares with all training data.
 
 from torch import nn
 
-from unlearn.core import Request
-from unlearn.methods.dampening import Dampening, dampen
+from unlearn.core.types import Request
+from unlearn.methods.components.dampening import Dampening, dampen
 
 
 class SSD(Dampening):

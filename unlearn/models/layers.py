@@ -42,3 +42,8 @@ def layers(model: nn.Module) -> list[list[nn.Module]]:
 def _is_norm(module: nn.Module) -> bool:
     # By name, so that a user's own norms count as well.
     return "norm" in type(module).__name__.lower() and not any(True for _ in module.children())
+
+
+def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that count, by name, in the network's order; buffers do not count."""
+    return {name: p for name, p in model.named_parameters() if p.requires_grad}

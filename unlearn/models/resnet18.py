@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.models.gates import Gates, gate
+from unlearn.models.expansion.gates import Gates, gate
 
 STAGES = (1, 2, 4, 8)
 """Channels of the four stages in units of ``width``; each stage is one gate group."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unlearn.models.gates import Gates, gate
+from unlearn.models.expansion.gates import Gates, gate
 
 GROUPS = (1, 2, 4, 2)
 """Channels at the four gate groups, in units of ``width``."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.models.gates import Gates, gate
+from unlearn.models.expansion.gates import Gates, gate
 
 
 class SplitLayerNorm(nn.LayerNorm):

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.models.gates import Gates, gate
+from unlearn.models.expansion.gates import Gates, gate
 
 STEM = 16
 """Channels of the stem; stages have 1, 2 and 4 times as many, times ``width``."""

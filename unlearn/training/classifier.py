@@ -11,13 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.core import Batch
-from unlearn.models.expansion import Expanded
-from unlearn.training.engine import EpochLog, LeanModule
+from unlearn.core.types import Batch
+from unlearn.models.expansion.expanded import Expanded
+from unlearn.training.callbacks import EpochLog
+from unlearn.training.engine import LeanModule
 from unlearn.training.optimizers import quick
 
 if TYPE_CHECKING:
-    from unlearn.training.pretrain import Pretraining
+    from unlearn.training.recipe import Pretraining
 
 
 class ClassifierModule(LeanModule):

@@ -2,12 +2,10 @@
 
 import logging
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as L
@@ -18,14 +16,10 @@ from lightning.pytorch.profilers import PassThroughProfiler
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
-from unlearn.training.progress import EpochProgress
-from unlearn.training.ranks import ALONE, Rank
+from unlearn.training.callbacks import EpochProgress
+from unlearn.training.distributed import ALONE, Rank
 
 GRAPHS = 64  # most of one network: phases, modes of layers, sizes of batches
-
-
-class CollapsedError(RuntimeError):
-    """The loss is no longer a number."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,62 +202,3 @@ class LeanModule(L.LightningModule):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
-
-
-class EpochLog(L.Callback):
-    """Sums the loss on the device and reports once an epoch: no synchronisation in the step."""
-
-    def __init__(self, loggers: Sequence[Logger]) -> None:
-        """Report to ``loggers``."""
-        self.loggers = list(loggers)
-        self.total: Tensor | None = None
-        self.batches = 0
-        self.images = 0
-        self.started = time.perf_counter()
-
-    def add(self, loss: Tensor, images: int) -> None:
-        """Note one step's loss (scalar) and number of images."""
-        loss = loss.detach()
-        self.total = loss if self.total is None else self.total + loss
-        self.batches += 1
-        self.images += images
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the mean loss.
-
-        Raises:
-            CollapsedError: If it is not finite.
-        """
-        if self.total is None:
-            return
-        mean = trainer.strategy.reduce(self.total / self.batches, reduce_op="mean").item()
-        step = trainer.current_epoch + 1
-        values = {"epoch": float(step), "train/loss": mean}
-        values["seconds"] = time.perf_counter() - self.started
-        for logger in self.loggers:
-            logger.log_metrics(values, step=step)
-            logger.save()  # a killed run keeps its curves
-        self.total, self.batches = None, 0
-        if not torch.isfinite(torch.tensor(mean)):
-            raise CollapsedError(f"loss is {mean} after epoch {trainer.current_epoch}")
-
-
-class ResumePoint(L.Callback):
-    """Keeps one resumable checkpoint, written by rename at the end of an epoch now and then."""
-
-    def __init__(self, path: Path, seconds: float) -> None:
-        """Write to ``path`` no more often than every ``seconds``."""
-        self.path = path
-        self.seconds = seconds
-        self.last = time.monotonic()
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save if it is time; the last epoch is the caller's to keep."""
-        due = trainer.strategy.broadcast(time.monotonic() - self.last >= self.seconds)
-        if due and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
-            part = self.path.with_suffix(".part")
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            trainer.save_checkpoint(part)
-            if trainer.is_global_zero:
-                part.replace(self.path)
-            self.last = time.monotonic()

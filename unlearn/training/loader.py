@@ -6,12 +6,11 @@ exactly as an undisturbed one. Shapes: N samples, B batch, C H W image.
 
 from collections.abc import Callable, Iterator, Mapping
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor
 
-from unlearn.core import Batch, ImageSet, Request
-from unlearn.training.ranks import ALONE, Rank
+from unlearn.core.types import Batch, ImageSet, Request
+from unlearn.training.distributed import ALONE, Rank
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -182,22 +181,3 @@ class RequestLoader:
             loader.set_epoch(self.epoch + 10_007 * round_)
             yield from loader
             round_ += 1
-
-
-class EpochOrder(L.Callback):
-    """Tells a loader the epoch, so that order and augmentation follow from it.
-
-    Lightning makes the first iterator before any hook, but draws from it only afterwards.
-    """
-
-    def __init__(self, loader: ResidentLoader | RequestLoader) -> None:
-        """Serve ``loader``."""
-        self.loader = loader
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the epoch that a resumed training starts from."""
-        self.loader.set_epoch(trainer.current_epoch)
-
-    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the next epoch."""
-        self.loader.set_epoch(trainer.current_epoch)

@@ -11,10 +11,11 @@ import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
 
-from unlearn.core import Batch, Request
+from unlearn.core.types import Batch, Request
 from unlearn.methods.base import UnlearningMethod
-from unlearn.training.engine import Engine, EpochLog, LeanModule, quiet, seeded
-from unlearn.training.loader import Augmentation, EpochOrder, RequestLoader
+from unlearn.training.callbacks import EpochLog, EpochOrder
+from unlearn.training.engine import Engine, LeanModule, quiet, seeded
+from unlearn.training.loader import Augmentation, RequestLoader
 from unlearn.training.optimizers import quick
 
 

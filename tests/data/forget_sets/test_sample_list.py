@@ -1,0 +1,93 @@
+"""A list of bad images as users write it, and what is said of a wrong one."""
+
+import pytest
+import torch
+
+from unlearn.data.forget_sets.from_file import FromFile
+from unlearn.data.forget_sets.sample_list import Names, lines, parsed
+from unlearn.data.task import Truth
+
+FILES = ("cat/a.png", "cat/b.png", "dog/a.png", "dog/sub/c.png", "dog/7.png")
+CLASSES = ("cat", "dog")
+
+
+def rows(tmp_path, text, names=None):
+    path = tmp_path / "bad.csv"
+    path.write_text(text, encoding="utf-8-sig")
+    return dict(parsed(path, names or Names(FILES, len(FILES)), CLASSES))
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("cat/a.png\ndog/a.png\n", {0: None, 2: None}),
+        ("file,label\ncat/a.png,dog\ndog/sub/c.png,\n", {0: 1, 3: None}),
+        ("# mine\n\nindex;true\n1;dog\n4;0\n", {1: 1, 4: 0}),
+        ("C:\\photos\\train\\cat\\b.png\n", {1: None}),
+        ("/home/me/photos/dog/sub/c.png\n./cat/a.png\n", {3: None, 0: None}),
+        ("b.png\n", {1: None}),
+        ('"cat/a.png",1\n', {0: 1}),
+    ],
+)
+def test_spellings(tmp_path, text, wanted):
+    assert rows(tmp_path, text) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "cat/a.png\ncat/x.png\n",
+            r"line 2: 'cat/x.png' is none of the 5 training images; did you",
+        ),
+        ("name\n0\n\n0\n", r"line 4: '0' is in line 2 already"),
+        ("cat/a.png\nC:\\cat\\a.png\n", "line 2: .* is in line 1 already"),
+        ("5\n", "line 1: 5 is no id in 0..4"),
+        ("-1\n", "line 1: -1 is no id"),
+        ("a.png\n", r"line 1: 'a.png' is the name of 2 images \(cat/a.png, dog/a.png"),
+        ("cat/a.png,bird\n", "line 1: the true label 'bird' is no class; there are cat, dog"),
+        ("cat/a.png,2\n", "line 1: the true label '2' is no class"),
+        ("", "names no image"),
+        ("file,label\n", "names no image"),
+    ],
+)
+def test_problems_name_their_line(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        rows(tmp_path, text)
+    assert "bad.csv" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_test_images_cannot_be_forgotten(tmp_path):
+    names = Names(FILES, 5, test_folder=True)
+    with pytest.raises(ValueError, match="is a test image"):
+        rows(tmp_path, "photos/test/cat/a.png\n", names)
+    assert rows(tmp_path, "photos/train/cat/a.png\n", names) == {0: None}
+
+
+def test_data_without_files_know_ids_alone(tmp_path):
+    names = Names(None, 3)
+    assert rows(tmp_path, "2\n0\n", names) == {2: None, 0: None}
+    with pytest.raises(ValueError, match="the data are no files"):
+        rows(tmp_path, "cat/a.png\n", names)
+
+
+def test_bytes_that_are_no_text(tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ValueError, match="cannot read"):
+        lines(path)
+
+
+def test_the_forget_set_and_its_true_labels(tmp_path):
+    path = tmp_path / "bad.csv"
+    path.write_text("dog/a.png,cat\ncat/b.png\n")
+    truth = Truth(clean_label=torch.tensor([0, 0, 1, 1, 1]), corrupted=torch.zeros(5).bool())
+    choose = FromFile(path=str(path))
+    names = Names(FILES, 5)
+    (found,) = choose(truth, rate=0.5, seed=0, names=names, class_names=CLASSES)
+    assert found.tolist() == [1, 2]
+    assert choose.true_label.tolist() == [-1, -1, 0, -1, -1]
+    path.write_text("\n".join(map(str, range(5))))
+    with pytest.raises(ValueError, match="names all 5 training images"):
+        choose(truth, rate=0.5, seed=0, names=names, class_names=CLASSES)

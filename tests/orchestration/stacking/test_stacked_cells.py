@@ -1,0 +1,222 @@
+"""Cells that are unlearned as one program leave the rows that they would leave alone."""
+
+import functools
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from unlearn.config.command_line import Arguments
+from unlearn.config.composition import composed, composing
+from unlearn.config.identity import identity, plain
+from unlearn.config.registration import config_dir
+from unlearn.core.job import Job
+from unlearn.methods.localization.mask import Mask
+from unlearn.orchestration.cells import claim, expand
+from unlearn.orchestration.outcomes import Outcomes
+from unlearn.orchestration.progress import Progress
+from unlearn.orchestration.runner import Task, _build
+from unlearn.orchestration.stacking import stacked_cells
+from unlearn.orchestration.stacking.stacked_cells import kin, unlearn_together
+from unlearn.pipeline.unlearn_job import unlearn_job
+from unlearn.training.stacked import unlearning
+
+DIGITS = (
+    "dataset=digits", "dataset.num_train=400", "dataset.num_test=200", "model.width=4",
+    "pretraining.epochs=6", "corrupted=40", "trainer.progress=false", "save_model=false",
+)  # fmt: skip
+ASCENT = ("optimizer@method.optimizer=sgd", "method.batch_size=32", "method.gamma=0.3")
+METHODS = {
+    "gradient_ascent": (*ASCENT, "method.epochs=8", "method.optimizer.lr=0.003"),
+    "npo": (*ASCENT, "method.epochs=8", "method.optimizer.lr=0.01", "method.batch_norm=eval"),
+    "rem": (
+        "method.epochs=1",
+        "method.optimizer.lr=0.05",
+        "method.max_removal_epochs=30",
+        "method.gamma=0.4",
+    ),
+}
+TIMES = ("seconds", "peak_bytes")
+
+
+@functools.cache
+def content_of(*options: str) -> str:
+    with composing([config_dir()]):
+        words = [*DIGITS, "paths.root=HOME", *options]
+        return json.dumps(plain(composed("unlearn", words, [config_dir()])))
+
+
+def job(home: Path, method: str, *options: str, seed: int = 0, discovery: float = 0.5) -> Job:
+    text = content_of(f"method={method}", *METHODS.get(method, ()), *options)
+    content = json.loads(text.replace("HOME", str(home)))
+    content.pop("tune")
+    content |= {"discovery": discovery, "seeds": {**content["seeds"], "unlearn": seed}}
+    run_id = identity(content)
+    return Job(content, run_id, home / run_id, content["names"], _build, brief=True)
+
+
+def jobs(home: Path, method: str, *options: str) -> list[Job]:
+    """Return cells of one original with forget sets of 20, 20 and 36 samples."""
+    cells = ((0, 0.5), (1, 0.5), (0, 0.9))
+    made = [job(home, method, "stack=4", *options, seed=s, discovery=d) for s, d in cells]
+    for one in made:
+        one.folder.mkdir(exist_ok=True)
+    return made
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+def row(one: Job) -> dict[str, Any]:
+    unlearn_job(one)
+    return json.loads((one.folder.parent / "results" / one.run_id / "row-0.json").read_text())
+
+
+def curve(one: Job) -> list[list[float]]:
+    lines = (one.folder / "curves" / "metrics.csv").read_text().splitlines()
+    names = lines[0].split(",")
+    keep = [k for k, name in enumerate(names) if name != "seconds"]
+    return [[float(line.split(",")[k] or "nan") for k in keep] for line in lines[1:]]
+
+
+def compared(one: Job, outcomes: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a cell made alone; that of its outcome in a stack must equal it."""
+    alone, alone_curve = row(one), curve(one)
+    (one.folder / "curves" / "metrics.csv").unlink()
+    mask = one.folder / "mask.pt"
+    bits = dict(Mask.load(mask)) if mask.exists() else {}
+    mask.unlink(missing_ok=True)
+    own, own_curve = row(replace(one, ready=outcomes[one.run_id])), curve(one)
+    assert own["method/stacked"] == len(outcomes)
+    kept = dict(Mask.load(mask)) if mask.exists() else {}
+    assert kept.keys() == bits.keys() and all(torch.equal(kept[n], bits[n]) for n in bits)
+    for key, value in alone.items():
+        if any(word in key for word in TIMES):
+            continue
+        if isinstance(value, float):
+            assert own[key] == pytest.approx(value, abs=2e-3), key
+        elif key.startswith("method/"):
+            assert own[key] == value, key
+    assert torch.allclose(
+        torch.tensor(own_curve), torch.tensor(alone_curve), atol=5e-3, equal_nan=True
+    )
+    assert alone["images_seen"] == own["images_seen"] > 0
+    return alone
+
+
+@pytest.mark.parametrize("method", ["gradient_ascent", "npo", "rem"])
+def test_a_row_is_that_of_the_cell_alone(method, home, monkeypatch):
+    cells = jobs(home, method)
+    groups: list[int] = []
+    losses = unlearning.Together._losses
+    monkeypatch.setattr(
+        unlearning.Together, "_losses", lambda self, g: groups.append(len(g)) or losses(self, g)
+    )
+    outcomes = unlearn_together(cells)
+    assert outcomes.keys() == {one.run_id for one in cells}
+    assert max(groups) >= 2 and min(groups) == 1  # in step, and out of step
+    rows = [compared(one, outcomes) for one in cells]
+    ends = {(r.get("method/epochs"), r.get("method/removal_epochs")) for r in rows}
+    assert len(ends) > 1  # they stop at different times
+
+
+OWN = {  # what differs between the cells of a stack: which weights may move, a fading penalty, labels
+    "npo": ("localization=salloc", ["budget=0.3"], ["budget=0.7", "seeds.mask=3"]),
+    "l1_sparse": ("method.gamma=0.001", ["method.epochs=1"], ["method.epochs=2"]),
+    "salun": ("method.redraw=true", ["seeds.unlearn=0"], ["seeds.unlearn=1"]),
+}
+
+
+@pytest.mark.parametrize("method", OWN)
+def test_what_is_a_cells_own_stays_its_own(method, home):
+    common, *own = OWN[method]
+    recipe = ("method.epochs=2", "optimizer@method.optimizer=sgd", "method.optimizer.lr=0.02")
+    options = [(*recipe, "method.batch_size=128", common, *words) for words in own]
+    cells = [job(home, method, "stack=4", *words, seed=n) for n, words in enumerate(options)]
+    for one in cells:
+        one.folder.mkdir(exist_ok=True)
+    outcomes = unlearn_together(cells)
+    assert outcomes.keys() == {one.run_id for one in cells}
+    one, other = [compared(cell, outcomes) for cell in cells]
+    assert one["healed"] != other["healed"] or one["utility"] != other["utility"]
+
+
+def task_of(home: Path, cells: list[Job]) -> Task:
+    """Return the command that a sweep over the cells is."""
+    words = [
+        [*DIGITS, *METHODS["npo"], "method=npo", f"paths.root={home}", "stack=4",
+         f"discovery={one.config['discovery']}", f"seeds.unlearn={one.config['seeds']['unlearn']}"]
+        for one in cells
+    ]  # fmt: skip
+    found = list(expand("unlearn", words, Arguments([], True, False, None, [config_dir()])))
+    assert [cell.run_id for cell in found] == [one.run_id for one in cells]
+    return Task("unlearn", "unlearn_job", Outcomes(words, progress=Progress(found)))
+
+
+def test_a_sweep_takes_cells_of_a_kind_at_once_and_holds_them(home, capsys, monkeypatch):
+    command = task_of(home, jobs(home, "npo"))
+    cells = command.outcomes.progress.cells
+    for cell in cells:
+        (cell.folder / "row-0.json").unlink(missing_ok=True)
+    asked: list[list[str]] = []
+    made = {cells[0].run_id: object(), cells[1].run_id: object()}
+
+    def together(jobs):
+        asked.append([job.run_id for job in jobs])
+        return made
+
+    monkeypatch.setattr(stacked_cells, "unlearn_together", together)
+    with claim(cells[2].folder):  # another process is at it
+        command.beside(0)
+    assert asked == [[cells[0].run_id, cells[1].run_id]]
+    assert [cell.busy() for cell in cells] == [True, True, False]
+    assert all(command.due(n) for n in range(3))  # ours, although they are busy
+    command.beside(1)
+    assert len(asked) == 1  # its outcome is there
+    del made[cells[1].run_id]
+    command = task_of(home, jobs(home, "npo"))
+    command.beside(2)
+    assert len(asked) == 1  # alone: there is none to come
+    assert not cells[2].busy()
+
+
+def test_a_stack_that_fails_leaves_its_cells_to_be_made_alone(home, caplog, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("no room\nmore")
+
+    monkeypatch.setattr(unlearning.Together, "_losses", full)
+    with caplog.at_level(logging.WARNING):
+        assert unlearn_together(jobs(home, "npo")) == {}
+    assert "one by one: unlearning as a stack failed: no room" in caplog.text
+
+
+def test_what_makes_cells_kin(home):
+    one = job(home, "npo", "stack=4").config
+    other = job(home, "npo", "stack=4", "method.optimizer.lr=0.5", seed=3, discovery=1.0).config
+    assert kin(one) == kin(other) is not None
+    for option in ("method.beta=2.0", "model.width=8", "trainer.compile=true"):
+        assert kin(job(home, "npo", "stack=4", option).config) != kin(one)
+    assert kin(job(home, "npo").config) is None  # auto: on a CPU one by one
+    within = kin(one | {"localization": {"h": 1}, "budget": 0.3})
+    assert within == kin(one | {"localization": {"h": 1}, "budget": 0.5}) != kin(one)
+    assert kin(one | {"mask_batch_norm": "freeze"}) != kin(one)
+    assert kin(one | {"candidates": []}) is None
+    seeded = [job(home, "rft", "localization=salloc", "stack=4", f"seed={k}") for k in (0, 1)]
+    assert kin(seeded[0].config) == kin(seeded[1].config)
+
+
+def test_auto_keeps_to_one_by_one_where_a_stack_is_no_faster(home, monkeypatch):
+    cells = [replace(one, config=one.config | {"stack": "auto"}) for one in jobs(home, "npo")]
+    for times, count in ((1.1, 0), (3.0, 3)):
+        monkeypatch.setattr(stacked_cells, "speedup", lambda *_, times=times, **__: times)
+        assert len(unlearn_together(cells)) == count
+
+
+def test_a_method_that_is_not_stackable_is_made_alone(home):
+    assert unlearn_together([job(home, "ssd", "stack=4", seed=k) for k in (0, 1)]) == {}

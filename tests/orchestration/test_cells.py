@@ -1,0 +1,194 @@
+"""Cells of a sweep: which runs they are, what became of them, and what is left."""
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from unlearn.config import composition
+from unlearn.config.command_line import parse
+from unlearn.config.identity import plain, run_id
+from unlearn.config.registration import config_dir
+from unlearn.orchestration import progress
+from unlearn.orchestration.cells import claim, expand, original_key, packed, taken
+
+FOLDERS = [config_dir()]
+SWEEP = [
+    "--multirun",
+    "dataset=synthetic",
+    "method=original,npo",
+    "seed=0,1",
+    "discovery=0.5,1.0",
+    "model.width=2",
+]
+
+
+def cells(*more):
+    arguments = parse([*SWEEP, *more])
+    return list(expand("unlearn", composition.points("unlearn", arguments), arguments))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARN_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_cell_is_the_run_that_hydra_would_compose(home):
+    found = cells()
+    assert len(found) == 8
+    with composition.composing(FOLDERS):
+        for cell in found:
+            config = composition.composed("unlearn", list(cell.overrides), FOLDERS)
+            assert cell.run_id == run_id(config)
+            assert cell.folder == home / "results" / cell.run_id
+            assert cell.names["method"] in " ".join(cell.overrides)
+            assert cell.original == original_key(plain(config))
+    assert len({c.run_id for c in found}) == 8
+    assert len({c.original for c in found}) == 2  # one per seed: no rate and no method
+
+
+def test_values_that_others_refer_to_reach_them(home):
+    more = ["method=retrain,rem", "pretraining.epochs=2,3", "seeds.mask=5,6", "corrupted=0.1,20"]
+    found = cells(*more, "optimizer@pretraining.optimizer=adam", "discovery=1", "seed=0")
+    assert len(found) == 16
+    with composition.composing(FOLDERS):
+        for cell in found:
+            config = composition.composed("unlearn", list(cell.overrides), FOLDERS)
+            assert cell.run_id == run_id(config)
+    assert len({c.original for c in found}) == 8  # the same for both methods
+
+
+def test_the_launcher_and_its_options_make_no_other_cell(home):
+    plain_ids = [cell.run_id for cell in cells()]
+    launched = cells("hydra/launcher=joblib", "hydra.launcher.workers=2")
+    assert [cell.run_id for cell in launched] == plain_ids
+
+
+def test_a_sweep_config_brings_its_own_values_and_the_command_line_wins(home):
+    arguments = parse(["sweep=task_space", "method=rem,npo", "--multirun"])
+    jobs = composition.points("unlearn", arguments)
+    assert len(jobs) == 3 * 10 * 2
+    assert len({tuple(j) for j in jobs}) == 60
+    fewer = parse(["sweep=task_space", "discovery=0.3,0.6", "seed=4"])
+    jobs = composition.points("unlearn", fewer)  # sweep= alone makes it a multirun
+    assert len(jobs) == 3 * 2
+    assert all("seed=4" in job for job in jobs)
+
+
+def test_a_sweep_may_be_several_grids(home):
+    """RUM's table: four methods in three modes, the two choices per part, two references."""
+    arguments = parse(["sweep=rum_digits", "seed=2"])
+    found = list(expand("unlearn", composition.points("unlearn", arguments), arguments))
+    assert len(found) == len({c.run_id for c in found}) == 4 * 3 + 2 + 2
+    assert len({c.original for c in found}) == 1
+    last = found[-1].overrides
+    assert {"candidates=refined_digits", "forget_set.size=120", "seed=2"} <= set(last)
+    jobs = composition.points("unlearn", parse(["sweep=rum", "forget_set.group=low"]))
+    assert all("forget_set.group=low" in job for job in jobs)
+
+
+def test_cells_of_one_data_set_are_side_by_side_and_else_in_their_order(home):
+    words = ["--multirun", "seed=0,1", "dataset=synthetic,digits,mnist", "discovery=0.5,1.0"]
+    arguments = parse(words)
+    found = list(expand("unlearn", composition.points("unlearn", arguments), arguments))
+    said = [cell.names["dataset"] for cell in packed(found)]
+    assert said == ["synthetic"] * 4 + ["digits"] * 4 + ["mnist"] * 4
+    assert packed(found)[:4] == [c for c in found if c.names["dataset"] == "synthetic"]
+    assert packed(found[:2]) == found[:2]
+
+
+def write_row(cell, **values):
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    (cell.folder / "row-0.json").write_text(json.dumps({"status": "ok"} | values))
+
+
+def test_states_plan_and_status(home):
+    done, lost, broken, busy, *left = cells()
+    write_row(done, wall_seconds=2.0, original_seconds=10.0)
+    write_row(lost, status="collapsed", reason="loss is nan", wall_seconds=4.0)
+    broken.folder.mkdir(parents=True)
+    (broken.folder / "error.txt").write_text("Traceback\nRuntimeError: boom\n")
+    busy.folder.mkdir()
+    everything = [done, lost, broken, busy, *left]
+    with claim(busy.folder).acquire(timeout=0):
+        states = [c.state() for c in everything]
+        rows, lines = progress.status(everything)
+        plan = progress.plan(everything)
+    assert states == ["done", "collapsed", "failed", "running", *["missing"] * 4]
+    assert busy.state() == "missing"  # its process has gone
+    assert rows[-1] == ["all", "1", "1", "1", "1", "4"]
+    assert any("RuntimeError: boom" in line and str(broken.folder) in line for line in lines)
+    assert any("loss is nan" in line for line in lines)
+    assert plan[0] == "8 cells: 2 recorded, 1 running, 5 to run"
+    assert plan[1] == "original models: 2 needed, 0 in the cache, 2 to train"
+    # five cells; original has rows of 2 and 4 seconds, npo none; two trainings of 10 seconds
+    assert plan[-1].startswith("time: about 35 s on one process; no row yet of npo")
+
+
+def test_an_estimate_takes_the_median_of_each_method(home):
+    found = cells()
+    first = [c for c in found if c.names["method"] == "original"]
+    other = [c for c in found if c.names["method"] == "npo"]
+    for cell, seconds in zip(first[:3], (1.0, 2.0, 9.0), strict=True):
+        write_row(cell, wall_seconds=seconds, original_seconds=5.0)
+    guess = progress.estimate([first[3], *other], first[:3], 1)
+    assert guess.cells == 2.0 + 4 * 2.0
+    assert guess.trainings == 5.0
+    assert guess.unknown == ["npo"]
+
+
+def test_a_killed_process_frees_its_cell(tmp_path):
+    code = (
+        "import sys, time; from pathlib import Path; from unlearn.orchestration.cells import claim\n"
+        "with claim(Path(sys.argv[1])).acquire(timeout=0): print('held', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    assert taken(tmp_path)
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    assert not taken(tmp_path)
+
+
+def test_progress_counts_what_others_record(home, monkeypatch):
+    found = cells()
+    write_row(found[0])
+    counted = progress.Progress(found, started=time.monotonic() - 20)
+    assert counted.line(0) == "1 of 8 done"
+    write_row(found[1])
+    write_row(found[2])
+    assert counted.line(0).startswith("3 of 8 done, about 50 s left")
+    assert counted.line(1).startswith("3 of 8 done, 1 failed, about 2")
+
+
+def test_durations_are_said_as_a_person_would():
+    assert [progress.duration(s) for s in (4.4, 600, 9000)] == ["4 s", "10 min", "2.5 h"]
+
+
+def test_a_sweep_composes_once_per_choice_of_groups(home, monkeypatch):
+    made, whole = [], composition._compose
+    monkeypatch.setattr(composition, "_compose", lambda *a: made.append(a[1]) or whole(*a))
+    arguments = parse(SWEEP)
+    bases = composition.bases_of("unlearn", arguments)
+    jobs = composition.preflight("unlearn", arguments, bases)
+    assert len(list(expand("unlearn", jobs, arguments, bases))) == 8
+    methods = [[o for o in groups if o.startswith("method")] for groups in made]
+    assert sorted(methods) == [[], ["method=npo"], ["method=original"]]  # first, what it sweeps
+
+
+def test_a_wrong_value_in_the_middle_of_a_sweep_is_found_and_explained(home):
+    for wrong, said in (
+        ("discovery=0.5,7", r"discovery must be in \(0, 1\], got 7"),
+        ("corrupted=20,many", "corrupted must be a number, got many"),
+        ("model.widht=2,4", "unknown key 'model.widht'; did you mean 'model.width'"),
+        ("hydra.job.chdi=true", "hydra.job.chdi"),
+    ):
+        with pytest.raises(composition.ConfigError, match=said):
+            composition.preflight("unlearn", parse([*SWEEP[:4], wrong]))

@@ -1,0 +1,215 @@
+"""Models that are trained as one program land in the cache as if trained one by one."""
+
+import copy
+import functools
+import json
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlearn.config.command_line import Arguments
+from unlearn.config.composition import composed, composing
+from unlearn.config.identity import identity, plain
+from unlearn.config.registration import config_dir
+from unlearn.core.job import Job
+from unlearn.orchestration.cells import expand
+from unlearn.orchestration.outcomes import Outcomes
+from unlearn.orchestration.progress import Progress
+from unlearn.orchestration.runner import Task, _build
+from unlearn.orchestration.stacking import shared_models
+from unlearn.pipeline import stacked_training
+from unlearn.pipeline.context import prepare
+from unlearn.pipeline.sample_scores import scored
+from unlearn.pipeline.trained_models import cache, original, retrained, training_of_original
+from unlearn.storage.checkpoint_cache import CheckpointCache
+from unlearn.training.stacked.pretraining import Member
+from unlearn.training.stacked.speedup import speedup
+
+TINY = (
+    "dataset=synthetic", "pretraining.epochs=2", "pretraining.batch_size=64", "model.width=2",
+    "evaluation=reference", "trainer.progress=false",
+)  # fmt: skip
+
+
+@functools.cache
+def content_of(*options: str) -> str:
+    with composing([config_dir()]):
+        words = [*TINY, "paths.root=HOME", *options]
+        return json.dumps(plain(composed("unlearn", words, [config_dir()])))
+
+
+def job(home: Path, *options: str, seed: int = 0, discovery: float = 0.5) -> Job:
+    content = json.loads(content_of(*options).replace("HOME", str(home)))
+    content |= {
+        "seed": seed,
+        "discovery": discovery,
+        "seeds": dict.fromkeys(content["seeds"], seed),
+    }
+    return Job(content, identity(content), home, content["names"], _build)
+
+
+def jobs(home: Path, *options: str) -> list[Job]:
+    return [job(home, *options, seed=s, discovery=rate) for s in (0, 1) for rate in (0.5, 1.0)]
+
+
+def kept(home: Path) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the states of all models in the cache by key."""
+    return {
+        path.parent.name: torch.load(path, weights_only=True)["state"]
+        for path in (home / "checkpoints").glob("*/model.pt")
+    }
+
+
+def alike(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
+    for name, value in one.items():
+        torch.testing.assert_close(value, two[name], rtol=2e-3, atol=2e-3, msg=name)
+
+
+@pytest.mark.parametrize("pretraining", ["standard", "etd"])
+def test_the_models_that_cells_share_are_those_that_they_would_train(tmp_path, pretraining):
+    option = f"pretraining={pretraining}"
+    for one in jobs(tmp_path / "alone", option, "stack=off"):
+        own = prepare(one, forget=True)
+        original(one, own)
+        retrained(one, own)
+    shared_models.train_ahead(jobs(tmp_path / "stacked", option, "stack=2"))
+    alone, stacked = kept(tmp_path / "alone"), kept(tmp_path / "stacked")
+    assert len(alone) == 2 + 4
+    assert alone.keys() == stacked.keys()
+    for key, state in alone.items():
+        alike(state, stacked[key])
+
+
+def test_a_later_single_run_finds_them(tmp_path, monkeypatch):
+    shared_models.train_ahead(jobs(tmp_path, "stack=2"))
+    one = job(tmp_path, seed=1, discovery=1.0)
+    own = prepare(one, forget=True)
+    monkeypatch.setattr("unlearn.pipeline.trained_models.pretrain", None)  # nothing is trained
+    _, trained = original(one, own)
+    assert trained.notes["stacked"] == 2
+    assert retrained(one, own) is not None
+
+
+def test_by_default_a_cpu_trains_one_by_one(tmp_path):
+    shared_models.train_ahead(jobs(tmp_path))
+    assert not kept(tmp_path)
+    content = job(tmp_path).config
+    assert [stacked_training.width(content | {"stack": s}) for s in ("auto", "off", "7")] == [
+        1,
+        1,
+        7,
+    ]
+
+
+def test_no_original_is_trained_where_the_user_brings_one(tmp_path):
+    many = [job(tmp_path, "stack=2", "evaluation=standard", seed=k) for k in range(2)]
+    for one in many:
+        one.config["checkpoint"] = "own.pt"
+    shared_models.train_ahead(many)
+    assert not kept(tmp_path)
+
+
+def test_how_models_are_trained_makes_no_other_run(tmp_path):
+    assert job(tmp_path).run_id == job(tmp_path, "stack=4").run_id
+
+
+def test_what_is_there_or_begun_alone_is_left_alone(tmp_path):
+    many = [job(tmp_path, "stack=4", seed=k) for k in range(4)]
+    settings = [prepare(one, forget=False) for one in many]
+    pairs = [(s, training_of_original(j, s)) for j, s in zip(many, settings, strict=True)]
+    keys = [CheckpointCache.key(training.who) for _, training in pairs]
+    original(many[0], settings[0])
+    begun = cache(many[1]).folder(pairs[1][1].who) / "resume.ckpt"
+    begun.parent.mkdir()
+    begun.touch()
+    made = stacked_training.train_missing(many[0], pairs)
+    assert sorted(made) == sorted(keys[2:])
+    assert kept(tmp_path).keys() == {keys[0], *keys[2:]}
+
+
+def test_a_stack_that_fails_leaves_its_models_to_be_trained_alone(tmp_path, monkeypatch, caplog):
+    def full(*_, **__):
+        raise torch.OutOfMemoryError("no room\nmore")
+        yield
+
+    monkeypatch.setattr(stacked_training, "pretrain_stacked", full)
+    with caplog.at_level(logging.WARNING):
+        shared_models.train_ahead(jobs(tmp_path, "stack=2", "evaluation=standard"))
+    assert "one by one: training as a stack failed: no room" in caplog.text
+    assert not kept(tmp_path)
+    one = jobs(tmp_path)[0]
+    original(one, prepare(one, forget=False))  # no lock was left behind
+    assert len(kept(tmp_path)) == 1
+
+
+def test_an_interruption_keeps_what_has_ended_and_frees_the_rest(tmp_path, monkeypatch):
+    whole = stacked_training.pretrain_stacked
+
+    def stopped(*words, **options):
+        yield next(iter(whole(*words, **options)))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(stacked_training, "pretrain_stacked", stopped)
+    many = [job(tmp_path, "stack=2", "evaluation=standard", seed=k) for k in range(2)]
+    with pytest.raises(KeyboardInterrupt):
+        shared_models.train_ahead(many)
+    assert len(kept(tmp_path)) == 1
+    for one in many:
+        original(one, prepare(one, forget=False))
+    assert len(kept(tmp_path)) == 2
+
+
+def test_auto_keeps_to_one_by_one_where_a_stack_is_no_faster(tmp_path, monkeypatch):
+    for module in (stacked_training, shared_models):
+        monkeypatch.setattr(module, "width", lambda config: 4)
+    for times, made in ((1.1, 0), (3.0, 2)):
+        monkeypatch.setattr(stacked_training, "speedup", lambda *_, times=times, **__: times)
+        shared_models.train_ahead(jobs(tmp_path, "evaluation=standard"))
+        assert len(kept(tmp_path)) == made
+
+
+def test_the_probe_measures_and_changes_nothing(clean, network, engine):
+    members = [Member(network, clean[0], 0), Member(copy.deepcopy(network), clean[0], 1)]
+    before = copy.deepcopy(network.state_dict())
+    assert 0.05 < speedup(members, 16, engine, augment=None) < 20
+    assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
+    assert all(p.grad is None for p in network.parameters())
+
+
+def test_subset_models_are_trained_together_and_score_the_same(tmp_path):
+    score = ["score=memorization", "score.num_models=4", "score.subset_fraction=0.5"]
+    values, spent = [], []
+    for stack, root in (("off", "alone"), ("3", "stacked")):
+        one = job(tmp_path / root, *score, f"stack={stack}", "pretraining.epochs=1")
+        trained, _ = scored(one, prepare(one, forget=False), one.config["score"])
+        values.append(trained.records["score"])
+        spent.append(trained.notes["seconds"])
+    alone, stacked = kept(tmp_path / "alone"), kept(tmp_path / "stacked")
+    assert alone.keys() == stacked.keys()
+    assert (values[0] - values[1]).abs().mean() < 0.05
+    notes = [
+        torch.load(p, weights_only=True)["notes"].get("stacked")
+        for p in (tmp_path / "stacked").glob("checkpoints/*/model.pt")
+    ]
+    assert notes.count(3) == 3  # the fourth, and the original, were alone
+    assert all(s > 0 for s in spent)
+
+
+def test_a_sweep_trains_ahead_what_its_cells_share_and_says_so(tmp_path, capsys):
+    words = [[*TINY, f"paths.root={tmp_path}", "stack=2", f"seed={k}"] for k in (0, 1)]
+    cells = list(expand("unlearn", words, Arguments([], True, False, None, [config_dir()])))
+    outcomes = Outcomes(words, progress=Progress(cells))
+    Task("unlearn", "unlearn_job", outcomes).ahead()
+    assert len(kept(tmp_path)) == 2 + 2
+    said = capsys.readouterr().err
+    assert "training the original model: 2 at once (2 epochs) ..." in said
+    assert "training retrained references: 2 at once" in said
+    off = [replace(cell, content={**cell.content, "stack": "off"}) for cell in cells]
+    broken = [replace(cell, content={"stack": "2"}) for cell in cells]
+    for given, expected in ((off, ""), (broken, "not trained ahead: KeyError: 'paths'")):
+        outcomes.progress = Progress(given)
+        Task("unlearn", "unlearn_job", outcomes).ahead()
+        assert capsys.readouterr().err.strip() == expected

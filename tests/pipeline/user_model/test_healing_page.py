@@ -1,0 +1,117 @@
+"""The report of one healed model: in a real browser, from a file."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from unlearn.core.types import ImageSet
+from unlearn.data.datasets.in_memory import handed
+from unlearn.data.datasets.normalization import Normalize
+from unlearn.data.task import Task, Truth
+from unlearn.evaluation.predictions import Predictions
+from unlearn.reporting.pages.healing_page import (
+    Healing,
+    healing_page,
+    parts,
+    short,
+    sureness,
+    write_healing,
+)
+from unlearn.reporting.pages.thumbnails import seen
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+EVIL = "</figure><script>window.hacked = 1</script>"
+
+
+def says(label, wrong):
+    said = label.clone()
+    said[wrong] = (said[wrong] + 1) % 3
+    return 3.0 * torch.nn.functional.one_hot(said, 3).float()
+
+
+def healing(**more) -> Healing:
+    view = Normalize((0.5,) * 3, (0.5,) * 3)
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (90, 3, 12, 12), generator=generator, dtype=torch.uint8)
+    label = torch.arange(90) % 3
+    train = ImageSet(pixels[:60], label[:60], torch.arange(60), 3, view)
+    test = ImageSet(pixels[60:], label[60:], torch.arange(30), 3, view)
+    known = torch.full((60,), -1)
+    known[0] = 1
+    truth = Truth(clean_label=train.label, corrupted=torch.zeros(60).bool(), known_label=known)
+    before = says(train.label, [40])
+    after = says(train.label, [0, 1, 2, 3, 40, 50])
+    a, b = says(test.label, [5]), says(test.label, [5, 6])
+    usual = {
+        "title": "npo on <net>", "source": "mine.pt", "task": Task(train, test, truth, (torch.arange(10),)),
+        "before": Predictions(before, before, a, None), "after": Predictions(after, after, b, None),
+        "class_names": ("cat", EVIL, "dog"), "files": tuple(f"cat/{i}.png" for i in range(60)),
+        "seconds": 3.2, "status": "ok", "run_id": "r0123", "versions": {"torch": "2"},
+    }  # fmt: skip
+    return Healing(**usual | more)
+
+
+def test_what_it_says():
+    found = parts(healing())
+    forget = found["Forget set: still labelled as listed"]
+    assert (forget["before"], forget["after"], forget["count"]) == (1.0, pytest.approx(0.6), 10)
+    assert found["Forget set: right, where you gave the true label"]["after"] == 1.0
+    assert found["Held-out set: right"]["after"] == pytest.approx(28 / 30)
+    text = " ".join(short(found))
+    assert "<b>100.0%</b> as listed, the healed model <b>60.0%</b>" in text
+    assert "no change that could not be chance" in text  # one of thirty
+    told = " ".join(sureness(found))
+    assert "cannot be known without their true labels" in told
+    assert re.search(
+        r"With 30 held-out images, a change of accuracy below about [\d.]+ points", told
+    )
+
+
+def test_the_page_holds_everything_and_runs_nothing():
+    page = healing_page(healing())
+    assert EVIL not in page
+    assert "&lt;/figure&gt;&lt;script&gt;" in page
+    assert "<script" not in page
+    assert page.count('<img src="data:image/png;base64,') == 4 + 1 + 1
+    assert "cat/50.png" in page  # outside the list, now labelled differently from the data
+    assert "cat/40.png" not in page  # nothing new there
+    assert "The healed model is not usable: lost" in healing_page(healing(status="lost"))
+
+
+def test_images_kept_as_floats_can_be_looked_at():
+    image = torch.randn(4, 3, 5, 5)
+    data = handed(image, torch.zeros(4).long(), num_classes=1, mean=None, std=None, what="x")
+    shown = seen(data, torch.tensor([1, 2]))
+    assert shown.shape == (2, 3, 5, 5)
+    assert (int(shown[0].min()), int(shown[0].max())) == (0, 255)
+    assert torch.equal(next(data.batches()).image, image)
+
+
+@pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="no chromium or no chromedriver")
+def test_in_a_browser(tmp_path: Path):
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER or ""
+    for flag in ("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
+                 "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    try:
+        driver.get(write_healing(tmp_path / "a" / "report.html", healing()).as_uri())
+        wide = driver.execute_script("return [...document.images].map(i => i.naturalWidth)")
+        assert wide == [12] * 6
+        assert driver.execute_script("return window.hacked") is None
+        assert driver.get_log("browser") == []
+        for width in (390, 1400):
+            size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+            driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+            body = driver.execute_script("return document.documentElement.scrollWidth")
+            assert body <= width
+    finally:
+        driver.quit()

@@ -1,0 +1,256 @@
+"""A user's own model, images and list: healed, given back as it came, or refused in one line."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import unlearn
+from unlearn.config.command_line import spelled_out
+from unlearn.core.errors import ConfigError
+from unlearn.orchestration import runner
+from unlearn.orchestration.outcomes import Outcomes
+from unlearn.pipeline.forget_set import prepared
+from unlearn.pipeline.unlearn_job import unlearn_job
+
+
+def net(words):
+    import theirs  # type: ignore[import-not-found]
+
+    return theirs.build(3)
+
+
+def test_a_model_is_healed_and_given_back_as_it_came(words, job, data, tmp_path):
+    made = job(*words, "method=rem", "method.epochs=2", "method.batch_size=16")
+    assert made.config["names"]["corruption"] == "none"  # a checkpoint implies it
+    unlearn_job(made)
+    row = json.loads((made.folder / "row-0.json").read_text())
+    assert row["forget_set/size"] == 4
+    assert row["model"] == "import(theirs:build)"
+    for column in ("forget/agreement", "retain/kl_original", "test/accuracy", "seconds"):
+        assert row[column] is not None
+    assert row["forget/accuracy_known"] in (0, 1)  # of the one true label that was given
+    assert "healed" not in row
+
+    before = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+    after = torch.load(made.folder / "healed.ckpt", weights_only=True)
+    assert after["epoch"] == 40
+    assert {k: (v.shape, v.dtype) for k, v in after["state_dict"].items()} == {
+        k: (v.shape, v.dtype) for k, v in before["state_dict"].items()
+    }
+    own = net(words)  # the user's code, which knows nothing of this package
+    own.load_state_dict({k[6:]: v for k, v in after["state_dict"].items()})
+    said = own.eval()(data[0]).argmax(1)
+    retain = [i for i in range(60) if not 20 <= i < 24]
+    agreement = (said[retain] == data[1][retain]).float().mean().item()
+    assert row["retain/agreement"] == pytest.approx(agreement)
+    assert row["retain/kl_original"] > 0  # something has moved
+
+    card = json.loads((made.folder / "card.json").read_text())
+    assert card["healed_of"]["size"] == 4
+    assert card["file"] == "healed.ckpt"
+    assert card["original"]["form"].startswith("state dict within 'state_dict'")
+    assert card["classes"] == ["<birch>", "ash", "cedar"]
+    loaded = unlearn.load(made.run_id)
+    assert loaded.card["run_id"] == made.run_id
+    assert torch.equal(loaded(data[0]), own(data[0]))
+    text = (made.folder / "report.html").read_text()
+    assert "&lt;birch&gt;" in text
+    assert "<birch>" not in text
+    (made.folder / "healed.ckpt").write_bytes(b"other")
+    with pytest.raises(ValueError, match="not the file that its card was written for"):
+        unlearn.load(made.folder)
+    with pytest.raises(ValueError, match="no healed model in"):
+        unlearn.load("r000000000000")
+
+
+def test_what_files_hold_is_part_of_a_run_s_identity(words, job, bad, tmp_path):
+    first = job(*words).run_id
+    moved = tmp_path / "elsewhere.csv"
+    moved.write_text(bad.read_text())
+    same = [w if "forget_set.path" not in w else f"forget_set.path={moved}" for w in words]
+    assert job(*same).run_id == first
+    moved.write_text(bad.read_text() + "cedar/05.png\n")
+    assert job(*same).run_id != first
+    content = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+    content["epoch"] = 41
+    torch.save(content, tmp_path / "mine.ckpt")
+    assert job(*words).run_id != first
+
+
+def refused(job, capsys, *words):
+    """Return the line and the exit code of a run that is refused."""
+    outcomes = Outcomes([list(words)])
+    made = job(*words)
+    outcomes.started += 1
+    runner._attempt(made, "unlearn_job", outcomes)
+    assert not list(made.folder.glob("row-*.json"))
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    return line, outcomes.code()
+
+
+def test_wrong_input_costs_a_line(words, job, capsys, tmp_path, bad):
+    other = tmp_path / "other.pt"
+    torch.save({"fc.weight": torch.zeros(2, 2)}, other)
+    line, code = refused(job, capsys, *words, f"checkpoint={other}")
+    assert (code, "does not fit model=import (theirs:build): it lacks 0.weight" in line) == (
+        2,
+        True,
+    )
+
+    content = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+    head = content["state_dict"]["model.7.weight"]
+    content["state_dict"]["model.7.weight"] = torch.zeros_like(head)
+    torch.save(content, other)
+    line, code = refused(job, capsys, *words, f"checkpoint={other}")
+    assert (code, "as guessing would among 3 classes; check dataset.mean" in line) == (2, True)
+
+    content["state_dict"]["model.7.weight"] = head.roll(1, 0)
+    content["state_dict"]["model.7.bias"] = content["state_dict"]["model.7.bias"].roll(1, 0)
+    torch.save(content, other)
+    line, code = refused(job, capsys, *words, f"checkpoint={other}")
+    assert (code, "fit better as class_order=[cedar,<birch>,ash]" in line) == (2, True)
+
+    for text, message in (
+        ("file\n", "names no image"),
+        ("<birch>/99.png\n", "line 1: '<birch>/99.png' is none of the 60 training images"),
+        ("77\n", "line 1: 77 is no id in 0..59"),
+        ("test/ash/01.png\n", "is a test image"),
+    ):
+        bad.write_text(text)
+        line, code = refused(job, capsys, *words)
+        assert code == 2
+        assert message in line
+
+
+def test_a_network_without_room_is_refused_before_any_training(words, job, capsys, tmp_path):
+    (tmp_path / "flat.py").write_text(
+        "from torch import nn\ndef build(): return nn.Sequential(nn.Flatten(), nn.Linear(432, 3))\n"
+    )
+    own = [w for w in words if not w.startswith("checkpoint")]
+    line, code = refused(
+        job, capsys, *own, "corruption=none", "model.path=flat:build", "method=rem"
+    )
+    assert code == 2
+    assert "Sequential cannot be expanded" in line
+    assert "method.expand=false, or any other method" in line
+    assert not list((tmp_path / "home").rglob("model.pt"))  # nothing was trained
+
+
+def without_list(words):
+    return [w for w in words if not w.startswith("forget_set")]
+
+
+def test_a_detector_makes_the_list(words, job, tmp_path, photos):
+    """No list is needed; what was found is counted, named, told, and can be given back as a list."""
+    found_by = ["discovery=spectral_signatures", "forget_set.epsilon=0.1"]  # takes 9 of 60
+    made = job(*without_list(words), *(spelled_out(word) for word in found_by))
+    unlearn_job(made)
+    row = json.loads((made.folder / "row-0.json").read_text())
+    assert (row["discovery/by"], row["discovery/size"]) == ("spectral_signatures", 9)
+    assert "discovery/precision" not in row  # nobody knows the truth
+    names = (made.folder / "found.csv").read_text().splitlines()
+    assert names[0] == "file"
+    assert len(names) == 10
+    assert all((photos / "train" / name).is_file() for name in names[1:])
+    text = (made.folder / "report.html").read_text()
+    assert "The detector <b>spectral_signatures</b> flagged <b>9</b> of 60 training images" in text
+
+    given = [
+        *without_list(words),
+        "forget_set=file",
+        f"forget_set.path={made.folder / 'found.csv'}",
+    ]
+    again = job(*given)
+    unlearn_job(again)
+    lists = [json.loads((m.folder / "forget_set.json").read_text()) for m in (made, again)]
+    assert lists[0] == lists[1]
+    assert "The detector" not in (again.folder / "report.html").read_text()
+
+
+def test_a_detector_looks_at_the_model_that_is_given(words, job, tmp_path):
+    """Two models of the same data are two searches."""
+    found_by = ["forget_set=loss", "forget_set.budget=0.1"]
+    lists = []
+    for changed in (False, True):
+        if changed:
+            content = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+            content["state_dict"]["model.0.weight"][0] += 3
+            torch.save(content, tmp_path / "mine.ckpt")
+        made = job(*without_list(words), *found_by)
+        lists.append(prepared(made).task.discovered().tolist())
+    assert len(lists[0]) == len(lists[1]) == 6
+    assert lists[0] != lists[1]
+
+
+@pytest.mark.parametrize("share", [0.15, 0.4])
+def test_a_list_of_very_many_is_doubted(words, job, caplog, share):
+    made = job(*without_list(words), "forget_set=loss", f"forget_set.budget={share}")
+    found = prepared(made).task.discovered()
+    assert len(found) == round(60 * share)
+    assert (f"discovery=loss suspects {len(found)} of 60" in caplog.text) == (share > 0.2)
+
+
+def test_cleanlab_makes_the_list(words, job):
+    """It trains models of the network's kind by its own recipe, whatever made the checkpoint."""
+    made = job(
+        *without_list(words), "forget_set=cleanlab", "forget_set.num_folds=2", "stack=off",
+        "pretraining.epochs=40", "pretraining.batch_size=10", "pretraining.optimizer.lr=0.1",
+    )  # fmt: skip
+    found = prepared(made).task.discovered().tolist()
+    assert found
+    assert len(set(found) & set(range(20, 28))) >= 4  # of the eight that lie in the wrong folder
+
+
+def test_what_goes_with_a_checkpoint(words, job):
+    for more, message in (
+        (["tune.trials=2"], "tune.trials must be 0 with a checkpoint"),
+        (["pretraining=etd"], "pretraining must be standard with a checkpoint"),
+        (["forget_set=discovered"], "forget_set=file forget_set.path=bad.csv"),
+        (["checkpoint=/nowhere.pt"], "checkpoint must be a file"),
+    ):
+        own = words if "forget_set=discovered" not in more else [
+            w for w in words if not w.startswith("forget_set")
+        ]  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            job(*own, *more)
+
+
+def test_classes_in_the_order_of_the_model(words, job, tmp_path):
+    content = torch.load(tmp_path / "mine.ckpt", weights_only=True)
+    for key in ("model.7.weight", "model.7.bias"):
+        content["state_dict"][key] = content["state_dict"][key].roll(1, 0)
+    torch.save(content, tmp_path / "mine.ckpt")
+    made = job(*words, 'class_order=[cedar,"<birch>",ash]')
+    unlearn_job(made)
+    row = json.loads((made.folder / "row-0.json").read_text())
+    assert row["test/accuracy_original"] > 0.8
+    with pytest.raises(ValueError, match="class_order must name each of <birch>, ash, cedar once"):
+        unlearn_job(job(*words, "class_order=[ash,cedar]"))
+
+
+def test_listed_images_that_were_split_off_for_testing_are_forgotten_all_the_same(
+    words, job, photos, bad
+):
+    top = photos / "train"
+    names = [p.relative_to(top).as_posix() for p in sorted(top.rglob("*.png"))]
+    bad.write_text("\n".join(names[:10]) + "\n")  # half of a class: some are split off
+    made = job(*words, f"dataset.root={top}")
+    unlearn_job(made)
+    row = json.loads((made.folder / "row-0.json").read_text())
+    assert row["forget_set/size"] == 10
+    chosen = json.loads((made.folder / "forget_set.json").read_text())[0]
+    assert max(chosen) >= 48  # 60 images, a fifth of them split off; those came back at the end
+
+
+def test_a_broken_image_is_named(words, job, capsys, tmp_path, photos):
+    import shutil
+
+    shutil.copytree(photos, tmp_path / "copy")
+    (tmp_path / "copy" / "train" / "ash" / "05.png").write_bytes(b"no image")
+    line, code = refused(job, capsys, *words, f"dataset.root={tmp_path / 'copy'}")
+    assert code == 2
+    assert "1 unreadable images" in line
+    assert "ash/05.png" in line
+    assert Path(tmp_path / "copy").exists()

@@ -1,0 +1,63 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from unlearn.reporting.figures import catalog
+from unlearn.storage.results_store import ResultsStore
+
+Frame = Callable[..., pd.DataFrame]
+COLUMNS = "epoch,base/hidden_accuracy_given,full/hidden_accuracy_given\n"
+
+
+@pytest.fixture
+def curves() -> pd.DataFrame:
+    values = {"epoch": [0, 1], catalog.CURVES[1]: [0.9, 0.1], catalog.CURVES[2]: [0.9, 0.9]}
+    return pd.DataFrame(values).assign(run_id="r", corruption="poison")
+
+
+def test_auto_follows_the_rows(rows: pd.DataFrame, curves: pd.DataFrame):
+    one = rows[rows["discovery"] == 0.5]
+    plane = ("heatmap", "winners", "tradeoff", "worst")
+    assert catalog.chosen("auto", one, None) == ("comparison",)
+    assert catalog.chosen("auto", one, curves) == ("comparison", "redirection")
+    assert catalog.chosen("auto", rows, None) == plane
+    assert catalog.chosen("all", one, curves) == ("comparison", *plane, "redirection")
+    assert catalog.chosen("none", rows, curves) == ()
+    assert catalog.chosen("winners", rows, None) == ("winners",)
+    with pytest.raises(ValueError, match=r"figure must be one of comparison, .*, none, got pie"):
+        catalog.chosen("pie", rows, None)
+
+
+def test_every_name_draws(rows: pd.DataFrame, curves: pd.DataFrame):
+    made = catalog.draw("all", rows, curves)
+    heat = ["heatmap", "heatmap_rem", "heatmap_npo_fast"]
+    assert list(made) == ["comparison", *heat, "winners", "tradeoff", "worst", "redirection"]
+    with pytest.raises(ValueError, match="figure=redirection needs curves of a run of REM"):
+        catalog.draw("redirection", rows, None)
+
+
+def test_the_schema_allows_the_same_names():
+    from unlearn.config.constraints import RULES
+
+    assert RULES["figure"][1] == "one of " + ", ".join(catalog.NAMES)
+
+
+def test_curves_are_of_all_runs_of_the_best_method_that_has_both_networks(
+    frame: Frame, tmp_path: Path
+):
+    store = ResultsStore(tmp_path)
+    rows = frame(*(
+        (m, "poison", 0.5, s, "ok", v, 1.0, 1.0)
+        for m, v in (("best", 0.9), ("rem", 0.8), ("rem(etd)", 0.7)) for s in (0, 1)
+    )).assign(run_id=["best-0", "best-1", "plain-0", "plain-1", "etd-00", "etd-01"])  # fmt: skip
+    for run in ("plain-0", "plain-1", "etd-00"):
+        (tmp_path / run / "curves").mkdir(parents=True)
+        (tmp_path / run / "curves/metrics.csv").write_text(f"{COLUMNS}0,0.9,0.9\n")
+    (tmp_path / "best-0/curves").mkdir(parents=True)
+    (tmp_path / "best-0/curves/metrics.csv").write_text("epoch,train/loss\n0,1\n")
+    found = catalog.redirection_curves(store, rows)
+    assert found is not None and found["run_id"].tolist() == ["plain-0", "plain-1"]
+    assert set(found["corruption"]) == {"poison"}
+    assert catalog.redirection_curves(store, rows[rows["method"] == "best"]) is None

@@ -1,0 +1,141 @@
+"""Advice: from measured rows or the shipped table, the nearest cells, and a reason for each verdict."""
+
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from unlearn.reporting.tables.advice import (
+    Case,
+    advise,
+    described,
+    for_trained,
+    nearest,
+    plane,
+    shipped,
+)
+from unlearn.reporting.tables.frames import prepared
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+NOTHING, GOOD = (0.1, 0.98), (0.9, 0.97)
+
+
+def measured(frame, **values):
+    """Return the plane of one cell: healed and utility per method, two seeds alike."""
+    cells = [
+        (name, "poison", 0.5, seed, "ok", *pair, 1.0 if name == "retrain" else 0.5)
+        for name, pair in values.items()
+        for seed in (0, 1)
+    ]
+    return plane(prepared(frame(*cells)))
+
+
+def verdicts(frame, **values):
+    return advise(measured(frame, **values)).set_index("method")
+
+
+def test_a_plane_holds_means_over_seeds(rows: pd.DataFrame):
+    table = plane(prepared(rows))
+    cell = table[(table["method"] == "npo_fast") & (table["discovery"] == 0.5)].iloc[0]
+    assert cell["healed_utility"] == pytest.approx(0.3)
+    assert cell["healed_utility_sem"] == pytest.approx(0.1)
+    assert (cell["lowest"], cell["n"], cell["collapsed"]) == (0.2, 2, 0)
+    assert math.isnan(cell["time"])  # nothing was retrained
+
+
+def test_the_nearest_measured_rate_of_the_kind_counts(rows: pd.DataFrame):
+    table = plane(prepared(rows))
+    for asked, used in ((0.6, 0.5), (0.9, 1.0), (0.75, 0.5)):  # between two: the harder one
+        assert set(nearest(table, Case("poison", asked))["discovery"]) == {used}
+    assert set(nearest(table, Case(None, None))["discovery"]) == {0.5, 1.0}
+    with pytest.raises(ValueError, match=r"one that was measured \(poison\).*got random_label"):
+        nearest(table, Case("random_label", 0.5))
+
+
+def test_verdicts_have_reasons(frame):
+    out = verdicts(
+        frame, original=NOTHING, rem=GOOD, npo=(0.88, 0.97), finetune=(0.12, 0.99), ssd=(0.95, 0.7),
+        potion=(0.6, 0.97), badt=(0.3, 0.97), retrain=(0.12, 0.99),
+    )  # fmt: skip
+    assert dict(out["advice"]) == {
+        "rem": "use", "npo": "use", "potion": "possible", "badt": "avoid", "finetune": "avoid",
+        "ssd": "avoid", "retrain": "avoid", "original": "avoid",
+    }  # fmt: skip
+    assert out.loc["finetune", "why"] == "heals 0.12, doing nothing 0.10"
+    assert out.loc["ssd", "why"] == "costs 0.28 of the utility"
+    assert out.loc["badt", "why"] == "heals 0.30, rem 0.90"
+    assert out.loc["npo", "why"] == "0.02 ± 0.00 behind rem"
+    assert out.loc["rem", "why"] == "the best here"
+    assert list(out["advice"]) == sorted(out["advice"], key=["use", "possible", "avoid"].index)
+    assert out.loc["rem", "time"] == 0.5
+
+
+def test_a_method_that_breaks_models_is_to_be_avoided(frame):
+    cells = [
+        ("rem", "poison", 0.5, 0, "ok", *GOOD, 1.0),
+        ("scrub", "poison", 0.5, 0, "ok", *GOOD, 1.0),
+    ]
+    cells += [("scrub", "poison", 0.5, 1, "collapsed", None, None, 1.0)]
+    out = advise(plane(prepared(frame(*cells)))).set_index("method")
+    assert out.loc["scrub", "why"] == "broke 1 of 2 models"
+    assert out.loc["scrub", "lowest"] == 0
+
+
+def test_a_few_seeds_do_not_excuse_a_large_gap(frame):
+    cells = [("rem", "poison", 0.5, s, "ok", 0.9, 1.0, 1.0) for s in (0, 1)]
+    cells += [("npo", "poison", 0.5, s, "ok", h, 1.0, 1.0) for s, h in ((0, 0.2), (1, 0.9))]
+    assert (
+        advise(plane(prepared(frame(*cells)))).set_index("method").loc["npo", "advice"]
+        == "possible"
+    )
+
+
+def test_oracles_and_what_detectors_found_are_left_out(frame):
+    rows = frame(
+        ("rem (IDEAL)", "poison", 0.5, 0, "ok", *GOOD, 1.0),
+        ("rem", "poison", 0.5, 0, "ok", *GOOD, 1.0),
+    )
+    assert list(plane(prepared(rows))["method"]) == ["rem"]
+    assert plane(prepared(rows.assign(discovery=None))).empty
+
+
+def test_the_shipped_table_is_the_whole_plane_of_the_digits():
+    table = shipped()
+    assert len(table) == 22 * 30
+    assert (table["n"] == 3).all()
+    cells = nearest(table, Case(None, None))
+    out = advise(cells).set_index("method")
+    assert out.loc["rem", "healed_utility"] == pytest.approx(0.833, abs=0.001)  # as in the README
+    assert out.loc["rem", "advice"] == "use"
+    assert out.loc["original", "advice"] == "avoid"
+    text = described(Case("poison", 0.33), nearest(table, Case("poison", 0.33)), "here")
+    assert text == (
+        "poison (regularity high), discovery 0.3, nearest to 0.33; measured on digits, resnet9, "
+        "3 seeds: here"
+    )
+
+
+def test_a_model_that_is_trained_already_has_its_own_methods():
+    left = set(for_trained(shipped())["method"])
+    assert set(shipped()["method"]) - left == {
+        "etd", "rem(etd)", "npo(etd)", "badt(etd)", "scrub(etd)"
+    }  # fmt: skip
+
+
+def test_the_command_needs_no_rows_and_no_knowledge(tmp_path: Path):
+    """Without rows the shipped table speaks; unknown kinds and rates are named none."""
+    variables = os.environ | {"UNLEARN_HOME": str(tmp_path), "COLUMNS": "200"}
+    command = [sys.executable, "evaluate.py", "advise=true", "corruption=none", "discovery=none"]
+    result = subprocess.run(
+        command, cwd=REPOSITORY, env=variables, capture_output=True, text=True, timeout=300
+    )
+    assert result.returncode == 0, result.stderr
+    assert "any corruption, discovery 0.1 to 1; measured on digits" in result.stdout
+    written = (tmp_path / "reports" / "advice.md").read_text()
+    assert "the package's own table (revision" in written
+    assert "| rem " in written
+    assert (tmp_path / "reports" / "plane.csv").exists()

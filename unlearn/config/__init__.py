@@ -1,0 +1,1 @@
+"""Hydra: schema, constraints, composition, validation, identity and help."""

@@ -1,0 +1,254 @@
+"""Composes and checks configs ahead of hydra's own run, so that bad input costs one line."""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from unlearn.config.command_line import Arguments
+from unlearn.config.identity import plain
+from unlearn.config.registration import register
+from unlearn.config.resolved_cache import Bases, is_group
+from unlearn.config.validation import check, leaves, suggest
+from unlearn.core.errors import ConfigError
+
+RELATED = ("dataset", "corrupt", "discovery", "forget_set", "experiment")
+"""Beginnings of the keys whose values are checked against each other, not one by one."""
+
+
+@contextmanager
+def composing(folders: Sequence[str]) -> Iterator[None]:
+    """Let ``compose`` find the configs; hydra's global state is left clean."""
+    register()
+    outer = GlobalHydra.instance().hydra  # of the job within which this is called
+    GlobalHydra.instance().clear()
+    before = HydraConfig.instance().cfg
+    try:
+        with initialize_config_dir(folders[0], version_base="1.3"):
+            yield
+    finally:
+        HydraConfig.instance().cfg = before
+        GlobalHydra.instance().hydra = outer
+
+
+def composed(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
+    """Return a composed config with hydra's part; to be called within ``composing``.
+
+    Raises:
+        ConfigError: If it cannot be composed.
+    """
+    try:
+        config = _compose(name, overrides, folders)
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(explain(error, name, overrides, folders)) from error
+    HydraConfig.instance().set_config(config)
+    for group, option in config.hydra.runtime.choices.items():
+        if ".." in str(option).split("/"):  # choices are names, and names become those of files
+            raise ConfigError(f"{group} must be the name of an option, got {option}")
+    return config
+
+
+def _compose(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
+    path = ",".join("file://" + folder for folder in folders[1:])
+    extra = [f"hydra.searchpath=[{path}]"] if path else []
+    return compose(name, [*overrides, *extra], return_hydra_config=True)
+
+
+def resolved(config: DictConfig) -> dict[str, Any]:
+    """Return a config's values.
+
+    Raises:
+        ConfigError: If an interpolation leads nowhere.
+    """
+    try:
+        return plain(config)
+    except OmegaConfBaseException as error:
+        raise ConfigError(" ".join(str(error).split())) from error
+
+
+def explain(error: Exception, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
+    """Return one line for hydra's many."""
+    text = str(error)
+    if "Config group override must be a string" in text:
+        return _not_a_word(overrides)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = str(error.missing_cfg_file).rpartition("/")
+        options = sorted(error.options or [])
+        known = f"; available: {', '.join(options)}" if options else ""
+        hint = suggest(option, options)
+        return f"unknown {group or 'config'} '{option}'{hint}{known}".replace("?;", "?")
+    key = re.search(r"(?:Could not override|full_key:|Key) '?([\w./@-]+)'?", text)
+    cause = error.__cause__
+    if cause is not None and "could not be converted" in str(cause):
+        value = re.search(r"Value '(.*?)' of type", str(cause))
+        kind = re.search(r"converted to (\w+)", str(cause))
+        where = re.search(r"full_key: (\S+)", str(cause))
+        wanted = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+        if value and kind and where:
+            shown = wanted.get(kind.group(1), kind.group(1))
+            return f"{where.group(1)} must be {shown}, got {value.group(1)}"
+    if text.startswith("Error merging override") and cause is not None:
+        key_, _, value = text.removeprefix("Error merging override ").partition("=")
+        reason = str(cause).splitlines()[0]
+        kinds = {"valid bool": "true or false", "not a ListConfig": "a list", "to Dict": "a group"}
+        kind = next((k for word, k in kinds.items() if word in reason), "a value")
+        return f"{key_} must be {kind}, got {value.splitlines()[0]}"
+    if key and ("Could not override" in text or "not in" in text):
+        return f"unknown key '{key.group(1)}'" + _nearest(key.group(1), name, overrides, folders)
+    return " ".join(text.split())
+
+
+def _not_a_word(overrides: Sequence[str]) -> str:
+    """Return what to write instead of a number where a group's option is wanted."""
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        value = override.value()
+        if is_group(override) and value is not None and not isinstance(value, str | list):
+            key = override.key_or_group
+            hint = f"; a number is given as discovery={value}" if key == "discovery_rate" else ""
+            return f"{key} must be one of the group's names, got {value}{hint}"
+    return "a group must be chosen by one of its names"
+
+
+def _nearest(key: str, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
+    groups = [o for o in overrides if "=" in o and _chooses(o)]
+    try:
+        config = _compose(name, groups, folders)
+        HydraConfig.instance().set_config(config)
+        keys = [path for path, _ in leaves(plain(config)) if "._" not in path]
+    except (HydraException, OmegaConfBaseException):
+        return ""
+    names = sorted({k.partition(".")[0] for k in keys}) if "." not in key else keys
+    return suggest(key, names)
+
+
+def _chooses(override: str) -> bool:
+    try:
+        return is_group(OverridesParser.create().parse_override(override))
+    except OverrideParseException:
+        return False
+
+
+def _loader(folders: Sequence[str]) -> ConfigLoaderImpl:
+    path = create_config_search_path(folders[0])
+    for folder in folders[1:]:
+        path.append("command-line", f"file://{folder}")
+    return ConfigLoaderImpl(path)
+
+
+def points(name: str, arguments: Arguments) -> list[list[str]]:
+    """Return the overrides of every job, those that a config sweeps over by itself included.
+
+    Raises:
+        ConfigError: If the overrides cannot be read, or sweep without --multirun.
+    """
+    parsed = parsed_overrides(arguments.overrides, arguments.folders)
+    sweeps = [o for o in parsed if o.is_sweep_override()]
+    several, grids = arguments.multirun, [[]]
+    if several or any(o.key_or_group in ("sweep", "experiment") for o in parsed):
+        several, grids = _own_sweep(name, parsed, arguments)
+    if not several:
+        if sweeps:
+            first = sweeps[0].input_line
+            raise ConfigError(f"'{first}' names several values; add --multirun to run them all")
+        return [list(arguments.overrides)]
+    jobs: dict[tuple[str, ...], None] = {}  # in order, each once
+    for grid in grids:
+        every = parsed_overrides([*grid, *arguments.overrides], arguments.folders)
+        batches = BasicSweeper.split_arguments(every, max_batch_size=None)
+        jobs |= {tuple(job): None for batch in batches for job in batch}
+    return [list(job) for job in jobs]
+
+
+def parsed_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[Override]:
+    """Return overrides as hydra reads them.
+
+    Raises:
+        ConfigError: If one cannot be read.
+    """
+    try:
+        parser = OverridesParser.create(_loader(folders))  # glob() looks for options
+        return parser.parse_overrides(list(overrides))
+    except OverrideParseException as error:
+        raise ConfigError(
+            f"cannot read '{error.override}': {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _own_sweep(
+    name: str, parsed: Sequence[Override], arguments: Arguments
+) -> tuple[bool, list[list[str]]]:
+    """Return whether there are several jobs, and the overrides that the config itself sweeps over.
+
+    A sweep is one grid, ``params``, or several that share it: ``grids``, one after the other.
+    """
+    fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
+    with composing(arguments.folders):
+        own = composed(name, fixed, arguments.folders).hydra
+    shared = own.sweeper.get("params") or {}
+    grids = [grid or {} for grid in (own.sweeper.get("grids") or {"all": {}}).values()]
+    said = [[f"{key}={value}" for key, value in {**shared, **grid}.items()] for grid in grids]
+    return arguments.multirun or own.mode == RunMode.MULTIRUN, said
+
+
+def covering(jobs: list[list[str]]) -> list[list[str]]:
+    """Return jobs that stand for all: each override occurs, and each mix that checks relate."""
+    seen: set[str] = set()
+    mixes: set[tuple[str, ...]] = set()
+    chosen = []
+    for overrides in jobs:
+        mix = tuple(o for o in overrides if o.lstrip("+~").startswith(RELATED))
+        if mix not in mixes or not seen.issuperset(overrides):
+            seen.update(overrides)
+            mixes.add(mix)
+            chosen.append(overrides)
+    return chosen or jobs[:1]
+
+
+def preflight(name: str, arguments: Arguments, bases: Bases | None = None) -> list[list[str]]:
+    """Compose and check the jobs, each override at least once; return the overrides of each.
+
+    Args:
+        name: Of the primary config.
+        arguments: Of the command line.
+        bases: What has been composed already.
+
+    Raises:
+        ConfigError: At the first problem.
+    """
+    bases = bases_of(name, arguments) if bases is None else bases
+    jobs = points(name, arguments)
+    with composing(arguments.folders):
+        for overrides in covering(jobs):
+            check(*_content(name, overrides, arguments, bases))
+    return jobs
+
+
+def _content(
+    name: str, overrides: Sequence[str], arguments: Arguments, bases: Bases
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return a job's resolved config, and what it would be with its groups alone."""
+    if bases.plain(overrides):
+        with suppress(ConfigError, HydraException, OmegaConfBaseException, ValueError):
+            return bases.content(overrides), bases.usual(overrides)
+    # Composed as a whole: that tells what is wrong with it.
+    content = resolved(composed(name, overrides, arguments.folders))
+    groups = [o for o in overrides if _chooses(o)]
+    return content, resolved(composed(name, groups, arguments.folders))
+
+
+def bases_of(name: str, arguments: Arguments) -> Bases:
+    """Return the configs of a command line, to be composed within ``composing``."""
+    return Bases(lambda groups: composed(name, groups, arguments.folders))

@@ -1,0 +1,192 @@
+"""What ``--help`` and ``--cfg job`` print: every option with the comment beside it in the YAML."""
+
+import dataclasses
+import math
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from unlearn.config.command_line import Arguments
+from unlearn.config.composition import composed, composing, resolved
+from unlearn.config.schema import SCHEMAS
+
+LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$")
+
+GLOBAL = ("discovery_rate", "recipe", "tuned", "experiment")
+"""Groups whose files begin with ``# @package _global_``."""
+
+ABOUT = {
+    "train": "Pre-train the original model on the corrupted data; kept in the checkpoint cache.",
+    "unlearn": "Heal a model that learned from bad data: find or train the original model, "
+    "unlearn with one method, evaluate, record one row.",
+    "evaluate": "Evaluate a checkpoint on a task, or turn all recorded rows into a table and a "
+    "figure.",
+}
+EXAMPLES = {
+    "train": ["corruption=poison", "dataset=cifar10 corrupted=1000", "--multirun seed=0,1,2"],
+    "unlearn": [
+        "method=rem corruption=poison discovery=0.5",
+        "method=npo method.gamma=0.1 discovery_rate=tenth",
+        "--multirun method=rem,npo discovery=0.1,0.5,1.0",
+    ],
+    "evaluate": [
+        "",
+        "by=[method,corruption] figure=heatmap",
+        "checkpoint=model.pt corruption=poison",
+        "advise=true corruption=poison discovery=0.3",
+    ],
+}
+
+
+def comments(text: str) -> dict[str, str]:
+    """Return the trailing comments of a YAML text by dotted path."""
+    out: dict[str, str] = {}
+    stack: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        found = LINE.match(line)
+        if not found:
+            continue
+        indent = len(found["indent"])
+        stack = [(i, k) for i, k in stack if i < indent] + [(indent, found["key"])]
+        if found["comment"]:
+            out[".".join(k for _, k in stack)] = found["comment"].strip()
+    return out
+
+
+def file_comments(group: str, option: str, folders: Sequence[str]) -> dict[str, str]:
+    """Return the comments of one group's option, inherited ones included, by path in the group."""
+    for folder in reversed(folders):
+        path = Path(folder) / group / f"{option}.yaml"
+        if path.is_file():
+            break
+    else:
+        return {}
+    text = path.read_text()
+    content = yaml.safe_load(text)
+    out: dict[str, str] = {}
+    for entry in content.get("defaults", []) if isinstance(content, dict) else []:
+        if isinstance(entry, str) and entry != "_self_":
+            out |= file_comments(group, entry, folders)
+        elif isinstance(entry, Mapping):
+            for key, value in entry.items():
+                source, _, package = str(key).removeprefix("/").partition("@")
+                found = file_comments(source, str(value), folders)
+                out |= {f"{package}.{k}": v for k, v in found.items()}
+    return out | comments(text)
+
+
+def schema_comments(schema: Any) -> dict[str, str]:
+    """Return the help texts of a schema dataclass by dotted path."""
+    out: dict[str, str] = {}
+    for field in dataclasses.fields(schema):
+        if "help" in field.metadata:
+            out[field.name] = field.metadata["help"]
+        if dataclasses.is_dataclass(field.type):
+            inner = schema_comments(field.type)
+            out |= {f"{field.name}.{k}": v for k, v in inner.items()}
+    return out
+
+
+def explained(name: str, choices: Mapping[str, Any], folders: Sequence[str]) -> dict[str, str]:
+    """Return the comment of every option of a composed config by dotted path."""
+    out = schema_comments(SCHEMAS[name])
+    ordered = sorted(choices.items(), key=lambda choice: _place(choice[0]))
+    for key, option in ordered:
+        group = key.removesuffix("@_global_")
+        if option is None or group.startswith("hydra"):
+            continue
+        found = file_comments(group, str(option), folders)
+        prefix = "" if group in GLOBAL else f"{group}."
+        out |= {f"{prefix}{k}": v for k, v in found.items()}
+    return out
+
+
+def _place(group: str) -> tuple[int, bool]:
+    """Return when a group's values are merged, as far as it matters; ``tuned`` is listed twice."""
+    name, at, _ = group.partition("@_global_")
+    return (GLOBAL.index(name) if name in GLOBAL else -1, bool(at))
+
+
+def annotated(text: str, notes: Mapping[str, str]) -> str:
+    """Return a YAML text with a trailing comment behind every key that has one."""
+    out: list[str] = []
+    stack: list[tuple[int, str]] = []
+    for line in text.splitlines():
+        found = LINE.match(line)
+        if found:
+            indent = len(found["indent"])
+            stack = [(i, k) for i, k in stack if i < indent] + [(indent, found["key"])]
+            note = notes.get(".".join(k for _, k in stack))
+            line = f"{line}  # {note}" if note else line
+        out.append(line)
+    return "\n".join(out)
+
+
+def options(group: str, folders: Sequence[str]) -> list[str]:
+    """Return the names of a group's options."""
+    found = {p.stem for f in folders for p in (Path(f) / group).glob("*.yaml")}
+    return sorted(found)
+
+
+def called(name: str) -> str:
+    """Return the command as it was called: an installed package has no scripts."""
+    program = Path(sys.argv[0]).stem
+    return program if program.startswith("unlearn-") else f"python {name}.py"
+
+
+def show_help(name: str, arguments: Arguments) -> str:
+    """Return the help text: usage, groups, and every option with default and explanation."""
+    with composing(arguments.folders):
+        config = composed(name, arguments.overrides, arguments.folders)
+        choices = config.hydra.runtime.choices
+        values = resolved(config)
+    notes = explained(name, choices, arguments.folders)
+    command = called(name)
+    lines = [ABOUT[name], "", "Usage:"]
+    lines += [f"  {command} {example}".rstrip() for example in EXAMPLES[name]]
+    lines += [
+        "",
+        "  --multirun, -m      one job for each combination of comma-separated values",
+        "  --config-dir DIR    your own configs: DIR/method/mine.yaml serves method=mine",
+        "  --cfg job           print the composed config and stop",
+        "  --help              this text; it follows the choices: method=npo --help",
+        "",
+        "Groups (choose with group=option; * is chosen):",
+    ]
+    for group, chosen in choices.items():
+        if group.startswith("hydra") or not options(group, arguments.folders):
+            continue
+        names = [o + ("*" if o == chosen else "") for o in options(group, arguments.folders)]
+        lines.append(f"  {group}: {', '.join(names)}")
+    lines += ["", "Options (change with key=value):", ""]
+    text = annotated(_yaml(_without_targets(values)), notes)
+    lines += ["  " + line for line in text.splitlines()]
+    return "\n".join(lines)
+
+
+def _without_targets(tree: Any) -> Any:
+    if not isinstance(tree, Mapping):
+        return tree
+    return {k: _without_targets(v) for k, v in tree.items() if not str(k).startswith("_")}
+
+
+def show_config(name: str, arguments: Arguments, *, resolve: bool = False) -> str:
+    """Return the composed config as annotated YAML, interpolations replaced if wanted."""
+    with composing(arguments.folders):
+        config = composed(name, arguments.overrides, arguments.folders)
+        notes = explained(name, config.hydra.runtime.choices, arguments.folders)
+        if resolve:
+            return annotated(_yaml(resolved(config)), notes)
+        keys = [str(k) for k in config if k != "hydra"]
+        content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys))
+        return annotated(_yaml(content), notes)
+
+
+def _yaml(content: Any) -> str:
+    """Return YAML with one line for each value, so that a comment fits behind it."""
+    return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=math.inf)

@@ -1,0 +1,90 @@
+"""Where configs are, how the schemas become known, and the identity of a resolved config."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from unlearn.core.job import ID_FORMAT, use_class_names
+
+UNRELATED = (
+    "hydra",
+    "paths",
+    "logger",
+    "force",
+    "save_model",
+    "plan",
+    "status",
+    "dashboard",
+    "tune",
+    "stack",
+    "trainer.progress",
+    "trainer.checkpoint_seconds",
+    "dataset.root",
+    "dataset.cache_dir",
+)
+"""Keys that do not change a result, and so are no part of a run's identity."""
+
+CONTENT = ("checkpoint", "forget_set.path")
+"""Keys that name a file of the user's: what it holds counts, not where it is."""
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """Return the resolved config as plain types, without hydra's part and the ranges for tuning."""
+    keys = [str(k) for k in config if k != "hydra"]
+    content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
+    assert isinstance(content, dict)
+    for key in ("method", "candidates", "diagnose"):
+        _forget_search(content.get(key))
+    return {str(k): v for k, v in content.items()}
+
+
+def _forget_search(node: Any) -> None:
+    """Drop the ranges for tuning, those of methods within a method included."""
+    if isinstance(node, dict):
+        node.pop("search", None)
+        for part in node.values():
+            _forget_search(part)
+
+
+def run_id(config: DictConfig) -> str:
+    """Return what stands for everything that determines a run's result."""
+    return identity(plain(config))
+
+
+def identity(content: Mapping[str, Any]) -> str:
+    """Return ``r<format>-`` and 12 hex digits for a resolved config, ``plain``.
+
+    What is off (null) at the top does not count: a new feature leaves old results where they are.
+    """
+    content = json.loads(json.dumps({k: v for k, v in content.items() if v is not None}))
+    own_images = "ImageFolder" in str((content.get("dataset") or {}).get("_target_"))
+    for path in UNRELATED:
+        if path == "dataset.root" and own_images:  # there, the folder is the data
+            continue
+        *parents, leaf = path.split(".")
+        node: Any = content
+        for parent in parents:
+            node = node.get(parent) or {}
+        node.pop(leaf, None)
+    for path in CONTENT:
+        *parents, leaf = path.split(".")
+        node = functools.reduce(lambda part, key: part.get(key) or {}, parents, content)
+        file = Path(str(node.get(leaf)))
+        if node.get(leaf) is not None and file.is_file():
+            status = file.stat()
+            node[leaf] = _digest(str(file.resolve()), status.st_mtime_ns, status.st_size)
+    text = json.dumps(use_class_names(content), sort_keys=True, separators=(",", ":"))
+    digits = hashlib.sha256(text.encode()).hexdigest()[:12]
+    return f"r{ID_FORMAT}-{digits}"
+
+
+@functools.lru_cache(maxsize=64)
+def _digest(path: str, modified: int, size: int) -> str:
+    """Return the SHA-256 of a file; a sweep asks for it once per cell."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,34 @@
+"""Where the configs are, and how Hydra learns the schemas."""
+
+import os
+from pathlib import Path
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+
+from unlearn.config.identity import run_id
+from unlearn.config.schema import SCHEMAS
+
+
+def config_dir() -> str:
+    """Return the absolute folder of the configs: inside the installed package, or beside it."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "conf"
+    return str(inside if inside.is_dir() else package.parent / "conf")
+
+
+def register() -> None:
+    """Make schemas and the ``run_id`` resolver known; calling it again does nothing new."""
+    store = ConfigStore.instance()
+    for name, schema in SCHEMAS.items():
+        node = OmegaConf.structured(schema)
+        if "where" in node:  # columns are not known here: any key may be given, without "+"
+            OmegaConf.set_struct(node.where, False)
+        store.store(name=f"schema_{name}", node=node)
+    OmegaConf.register_new_resolver("run_id", _folder_name, replace=True, use_cache=False)
+
+
+def _folder_name(_root_: DictConfig) -> str:
+    """Return the name of a job's folder; each process of a study has one of its own for the while."""
+    studies = bool(OmegaConf.select(_root_, "tune.trials", default=0))
+    return (f"tune-{os.getpid()}-" if studies else "") + run_id(_root_)

@@ -1,0 +1,208 @@
+"""Checks of a composed config, before anything heavy is imported."""
+
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unlearn.config.constraints import number, rule_of, whole
+from unlearn.core.errors import ConfigError
+
+
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted path and value of every leaf; lists count as leaves."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def suggest(word: str, options: list[str]) -> str:
+    """Return `` did you mean 'x'?`` for the nearest options, or nothing."""
+    near = difflib.get_close_matches(word, options, n=2, cutoff=0.5)
+    return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
+
+
+def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+    """Check a resolved config.
+
+    Args:
+        config: As the user wants it.
+        defaults: The same choices without the user's values: their types are binding.
+
+    Raises:
+        ConfigError: Naming the first key that is wrong, its value, and what is allowed.
+    """
+    usual = dict(leaves(defaults))
+    check_shape(config, defaults)
+    for path, value in leaves(config):
+        rule = rule_of(path)
+        if value == "???":
+            raise ConfigError(f"{path} is missing; give it on the command line: {path}=...")
+        if rule is not None:
+            if not rule[0](value):
+                raise ConfigError(f"{path} must be {rule[1]}, got {_yaml(value)}")
+        elif path in usual:
+            check_type(path, value, usual[path])
+    check_classes(config)
+    check_discovery(config)
+    check_amount(config)
+    check_given(config)
+
+
+def check_given(config: Mapping[str, Any]) -> None:
+    """Check what a checkpoint of the user's own goes with.
+
+    Raises:
+        ConfigError: If it is absent, or something else that is wanted needs a training of ours.
+    """
+    checkpoint = config.get("checkpoint")
+    if checkpoint is None:
+        return
+    if not Path(checkpoint).is_file():
+        raise ConfigError(f"checkpoint must be a file, got {checkpoint}, which does not exist")
+    if "method" not in config:
+        return
+    if (config.get("tune") or {}).get("trials"):
+        raise ConfigError(
+            "tune.trials must be 0 with a checkpoint: settings are tried on models that are trained "
+            "here, so tune without it and give --config-dir what was chosen"
+        )
+    if (config.get("pretraining") or {}).get("capacity", 1) != 1:
+        raise ConfigError("pretraining must be standard with a checkpoint: it is trained already")
+
+
+def check_shape(config: Mapping[str, Any], usual: Mapping[str, Any], prefix: str = "") -> None:
+    """Check that groups of options stay groups, and single options single.
+
+    Raises:
+        ConfigError: At the first that does not.
+    """
+    for key, value in config.items():
+        path, before = f"{prefix}{key}", usual.get(key)
+        if isinstance(before, Mapping) and isinstance(value, Mapping):
+            check_shape(value, before, f"{path}.")
+        elif isinstance(before, Mapping):  # null leaves a part out: logger.csv=null
+            if value is not None and value != "???":
+                raise ConfigError(f"{path} must be a group of options, got {value}")
+        elif isinstance(value, Mapping) and before is not None and before != "???":
+            raise ConfigError(f"{path} must be a single value (as {before}), got {dict(value)}")
+
+
+def check_type(path: str, value: Any, usual: Any) -> None:
+    """Check that a value is of its default's kind.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if usual is None or usual == "???" or (value is None and not isinstance(usual, bool)):
+        return  # a tuned default hides that null was allowed; the constructor knows
+    for kind, fits, text in (
+        (bool, lambda v: isinstance(v, bool), "true or false"),
+        (int, whole, "a whole number"),
+        (float, number, "a number"),
+        (str, lambda v: isinstance(v, str), "a word"),
+        (list, lambda v: isinstance(v, list), "a list"),
+    ):
+        if isinstance(usual, kind):
+            if not fits(value):
+                raise ConfigError(f"{path} must be {text} (as {_yaml(usual)}), got {_yaml(value)}")
+            return
+
+
+def _yaml(value: Any) -> str:
+    """Return a value as a user writes it."""
+    named = {"None": "null", "True": "true", "False": "false"}
+    return named.get(str(value), str(value))
+
+
+def class_count(dataset: Mapping[str, Any]) -> int | None:
+    """Return the number of classes as far as it is known without reading images."""
+    if dataset.get("num_classes") is not None or "root" not in dataset:
+        return dataset.get("num_classes")
+    root = Path(str(dataset["root"]))
+    if not root.is_dir():
+        raise ConfigError(
+            f"dataset.root must be a folder with one folder per class; {root} does not exist"
+        )
+    top = root / "train" if (root / "train").is_dir() else root
+    count = sum(p.is_dir() and not p.name.startswith(".") for p in top.iterdir())
+    if count == 0:
+        raise ConfigError(f"dataset.root must hold one folder per class, got {root} without any")
+    return count
+
+
+def check_classes(config: Mapping[str, Any]) -> None:
+    """Check that classes named in the config exist.
+
+    Raises:
+        ConfigError: If one does not.
+    """
+    k = class_count(config.get("dataset") or {})
+    corruption = config.get("corruption") or {}
+    for key in ("target_class", "classes"):
+        named = corruption.get(key)
+        for c in named if isinstance(named, list) else [named]:
+            if c is not None and (not whole(c) or c < 0 or (k is not None and c >= k)):
+                allowed = f"in 0..{k - 1}" if k is not None else "a class number"
+                raise ConfigError(f"corruption.{key} must be {allowed}, got {named}")
+        if isinstance(named, list) and len(set(named)) < len(named):
+            raise ConfigError(f"corruption.{key} must be different classes, got {named}")
+
+
+def check_discovery(config: Mapping[str, Any]) -> None:
+    """Check that one thing alone says what is found: a rate, or a detector.
+
+    Raises:
+        ConfigError: If both do, or none.
+    """
+    finder = str((config.get("forget_set") or {}).get("_target_", ""))
+    rate, precision = config.get("discovery"), config.get("discovery_precision")
+    if not finder or config.get("advise"):  # advice is given on what is unknown, too
+        return
+    if rate is None and "Discovered" in finder:
+        raise ConfigError("discovery must be a number in (0, 1], got null")
+    if rate is not None and ".detection." in finder:
+        raise ConfigError(
+            f"discovery={rate} and a detector ({finder.split('.')[-2]}) are both given: it finds what "
+            "it finds; leave one out"
+        )
+    if precision is not None and "Discovered" not in finder:
+        raise ConfigError(
+            f"discovery_precision={precision} adds false alarms to a simulated discovery, "
+            f"discovery=0.5; got forget_set {finder}"
+        )
+
+
+def check_amount(config: Mapping[str, Any]) -> None:
+    """Check that there are as many samples as are to be corrupted and found.
+
+    Raises:
+        ConfigError: If there are not.
+    """
+    size = (config.get("dataset") or {}).get("num_train")
+    corrupted = config["corrupted"]
+    finder = (config.get("forget_set") or {}).get("_target_", "")
+    clean = config["names"]["corruption"] == "none"
+    if config.get("checkpoint") is not None and clean and "Discovered" in finder:
+        raise ConfigError(
+            "forget_set must say which images are bad with a checkpoint of your own: "
+            "forget_set=file forget_set.path=bad.csv, or let a detector find them: discovery=cleanlab"
+        )
+    if "method" in config and clean and "Discovered" in finder:
+        raise ConfigError(
+            "corruption must be another than none: nothing is corrupted, so nothing is discovered"
+        )
+    if size is None or clean:
+        return
+    count = round(corrupted * size) if corrupted < 1 else int(corrupted)
+    if not 1 <= count <= size:
+        raise ConfigError(
+            f"corrupted must give 1..{size} of the {size} training images, got {corrupted}"
+        )
+    if config.get("discovery") is not None and round(config["discovery"] * count) < 1:
+        raise ConfigError(
+            f"discovery must find at least one of {count} corrupted samples, "
+            f"got {config['discovery']}"
+        )

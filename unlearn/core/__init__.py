@@ -1,0 +1,1 @@
+"""Types that every layer shares, errors, files and the environment."""

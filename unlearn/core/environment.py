@@ -1,0 +1,80 @@
+"""What a run's row says of where it ran."""
+
+import functools
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy")
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+@functools.cache
+def check_pair() -> None:
+    """Check that torch and torchvision are of one release.
+
+    Raises:
+        ValueError: If torchvision cannot be imported beside this torch.
+    """
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        # --upgrade would do nothing: "2.13.0+cpu" already satisfies torchvision's "torch==2.13.0".
+        raise ValueError(
+            f"torch {_version('torch')} and torchvision {_version('torchvision')} do not fit "
+            f"({' '.join(str(error).split()) or type(error).__name__}); install both in one "
+            "command: pip install --force-reinstall torch torchvision"
+        ) from error
+
+
+def versions() -> dict[str, str]:
+    """Return versions by package name."""
+    from unlearn import __version__
+
+    return {
+        "unlearn": __version__,
+        "python": platform.python_version(),
+        **{p: _version(p) for p in PACKAGES},
+    }
+
+
+@functools.cache
+def revision() -> str | None:
+    """Return the git revision of the checkout that this package is in, or None."""
+    folder = Path(__file__).resolve().parents[2]
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        if Path(git("rev-parse", "--show-toplevel")) != folder:
+            return None
+        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def reset_peak() -> None:
+    """Count the GPU's peak from here on; that of the process cannot be set back."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.reset_peak_memory_stats()
+
+
+def peak_bytes() -> int:
+    """Return the most memory used: of the GPU since ``reset_peak`` if one is in use, else of this process."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        return int(torch.cuda.max_memory_allocated())
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

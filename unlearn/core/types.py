@@ -1,0 +1,170 @@
+"""The few types every layer shares; imports torch alone.
+
+Shapes: N samples, B batch, K classes, C H W image.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+
+class InputView(Protocol):
+    """How stored images become network input: normalisation, and what the data carries as received."""
+
+    def __call__(self, image: Tensor, index: Tensor) -> Tensor:
+        """Return float (B, C, H, W) for uint8 images (B, C, H, W) of the rows ``index`` (B,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Network input: image float (B, C, H, W), label int64 (B,), index int64 (B,)."""
+
+    image: Tensor
+    label: Tensor
+    index: Tensor
+
+
+pytree.register_pytree_node(
+    Batch,
+    lambda b: ([b.image, b.label, b.index], None),
+    lambda leaves, _: Batch(*leaves),
+    serialized_type_name="unlearn.core.types.Batch",
+)
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Labelled images held in memory, one tensor each, on one device.
+
+    Attributes:
+        image: uint8 (N, C, H, W).
+        label: int64 (N,), the label that training sees, right or wrong.
+        index: int64 (N,), ascending row numbers in the full training set; never renumbered.
+        num_classes: K.
+        view: Turns stored images into network input.
+    """
+
+    image: Tensor
+    label: Tensor
+    index: Tensor
+    num_classes: int
+    view: InputView
+
+    def __post_init__(self) -> None:
+        """Check shapes and label range."""
+        n = len(self.image)
+        if self.image.dtype != torch.uint8 or self.image.ndim != 4:
+            raise ValueError(
+                f"image must be uint8 (N, C, H, W), got {self.image.dtype} {tuple(self.image.shape)}"
+            )
+        if self.label.shape != (n,) or self.index.shape != (n,):
+            raise ValueError(
+                f"{n} images need {n} labels and indices, got {tuple(self.label.shape)} "
+                f"and {tuple(self.index.shape)}"
+            )
+        if n and not 0 <= int(self.label.min()) <= int(self.label.max()) < self.num_classes:
+            raise ValueError(f"labels must be in 0..{self.num_classes - 1}")
+
+    def __len__(self) -> int:
+        """Return N."""
+        return len(self.label)
+
+    def rows(self, keep: Tensor) -> "ImageSet":
+        """Return the rows at positions ``keep``, int64 (n,) or bool (N,)."""
+        return replace(self, image=self.image[keep], label=self.label[keep], index=self.index[keep])
+
+    def to(self, device: torch.device | str) -> "ImageSet":
+        """Return the set with its tensors on ``device``."""
+        return replace(
+            self,
+            image=self.image.to(device),
+            label=self.label.to(device),
+            index=self.index.to(device),
+        )
+
+    def batches(self, batch_size: int = 1024) -> Iterator[Batch]:
+        """Yield the set in order, without augmentation."""
+        start, size = 0, len(self)
+        while start < size:
+            # A last sample on its own joins the batch before: batch norm cannot average one value.
+            stop = size if size - start <= batch_size + 1 else start + batch_size
+            part, start = slice(start, stop), stop
+            index = self.index[part]
+            yield Batch(self.view(self.image[part], index), self.label[part], index)
+
+
+def join(first: ImageSet, second: ImageSet) -> ImageSet:
+    """Return both sets as one, ordered by index."""
+    order = torch.argsort(torch.cat([first.index, second.index]))
+    return replace(
+        first,
+        image=torch.cat([first.image, second.image])[order],
+        label=torch.cat([first.label, second.label])[order],
+        index=torch.cat([first.index, second.index])[order],
+    )
+
+
+@dataclass(frozen=True)
+class Request:
+    """Everything a method may know besides the model.
+
+    Attributes:
+        forget: The discovered samples, as received.
+        retain: All others, as received: undiscovered corruption included. ``batches`` show what
+            was received; what a corruption puts on an image (a trigger) is the view's part.
+        records: Per-sample values noted during pre-training, (N,) each, by index.
+    """
+
+    forget: ImageSet
+    retain: ImageSet
+    records: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check that both parts hold something and share nothing."""
+        if not len(self.forget) or not len(self.retain):
+            raise ValueError(
+                f"forget and retain set must not be empty, got {len(self.forget)} "
+                f"and {len(self.retain)} samples"
+            )
+        if torch.isin(self.forget.index, self.retain.index).any():
+            raise ValueError("forget and retain set share samples")
+
+    def __getattr__(self, name: str) -> Any:
+        """Say plainly that nothing else is to be had."""
+        raise AttributeError(
+            f"a method may see only the forget set, the retain set and the records; "
+            f"it asked for '{name}'"
+        )
+
+    def indices(self) -> Tensor:
+        """Return the index of every sample, (N,), in no order; ``everything`` copies the images too."""
+        return torch.cat([self.forget.index, self.retain.index])
+
+    def everything(self) -> ImageSet:
+        """Return forget and retain set as one set, ordered by index: the data as received."""
+        return join(self.forget, self.retain)
+
+
+class Fit(Protocol):
+    """Trains a prepared model with a method's loss; handed to the method from outside."""
+
+    def __call__(self, method: Any, model: nn.Module, request: Request) -> None:
+        """Run the method's epochs on ``model`` in place."""
+        ...
+
+
+class Unlearner(Protocol):
+    """A plain method, a meta-algorithm or a sequence: the same call."""
+
+    def unlearn(self, model: nn.Module, request: Request, fit: Fit) -> nn.Module:
+        """Return the unlearned model; ``model`` belongs to the method."""
+        ...
+
+
+Forward = Callable[..., Tensor]
+"""``forward(image, index=None) -> logits (B, K)``; ``index`` selects per-sample masks where a model has them."""

@@ -1,0 +1,17 @@
+"""No corruption: the task for users whose data are bad already, and for plain training."""
+
+from dataclasses import dataclass
+
+import torch
+
+from unlearn.core.types import ImageSet
+from unlearn.data.task import Truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clean:
+    """Leave the training set as it is."""
+
+    def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
+        """Return the set itself; ``count`` and ``seed`` have nothing to act on."""
+        return clean, Truth(clean_label=clean.label, corrupted=torch.zeros_like(clean.label).bool())

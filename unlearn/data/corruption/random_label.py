@@ -1,0 +1,29 @@
+"""Random label noise: low statistical regularity, must be memorised sample by sample.
+
+Source: "Corrective Machine Unlearning" (arXiv 2402.14015), REM (arXiv 2505.17730). Re-implemented.
+Differs: a wrong label is always different from the right one.
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from unlearn.core.types import ImageSet
+from unlearn.data.corruption.base import choose, flags
+from unlearn.data.task import Truth
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomLabel:
+    """Give randomly chosen samples a uniformly drawn wrong label."""
+
+    def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
+        """Return the set with ``count`` wrong labels: (y + r) mod K, r uniform in 1..K-1."""
+        generator = torch.Generator().manual_seed(seed)
+        chosen = choose(torch.arange(len(clean)), count, generator)
+        k = clean.num_classes
+        shift = torch.randint(1, k, (count,), generator=generator)
+        label = clean.label.clone()
+        label[chosen] = (label[chosen] + shift) % k
+        truth = Truth(clean_label=clean.label, corrupted=flags(len(clean), chosen))
+        return replace(clean, label=label), truth

@@ -1,0 +1,253 @@
+"""A class per folder: the user's own images.
+
+``root/train/<class>/*`` and ``root/test/<class>/*``, or ``root/<class>/*`` with a share split off.
+Shapes: N samples, C H W image.
+"""
+
+import hashlib
+import logging
+import sys
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn.data.datasets.base import SUBSET_SEED, Dataset, DatasetOptions
+from unlearn.data.datasets.image_cache import cached
+
+log = logging.getLogger(__name__)
+
+FORMAT = 2
+"""Part of the cache's key; raise it when ``decode`` gives other pixels."""
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFolder(DatasetOptions):
+    """Images in folders named after their class, any size, resized to ``image_size``.
+
+    Attributes:
+        root: The folder.
+        test_fraction: Share of each class split off for testing where there is no test folder.
+        unreadable: "fail" names images that cannot be read and stops, "skip" goes on without them.
+        cache_dir: Where decoded images are kept.
+    """
+
+    root: str
+    test_fraction: float
+    unreadable: str
+    cache_dir: str
+
+    def __post_init__(self) -> None:
+        """Check the options that need no data."""
+        super().__post_init__()
+        if self.unreadable not in ("fail", "skip"):
+            raise ValueError(f"dataset.unreadable must be fail or skip, got {self.unreadable}")
+        if len(self.mean) not in (1, 3):
+            raise ValueError(
+                f"dataset.mean and dataset.std must hold 3 values (RGB) or 1 (grey), "
+                f"got {len(self.mean)}"
+            )
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"dataset.test_fraction must be in (0, 1), got {self.test_fraction}")
+
+    def load(self) -> Dataset:
+        """Return the data set; decoded once, then read from the cache.
+
+        Raises:
+            ValueError: If the folder does not hold what is needed, or images are unreadable.
+        """
+        root = Path(self.root)
+        split = (root / "train").is_dir() and (root / "test").is_dir()
+        tops = [root / "train", root / "test"] if split else [root]
+        names = class_folders(tops[0])
+        if split:
+            check_test_classes(tops[1], names)
+        found = [self._read(top, names) for top in tops]
+        check_counts(found[0][1], names, tops[0], least=1 if split else 2)
+        if split:
+            train, test = found
+            return self.finish(train[:2], test[:2], tuple(names), train[2])
+        image, label, files = found[0]
+        held = held_out(label, self.test_fraction)
+        kept, off = (
+            tuple(f for f, out in zip(files, held.tolist(), strict=True) if out is wanted)
+            for wanted in (False, True)
+        )
+        rest = (image[held], label[held])
+        return self.finish((image[~held], label[~held]), rest, tuple(names), kept, off)
+
+    def _read(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        paths = images(Path(self.root), top, names)
+        if not paths:
+            raise ValueError(f"dataset.root={self.root}: no image in {top}")
+        value = cached(
+            Path(self.cache_dir), self._key(top, paths), lambda: self._decode(top, paths)
+        )
+        self._complain(top, value["bad"])
+        number = {name: i for i, name in enumerate(names)}
+        label = torch.tensor([number[Path(f).parts[0]] for f in value["files"]])
+        return value["image"], label, tuple(value["files"])
+
+    def _key(self, top: Path, paths: list[Path]) -> str:
+        """Return a hash of the files and of everything that turns them into pixels."""
+        import PIL
+
+        how = f"{FORMAT} {PIL.__version__} {self.image_size} {len(self.mean)}"
+        digest = hashlib.blake2b(how.encode(), digest_size=16)
+        with ThreadPoolExecutor() as pool:
+            for path, content in zip(paths, pool.map(file_digest, paths), strict=True):
+                name = path.relative_to(top).as_posix().encode()
+                digest.update(b"%d %s %d %s" % (len(name), name, len(content), content))
+        return digest.hexdigest()
+
+    def _decode(self, top: Path, paths: list[Path]) -> dict[str, Any]:
+        mode = "L" if len(self.mean) == 1 else "RGB"
+
+        def one(path: Path) -> Tensor | None:
+            try:
+                return decode(path.read_bytes(), self.image_size, mode)
+            except Exception:  # PIL raises nearly anything on broken files
+                return None
+
+        with ThreadPoolExecutor() as pool:
+            decoded = list(progress(pool.map(one, paths), len(paths)))
+        names = [p.relative_to(top).as_posix() for p in paths]
+        good = [i for i, image in enumerate(decoded) if image is not None]
+        bad = [names[i] for i, image in enumerate(decoded) if image is None]
+        if not good:
+            raise ValueError(f"dataset.root={self.root}: none of {len(names)} images is readable")
+        image = torch.stack([decoded[i] for i in good])  # type: ignore[misc]
+        return {"image": image, "files": [names[i] for i in good], "bad": bad}
+
+    def _complain(self, top: Path, bad: list[str]) -> None:
+        if not bad:
+            return
+        named = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
+        if self.unreadable == "fail":
+            raise ValueError(
+                f"{len(bad)} unreadable images in {top}: {named}; "
+                "mend or remove them, or set dataset.unreadable=skip"
+            )
+        log.warning("skipped %d unreadable images in %s: %s", len(bad), top, ", ".join(bad))
+
+
+def class_folders(top: Path) -> list[str]:
+    """Return the sorted names of the class folders below ``top``.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if not top.is_dir():
+        raise ValueError(f"dataset.root: no folder {top}; it must hold one folder per class")
+    names = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
+    if names in (["test"], ["train"]):
+        raise ValueError(
+            f"dataset.root: {top} must hold both train/<class>/* and test/<class>/*, "
+            f"got {names[0]} alone; to split a test set off, point it at {top / names[0]}"
+        )
+    if len(names) < 2:
+        raise ValueError(f"dataset.root: {top} must hold two or more class folders, got {names}")
+    return names
+
+
+def check_test_classes(top: Path, names: list[str]) -> None:
+    """Check that the test folder holds no class that the training folder lacks."""
+    extra = sorted(set(class_folders(top)) - set(names))
+    if extra:
+        raise ValueError(f"dataset.root: {top} holds classes without training images: {extra}")
+
+
+def check_counts(label: Tensor, names: list[str], top: Path, least: int) -> None:
+    """Check that every class has its share of readable images."""
+    count = label.bincount(minlength=len(names)).tolist()
+    few = [f"{name} ({n})" for name, n in zip(names, count, strict=True) if n < least]
+    if few:
+        raise ValueError(
+            f"dataset.root: each class in {top} needs at least {least} readable images, "
+            f"got {', '.join(few[:5])}"
+        )
+
+
+def images(root: Path, top: Path, names: list[str]) -> list[Path]:
+    """Return image files of the given classes in a fixed order; other files are logged.
+
+    Raises:
+        ValueError: If a link leads out of ``root``.
+    """
+    inside = root.resolve()
+    found: list[Path] = []
+    other: list[str] = []
+    for name in names:
+        for path in (top, top / name, *sorted((top / name).rglob("*"))):
+            if path != root and path.is_symlink() and not path.resolve().is_relative_to(inside):
+                raise ValueError(f"dataset.root: {path} links to something outside of {root}")
+            if path.is_dir():
+                continue
+            if path.suffix.lower() in SUFFIXES:
+                found.append(path)
+            elif not path.name.startswith("."):
+                other.append(path.relative_to(top).as_posix())
+    if other:
+        log.warning(
+            "ignored %d files in %s that are no images: %s", len(other), top, ", ".join(other[:5])
+        )
+    return found
+
+
+def file_digest(path: Path) -> bytes:
+    """Return a hash of a file's bytes; of a file that cannot be read, a mark that says so."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "blake2b").digest()
+    except OSError:
+        return b"unreadable"
+
+
+def decode(content: bytes, size: int, mode: str) -> Tensor:
+    """Return one image as uint8 (C, size, size): shorter side resized, centre cropped."""
+    import io
+
+    import numpy as np
+    from PIL import Image, ImageOps
+
+    with Image.open(io.BytesIO(content)) as image:
+        picture = ImageOps.exif_transpose(image)
+    if picture.mode.startswith("I;16"):  # PIL's own conversion clips all above 255 to white
+        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
+    elif picture.mode in ("I", "F"):
+        raise ValueError(f"no known range of {picture.mode} images")
+    if "transparency" in picture.info and picture.mode == "P":
+        picture = picture.convert("RGBA")  # PIL warns otherwise; the pixels are the same
+    picture = picture.convert(mode)
+    if picture.size != (size, size):
+        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
+    array = np.array(picture)
+    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+
+
+def held_out(label: Tensor, fraction: float) -> Tensor:
+    """Return bool (N,): a fixed share of each class; at least one sample goes, one stays."""
+    generator = torch.Generator().manual_seed(SUBSET_SEED)
+    held = torch.zeros(len(label), dtype=torch.bool)
+    for c in label.unique():
+        own = (label == c).nonzero().flatten()
+        count = min(max(1, round(fraction * len(own))), len(own) - 1)
+        held[own[torch.randperm(len(own), generator=generator)[:count]]] = True
+    return held
+
+
+def progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+    """Show a progress bar on a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    if not sys.stderr.isatty():
+        return items
+    console = Console(stderr=True)
+    return track(items, "decoding images", total=total, console=console, transient=True)

@@ -1,0 +1,129 @@
+"""Data sets that torchvision downloads, read straight from their arrays.
+
+Shapes: N samples, C H W image.
+"""
+
+from dataclasses import dataclass
+from http.client import HTTPException
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from filelock import FileLock
+from torch import Tensor
+
+from unlearn.data.datasets.base import Dataset, DatasetOptions
+
+NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "SVHN")
+
+BROKEN = (RuntimeError, ValueError, AssertionError)
+"""What torchvision raises on absent or torn files."""
+
+
+class Arrays(Protocol):
+    """The part of torchvision's data sets that is read; labels are ``targets`` or ``labels``."""
+
+    data: Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class TorchvisionDataset(DatasetOptions):
+    """One of torchvision's small image sets.
+
+    Attributes:
+        name: Class in torchvision.datasets, one of ``NAMES``.
+        root: Folder of the files.
+        download: Fetch them if they are not there (with progress and checksum).
+    """
+
+    name: str
+    root: str
+    download: bool
+
+    def __post_init__(self) -> None:
+        """Check the name."""
+        super().__post_init__()
+        if self.name not in NAMES:
+            raise ValueError(f"dataset.name must be one of {', '.join(NAMES)}, got {self.name}")
+
+    def load(self) -> Dataset:
+        """Return the data set; downloaded on first use.
+
+        Raises:
+            ValueError: If the files are neither there nor to be had, or are torn.
+        """
+        parts = [self._split(train) for train in (True, False)]
+        classes = getattr(parts[0], "classes", None) or [str(i) for i in range(10)]
+        return self.finish(arrays(parts[0]), arrays(parts[1]), tuple(map(str, classes)))
+
+    def _split(self, train: bool) -> Arrays:
+        from torchvision import datasets  # slow to import
+
+        kind: type[Any] = getattr(datasets, self.name)
+        which: dict[str, Any] = {"train": train}
+        if self.name == "SVHN":
+            which = {"split": "train" if train else "test"}
+        try:
+            return kind(self.root, **which, download=False)
+        except BROKEN as absent:
+            if not self.download:
+                check_torn(kind, Path(self.root).resolve(), absent)
+                raise ValueError(
+                    f"{self.name} is not in dataset.root={Path(self.root).resolve()} and "
+                    "dataset.download is false"
+                ) from absent
+        try:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            with FileLock(Path(self.root) / f".{self.name}.lock"):  # two jobs of a sweep
+                return kind(self.root, **which, download=True)
+        except (*BROKEN, OSError, HTTPException, EOFError) as error:
+            # Only now: before the lock, another job may still have been unpacking.
+            check_torn(kind, Path(self.root).resolve(), error)
+            raise ValueError(
+                f"could not download {self.name} ({why(error)}); without network, put by hand: "
+                f"{', '.join(files_by_hand(kind, Path(self.root).resolve()))} (dataset.root)"
+            ) from error
+
+
+def files_by_hand(kind: type[Arrays], root: Path) -> list[str]:
+    """Return the files that a class of torchvision looks for below ``root``."""
+    known = vars(kind)
+    if "split_list" in known:  # SVHN: one file per split
+        return [str(root / known["split_list"][split][1]) for split in ("train", "test")]
+    if "filename" in known:  # CIFAR: the archive; torchvision checks and unpacks it
+        return [str(root / known["filename"])]
+    raw = root / kind.__name__ / "raw"
+    return [str(raw / name.removesuffix(".gz")) for name, _ in known["resources"]]
+
+
+def why(error: BaseException) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(": ")
+
+
+def check_torn(kind: type[Arrays], root: Path, error: BaseException) -> None:
+    """Check that ``error`` does not come from files that are there, but torn.
+
+    Only the MNIST family: of the others torchvision checks the sums itself and fetches anew.
+
+    Raises:
+        ValueError: If all files are there.
+    """
+    files = [Path(file) for file in files_by_hand(kind, root)]
+    if "resources" in vars(kind) and all(file.is_file() for file in files):
+        raise ValueError(
+            f"broken file of {kind.__name__} in {files[0].parent} ({why(error)}); "
+            "delete that folder and run again with dataset.download=true"
+        ) from error
+
+
+def arrays(split: Arrays) -> tuple[Tensor, Tensor]:
+    """Return uint8 images (N, C, H, W) and int64 labels (N,) of a torchvision data set."""
+    image = torch.as_tensor(split.data)
+    if image.ndim == 3:
+        image = image[:, None]
+    elif image.shape[-1] == 3:
+        image = image.permute(0, 3, 1, 2)
+    label = getattr(split, "targets", None)
+    label = getattr(split, "labels", None) if label is None else label
+    return image.to(torch.uint8).contiguous(), torch.as_tensor(label).long()

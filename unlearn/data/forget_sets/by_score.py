@@ -1,0 +1,112 @@
+"""Forget sets of samples that nobody corrupted: at random, by class, by score, by entanglement.
+
+Sources: arXiv 2406.01257, 2410.16516. What a builder needs beyond the data it names in ``needs``.
+Shapes: N samples, E embedding.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unlearn.data.forget_sets.from_file import FromFile as FromFile  # where configs look for it
+from unlearn.data.forget_sets.uniform import Requests, count_of
+from unlearn.data.task import Truth
+from unlearn.scoring.score_groups import (
+    GROUPS,
+    center_of,
+    graded,
+)
+
+
+class Graded:
+    """Samples of low, medium or high score, or a mix of all three in equal parts."""
+
+    needs: ClassVar[tuple[str, ...]] = ("score", "center")
+
+    def __init__(
+        self,
+        *,
+        group: str,
+        size: float,
+        center: str | float | None,
+        tie_seed: int,
+        num_requests: int,
+        shared_requests: bool,
+    ) -> None:
+        """Keep the options.
+
+        Args:
+            group: "low", "mid", "high" or "mix".
+            size: Of each request: a share of the training set below 1, or a count.
+            center: Of the medium group: "median", "midrange", a number; None: the score's own.
+            tie_seed: Of the order that breaks ties.
+            num_requests: How many requests follow one another, each from what those before left.
+            shared_requests: All by the score of the original, the same for all methods; False: each
+                by the score of the model that answered the one before (arXiv 2410.16516).
+
+        Raises:
+            ValueError: If the group is unknown.
+        """
+        if group not in (*GROUPS, "mix"):
+            raise ValueError(f"forget_set.group must be low, mid, high or mix, got {group}")
+        self.group = group
+        self.size = size
+        self.center = center
+        self.tie_seed = tie_seed
+        self.num_requests = num_requests
+        self.shared_requests = shared_requests
+        self.notes: dict[str, Any] = {"kind": "graded", "group": group}
+        if not shared_requests:
+            self.notes["kind"] = "graded anew"
+
+    def __call__(
+        self, truth: Truth, *, rate: float, seed: int, score: Tensor, center: str | float
+    ) -> Requests:
+        """Return the requests, or the first if scores are taken anew for each that follows.
+
+        Args:
+            truth: Of the task; only its length counts.
+            rate: Unused.
+            seed: Unused.
+            score: Larger is more memorized, (N,).
+            center: The score's own centre.
+
+        Raises:
+            ValueError: If nothing is left to retain.
+        """
+        count = count_of(self.size, len(score), self._parts())
+        if count * self.num_requests >= len(score):
+            raise ValueError(
+                f"forget_set.num_requests={self.num_requests} of {count} samples leave none of "
+                f"{len(score)} to retain"
+            )
+        requests: list[Tensor] = []
+        self.notes["displaced"] = 0
+        for _ in range(self.num_requests if self.shared_requests else 1):
+            gone = torch.cat(requests) if requests else torch.tensor([], dtype=torch.long)
+            requests.append(self.following(score, center, gone))
+        self.notes["score_mean"] = score[requests[0]].mean().item()
+        return tuple(requests)
+
+    def _parts(self) -> int:
+        return len(GROUPS) if self.group == "mix" else 1
+
+    def following(self, score: Tensor, center: str | float, gone: Tensor) -> Tensor:
+        """Return one request from what is left, sorted indices.
+
+        Args:
+            score: Larger is more memorized, (N,).
+            center: The score's own centre.
+            gone: Indices of what was asked for before.
+        """
+        parts = self._parts()
+        each = count_of(self.size, len(score), parts) // parts
+        sizes = dict.fromkeys(GROUPS if parts > 1 else (self.group,), each)
+        pool = torch.arange(len(score))
+        pool = pool[~torch.isin(pool, gone.cpu())]
+        values = score[pool].cpu()
+        middle = center_of(values, center if self.center is None else self.center)
+        groups, lost = graded(values, sizes, middle, self.tie_seed)
+        self.notes["displaced"] = lost + self.notes.get("displaced", 0)
+        return pool[torch.cat(list(groups.values()))].sort().values

@@ -1,0 +1,114 @@
+"""Forget sets from a user's file: names or ids of images, with true labels where they are known.
+
+Ours. Shapes: N training samples, K classes.
+"""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unlearn.data.datasets.base import Dataset
+from unlearn.data.forget_sets.sample_list import Names, is_json, listed, parsed
+from unlearn.data.task import Truth
+
+log = logging.getLogger(__name__)
+
+Requests = tuple[Tensor, ...]
+
+
+def adopted(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
+    """Return the data set with images of these names that were split off for testing back in training.
+
+    A bad image must be there to be forgotten, and nothing may be measured on it.
+    """
+    if not dataset.split_off:
+        return dataset
+    off, train = Names(dataset.split_off, 0), Names(dataset.files, len(dataset.train))
+    found = {off.row(name) for name in wanted if train.row(name) is None}
+    rows = sorted(row for row in found if row is not None)
+    if not rows:
+        return dataset
+    log.info("%d listed images had been split off for testing: back in training", len(rows))
+    return dataset.adopt(torch.tensor(rows))
+
+
+class FromFile:
+    """A user's list: file names or ids, a line each, with true labels where known (CSV, text).
+
+    Or ids in a JSON file: a list, or a list of lists for requests that follow one another.
+
+    Attributes:
+        true_label: int64 (N,), -1 where the file says nothing; None if it says nothing at all.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ("names", "class_names")
+
+    def __init__(self, *, path: str) -> None:
+        """Keep the path."""
+        self.path = Path(path)
+        self.notes: dict[str, Any] = {"kind": "file"}
+        self.true_label: Tensor | None = None
+
+    def adopt(self, dataset: Dataset) -> Dataset:
+        """Return the data set with listed images that were split off for testing back in training."""
+        return dataset if is_json(self.path) else adopted(dataset, listed(self.path))
+
+    def __call__(
+        self,
+        truth: Truth,
+        *,
+        rate: float,
+        seed: int,
+        names: Names | None = None,
+        class_names: Sequence[str] = (),
+    ) -> Requests:
+        """Return the requests of the file; ``rate`` and ``seed`` have nothing to act on.
+
+        Args:
+            truth: Of the task; only its length counts.
+            rate: Unused.
+            seed: Unused.
+            names: Of the training images; None: ids alone.
+            class_names: K names, for true labels.
+
+        Raises:
+            ValueError: If it names anything but different training samples; the line is named.
+        """
+        if not is_json(self.path):
+            return self._from_lines(len(truth.clean_label), names, class_names)
+        try:
+            content = json.loads(self.path.read_text())
+            lists = content if content and isinstance(content[0], list) else [content]
+            if not all(isinstance(i, int) for part in lists for i in part):
+                raise ValueError("not all are whole numbers")
+            requests = [torch.tensor(part, dtype=torch.long) for part in lists]
+        except (OSError, ValueError, TypeError, KeyError, IndexError) as error:
+            raise ValueError(
+                f"forget_set.path must be a JSON file with a list of indices, got {self.path}: "
+                f"{error}"
+            ) from error
+        every = torch.cat(requests)
+        total = len(truth.clean_label)
+        if (
+            not all(len(r) for r in requests)
+            or not 0 <= int(every.min()) <= int(every.max()) < total
+        ):
+            raise ValueError(f"forget_set.path: {self.path} must hold indices in 0..{total - 1}")
+        if len(every.unique()) < len(every):
+            raise ValueError(f"forget_set.path: {self.path} names a sample twice")
+        return tuple(r.sort().values for r in requests)
+
+    def _from_lines(self, total: int, names: Names | None, class_names: Sequence[str]) -> Requests:
+        found = parsed(self.path, names or Names(None, total), class_names)
+        if len(found) == total:
+            raise ValueError(f"forget_set.path: {self.path} names all {total} training images")
+        known = {row: label for row, label in found.items() if label is not None}
+        if known:
+            self.true_label = torch.full((total,), -1)
+            self.true_label[list(known)] = torch.tensor(list(known.values()))
+        return (torch.tensor(sorted(found)),)

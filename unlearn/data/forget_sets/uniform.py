@@ -1,0 +1,213 @@
+"""Forget sets drawn uniformly, from all classes or from a few (IID and non-IID, arXiv 2412.02432).
+
+Differs: drawn by a generator of torch from the run's seed, where the reference code has one list for
+all runs; the manifest keeps such a list. Shapes: N training samples, n forget samples.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from unlearn.data.task import Truth
+
+OWN = 412_002_432
+"""Added to the seed: a corruption draws by the same seed, and would meet the same samples."""
+
+
+def drawn(label: Tensor, count: int, classes: Sequence[int] | None, seed: int) -> Tensor:
+    """Return ``count`` rows drawn without replacement, sorted int64 (n,).
+
+    Args:
+        label: Class of each sample, (N,).
+        count: n.
+        classes: Draw from these alone; None: from all.
+        seed: Of the draw.
+
+    Raises:
+        ValueError: If there are too few samples, or none would be left.
+    """
+    label = label.cpu()
+    pool = torch.arange(len(label))
+    if classes is not None:
+        pool = pool[torch.isin(label, torch.tensor(list(classes)))]
+    if not 1 <= count <= len(pool) or count == len(label):
+        where = "" if classes is None else f" of classes {list(classes)}"
+        raise ValueError(f"the forget set needs {count} of the {len(pool)} samples{where}")
+    generator = torch.Generator().manual_seed(seed + OWN)
+    return pool[torch.randperm(len(pool), generator=generator)[:count]].sort().values
+
+
+def digest(index: Tensor) -> str:
+    """Return the SHA-256 of a list of indices."""
+    return hashlib.sha256(index.to(torch.int64).cpu().numpy().tobytes()).hexdigest()
+
+
+def write_manifest(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
+    """Write a forget set with what it was made from, by rename."""
+    content = {**facts, "sha256": digest(index), "index": index.tolist()}
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.write_text(json.dumps(content) + "\n")
+    os.replace(part, path)
+
+
+def read_manifest(path: Path, facts: Mapping[str, Any]) -> Tensor:
+    """Return the forget set of a manifest, (n,).
+
+    Raises:
+        ValueError: If its indices are not those that were written, or it was made for other facts.
+    """
+    content = json.loads(path.read_text())
+    index = torch.tensor(content.get("index", []), dtype=torch.int64)
+    if digest(index) != content.get("sha256"):
+        raise ValueError(f"the indices of {path} are not those that its sha256 stands for")
+    other = [key for key, value in facts.items() if content.get(key) != value]
+    if other:
+        was, now = content.get(other[0]), facts[other[0]]
+        raise ValueError(f"{path} was made with {other[0]}={was}, the run has {now}")
+    return index
+
+
+class UniformForgetSet:
+    """A share of the training set, whether or not anything is corrupted."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self, *, forget_fraction: float, classes: Sequence[int] | None, manifest: str | None
+    ) -> None:
+        """Keep the options.
+
+        Args:
+            forget_fraction: n / N, in (0, 1); rounded down.
+            classes: Forget samples of these classes alone (non-IID); None: of all (IID).
+            manifest: File that keeps the set: read and checked if it is there, else written.
+
+        Raises:
+            ValueError: If the share is out of range.
+        """
+        if not 0 < forget_fraction < 1:
+            raise ValueError(f"forget_set.forget_fraction must be in (0, 1), got {forget_fraction}")
+        self.forget_fraction = forget_fraction
+        self.classes = classes
+        self.manifest = None if manifest is None else Path(manifest)
+        kind = "iid" if classes is None else "non_iid"
+        self.notes: dict[str, Any] = {"kind": kind}
+
+    def __call__(self, truth: Truth, *, rate: float, seed: int) -> tuple[Tensor, ...]:
+        """Return one request, sorted indices; ``rate`` has nothing to act on."""
+        label = truth.clean_label
+        facts = self.notes | {
+            "labels": digest(label),
+            "samples": len(label),
+            "classes": None if self.classes is None else list(self.classes),
+            "forget_fraction": self.forget_fraction,
+            "seed": seed,
+        }
+        if self.manifest is not None and self.manifest.exists():
+            return (read_manifest(self.manifest, facts),)
+        count = int(self.forget_fraction * len(label) + 1e-9)
+        index = drawn(label, count, self.classes, seed)
+        if self.manifest is not None:
+            write_manifest(self.manifest, index, facts)
+        return (index,)
+
+
+Requests = tuple[Tensor, ...]
+
+
+def count_of(size: float, total: int, multiple: int = 1) -> int:
+    """Return how many of ``total`` samples to forget: a share below 1, else a count.
+
+    Args:
+        size: Share in (0, 1), rounded to the nearest multiple; or a count.
+        total: Number of training samples.
+        multiple: The number of equal parts.
+
+    Raises:
+        ValueError: If that is none, all, or no multiple.
+    """
+    count = round(size * total / multiple) * multiple if size < 1 else round(size)
+    if not 1 <= count < total or count % multiple:
+        raise ValueError(
+            f"forget_set.size must give 1..{total - 1} of {total} samples"
+            f"{f', a multiple of {multiple}' if multiple > 1 else ''}, got {size} (that is {count})"
+        )
+    return count
+
+
+class Random:
+    """Samples drawn uniformly."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *, size: float, num_requests: int) -> None:
+        """Keep the options.
+
+        Args:
+            size: Of each request: a share of the training set below 1, or a count.
+            num_requests: How many requests follow one another.
+        """
+        self.size = size
+        self.num_requests = num_requests
+        self.notes: dict[str, Any] = {"kind": "random"}
+
+    def __call__(self, truth: Truth, *, rate: float, seed: int) -> Requests:
+        """Return the requests, sorted indices each; ``rate`` has nothing to act on.
+
+        Raises:
+            ValueError: If there are not enough samples.
+        """
+        total = len(truth.clean_label)
+        count = count_of(self.size, total)
+        if count * self.num_requests >= total:
+            raise ValueError(
+                f"forget_set.num_requests={self.num_requests} of {count} samples leave none of "
+                f"{total} to retain"
+            )
+        # A corruption draws by the same seed, and would meet the same samples first.
+        own = seed + OWN if truth.corrupted.any() else seed
+        order = torch.randperm(total, generator=torch.Generator().manual_seed(own))
+        parts = order[: count * self.num_requests].split(count)
+        return tuple(part.sort().values for part in parts)
+
+
+class OfClass:
+    """All samples of some classes, or some of them."""
+
+    needs: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, *, classes: Sequence[int], size: float | None) -> None:
+        """Keep the options.
+
+        Args:
+            classes: Which classes.
+            size: A share of the training set below 1, or a count; None: all of these classes.
+        """
+        self.classes = tuple(classes)
+        self.size = size
+        self.notes: dict[str, Any] = {"kind": "class"}
+
+    def __call__(self, truth: Truth, *, rate: float, seed: int) -> Requests:
+        """Return one request, sorted indices; ``rate`` has nothing to act on.
+
+        Raises:
+            ValueError: If a class has no sample, or there are too few.
+        """
+        label = truth.clean_label.cpu()
+        absent = [c for c in self.classes if not bool((label == c).any())]
+        if absent or not self.classes:
+            raise ValueError(f"forget_set.classes must name classes of the data, got {absent}")
+        rows = torch.isin(label, torch.tensor(self.classes)).nonzero().flatten()
+        if self.size is None:
+            return (rows,)
+        count = count_of(self.size, len(label))
+        if count > len(rows):
+            raise ValueError(f"forget_set.size={self.size}: these classes hold {len(rows)}")
+        return (drawn(label, count, self.classes, seed),)

@@ -1,0 +1,100 @@
+"""Layer retraining: one layer is rewound and learns the retain set alone (arXiv 2307.09542).
+
+If it comes back without the forget set, that set was held elsewhere or nowhere. Re-implemented.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.errors import CollapsedError
+from unlearn.core.types import Request
+from unlearn.evaluation.diagnosis.layer_rewinding import accuracies, rewound
+from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.localized import Localized
+from unlearn.models.layers import trainable
+from unlearn.training.unlearning import LightningFit
+
+BATCH_NORM = ("update", "freeze")
+
+Curve = list[dict[str, float]]
+"""Per epoch, 0 first: "epoch", "forget", "retain"."""
+
+
+class Layer:
+    """The localization that names its parameters."""
+
+    needs_budget = False
+
+    def __init__(self, names: Sequence[str]) -> None:
+        """Keep the names."""
+        self.names = set(names)
+
+    def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
+        """Return where parameters may move."""
+        return {n: torch.full(p.shape, n in self.names) for n, p in trainable(model).items()}
+
+
+class Watch(L.Callback):
+    """Notes the accuracies on forget and retain set before training and after every epoch."""
+
+    def __init__(self, request: Request) -> None:
+        """Watch on these sets."""
+        self.curve: Curve = []
+        self._measure = lambda model: accuracies(model, request)
+
+    def _note(self, epoch: int, model: Any) -> None:
+        self.curve.append({"epoch": epoch, **self._measure(model)})
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the state before the first step, as epoch 0."""
+        self._note(0, pl_module.model)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Note the state after the epoch."""
+        self._note(trainer.current_epoch + 1, pl_module.model)
+
+
+def retrained(
+    model: nn.Module,
+    earlier: Mapping[str, Tensor],
+    request: Request,
+    names: Sequence[str],
+    method: UnlearningMethod,
+    *,
+    batch_norm: str,
+    fit: LightningFit,
+) -> tuple[nn.Module, Curve, str | None]:
+    """Return the network with one layer learned anew, how it went, and why it ended early, if so.
+
+    Args:
+        model: The trained network; it stays as it is.
+        earlier: Parameters that the layer starts from, by name.
+        request: Forget and retain set.
+        names: Parameters of the layer; the others come out bit for bit as they went in.
+        method: Trains on the retain set.
+        batch_norm: Running statistics of all layers: "update" or "freeze".
+        fit: How to compute; it is watched once an epoch.
+
+    Raises:
+        ValueError: If ``batch_norm`` is neither.
+    """
+    if batch_norm not in BATCH_NORM:
+        raise ValueError(
+            f"diagnose.retraining.batch_norm must be one of {', '.join(BATCH_NORM)}, "
+            f"got {batch_norm}"
+        )
+    alone = Localized(
+        method, localizer=Layer(names), budget=None, batch_norm=batch_norm, head="masked"
+    )
+    watch = Watch(request)
+    fit.callbacks = [*fit.callbacks, watch]
+    new, reason = rewound(model, earlier, names), None
+    try:
+        new = alone.unlearn(new, request, fit)
+    except CollapsedError as error:
+        reason = str(error)
+    return new, watch.curve, reason

@@ -1,0 +1,53 @@
+"""Layer rewinding: what a network still knows when one layer is as it was earlier (arXiv 2307.09542).
+
+Re-implemented. Only parameters are replaced; buffers (running statistics) stay.
+"""
+
+import copy
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.types import Request
+from unlearn.evaluation.diagnosis.layer_gradients import Groups
+from unlearn.models.inference import accuracy
+
+
+@torch.no_grad()
+def rewound(model: nn.Module, earlier: Mapping[str, Tensor], names: Sequence[str]) -> nn.Module:
+    """Return a copy of the model with some parameters as they were earlier.
+
+    Args:
+        model: The trained network.
+        earlier: Parameters by name, of the same network.
+        names: Which to replace.
+
+    Raises:
+        ValueError: If the earlier network is another one.
+    """
+    new = copy.deepcopy(model)
+    parameters = dict(new.named_parameters())
+    for name in names:
+        if name not in earlier or earlier[name].shape != parameters[name].shape:
+            raise ValueError(f"diagnose.rewind_to: '{name}' is not of the same network")
+        parameters[name].copy_(earlier[name])
+    return new
+
+
+def accuracies(model: nn.Module, request: Request) -> dict[str, float]:
+    """Return the accuracy on the "forget" and the "retain" set, labels as given, in [0, 1]."""
+    return {
+        "forget": accuracy(model, request.forget),
+        "retain": accuracy(model, request.retain),
+    }
+
+
+def rewinding(
+    model: nn.Module, earlier: Mapping[str, Tensor], request: Request, groups: Groups
+) -> dict[str, dict[str, float]]:
+    """Return per layer the accuracies of the model with this layer rewound and all others kept."""
+    return {
+        layer: accuracies(rewound(model, earlier, names), request)
+        for layer, names in groups.items()
+    }

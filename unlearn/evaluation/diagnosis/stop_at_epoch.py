@@ -1,0 +1,36 @@
+"""Ends a training early, so that the network is as the whole training had it after that epoch."""
+
+from typing import Any, ClassVar
+
+import lightning.pytorch as L
+from torch import Tensor
+
+from unlearn.core.types import ImageSet
+from unlearn.scoring.base import Recorder
+
+
+class Until(Recorder):
+    """Notes nothing, but stops after an epoch; order and learning rate are those of the whole."""
+
+    name: ClassVar[str] = "until"
+    joins: ClassVar[bool] = True
+
+    def __init__(self, epoch: int) -> None:
+        """Keep the last epoch, from 1."""
+        super().__init__()
+        self.epoch = epoch
+
+    def begin(self, data: ImageSet, epochs: int) -> None:
+        """Need no room."""
+
+    def records(self) -> dict[str, Tensor]:
+        """Return nothing."""
+        return {}
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Stop if it is time."""
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epoch
+
+    def options(self) -> dict[str, Any]:
+        """Return the epoch."""
+        return {"name": self.name, "epoch": self.epoch}

@@ -1,0 +1,48 @@
+"""Confidence intervals of shares and of differences between runs."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import stats
+from torch import Tensor
+
+Z = 1.959964  # of a two-sided interval that holds with 95 %
+
+
+def wilson(hits: int, total: int) -> tuple[float, float]:
+    """Return the 95 % interval of a share (Wilson, 1927, doi 10.1080/01621459.1927.10502953).
+
+    Args:
+        hits: Successes, 0 to ``total``.
+        total: Trials, above 0.
+    """
+    share, z2 = hits / total, Z * Z
+    middle = (share + z2 / (2 * total)) / (1 + z2 / total)
+    half = Z * math.sqrt(share * (1 - share) / total + z2 / (4 * total**2)) / (1 + z2 / total)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def paired_interval(before: Tensor, after: Tensor) -> tuple[float, float]:
+    """Return the 95 % interval of the change of a share, measured twice on the same samples.
+
+    Agresti and Min (2005, doi 10.1002/sim.1781): two pairs are added, half a sample to each outcome,
+    so that it does not shrink to nothing where no sample changed.
+
+    Args:
+        before: Bool (n,), which samples counted before.
+        after: Bool (n,), which count now.
+    """
+    n = len(before) + 2
+    rose, fell = ((a & ~b).sum().item() + 0.5 for a, b in ((after, before), (before, after)))
+    middle = (rose - fell) / n
+    half = Z * math.sqrt(rose + fell - (rose - fell) ** 2 / n) / n
+    return max(-1.0, middle - half), min(1.0, middle + half)
+
+
+def half_width(values: Sequence[float]) -> float:
+    """Return half of the 95 % Student-t interval of a mean; NaN for fewer than two values."""
+    n = len(values)
+    if n < 2:
+        return math.nan
+    return float(stats.t.ppf(0.975, n - 1) * np.std(values, ddof=1) / math.sqrt(n))

@@ -1,0 +1,66 @@
+"""Further membership inference on the forget set, beside confidence and correctness.
+
+Sources: entropy, modified entropy (arXiv 2003.10595) and the whole softmax under the classifier of
+arXiv 2304.04934; a threshold on the loss (arXiv 1709.01604). Re-implemented.
+Shapes: N samples, K classes.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from unlearn.data.task import Task
+from unlearn.evaluation.metrics import metric
+from unlearn.evaluation.predictions import Predictions
+from unlearn.evaluation.reference_distance import separation
+from unlearn.evaluation.retrain_gap import efficacy, outputs_of
+
+FURTHER = ("entropy", "modified_entropy", "probabilities")
+
+
+def by_loss(
+    forget: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], max_fpr: float
+) -> tuple[float, float]:
+    """Return how well a threshold on the loss tells forget from test samples.
+
+    Args:
+        forget: Outputs (N, K) and labels (N,); lower losses speak for membership.
+        test: The same of samples that nothing was trained on.
+        max_fpr: Share of the test samples that may be taken for members.
+
+    Returns:
+        The area under the ROC curve, 0.5: not at all; and the share of the forget set that is found.
+    """
+    one, two = (
+        -F.cross_entropy(z.double(), label, reduction="none") for z, label in (forget, test)
+    )
+    return separation(one, two, max_fpr)
+
+
+@metric(
+    {f"mia_{f}{end}": "max" for f in FURTHER for end in ("", "_retrained")}
+    | {f"mia_{f}_gap": "min" for f in FURTHER}
+    | {f"loss_attack/{v}{end}": "min" for v in ("auc", "tpr") for end in ("", "_retrained")},
+    needs=("forget", "retrained"),
+)
+def attacks(
+    predictions: Predictions,
+    task: Task,
+    retrained: Predictions | None,
+    *,
+    members: str = "stratified",
+    seed: int = 0,
+    max_fpr: float = 0.01,
+) -> dict[str, float]:
+    """Return MIA by further features, and the attack by a threshold on the loss, of both models."""
+    if retrained is None:
+        raise ValueError("no retrained model")
+    options = {"members": members, "seed": seed}
+    out: dict[str, float] = {}
+    for feature in FURTHER:
+        name = f"mia_{feature}"
+        out |= efficacy(predictions, task, retrained, name, feature=feature, **options)
+    for end, model in (("", predictions), ("_retrained", retrained)):
+        sets = outputs_of(model, task)
+        auc, tpr = by_loss(sets["forget"], sets["test"], max_fpr)
+        out |= {f"loss_attack/auc{end}": auc, f"loss_attack/tpr{end}": tpr}
+    return out

@@ -1,0 +1,114 @@
+"""How much each weight matters to a set of images, and the dampening of those that matter too much.
+
+The pure part of SSD (arXiv 2308.07707) and its descendants LFSSD (2402.19308), ASSD (2402.10098) and
+Potion (2406.09173). Importances are dictionaries from a parameter's name to a tensor of its shape.
+Shapes: B batch, N samples, K classes, P weights of all parameters.
+"""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearn.core.types import Batch, ImageSet
+from unlearn.models.gradient_sums import Measure, gradient_sums
+
+Importance = dict[str, Tensor]
+
+
+def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the mean cross-entropy."""
+    return F.cross_entropy(logits, label)
+
+
+def squared_norm(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the mean squared Euclidean norm of the logits; labels play no part."""
+    return logits.square().sum(1).mean()
+
+
+def norm(logits: Tensor, label: Tensor) -> Tensor:
+    """Return the mean Euclidean norm of the logits; labels play no part."""
+    return torch.linalg.vector_norm(logits, dim=1).mean()
+
+
+def mixed_batches(data: ImageSet, batch_size: int, seed: int) -> Iterator[Batch]:
+    """Yield each sample once in a random order: a stored order may run from class to class."""
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    for rows in order.to(data.label.device).split(batch_size):
+        yield from data.rows(rows).batches(len(rows))
+
+
+def importance(
+    model: nn.Module, data: ImageSet, *, measure: Measure, power: int, batch_size: int, seed: int
+) -> Importance:
+    """Return the mean over batches of |gradient of the batch's measure| ** power.
+
+    Gradients are taken after the mean over a batch, so the size of batches matters. One pass in eval
+    mode, un-augmented; neither gradients nor batch-norm statistics are left behind in the model.
+
+    Args:
+        model: Any classifier; weights that ask for no gradient are left out.
+        data: The images.
+        measure: What is differentiated: a mean over the batch.
+        power: 2 squares each batch's gradient, 1 takes its absolute value.
+        batch_size: B; the last batch may be smaller and counts as much as the others.
+        seed: Seeds which samples form a batch.
+    """
+    weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    batches = mixed_batches(data, batch_size, seed)
+    total, sizes = gradient_sums(model, weights, batches, measure, lambda g: g.abs() ** power)
+    return {name: sum_ / len(sizes) for name, sum_ in total.items()}
+
+
+def sorted_ratios(forget: Importance, retain: Importance) -> Tensor:
+    """Return all finite forget / retain ratios in ascending order; 0/0 and x/0 are left out."""
+    ratio = torch.cat([(forget[name] / retain[name]).flatten() for name in forget])
+    return ratio[ratio.isfinite()].sort().values
+
+
+def percentile(ascending: Tensor, percent: float) -> float:
+    """Return a percentile with linear interpolation.
+
+    Args:
+        ascending: Sorted values, (P,); torch.quantile would refuse more than 16 million.
+        percent: In [0, 100].
+
+    Raises:
+        ValueError: If there is no value.
+    """
+    if not len(ascending):
+        raise ValueError(
+            "no weight matters to both the forget and the retain set (all gradients are zero or "
+            "not finite), so none can be compared; choose method=ssd with an alpha of your own"
+        )
+    place = percent / 100 * (len(ascending) - 1)
+    low = math.floor(place)
+    below, above = ascending[[low, math.ceil(place)]].double().tolist()
+    return below + (place - low) * (above - below)
+
+
+def kept_percent(phi: float) -> float:
+    """Return P = 100 - ln(1 + 100 phi): the percentile of ratios that stays undampened (ASSD).
+
+    Args:
+        phi: Size of the forget set as a share of the training set, >= 0.
+    """
+    return max(0.0, 100 - math.log(1 + 100 * phi))
+
+
+def dampened(
+    weight: Tensor, forget: Tensor, retain: Tensor, *, alpha: float, lambda_: float
+) -> Tensor:
+    """Return the weights, smaller where they matter too much to the forget set (SSD, eq. 3 and 4).
+
+    Args:
+        weight: Any shape.
+        forget: Importance for the forget set, like ``weight``.
+        retain: Importance for the retain set, like ``weight``.
+        alpha: Weights with forget > alpha * retain are selected, >= 0.
+        lambda_: Selected weights are multiplied by min(1, lambda_ * retain / forget), >= 0.
+    """
+    factor = (lambda_ * retain / forget).clamp(max=1)
+    return torch.where(forget > alpha * retain, weight * factor, weight)

@@ -1,0 +1,127 @@
+"""What training under a mask needs besides ``Frozen``: edits undone, statistics held, shares noted.
+
+Shapes: a mask has the shape of its parameter.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.types import Request
+from unlearn.methods.base import set_batch_norm
+from unlearn.methods.localization.base import Localizer
+from unlearn.methods.localization.mask import Mask, fingerprint
+
+HEAD = ("always", "masked", "only")
+
+
+class StillStatistics(L.Callback):
+    """Keeps batch norm on its running statistics, whatever else switches modes."""
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Switch to eval mode."""
+        set_batch_norm(pl_module.model, train=False)  # type: ignore[arg-type]
+
+
+def chosen(localizer: Localizer, model: nn.Module, request: Request, budget: float | None) -> Mask:
+    """Return the mask of a strategy, with what it was made from.
+
+    Args:
+        localizer: The strategy.
+        model: The original model.
+        request: Forget and retain set.
+        budget: Share of all parameters, in (0, 1]; None: as the strategy wants.
+
+    Raises:
+        ValueError: If the mask does not fit the model or does not keep to the budget.
+    """
+    started, limit = time.perf_counter(), 1.0 if budget is None else budget
+    may_move = localizer(model, request, limit)
+    facts = {
+        "strategy": type(localizer).__name__,
+        "budget": budget,
+        "model": fingerprint(model),
+        "forget": hashlib.sha256(request.forget.index.cpu().numpy().tobytes()).hexdigest()[:16],
+        "seconds": time.perf_counter() - started,
+    }
+    mask = Mask(may_move, facts)
+    mask.check(model)
+    return mask.within(limit)
+
+
+def values_of(model: nn.Module) -> dict[str, Tensor]:
+    """Return copies of all parameters by name."""
+    return {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+@torch.no_grad()
+def put_back(model: nn.Module, may_move: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> None:
+    """Give every entry that may not move its old value, in place.
+
+    Args:
+        model: The network.
+        may_move: Bool tensors by name; a parameter without one may not move.
+        old: Values of all parameters.
+
+    Raises:
+        ValueError: If the network's shape is no longer that of the old values.
+    """
+    parameters = dict(model.named_parameters())
+    if {n: p.shape for n, p in parameters.items()} != {n: v.shape for n, v in old.items()}:
+        raise ValueError("the method changes the network's shape, so it cannot be localized")
+    for name, parameter in parameters.items():
+        moving = may_move.get(name, torch.zeros((), dtype=torch.bool)).to(parameter.device)
+        parameter.copy_(torch.where(moving, parameter, old[name]))
+
+
+def named(mask: Mask, patterns: Sequence[str]) -> list[str]:
+    """Return the names of the parameters that the patterns name.
+
+    Raises:
+        ValueError: If a pattern names none.
+    """
+    for pattern in patterns:
+        if not any(fnmatch(name, pattern) for name in mask):
+            raise ValueError(f"mask_trainable: no parameter's name is like {pattern}")
+    return [name for name in mask if any(fnmatch(name, p) for p in patterns)]
+
+
+def update_mask(mask: Mask, head: Sequence[str], mode: str, always: Sequence[str] = ()) -> Mask:
+    """Return what training may move: the mask and, as ``mode`` says, the head.
+
+    Args:
+        mask: Of the strategy; what is reset, and what the budget counts.
+        head: Names of the head's parameters.
+        always: Names of other parameters that move as a whole, whatever the mode.
+        mode: "always": the whole head too; "masked": the mask alone; "only": the head alone.
+    """
+    free = {*always, *(head if mode != "masked" else ())}
+    whole = Mask({name: torch.full_like(m, name in free) for name, m in mask.items()})
+    return whole if mode == "only" else mask.union(whole)
+
+
+def shares(mask: Mask, moving: Mask, layers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Return what a row says of a mask.
+
+    Args:
+        mask: Of the strategy.
+        moving: What training may move.
+        layers: Names of the parameters of each layer.
+    """
+    by_layer = {title: round(share, 6) for title, share in mask.shares(layers).items()}
+    return {
+        "localization/share_global": mask.share(),
+        "localization/share_trained": moving.share(),
+        "localization/parameters": mask.count(),
+        "localization/total": mask.total(),
+        "localization/layers": json.dumps(by_layer),
+    }

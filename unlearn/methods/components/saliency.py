@@ -1,0 +1,81 @@
+"""Saliency of weights and of inputs for a set of samples.
+
+Shapes: B batch, P parameters.
+"""
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from unlearn.core.types import Batch, Forward, ImageSet
+from unlearn.methods.components.losses import sample_losses
+from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
+
+
+def gradient_of(model: nn.Module, data: ImageSet, batch_size: int) -> dict[str, Tensor]:
+    """Return the gradient of the summed cross-entropy on a set, in eval mode, by parameter name."""
+    parameters = dict(model.named_parameters())
+    return gradient_sums(model, parameters, data.batches(batch_size), summed_cross_entropy)[0]
+
+
+def drifting_gradient(
+    model: nn.Module,
+    data: ImageSet,
+    batch_size: int,
+    optimizer: Callable[..., torch.optim.Optimizer],
+) -> dict[str, Tensor]:
+    """Return the sum of the gradients on a set of a copy that climbs its loss meanwhile, by name.
+
+    A defect of published code, for its results alone: the gradient is that of no single model.
+    """
+    own = copy.deepcopy(model)
+    parameters = dict(own.named_parameters())
+    climber = optimizer(own.parameters(), maximize=True)
+    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
+    for batch in data.batches(batch_size):
+        slope, sizes = gradient_sums(own, parameters, [batch], summed_cross_entropy)
+        for name, parameter in parameters.items():
+            parameter.grad = slope[name] / sizes[0]
+            total[name] += parameter.grad
+        climber.step()
+    return total
+
+
+def largest(
+    values: dict[str, Tensor], fraction: float, *, descending: bool = True
+) -> dict[str, Tensor]:
+    """Return where the largest values are, over all tensors together: bool, round(fraction * P) True.
+
+    Args:
+        values: Saliency per parameter, by name.
+        fraction: Share to choose, in (0, 1]; at least one entry is chosen.
+        descending: False: the smallest ones.
+    """
+    flat = torch.cat([v.flatten() for v in values.values()])
+    count = max(1, round(fraction * len(flat)))
+    chosen = torch.zeros_like(flat, dtype=torch.bool)
+    chosen[torch.argsort(flat, descending=descending, stable=True)[:count]] = True
+    parts = chosen.split([v.numel() for v in values.values()])
+    return {k: c.view(v.shape) for (k, v), c in zip(values.items(), parts, strict=True)}
+
+
+def input_saliency_loss(forward: Forward, batch: Batch, found: Tensor, alpha: float) -> Tensor:
+    """Return CE of what stays + alpha * mean over what goes of the sum of x * dCE/dx, a scalar.
+
+    Args:
+        forward: The network.
+        batch: Samples of both kinds.
+        found: Bool (B,), which samples are in the forget set.
+        alpha: Weight of the saliency, at least 0.
+    """
+    image = batch.image.detach().requires_grad_(True)
+    with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        loss = sample_losses(forward(image), batch.label)
+    (slope,) = torch.autograd.grad((loss * found).sum(), image, create_graph=True)
+    saliency = (image * slope).flatten(1).sum(1)
+    stays = ~found
+    kept = (loss * stays).sum() / stays.sum().clamp_min(1)
+    return kept + alpha * (saliency * found).sum() / found.sum().clamp_min(1)

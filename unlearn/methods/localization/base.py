@@ -1,0 +1,214 @@
+"""What a localization strategy is, and what those share that rank parameters by a score.
+
+A strategy is a criterion (a score per entry), a granularity (scalars or channels) and a selection
+that meets the budget (arXiv 2412.02432).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.types import Request
+from unlearn.methods.localization.mask import allowed
+from unlearn.methods.localization.parameter_units import (
+    AGGREGATES,
+    Units,
+    averaged,
+    channel_units,
+    layer_units,
+    scalar_units,
+    select,
+)
+from unlearn.models.layer_groups import example, head, layer_groups
+from unlearn.models.layers import COUNTED, trainable
+
+
+class Localizer(Protocol):
+    """Chooses what may move.
+
+    Attributes:
+        needs_budget: Whether it is for the caller to say how much; else the strategy knows.
+    """
+
+    @property
+    def needs_budget(self) -> bool:
+        """Say whether it is for the caller to give the budget."""
+        ...
+
+    def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
+        """Return where parameters may move, bool by name; ``model`` stays as it is.
+
+        Args:
+            model: The original model.
+            request: What a method may see.
+            budget: Share of all parameters, in (0, 1].
+        """
+        ...
+
+
+def one_of(key: str, value: object, options: Sequence[object]) -> None:
+    """Check an option.
+
+    Raises:
+        ValueError: If the value is none of the options.
+    """
+    if value not in options:
+        names = ", ".join(str(o) for o in options)
+        raise ValueError(f"localization.{key} must be one of {names}, got {value}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """How scores become a mask.
+
+    Attributes:
+        granularity: "parameter"; "channel"; "head": channels, but the queries, keys and values of an
+            attention head together; "layer".
+        aggregate: How the scores of a channel's entries become one; see ``channel_scores``.
+        h: Entries that are averaged; None: a tenth of the number of channels in a network with
+            convolutions, all in others; see ``averaged``.
+        fill: "exact", or "whole": no unit is cut.
+        skip_nonfitting: With "whole", pass over what does not fit rather than stop there.
+        exclude: Patterns of names that may not be chosen; "norm" and "head" mean such layers.
+        count_base: The budget is a share of "all" parameters or of the "eligible" ones.
+        tie_1d: Biases and norms follow the channel that they belong to.
+        unit_axis: Axis that units run along, by pattern of names; None: the first everywhere.
+    """
+
+    granularity: str
+    aggregate: str
+    h: Any
+    fill: str
+    skip_nonfitting: bool
+    exclude: Sequence[str]
+    count_base: str
+    tie_1d: bool
+    unit_axis: Mapping[str, int] | None
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        one_of("granularity", self.granularity, ("parameter", "channel", "head", "layer"))
+        one_of("aggregate", self.aggregate, AGGREGATES)
+        one_of("fill", self.fill, ("exact", "whole"))
+        one_of("count_base", self.count_base, ("all", "eligible"))
+        if self.h is not None:
+            averaged(self.h, 1, 1)
+
+    def eligible(self, model: nn.Module, request: Request) -> list[str]:
+        """Return the names of the parameters that may be chosen.
+
+        Raises:
+            ValueError: If none are left.
+        """
+        out: set[str] = set()
+        if "norm" in self.exclude:
+            for path, module in model.named_modules():
+                if "norm" in type(module).__name__.lower():
+                    out |= {f"{path}.{n}" for n, _ in module.named_parameters(recurse=False)}
+        if "head" in self.exclude:
+            out |= set(head(model, example(request)))
+        names = [n for n in trainable(model) if n not in out]
+        names = [n for n in names if not any(fnmatch(n, pattern) for pattern in self.exclude)]
+        if not names:
+            raise ValueError(f"localization.exclude={list(self.exclude)} leaves no parameter")
+        return names
+
+    def count(self, model: nn.Module, names: Sequence[str], budget: float) -> int:
+        """Return how many entries may be chosen."""
+        sizes = {n: p.numel() for n, p in trainable(model).items()}
+        base = sizes if self.count_base == "all" else names
+        return min(allowed(sum(sizes[n] for n in base), budget), sum(sizes[n] for n in names))
+
+    def units(self, model: nn.Module, request: Request, scores: Mapping[str, Tensor]) -> Units:
+        """Return the units of the parameters that have scores."""
+        shape = {n: p.shape for n, p in trainable(model).items()}
+        if self.granularity == "parameter":
+            return scalar_units(scores, shape)
+        if self.granularity == "layer":
+            return layer_units(scores, shape, layer_groups(model, example(request)))
+        conv = any(isinstance(m, COUNTED[0]) for m in model.modules())
+        h = self.h or ({"frac_of_cout": 0.1} if conv else "all")  # as the reference code does
+        axis = {n: a for n in scores for p, a in (self.unit_axis or {}).items() if fnmatch(n, p)}
+        tied = _ties(model, example(request)) if self.tie_1d else {}
+        heads = attention_heads(model) if self.granularity == "head" else {}
+        return channel_units(
+            scores, shape, how=self.aggregate, h=h, axis=axis, tied=tied, heads=heads
+        )
+
+
+def attention_heads(model: nn.Module) -> dict[str, int]:
+    """Return the number of heads of each weight that stacks queries, keys and values, by name.
+
+    Found by structure: a module that says how many ``heads`` (or ``num_heads``) it has, and a
+    weight of its own or of a child with that many equal parts three times.
+
+    Raises:
+        ValueError: If there are none.
+    """
+    out: dict[str, int] = {}
+    for path, module in model.named_modules():
+        count = getattr(module, "heads", None) or getattr(module, "num_heads", None)
+        if not isinstance(count, int):
+            continue
+        for name, p in module.named_parameters(prefix=path):
+            if (
+                p.ndim == 2
+                and ("qkv" in name or "in_proj" in name)
+                and p.shape[0] % (3 * count) == 0
+            ):
+                out[name] = count
+    if not out:
+        raise ValueError(
+            f"localization.granularity=head needs attention; {type(model).__name__} has none"
+        )
+    return out
+
+
+def _ties(model: nn.Module, image: Tensor) -> dict[str, str]:
+    """Return for 1-dimensional parameters the weight before them in their layer with as many channels."""
+    parameters, out = trainable(model), {}
+    for names in layer_groups(model, image).values():
+        weights: list[str] = []
+        for name in names:
+            shape = parameters[name].shape
+            if len(shape) > 1:
+                weights.append(name)
+            elif len(shape) == 1:
+                fitting = [w for w in weights if parameters[w].shape[0] == shape[0]]
+                out |= {name: fitting[-1]} if fitting else {}
+    return out
+
+
+class Ranked(ABC):
+    """Base of the strategies that take what has the highest score."""
+
+    needs_budget = True
+
+    def __init__(self, **ranking: Any) -> None:
+        """Keep the options; see ``Ranking``."""
+        self.ranking = Ranking(**ranking)
+
+    @abstractmethod
+    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+        """Return a non-negative score of every entry, by name of the parameter."""
+
+    def masks(
+        self, model: nn.Module, request: Request, budgets: Sequence[float]
+    ) -> list[dict[str, Tensor]]:
+        """Return a mask for each budget, from one pass over the data."""
+        r = self.ranking
+        names = r.eligible(model, request)
+        scores = self.scores(model, request)
+        units = r.units(model, request, {n: scores[n] for n in names})
+        fill = {"fill": r.fill, "skip_nonfitting": r.skip_nonfitting}
+        with torch.no_grad():
+            return [select(units, r.count(model, names, b), **fill) for b in budgets]
+
+    def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
+        """Return where parameters may move."""
+        return self.masks(model, request, [budget])[0]

@@ -1,0 +1,202 @@
+"""CritMem: the few channels without which a forget sample is misclassified (arXiv 2307.09542, 2412.02432).
+
+Re-implemented from the descriptions. For each forget sample, starting each time from the original
+model, the channel whose change is expected to hurt that sample most, and others least, is set to
+zero, or moved by a gradient step, until the sample is lost. The mask is the union of these
+channels, so its size is emergent; a smaller budget takes those first that most samples have chosen.
+Differs: averages of noisy copies are averages of logits; the length of the steps is ours.
+Shapes: B batch, U units.
+"""
+
+import copy
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearn.core.types import ImageSet, Request
+from unlearn.methods.localization.base import one_of
+from unlearn.methods.localization.mask import allowed
+from unlearn.methods.localization.mean_gradients import part_of
+from unlearn.methods.localization.parameter_units import Units, select
+from unlearn.models.layers import trainable
+from unlearn.models.surgery import evaluating
+
+log = logging.getLogger(__name__)
+
+
+def critical_objective(losses: Tensor, own: int) -> Tensor:
+    """Return (sum of the others' losses - B * the own loss) / B, a scalar, for losses (B,)."""
+    size = len(losses)
+    others = losses.sum() - losses[own]
+    return (others - size * losses[own]) / size
+
+
+def noisy(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Return images (B, C, H, W) with noise whose norm is ``strength`` times that of each image."""
+    noise = torch.randn(image.shape, generator=generator).to(image.device)
+    norms = [t.flatten(1).norm(dim=1).clamp_min(1e-12) for t in (image, noise)]
+    return image + noise * (strength * norms[0] / norms[1]).view(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CriticalMemorization:
+    """Union of the critical channels of the forget samples.
+
+    Attributes:
+        batch_size: B of the batch that holds the sample beside others of the training set.
+        num_copies: Noisy copies over which predictions are averaged, at least 1.
+        noise: Norm of the noise relative to the image's, >= 0.
+        num_iterations: Most changes that are made for one sample, at least 1.
+        objective: "zero": the channel with the largest sum of weight * slope is set to zero; "step":
+            that with the largest sum of |slope| goes a step downhill.
+        step_size: Length of that step in slopes, above 0.
+        max_examples: Look at so many forget samples, a random choice; None: at all.
+        granularity: "channel": filters of convolutions, scalars of all others; "parameter".
+        seed: Of the batches, the noise and the choice.
+    """
+
+    batch_size: int
+    num_copies: int
+    noise: float
+    num_iterations: int
+    objective: str
+    step_size: float
+    max_examples: int | None
+    granularity: str
+    seed: int
+    needs_budget = False
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        one_of("granularity", self.granularity, ("channel", "parameter"))
+        one_of("objective", self.objective, ("zero", "step"))
+        if self.step_size <= 0:
+            raise ValueError(f"localization.step_size must be above 0, got {self.step_size}")
+        numbers = {"num_copies": self.num_copies, "num_iterations": self.num_iterations}
+        numbers |= {"batch_size": self.batch_size - 1, "max_examples": self.max_examples or 1}
+        for name, value in numbers.items():
+            if value < 1:
+                raise ValueError(f"localization.{name} is too small, got {getattr(self, name)}")
+        if self.noise < 0:
+            raise ValueError(f"localization.noise must be at least 0, got {self.noise}")
+
+    def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
+        """Return where parameters may move; less than the budget if the union is smaller.
+
+        Raises:
+            ValueError: If no sample could be made to be misclassified, or nothing fits.
+        """
+        units = self._empty(model)
+        times, total = torch.zeros(len(units.size)), torch.zeros(len(units.size))
+        kept = 0
+        for found, lost in self._samples(model, request, units):
+            kept += not lost
+            for unit, value in found.items():
+                times[unit] += 1
+                total[unit] += value
+        if kept:
+            log.warning("%d forget samples stay classified after all changes", kept)
+        chosen = times.nonzero().flatten()
+        if not len(chosen):
+            raise ValueError("no channel is critical: every forget sample is misclassified already")
+        count = allowed(sum(s.numel() for s in units.shape.values()), budget)
+        union = int(units.size[chosen].sum())
+        if union < count and budget < 1:
+            log.warning(
+                "only %d parameters are critical, budget=%s allows %d", union, budget, count
+            )
+        mean = total / times.clamp_min(1)
+        rank = torch.zeros(len(times))  # by times, then by mean importance
+        order = chosen[torch.argsort(mean[chosen], stable=True)]
+        order = order[torch.argsort(times[order], stable=True)]
+        rank[order] = torch.arange(1, len(order) + 1, dtype=torch.float32)
+        ranked = Units(units.number, rank, units.size, units.shape)
+        return select(ranked, min(count, union), fill="whole")
+
+    def _empty(self, model: nn.Module) -> Units:
+        number, sizes, start = {}, [], 0
+        shape = {n: p.shape for n, p in trainable(model).items()}
+        for name, s in shape.items():
+            by_filter = self.granularity == "channel" and len(s) == 4
+            amount = s[0] if by_filter else s.numel()
+            own = torch.arange(start, start + amount)
+            number[name] = own.view(-1, 1, 1, 1) if by_filter else own.view(s)
+            sizes.append(torch.full((amount,), s.numel() // amount))
+            start += amount
+        size = torch.cat(sizes)
+        return Units(number, torch.zeros(len(size)), size, shape)
+
+    def _samples(
+        self, model: nn.Module, request: Request, units: Units
+    ) -> Iterator[tuple[dict[int, float], bool]]:
+        """Yield the units that were changed for each sample, with their importance, and the success."""
+        generator = torch.Generator().manual_seed(self.seed)
+        everything = part_of(request, "all")
+        rows = torch.randperm(len(request.forget), generator=generator)
+        for row in rows[: self.max_examples].sort().values.tolist():
+            own = request.forget.rows(torch.tensor([row], device=request.forget.label.device))
+            others = torch.randperm(len(everything), generator=generator)[: self.batch_size]
+            beside = everything.rows(others.to(everything.label.device))
+            differs = beside.index != own.index
+            beside = beside.rows(differs.nonzero().flatten()[: self.batch_size - 1])
+            with evaluating(model):
+                yield self._change(copy.deepcopy(model).eval(), own, beside, units, generator)
+
+    def _change(
+        self,
+        model: nn.Module,
+        own: ImageSet,
+        beside: ImageSet,
+        units: Units,
+        generator: torch.Generator,
+    ) -> tuple[dict[int, float], bool]:
+        device = next(model.parameters()).device
+        parts = [next(p.batches(max(2, len(p)))) for p in (own, beside)]
+        image = torch.cat([p.image for p in parts]).to(device)
+        label = torch.cat([p.label for p in parts]).to(device)
+        parameters = trainable(model)
+        changed: dict[int, float] = {}
+        for _ in range(self.num_iterations):
+            with torch.enable_grad():
+                copies = [
+                    model(noisy(image, self.noise, generator)).float()
+                    for _ in range(self.num_copies)
+                ]
+                logits = torch.stack(copies).mean(0)
+                if int(logits[0].argmax()) != int(label[0]):
+                    return changed, True
+                losses = F.cross_entropy(logits, label, reduction="none")
+                slopes = torch.autograd.grad(
+                    critical_objective(losses, 0), list(parameters.values()), materialize_grads=True
+                )
+            zero = self.objective == "zero"
+            importance = _importance(parameters, slopes, units, zero=zero)
+            best = int(importance.argmax())
+            if importance[best] <= 0:
+                break
+            changed.setdefault(best, float(importance[best]))
+            with torch.no_grad():
+                for (name, p), slope in zip(parameters.items(), slopes, strict=True):
+                    new = torch.zeros_like(p) if zero else p - self.step_size * slope
+                    p.copy_(torch.where((units.number[name] == best).to(device), new, p))
+        return changed, False
+
+
+def _importance(
+    parameters: dict[str, nn.Parameter],
+    slopes: tuple[Tensor, ...],
+    units: Units,
+    *,
+    zero: bool,
+) -> Tensor:
+    """Return the sum of weight * slope, or of |slope|, over the entries of each unit, (U,)."""
+    parts = []
+    for (name, p), slope in zip(parameters.items(), slopes, strict=True):
+        value = (p.detach() * slope if zero else slope.abs()).cpu()
+        by_filter = units.number[name].numel() != p.numel()
+        parts.append(value.flatten(1).sum(1) if by_filter else value.flatten())
+    return torch.cat(parts)

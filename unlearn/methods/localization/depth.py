@@ -1,0 +1,122 @@
+"""Deepest and shallowest: layers from the output, or from the input (arXiv 2412.02432, 2201.06640).
+
+Data-free. Differs: layers run in the order of execution; how the paper met a budget that ends within
+a layer is not known, here whole channels in index order.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.types import Request
+from unlearn.methods.localization.base import one_of
+from unlearn.methods.localization.mask import allowed
+from unlearn.models.layer_groups import block_groups, example, layer_groups
+from unlearn.models.layers import trainable
+
+Shapes = Mapping[str, torch.Size]
+
+
+def whole_layers(
+    groups: Sequence[Sequence[str]], shape: Shapes, count: int, *, partial: str
+) -> dict[str, Tensor]:
+    """Return the mask of the first layers that fit into ``count`` entries.
+
+    Args:
+        groups: Names of the parameters of each layer, in the order of preference.
+        shape: Of every parameter.
+        count: Entries that may be chosen at most.
+        partial: "channels": of the first layer that does not fit, take channel after channel (of
+            all its parameters together) while they fit; "none": leave it.
+
+    Raises:
+        ValueError: If nothing fits.
+    """
+    masks = {name: torch.zeros(s, dtype=torch.bool) for name, s in shape.items()}
+    left = count
+    for group in groups:
+        size = sum(shape[n].numel() for n in group)
+        if size > left:
+            if partial == "channels":
+                left -= _fill(masks, group, left)
+            break
+        for name in group:
+            masks[name].fill_(True)
+        left -= size
+    if left == count:
+        raise ValueError(
+            f"the budget of {count} parameters is less than the first "
+            f"{'channel' if partial == 'channels' else 'layer'} in that order; raise it"
+        )
+    return masks
+
+
+def _fill(masks: dict[str, Tensor], group: Sequence[str], left: int) -> int:
+    """Choose slices while they fit; return how many entries that made."""
+    used = 0
+    for part in _slices(masks, group):
+        if used + part.numel() > left:
+            break
+        part.fill_(True)
+        used += part.numel()
+    return used
+
+
+def _slices(masks: Mapping[str, Tensor], group: Sequence[str]) -> Iterator[Tensor]:
+    """Yield the slices of dimension 0, those with the same index together."""
+    flat = [masks[n] if masks[n].ndim else masks[n].view(1) for n in group]
+    for index in range(max(len(m) for m in flat)):
+        yield from (m[index] for m in flat if index < len(m))
+
+
+class Depth:
+    """The deepest or the shallowest layers."""
+
+    def __init__(self, *, order: str, grouping: str, num_layers: int | None, partial: str) -> None:
+        """Keep the options.
+
+        Args:
+            order: "deepest" begins at the output, "shallowest" at the input.
+            grouping: "layer": a convolution or linear map with its norm; "block": see
+                ``block_groups``.
+            num_layers: Take so many whole layers, in place of a budget; None: by the budget.
+            partial: See ``whole_layers``.
+
+        Raises:
+            ValueError: If an option is out of range.
+        """
+        one_of("order", order, ("deepest", "shallowest"))
+        one_of("grouping", grouping, ("layer", "block"))
+        one_of("partial", partial, ("channels", "none"))
+        if num_layers is not None and num_layers < 1:
+            raise ValueError(f"localization.num_layers must be at least 1, got {num_layers}")
+        self.order = order
+        self.groups = layer_groups if grouping == "layer" else block_groups
+        self.num_layers = num_layers
+        self.partial = partial
+
+    @property
+    def needs_budget(self) -> bool:
+        """Say whether the budget decides."""
+        return self.num_layers is None
+
+    def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
+        """Return where parameters may move.
+
+        Raises:
+            ValueError: If the network has fewer layers, or the budget is below the first channel.
+        """
+        shape = {n: p.shape for n, p in trainable(model).items()}
+        groups = list(self.groups(model, example(request)).values())
+        if self.order == "deepest":
+            groups.reverse()
+        count = allowed(sum(s.numel() for s in shape.values()), budget)
+        if self.num_layers is not None:
+            if self.num_layers > len(groups):
+                raise ValueError(
+                    f"localization.num_layers must be in 1..{len(groups)}, the layers of "
+                    f"{type(model).__name__}, got {self.num_layers}"
+                )
+            groups = groups[: self.num_layers]
+        return whole_layers(groups, shape, count, partial=self.partial)

@@ -1,0 +1,196 @@
+"""The mask of a localized unlearning: which entries of a network's parameters may move.
+
+Made once, by a strategy; saved bit-packed; it knows its exact share. Sharing parameters out by a
+budget follows arXiv 2412.02432. Shapes: a mask has the shape of its parameter; P all parameters.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.models.layers import trainable
+
+
+def allowed(total: int, budget: float) -> int:
+    """Return floor(budget * total): how many of ``total`` parameters may move.
+
+    Args:
+        total: P.
+        budget: In (0, 1]; taken as written, so that 0.29 of 100 are 29 and not 28.
+
+    Raises:
+        ValueError: If the budget is out of range.
+    """
+    if not 0 < budget <= 1:
+        raise ValueError(f"budget must be in (0, 1], got {budget}")
+    return int(Fraction(str(budget)) * total)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Return 16 hex digits that stand for a network's parameter names, shapes and values."""
+    digest = hashlib.sha256()
+    for name, p in model.named_parameters():
+        digest.update(f"{name}{tuple(p.shape)}".encode())
+        digest.update(p.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class Mask(Mapping[str, Tensor]):
+    """Bool tensor by parameter name, True where it may move.
+
+    Attributes:
+        may_move: The tensors, in the network's order.
+        facts: Where the mask comes from: strategy, budget, fingerprints, seconds; JSON values.
+    """
+
+    may_move: Mapping[str, Tensor]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the types.
+
+        Raises:
+            ValueError: If a tensor is not of bools, or there is none.
+        """
+        wrong = [name for name, m in self.may_move.items() if m.dtype != torch.bool]
+        if wrong or not self.may_move:
+            raise ValueError(f"a mask needs bool tensors, got {wrong or 'none'}")
+
+    def __getitem__(self, name: str) -> Tensor:
+        """Return the mask of one parameter."""
+        return self.may_move[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names in the network's order."""
+        return iter(self.may_move)
+
+    def __len__(self) -> int:
+        """Return the number of parameter tensors."""
+        return len(self.may_move)
+
+    def counts(self) -> dict[str, int]:
+        """Return how many entries of each parameter may move."""
+        return {name: int(m.sum()) for name, m in self.items()}
+
+    def count(self) -> int:
+        """Return how many entries may move."""
+        return sum(self.counts().values())
+
+    def total(self) -> int:
+        """Return P."""
+        return sum(m.numel() for m in self.values())
+
+    def share(self) -> float:
+        """Return the share of all parameters that may move, in [0, 1]."""
+        return self.count() / self.total()
+
+    def shares(self, groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
+        """Return the share within each group of parameters, for groups by name (``layer_groups``)."""
+        counts = self.counts()
+        return {
+            title: sum(counts[n] for n in names) / sum(self[n].numel() for n in names)
+            for title, names in groups.items()
+        }
+
+    def check(self, model: nn.Module) -> None:
+        """Check that the mask is one for this network.
+
+        Raises:
+            ValueError: If names or shapes differ.
+        """
+        own = {name: tuple(m.shape) for name, m in self.items()}
+        theirs = {name: tuple(p.shape) for name, p in trainable(model).items()}
+        if own != theirs:
+            odd = sorted(n for n in own.keys() | theirs.keys() if own.get(n) != theirs.get(n))[0]
+            raise ValueError(
+                f"the mask does not fit {type(model).__name__}: '{odd}' is {own.get(odd)} in the "
+                f"mask and {theirs.get(odd)} in the network"
+            )
+
+    def within(self, budget: float) -> "Mask":
+        """Return the mask itself, if it keeps to the budget and lets something move.
+
+        Raises:
+            ValueError: If it does not.
+        """
+        limit, count = allowed(self.total(), budget), self.count()
+        if not 0 < count <= limit:
+            raise ValueError(
+                f"budget={budget} lets at most {limit} of {self.total()} parameters move and at "
+                f"least one must, but the localization chose {count}; raise the budget"
+            )
+        return self
+
+    def union(self, other: "Mask") -> "Mask":
+        """Return what either lets move."""
+        return Mask({n: m | other[n] for n, m in self._beside(other)})
+
+    def intersection(self, other: "Mask") -> "Mask":
+        """Return what both let move."""
+        return Mask({n: m & other[n] for n, m in self._beside(other)})
+
+    def complement(self) -> "Mask":
+        """Return what this one does not let move."""
+        return Mask({n: ~m for n, m in self.items()})
+
+    def overlap(self, other: "Mask") -> dict[str, float]:
+        """Return the Jaccard overlap by parameter, and over all of them as ""; 1 where both are empty."""
+        both, either = self.intersection(other).counts(), self.union(other).counts()
+        both[""], either[""] = sum(both.values()), sum(either.values())
+        return {n: both[n] / either[n] if either[n] else 1.0 for n in both}
+
+    def _beside(self, other: "Mask") -> list[tuple[str, Tensor]]:
+        if {n: m.shape for n, m in self.items()} != {n: m.shape for n, m in other.items()}:
+            raise ValueError("the two masks are of different networks")
+        return list(self.items())
+
+    def save(self, path: Path) -> None:
+        """Write the mask, a bit per entry, by rename."""
+        content = {
+            "shape": {n: list(m.shape) for n, m in self.items()},
+            "bits": {n: _packed(m.cpu()) for n, m in self.items()},
+            "facts": dict(self.facts),
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}.part")
+        torch.save(content, part)
+        os.replace(part, path)
+
+    @classmethod
+    def load(cls, path: Path) -> "Mask":
+        """Return a saved mask.
+
+        Raises:
+            ValueError: If the file is none.
+        """
+        try:
+            content = torch.load(path, weights_only=True)
+        except Exception as error:  # the bytes of a broken file decide which
+            raise ValueError(f"{path} holds no mask: {type(error).__name__}") from error
+        if not isinstance(content, dict) or content.keys() != {"shape", "bits", "facts"}:
+            raise ValueError(f"{path} holds no mask")
+        shapes: dict[str, list[int]] = content["shape"]
+        bits: dict[str, Tensor] = content["bits"]
+        return cls({n: _unpacked(bits[n], s) for n, s in shapes.items()}, content["facts"])
+
+
+_BIT = 2 ** torch.arange(8)
+
+
+def _packed(mask: Tensor) -> Tensor:
+    flat = mask.flatten()
+    padded = torch.cat([flat, flat.new_zeros(-len(flat) % 8)]).view(-1, 8)
+    return (padded * _BIT).sum(1).to(torch.uint8)
+
+
+def _unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    flat = (bits.long()[:, None] & _BIT).bool().flatten()
+    return flat[: int(torch.Size(shape).numel())].view(tuple(shape)).clone()

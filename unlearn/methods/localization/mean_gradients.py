@@ -1,0 +1,82 @@
+"""The pass over a set that all gradient criteria share (arXiv 2412.02432, 2310.12508).
+
+Gradients are summed with their signs and weighted by the size of their batch, so that the result
+does not depend on the batch size; the absolute value is taken once, by the criterion.
+Shapes: B batch; a gradient has the shape of its parameter.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.types import Batch, ImageSet, Request, join
+from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
+from unlearn.models.layers import trainable
+
+Change = Callable[[Tensor, torch.Generator], Tensor]
+"""Of stored images, as training changes them."""
+
+ACCUMULATE = ("signed", "absolute")
+DATA = ("forget", "retain", "all")
+
+
+def mean_gradient(
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    batch_size: int,
+    accumulate: str = "signed",
+    drop_last: bool = False,
+) -> dict[str, Tensor]:
+    """Return the gradient of the mean cross-entropy on a set, by parameter name.
+
+    In eval mode and un-augmented; the network's weights, statistics, modes and gradients stay.
+
+    Args:
+        model: Any classifier.
+        data: The samples, labels as given.
+        batch_size: B.
+        accumulate: "signed"; "absolute" sums the absolute values of the batches' gradients.
+        drop_last: Leave out an incomplete last batch, as the reference code does.
+
+    Raises:
+        ValueError: If no batch is left.
+    """
+    total, sizes = gradient_sums(
+        model,
+        trainable(model),
+        _batches(data, batch_size, drop_last),
+        summed_cross_entropy,
+        lambda slope: slope.abs() if accumulate == "absolute" else slope,
+    )
+    if not sizes:
+        raise ValueError(f"drop_last leaves none of {len(data)} samples at batch_size={batch_size}")
+    return {name: sum_ / sum(sizes) for name, sum_ in total.items()}
+
+
+def _batches(data: ImageSet, batch_size: int, drop_last: bool) -> Iterator[Batch]:
+    if drop_last:
+        whole = len(data) // batch_size * batch_size
+        data = data.rows(torch.arange(whole, device=data.label.device))
+    yield from data.batches(batch_size)
+
+
+def changed(data: ImageSet, augment: Change, seed: int) -> ImageSet:
+    """Return a set with its images changed once, as a pass of the training would.
+
+    Args:
+        data: The samples.
+        augment: Takes uint8 images (N, C, H, W) and what draws.
+        seed: Of the draw.
+    """
+    generator = torch.Generator(data.image.device).manual_seed(seed)
+    return replace(data, image=augment(data.image, generator))
+
+
+def part_of(request: Request, name: str) -> ImageSet:
+    """Return the forget set, the retain set or both."""
+    if name == "all":
+        return join(request.forget, request.retain)
+    return request.forget if name == "forget" else request.retain

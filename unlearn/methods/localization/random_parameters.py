@@ -1,0 +1,27 @@
+"""Parameters chosen by chance: the control of every localization (arXiv 2412.02432)."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.types import Request
+from unlearn.methods.localization.base import Ranked
+from unlearn.models.layers import trainable
+
+
+class RandomParameters(Ranked):
+    """Rank by uniform random numbers."""
+
+    def __init__(self, *, seed: int, **ranking: Any) -> None:
+        """Keep the seed of the numbers; see ``Ranking`` for the rest."""
+        super().__init__(**ranking)
+        self.seed = seed
+
+    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+        """Return numbers in [0, 1)."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return {
+            n: torch.rand(p.shape, generator=generator, dtype=torch.float64)
+            for n, p in trainable(model).items()
+        }

@@ -1,0 +1,40 @@
+"""Weights that matter more to the forget set than to the retain set; ours, after arXiv 2412.02432."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from unlearn.core.types import Request
+from unlearn.methods.localization.salloc import SalLoc
+from unlearn.methods.localization.weighted_gradient import weighted_saliency
+from unlearn.models.layers import trainable
+
+
+def contrast(forget: Tensor, retain: Tensor, epsilon: float) -> Tensor:
+    """Return forget / (retain + epsilon), for non-negative scores of the same shape."""
+    return forget / (retain + epsilon)
+
+
+class RetainContrast(SalLoc):
+    """Rank by the ratio of the weighted gradients on both sets."""
+
+    def __init__(self, *, epsilon: float, **gradients: Any) -> None:
+        """Keep epsilon, above 0, which bounds the ratio; see SalLoc for the rest (``data`` is idle).
+
+        Raises:
+            ValueError: If epsilon is not positive.
+        """
+        super().__init__(**gradients)
+        if epsilon <= 0:
+            raise ValueError(f"localization.epsilon must be above 0, got {epsilon}")
+        self.epsilon = epsilon
+
+    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+        """Return the ratio of every entry."""
+        forget = self.gradient(model, request.forget)
+        retain = self.gradient(model, request.retain)
+        out = {}
+        for name, weight in trainable(model).items():
+            one, two = (weighted_saliency(weight.detach(), g[name]) for g in (forget, retain))
+            out[name] = contrast(one, two, self.epsilon)
+        return out

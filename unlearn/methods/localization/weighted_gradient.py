@@ -1,0 +1,27 @@
+"""Weighted gradients: |weight x gradient| on the forget set (arXiv 2412.02432, the localization of DEL).
+
+A first-order estimate of how much the loss changes if the weight is set to zero. Re-implemented; on
+all data (``data: all``) it is the paper's control that ignores the forget set (table 4).
+"""
+
+from torch import Tensor, nn
+
+from unlearn.core.types import Request
+from unlearn.methods.localization.mean_gradients import part_of
+from unlearn.methods.localization.salloc import SalLoc
+from unlearn.models.layers import trainable
+
+
+def weighted_saliency(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return |weight * gradient|, entry by entry."""
+    return (weight * gradient).abs()
+
+
+class WeightedGradient(SalLoc):
+    """Rank by weight times gradient, of scalars or of output channels."""
+
+    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+        """Return |weight * g| of every entry."""
+        slope = self.gradient(model, part_of(request, self.data))
+        weight = trainable(model)
+        return {n: weighted_saliency(weight[n].detach(), g) for n, g in slope.items()}

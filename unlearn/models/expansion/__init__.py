@@ -1,0 +1,1 @@
+"""Masked extra channels in any network: add them, train them, drop them."""

@@ -1,0 +1,218 @@
+"""Extra channels for networks of any class: by hooks on their layers, the network itself unchanged.
+
+Source: the expansion of REM (arXiv 2505.17730, step 3.1) for networks that know nothing of it. Every
+layer that touches a grown group gets a twin that makes, carries or reads the new channels; the
+network's own code runs as it is and merely sees wider tensors.
+Shapes: B batch, c old channels, m new channels, K classes.
+"""
+
+import copy
+import logging
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from unlearn.models.expansion.channel_groups import Group, groups
+from unlearn.models.expansion.expanded import Expanded, expand
+from unlearn.models.expansion.layer_hooks import Gates, Twin
+from unlearn.models.surgery import evaluating
+
+log = logging.getLogger(__name__)
+
+REMAINING = (
+    "possible without new channels: method.expand=false, or any other method that does not expand "
+    "the network (npo, neggrad_plus, scrub, finetune, ...)"
+)
+
+
+class Grown(Expanded):
+    """A network of any class with extra channels: the same two modes as ``Expanded``."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        chosen: Sequence[Group],
+        *,
+        ratio: float,
+        num_samples: int,
+        density: float,
+        seed: int,
+    ) -> None:
+        """Put twins beside the layers of the chosen groups.
+
+        Args:
+            network: Any classifier; it gets hooks that do nothing in base mode.
+            chosen: Groups to grow; every one takes up ``ratio`` times its width.
+            ratio: m / c, above 0.
+            num_samples: N.
+            density: Chance that a new channel is on for a sample, in [0, 1].
+            seed: Mask seed.
+        """
+        nn.Module.__init__(self)
+        self.network = network
+        self._skeleton = ()
+        self._own = {}
+        self._switch = Gates()
+        extra = [max(1, round(ratio * group.width)) for group in chosen]
+        reads = {
+            name: (g, extra[g], times)
+            for g, group in enumerate(chosen)
+            for name, times in (*group.readers.items(), *((c, 1) for c in group.carriers))
+        }
+        makes = {name: (g, extra[g]) for g, group in enumerate(chosen) for name in group.makers}
+        self._names = sorted({*reads, *makes})
+        self.twins = nn.ModuleList()
+        for name in self._names:
+            layer = network.get_submodule(name)
+            twin = Twin(layer, self._switch, reads=reads.get(name), makes=makes.get(name))
+            self.twins.append(twin.train(layer.training))
+            layer.register_forward_pre_hook(twin.before)
+            layer.register_forward_hook(twin.after)
+        self._begin(extra, num_samples, density, seed)
+
+    def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
+        """Return logits (B, K): base mode without ``index``, masked mode with it."""
+        self._switch.now = None if index is None else self.extra_gates(index)
+        try:
+            if index is None and self._own:
+                own = {name: getattr(self, kept) for name, kept in self._own.items()}
+                return functional_call(self.network, own, (image,))
+            return self.network(image)
+        finally:
+            self._switch.now = None
+
+    def _old(self, name: str, tensor: Tensor) -> Tensor:
+        return tensor  # the network itself holds nothing else
+
+    def plain(self) -> nn.Module:
+        """Return a new network without hooks."""
+        plain = _bare(copy.deepcopy(self.network))
+        plain.load_state_dict(
+            {k: v.detach().clone() for k, v in self.base_state().items()}, strict=False
+        )
+        return plain.train(self.training)
+
+
+def _bare(network: nn.Module) -> nn.Module:
+    """Take the hooks of twins off a network."""
+    for layer in network.modules():
+        for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
+            for key in [k for k, h in hooks.items() if isinstance(getattr(h, "__self__", 0), Twin)]:
+                del hooks[key]
+    return network
+
+
+def choose(found: Sequence[Group]) -> list[Group]:
+    """Return the groups to grow: the widest-reaching first, as long as one reaches a new layer.
+
+    A residual stream then grows and the inside of its blocks does not, as in REM's own networks:
+    growing both ends of every layer costs four times the work, one end twice.
+    """
+    seen: set[str] = set()
+    out = []
+    for group in sorted(found, key=lambda g: -len(g.layers())):
+        if not group.blocked and group.layers() - seen:
+            seen |= group.layers()
+            out.append(group)
+    return out
+
+
+def _works(network: nn.Module, chosen: Sequence[Group], image: Tensor) -> bool:
+    """Say whether the network runs with these groups grown, and ignores new channels that are off."""
+    trial = Grown(
+        copy.deepcopy(network), chosen, ratio=0.5, num_samples=len(image), density=1.0, seed=0
+    )
+    off = torch.full((len(image),), -1, device=image.device)
+    with evaluating(trial):
+        try:
+            masked, base = trial(image, off), trial(image)
+            trial(image, torch.arange(len(image), device=image.device))
+        except (RuntimeError, ValueError, IndexError, AssertionError, TypeError):
+            return False
+    return bool(torch.allclose(masked, base, rtol=1e-4, atol=1e-4 * float(base.abs().max() + 1)))
+
+
+def growable(network: nn.Module, image: Tensor) -> list[Group]:
+    """Return the groups of channels that a network can grow by.
+
+    Args:
+        network: Any classifier.
+        image: Input for it, (B, C, H, W), B of 2 or more, on its device.
+
+    Raises:
+        ValueError: If there is none, naming layers and why.
+    """
+    with torch.random.fork_rng(devices=[]):  # trial weights are nobody's business
+        found = groups(network, image)
+        chosen = choose(found)
+        if chosen and not _works(network, chosen, image):
+            for group in found:
+                if not group.blocked and not _works(network, [group], image):
+                    group.blocked = "the network does not run with more of them"
+            chosen = choose(found)
+            if not _works(network, chosen, image):
+                chosen = []
+    if not chosen:
+        raise ValueError(f"{type(network).__name__} cannot be expanded: {_why(found)}; {REMAINING}")
+    return chosen
+
+
+def _why(found: Sequence[Group]) -> str:
+    blocked = [g for g in found if g.blocked and g.makers]
+    if not blocked:
+        return "it has no convolution or linear map that feeds another"
+    told = [f"the channels of layer '{g.makers[0]}' cannot grow ({g.blocked})" for g in blocked[:3]]
+    return ", ".join(told) + (f" and {len(blocked) - 3} more" if len(blocked) > 3 else "")
+
+
+def _native(network: nn.Module) -> bool:
+    """Say whether a network's own class knows extra channels."""
+    arguments = getattr(network, "arguments", None)
+    return isinstance(arguments, dict) and "extra" in arguments
+
+
+def check_growable(network: nn.Module, image: Tensor) -> None:
+    """Refuse a network that ``grow`` cannot expand; see there.
+
+    Raises:
+        ValueError: Naming layers and why.
+    """
+    if not isinstance(network, Expanded) and not _native(network):
+        growable(network, image)
+
+
+def grow(
+    network: nn.Module,
+    image: Tensor,
+    *,
+    ratio: float,
+    num_samples: int,
+    density: float,
+    seed: int,
+) -> Expanded:
+    """Return a network of any class with fresh extra channels.
+
+    Args:
+        network: Any classifier; those of this package grow by their own constructors.
+        image: Input for it, (B, C, H, W), B of 2 or more.
+        ratio: New channels per old one, above 0.
+        num_samples: N, size of the full training set.
+        density: Chance that a new channel is on for a sample, in [0, 1].
+        seed: Seeds both the new weights and the masks.
+
+    Raises:
+        ValueError: If no layer of it can be expanded.
+    """
+    options = {"ratio": ratio, "num_samples": num_samples, "density": density, "seed": seed}
+    if _native(network):
+        return expand(network, **options)  # type: ignore[arg-type]
+    device = next(network.parameters()).device
+    chosen = growable(network, image.to(device))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        new = Grown(network, chosen, **options).to(device)  # type: ignore[arg-type]
+    told = ", ".join(f"{g.makers[0]} ({g.width})" for g in chosen)
+    log.info("expanded %d groups of channels: %s", len(chosen), told)
+    return new.train(network.training)

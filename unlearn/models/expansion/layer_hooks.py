@@ -1,0 +1,120 @@
+"""Twins of layers: what makes, carries or reads the extra channels of a grown network, by hooks.
+
+Source: the expansion of REM (arXiv 2505.17730, step 3.1) for networks that know nothing of it.
+Shapes: B batch, c old channels, m new channels.
+"""
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.models.expansion.channel_groups import CONV, NORM
+
+
+class Gates:
+    """What the twins of a network share: the gates of the running forward pass, or None."""
+
+    def __init__(self) -> None:
+        """Begin in base mode."""
+        self.now: list[Tensor] | None = None
+
+
+def _twin(layer: nn.Module, inputs: int, outputs: int, *, bias: bool) -> nn.Module:
+    """Return a fresh layer of the same kind with other widths."""
+    new: Any = copy.deepcopy(layer)
+    new._forward_hooks.clear()
+    new._forward_pre_hooks.clear()
+    first = layer.weight
+    assert isinstance(first, Tensor)
+    options = {"device": first.device, "dtype": first.dtype}
+    if isinstance(layer, NORM):
+        new.num_features = outputs
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            value = getattr(layer, name, None)
+            if value is not None:
+                fresh = torch.full((outputs,), float(name in ("weight", "running_var")), **options)
+                setattr(new, name, nn.Parameter(fresh) if name in new._parameters else fresh)
+        return new
+    if isinstance(layer, CONV):
+        new.in_channels, new.out_channels = inputs, outputs
+        new.groups = outputs if layer.groups > 1 else 1
+        inputs //= new.groups
+    else:
+        new.in_features, new.out_features = inputs, outputs
+    new.weight = nn.Parameter(torch.empty(outputs, inputs, *first.shape[2:], **options))
+    new.bias = nn.Parameter(torch.zeros(outputs, **options)) if bias else None
+    nn.init.kaiming_uniform_(new.weight, a=5**0.5)
+    return new
+
+
+class Twin(nn.Module):
+    """The new channels' part of one layer, run by hooks before and after it."""
+
+    def __init__(
+        self,
+        layer: nn.Module,
+        gates: Gates,
+        *,
+        reads: tuple[int, int, int] | None,
+        makes: tuple[int, int] | None,
+    ) -> None:
+        """Build what the layer needs.
+
+        Args:
+            layer: A convolution, linear map or batch norm.
+            gates: Of the network.
+            reads: Number of the group that it reads, m of that group, and inputs per channel.
+            makes: Number of the group that it makes, and m of that group.
+        """
+        super().__init__()
+        self.gates = gates
+        self.dim = -1 if isinstance(layer, nn.Linear) else 1
+        self.group, more, self.times = reads or (None, 0, 1)
+        more *= self.times
+        self.carries = isinstance(layer, NORM) or (isinstance(layer, CONV) and layer.groups > 1)
+        self.into = self.new = None
+        self.held: tuple[Tensor, Tensor] | None = None
+        if self.carries:
+            self.old = int(layer.num_features if isinstance(layer, NORM) else layer.groups)  # type: ignore[arg-type]
+            bias = getattr(layer, "bias", None) is not None
+            self.new = _twin(layer, more, more, bias=bias)
+            return
+        self.old, out = layer.weight.shape[1], layer.weight.shape[0]  # type: ignore[union-attr]
+        if more:
+            self.into = _twin(layer, more, int(out), bias=False)
+        if makes is not None:
+            self.new = _twin(layer, int(self.old) + more, makes[1], bias=layer.bias is not None)
+
+    def before(self, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Take the new channels off the layer's input; where they are mixed, switch them."""
+        if self.gates.now is None:
+            return None
+        given, *rest = args
+        if given.shape[self.dim] == self.old:
+            self.held = (given, given[:0])
+            return None
+        old, new = given.split([self.old, given.shape[self.dim] - self.old], self.dim)
+        if not self.carries and self.group is not None:
+            gate = self.gates.now[self.group].to(new.dtype).repeat_interleave(self.times, 1)
+            ones = [1] * (new.ndim - 2)
+            shape = (len(gate), *ones, -1) if self.dim == -1 else (len(gate), -1, *ones)
+            new = new * gate.view(shape)
+        self.held = (old, new)
+        return (old, *rest)
+
+    def after(self, layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+        """Add what new channels give to old ones, and append those that are made here."""
+        if self.gates.now is None or self.held is None:
+            return None
+        (old, new), self.held = self.held, None
+        if self.carries:
+            assert self.new is not None
+            return torch.cat([out, self.new(new)], 1) if len(new) else None
+        if self.into is not None and len(new):
+            out = out + self.into(new)
+        if self.new is not None:
+            whole = torch.cat([old, new], self.dim) if len(new) else old
+            out = torch.cat([out, self.new(whole)], self.dim)
+        return out

@@ -1,0 +1,68 @@
+"""One pass over a set in eval mode: what both methods and the evaluator measure with.
+
+Shapes: N samples, K classes.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.types import ImageSet
+from unlearn.models.surgery import evaluating
+
+
+def logits(
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    masked: bool = False,
+    change: Callable[[Tensor], Tensor] | None = None,
+    batch_size: int = 1024,
+) -> Tensor:
+    """Return the model's outputs for a set, float32 (N, K), un-augmented, in eval mode.
+
+    Args:
+        model: Any classifier; an expanded one answers in base mode.
+        data: The images.
+        masked: Let an expanded network use each sample's mask.
+        change: Applied to the normalised images, for example a trigger's stamp.
+        batch_size: Images per forward pass.
+    """
+    device = next(model.parameters()).device
+    parts = []
+    with evaluating(model):
+        for batch in data.batches(batch_size):
+            image = batch.image.to(device)
+            image = change(image) if change else image
+            extra = (batch.index.to(device),) if masked else ()
+            parts.append(model(image, *extra).float())
+    return torch.cat(parts) if parts else torch.zeros(0, data.num_classes)
+
+
+def accuracy(model: nn.Module, data: ImageSet, *, masked: bool = False) -> float:
+    """Return the share of a set that the model labels as given, in [0, 1]."""
+    predicted = logits(model, data, masked=masked).argmax(1)
+    return (predicted == data.label.to(predicted.device)).float().mean().item()
+
+
+def embedding(model: nn.Module, data: ImageSet, batch_size: int = 1024) -> Tensor:
+    """Return what the last linear map of a model is given, float32 (N, E), in eval mode.
+
+    In the networks here that is the pooled output of the last stage.
+
+    Raises:
+        ValueError: If the model has no linear map.
+    """
+    heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+    if not heads:
+        raise ValueError(f"{type(model).__name__} has no linear map to take features before")
+    seen: list[Tensor] = []
+    handle = heads[-1].register_forward_pre_hook(
+        lambda _, inputs: seen.append(inputs[0].detach().float().flatten(1).cpu())
+    )
+    try:
+        logits(model, data, batch_size=batch_size)
+    finally:
+        handle.remove()
+    return torch.cat(seen)

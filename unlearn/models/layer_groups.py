@@ -1,0 +1,142 @@
+"""The layers of a network in the order in which it runs them, and its head.
+
+Found by running two images, not by registration order. Differs: arXiv 2412.02432 names no rule; ours
+is that of ``layer_groups``. Shapes: B batch, C H W image.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.types import Request
+from unlearn.models.layers import COUNTED, trainable
+from unlearn.models.surgery import evaluating
+
+
+@dataclass
+class _Group:
+    """A layer as it grows."""
+
+    names: list[str] = field(default_factory=list)
+    titles: list[str] = field(default_factory=list)
+    opened_by_norm: bool = False
+
+
+def example(request: Request) -> Tensor:
+    """Return up to two images of the forget set as network input, (B, C, H, W)."""
+    few = torch.arange(min(2, len(request.forget)), device=request.forget.label.device)
+    return next(request.forget.rows(few).batches()).image
+
+
+def executed(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module]]:
+    """Return the modules that do something themselves, in the order of their first call.
+
+    These are modules without children, and those with parameters of their own.
+    """
+    found: dict[str, nn.Module] = {}
+    handles = []
+    for name, module in model.named_modules():
+        if any(True for _ in module.children()) and not module._parameters:
+            continue
+
+        def note(module: nn.Module, _: object, name: str = name) -> None:
+            found.setdefault(name, module)
+
+        handles.append(module.register_forward_pre_hook(note))
+    try:
+        with evaluating(model):
+            model(image.to(next(model.parameters()).device))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return list(found.items())
+
+
+def _layer_norm(module: nn.Module) -> bool:
+    return isinstance(module, nn.LayerNorm | nn.RMSNorm)
+
+
+def layer_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
+    """Return the names of the parameters of each layer, by the layer's name, the input's first.
+
+    A convolution or linear map begins a layer, and what runs after it (its norm) belongs to it. A
+    layer norm stands before what it serves: it begins a layer that lasts until the next layer norm,
+    so that a transformer has patch embedding and tokens, attention and feed-forward part of every
+    block, and the head.
+
+    Args:
+        model: Any network.
+        image: Input to run, (B, C, H, W).
+
+    Raises:
+        ValueError: If some parameter belongs to no module that is run.
+    """
+    groups: list[_Group] = []
+    waiting: list[str] = []
+    placed: set[str] = set()
+    place: dict[str, int] = {}
+    wanted = trainable(model)
+    for path, module in executed(model, image):
+        own = [f"{path}.{n}" if path else n for n, p in module.named_parameters(recurse=False)]
+        own = [n for n in own if n in wanted and n not in placed]
+        placed.update(own)
+        norm, counted = _layer_norm(module), isinstance(module, COUNTED)
+        if norm or (counted and not (groups and groups[-1].opened_by_norm)):
+            groups.append(_Group(waiting, opened_by_norm=norm))
+            waiting = []
+        place[path] = max(0, len(groups) - 1)
+        if groups:
+            groups[-1].names += own
+            groups[-1].titles += [path] if counted else []
+        else:
+            waiting += own
+    for name in [n for n in wanted if n not in placed]:  # used by a parent, which calls no forward
+        parents = [p for p in place if name.startswith(f"{p}." if p else "")]
+        if not parents or not groups:
+            raise ValueError(f"'{name}' belongs to no layer that {type(model).__name__} runs")
+        groups[place[max(parents, key=len)]].names.append(name)
+    return {(g.titles or g.names)[0]: g.names for g in groups if g.names}
+
+
+def block_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
+    """Return the names of the parameters of each block: the stem, every residual block, the head.
+
+    A block is the outermost module that does more than run its children one after the other; a
+    layer outside of any is a block of its own.
+
+    Args:
+        model: Any network.
+        image: Input to run, (B, C, H, W).
+    """
+    plain = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+    modules = dict(model.named_modules())
+    out: dict[str, list[str]] = {}
+    for title, names in layer_groups(model, image).items():
+        parts = title.split(".")
+        above = (".".join(parts[:i]) for i in range(1, len(parts)))
+        block = next((p for p in above if not isinstance(modules[p], plain)), title)
+        out.setdefault(block, []).extend(names)
+    return out
+
+
+def head(model: nn.Module, image: Tensor) -> list[str]:
+    """Return the parameters of the classification head: the last linear map, and its layer norm.
+
+    Args:
+        model: Any network.
+        image: Input to run, (B, C, H, W).
+
+    Raises:
+        ValueError: If the network has neither convolutions nor linear maps.
+    """
+    run = [(n, m) for n, m in executed(model, image) if not any(True for _ in m.children())]
+    last = max((i for i, (_, m) in enumerate(run) if isinstance(m, COUNTED)), default=None)
+    if last is None:
+        raise ValueError(f"{type(model).__name__} has no linear map that could be its head")
+    first = last - 1 if last and _layer_norm(run[last - 1][1]) else last
+    return [
+        f"{path}.{name}" if path else name
+        for path, module in run[first : last + 1]
+        for name, _ in module.named_parameters(recurse=False)
+    ]

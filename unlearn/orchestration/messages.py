@@ -1,0 +1,33 @@
+"""Messages of a command on standard error."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+def say(line: str) -> None:
+    """Write one line to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class _Aloud(logging.Handler):
+    """Says what is logged."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Say one line."""
+        say(record.getMessage())
+
+
+@contextmanager
+def _aloud() -> Iterator[None]:
+    """Say what is logged: hydra sets up logging for each job, and none runs yet."""
+    aloud, logger = _Aloud(logging.INFO), logging.getLogger("unlearn")
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    logger.addHandler(aloud)
+    try:
+        yield
+    finally:
+        logger.removeHandler(aloud)
+        logger.setLevel(level)

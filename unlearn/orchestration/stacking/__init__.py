@@ -1,0 +1,1 @@
+"""Cells of a sweep trained and unlearned as one stacked program."""

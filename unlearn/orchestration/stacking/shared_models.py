@@ -1,0 +1,73 @@
+"""Trains what the cells of a sweep share before they run: originals, then retrained references."""
+
+import itertools
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from unlearn.core.job import Job, original_identity
+from unlearn.pipeline.context import Setting, prepare
+from unlearn.pipeline.forget_set import prepared
+from unlearn.pipeline.stacked_training import lacking, train_missing, width
+from unlearn.pipeline.trained_models import (
+    Training,
+    needs_retrained,
+    training_of_original,
+    training_without,
+)
+
+log = logging.getLogger(__name__)
+
+ALIKE = ("dataset", "model", "pretraining", "trainer", "validation", "stack")
+"""Keys of a config that the models of one stack have in common."""
+
+
+def train_ahead(jobs: Sequence[Job]) -> None:
+    """Train the models that the jobs need, several at once, where ``stack`` wants that.
+
+    A job that cannot be prepared is passed over: it says itself what is wrong, when its turn comes.
+    """
+    groups: dict[str, list[Job]] = defaultdict(list)
+    for job in jobs:
+        if width(job.config) > 1 and job.config.get("checkpoint") is None:
+            same = {key: job.config.get(key) for key in ALIKE}
+            where = job.config["paths"]["checkpoints"]
+            groups[json.dumps([same, where], sort_keys=True)].append(job)
+    for group in groups.values():
+        for wanted in (_originals(group), _references(group)):
+            lacks = ((s, t) for s, t in wanted if lacking(group[0], t))
+            # A few at a time: every model brings its data along.
+            while some := list(itertools.islice(lacks, width(group[0].config))):
+                train_missing(group[0], some)
+
+
+def _originals(jobs: Sequence[Job]) -> Iterator[tuple[Setting, Training]]:
+    own = [job for job in jobs if job.config.get("checkpoint") is None]  # else nothing is trained
+    once = {json.dumps(original_identity(job.config), sort_keys=True): job for job in own}
+    for job in once.values():
+        try:
+            setting = prepare(job, forget=False)
+            yield setting, training_of_original(job, setting)
+        except (ValueError, RuntimeError) as error:
+            log.debug("not ahead: %s", error)
+
+
+def _references(jobs: Sequence[Job]) -> Iterator[tuple[Setting, Training]]:
+    seen: set[str] = set()
+    for job in jobs:
+        same = original_identity(job.config)
+        own = [same, *(job.config.get(k) for k in ("forget_set", "discovery", "score", "seeds"))]
+        key = json.dumps(own, sort_keys=True)
+        if key in seen:
+            continue
+        try:
+            if not needs_retrained(job):
+                continue
+            seen.add(key)
+            setting = prepared(job)
+            for step in range(len(setting.task.forget)):
+                gone = setting.task.asked(step).sort().values
+                yield setting, training_without(job, setting, gone, "retrained references")
+        except (ValueError, RuntimeError) as error:
+            log.debug("not ahead: %s", error)

@@ -1,0 +1,1 @@
+"""Hyper-parameter tuning with Optuna, on what an unlearner may see."""

@@ -1,0 +1,131 @@
+"""What a study leaves: all trials as CSV, the best setting as a file of ``conf/tuned``."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unlearn.orchestration.tuning.study import Finished
+
+ABSENT = object()
+SOURCE = re.compile(r" \([^()]*(?:arXiv|reference|ours|benchmark|study|code)[^()]*\)")
+
+
+def changed(
+    chosen: Mapping[str, Any], grounds: Sequence[Mapping[str, Any]], named: Sequence[str]
+) -> dict[str, Any]:
+    """Return what turns each of the grounds into ``chosen`` when it is merged over it.
+
+    Args:
+        chosen: A method's config node as it is wanted.
+        grounds: The nodes that a tuned file may meet.
+        named: Dotted paths of nodes to state in any case.
+    """
+    out: dict[str, Any] = {}
+    for key, value in chosen.items():
+        below = [ground.get(key, ABSENT) for ground in grounds]
+        if isinstance(value, Mapping) and not _leftover(value, below):
+            inner = [n.removeprefix(f"{key}.") for n in named if n.startswith(f"{key}.")]
+            deeper = [b if isinstance(b, Mapping) else {} for b in below]
+            found = changed(value, deeper, list(value) if key in named else inner)
+            if found or any(b != value for b in below):
+                out[key] = found
+        elif key in named or any(b != value for b in below):
+            out[key] = fresh(value) if isinstance(value, Mapping) else value
+    return out
+
+
+def _leftover(node: Mapping[str, Any], below: Iterable[Any]) -> bool:
+    """Say whether merging would leave something in a node that it does not have."""
+    return any(set(b) - set(node) for b in below if isinstance(b, Mapping))
+
+
+def fresh(node: Any) -> str:
+    """Return a node as an interpolation: unlike a mapping, it replaces what is below it."""
+    return "${oc.create:" + _inline(node) + "}"
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{k}:{_inline(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(_inline(v) for v in value) + "]"
+    if isinstance(value, str):
+        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return {None: "null", True: "true", False: "false"}.get(value, str(value))
+
+
+def text(tree: Mapping[str, Any], notes: Mapping[str, str], head: str) -> str:
+    """Return a tuned file.
+
+    Args:
+        tree: The changed part of the method's node.
+        notes: What each option is, by dotted path below ``method``.
+        head: How the values were found.
+    """
+    body = "".join(_lines(tree, notes, "", 2))
+    head = f"# @package _global_\n# tuned: {head}\n"
+    return head + (f"method:\n{body}" if body else "{}\n")  # an empty key would unset the method
+
+
+def _lines(
+    tree: Mapping[str, Any], notes: Mapping[str, str], prefix: str, indent: int
+) -> Iterable[str]:
+    for key, value in tree.items():
+        path, space = f"{prefix}{key}", " " * indent
+        if isinstance(value, Mapping) and value:
+            yield f"{space}{key}:\n"
+            yield from _lines(value, notes, f"{path}.", indent + 2)
+            continue
+        line = f"{space}{key}: {_scalar(value)}"
+        yield line + ("\n" if key.startswith("_") else f"  # {about(notes.get(path), value)}\n")
+
+
+def _scalar(value: Any) -> str:
+    shown = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
+    return shown.removesuffix("\n").removesuffix("\n...")
+
+
+def about(note: str | None, value: Any) -> str:
+    """Return the comment of a tuned value; the source in ``note`` is that of another value."""
+    if note is None:
+        return "tuned"
+    plain = SOURCE.sub("", note)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        plain = plain.partition(";")[0]
+    return f"{plain}; tuned"
+
+
+def table(trials: Sequence[Finished]) -> str:
+    """Return all trials as CSV, best first: settings, score, accuracies by cell."""
+    rows = [_row(t) for t in sorted(trials, key=lambda t: (t.pruned, -t.score, t.place))]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    out = io.StringIO()
+    writer = csv.DictWriter(out, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def _row(trial: Finished) -> dict[str, Any]:
+    row: dict[str, Any] = {"trial": trial.place + 1, "score": trial.score}
+    row |= {"pruned": trial.pruned, "seconds": round(trial.seconds, 2)}
+    for override in trial.overrides:
+        key, _, value = override.partition("=")
+        row[key] = value
+    for name, score in trial.scores.items():
+        row |= {f"{name}: kept": score.kept, f"{name}: known": score.known}
+    return row
+
+
+def write(path: Path, content: str) -> None:
+    """Write a file as a whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(content)
+    part.replace(path)

@@ -1,0 +1,124 @@
+"""What a setting is scored on: tasks of which an unlearner could check half.
+
+The forget set of each cell is split: one half is handed to the method, the other half stays in the
+retain set with its corrupted labels and plays the hidden part. No true label, no hidden sample and no
+test image enters a score.
+"""
+
+import copy
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.errors import CollapsedError
+from unlearn.core.job import Job
+from unlearn.core.types import ImageSet
+from unlearn.data.task import Task
+from unlearn.models.expansion.expanded import drop
+from unlearn.models.inference import accuracy
+from unlearn.pipeline.context import Setting, identity, method_of, prepare
+from unlearn.pipeline.trained_models import original
+from unlearn.training.unlearning import LightningFit
+
+
+@dataclass(frozen=True)
+class Score:
+    """How a setting did on a cell, accuracies in [0, 1]; collapsed: 0 and 1."""
+
+    kept: float
+    known: float
+
+    @property
+    def value(self) -> float:
+        """The product that is maximised."""
+        return self.kept * (1 - self.known)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One task whose forget set is split, and its original model.
+
+    Attributes:
+        name: Corruption and discovery rate.
+        setting: The task's data and engine.
+        task: The task with the half of the forget set that a method is handed.
+        held: The other half, with the labels that training saw.
+        rest: The retain set without the held half.
+        model: The original model.
+        seed: Of the unlearning.
+    """
+
+    name: str
+    setting: Setting
+    task: Task
+    held: ImageSet
+    rest: ImageSet
+    model: nn.Module
+    seed: int
+
+    def score(self, job: Job, method: Any) -> Score:
+        """Run the method of a config node on its own copy of the original model."""
+        unlearner = method_of(job, method)
+        fit = LightningFit(
+            self.setting.engine, augment=self.setting.dataset.augment, seed=self.seed
+        )
+        try:
+            model = unlearner.unlearn(copy.deepcopy(self.model), self.task.request(), fit)
+        except CollapsedError:
+            return Score(kept=0.0, known=1.0)
+        model = drop(model).eval()
+        return Score(kept=accuracy(model, self.rest), known=accuracy(model, self.held))
+
+
+def split(found: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Return two halves of a forget set by chance, sorted: for the method, and held out.
+
+    Args:
+        found: Indices, int64 (n,).
+        seed: Of the order.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    if len(found) < 2:
+        raise ValueError(
+            f"tune.discoveries must find two samples or more, one half is held; got {len(found)}"
+        )
+    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
+    half = len(found) // 2
+    return found[order[:half]].sort().values, found[order[half:]].sort().values
+
+
+def load(jobs: Sequence[Job], seed: int) -> list[Cell]:
+    """Return the cells of jobs; those that differ in discovery alone share data and model."""
+    shared: dict[str, tuple[Task, nn.Module]] = {}
+    cells = []
+    for job in jobs:
+        setting = prepare(job, forget=True)
+        who = json.dumps(identity(job, setting), sort_keys=True)
+        if who not in shared:
+            shared[who] = setting.task, original(job, setting)[0]
+        task, model = shared[who]
+        task = replace(setting.task, train=task.train, test=task.test)
+        name = f"{job.names['corruption']} {job.config['discovery']:g}"
+        cells.append(halved(name, setting, task, model, seed))
+    return cells
+
+
+def halved(name: str, setting: Setting, task: Task, model: nn.Module, seed: int) -> Cell:
+    """Return a cell of a task: the method is handed half of the forget set."""
+    device = task.train.label.device
+    given, held = split(task.discovered(), seed)
+    return Cell(
+        name=name,
+        setting=replace(setting, task=task),
+        task=replace(task, forget=(given,)),
+        held=task.train.rows(held.to(device)),
+        rest=task.train.rows(task.believed_clean().to(device)),
+        model=model,
+        seed=seed,
+    )

@@ -1,0 +1,199 @@
+"""A study on disk that several processes share, and that loses no finished trial to a kill.
+
+Optuna (Akiba et al., 2019, arXiv 1907.10902) keeps the trials and draws the settings, by TPE
+(Bergstra et al., 2011) after a few at random. Which trials there are is ours: a study has numbered
+places, and a process that works on one holds its lock, which the system frees if the process dies.
+So the budget is met exactly, whoever works on it. A place has its own sampler seed: what was drawn
+before a kill is drawn again after it.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from filelock import BaseFileLock, FileLock, Timeout
+from optuna.pruners import MedianPruner, NopPruner
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import FrozenTrial, TrialState
+
+from unlearn.orchestration.tuning.scored_tasks import Score
+from unlearn.orchestration.tuning.search_space import Range
+
+STARTUPS = 8  # settings at random before TPE learns from them: a third of the usual 24
+WARMUP = 2  # cells that a trial is scored on before it may be pruned
+DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class _JournalLock(JournalFileSymlinkLock):
+    """A lock that the system frees; Optuna's own outlives a killed process by half a minute."""
+
+    def __init__(self, journal: Path) -> None:
+        """Keep the paths."""
+        self._journal = journal
+        self._lock = FileLock(f"{journal}.lock")
+
+    def acquire(self) -> bool:
+        """Wait for the lock, and cut off a line that a crash left unfinished."""
+        self._lock.acquire()
+        content = self._journal.read_bytes()
+        if not content.endswith(b"\n"):
+            os.truncate(self._journal, content.rfind(b"\n") + 1)
+        return True
+
+    def release(self) -> None:
+        """Let the next one in."""
+        self._lock.release()
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished trial.
+
+    Attributes:
+        place: Its number, from 0.
+        score: Mean over the cells; of those seen if it was pruned.
+        pruned: Whether it was ended early.
+        overrides: The setting, as Hydra overrides.
+        scores: By cell.
+        seconds: Wall time.
+    """
+
+    place: int
+    score: float
+    pruned: bool
+    overrides: tuple[str, ...]
+    scores: dict[str, Score]
+    seconds: float
+
+
+def open_study(folder: Path, *, prune: bool) -> optuna.Study:
+    """Return the study of a folder, new or begun."""
+    folder.mkdir(parents=True, exist_ok=True)
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # our own lines say it
+    path = folder / "journal.log"
+    storage = JournalStorage(JournalFileBackend(str(path), _JournalLock(path)))
+    pruner = MedianPruner(STARTUPS, WARMUP) if prune else NopPruner()
+    return optuna.create_study(
+        storage=storage,
+        study_name="study",
+        direction="maximize",
+        pruner=pruner,
+        load_if_exists=True,
+    )
+
+
+def finished(study: optuna.Study) -> list[Finished]:
+    """Return what is finished, by place."""
+    found = [_finished(t) for t in study.get_trials(deepcopy=False, states=DONE)]
+    return sorted(found, key=lambda f: f.place)
+
+
+def _finished(trial: FrozenTrial) -> Finished:
+    notes = trial.user_attrs
+    scores = {name: Score(kept, known) for name, (kept, known) in notes["cells"].items()}
+    return Finished(
+        place=notes["place"],
+        score=mean(scores),
+        pruned=trial.state == TrialState.PRUNED,
+        overrides=tuple(notes["overrides"]),
+        scores=scores,
+        seconds=notes["seconds"],
+    )
+
+
+def best(trials: Sequence[Finished]) -> Finished:
+    """Return the best of those that saw all cells; the first of equals."""
+    return max((t for t in trials if not t.pruned), key=lambda t: t.score)
+
+
+Calls = Mapping[str, Callable[[], Score]]
+"""By cell: what scores a setting on it."""
+
+
+def fill(
+    folder: Path,
+    study: optuna.Study,
+    ranges: Sequence[Range],
+    calls: Callable[[Sequence[str]], Calls],
+    *,
+    trials: int,
+    seed: int,
+) -> Iterator[Finished]:
+    """Work on the free places below ``trials``, one after the other, and yield what came out.
+
+    Args:
+        folder: The study's.
+        study: Of ``open_study``.
+        ranges: Where settings come from.
+        calls: Of a setting, as overrides: the calls that score it.
+        trials: The budget, shared by all processes.
+        seed: Of the search.
+    """
+    while (found := _free(folder, study, trials)) is not None:
+        place, lock = found
+        try:
+            study.sampler = TPESampler(n_startup_trials=STARTUPS, seed=1000 * seed + place)
+            yield _try(study, place, ranges, calls)
+        finally:
+            lock.release()
+
+
+def _free(folder: Path, study: optuna.Study, trials: int) -> tuple[int, BaseFileLock] | None:
+    """Return the first place that is neither finished nor worked on, and its lock, held."""
+    places = folder / "places"
+    places.mkdir(exist_ok=True)
+    for place in range(trials):
+        if any(f.place == place for f in finished(study)):
+            continue
+        lock = FileLock(places / f"{place:04d}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            continue
+        if not any(f.place == place for f in finished(study)):  # meanwhile, by another
+            return place, lock
+        lock.release()
+    return None
+
+
+def _try(
+    study: optuna.Study,
+    place: int,
+    ranges: Sequence[Range],
+    calls: Callable[[Sequence[str]], Calls],
+) -> Finished:
+    for old in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if old.user_attrs.get("place") == place:
+            study.tell(old.number, state=TrialState.FAIL)  # its process was killed
+    started = time.perf_counter()
+    trial = study.ask()
+    trial.set_user_attr("place", place)
+    overrides = [r.draw(trial) for r in ranges]
+    trial.set_user_attr("overrides", overrides)
+    scores: dict[str, Score] = {}
+    pruned = False
+    try:
+        for step, (name, call) in enumerate(calls(overrides).items()):
+            scores[name] = call()
+            trial.report(mean(scores), step)
+            pruned = trial.should_prune()
+            if pruned:
+                break
+    except Exception:
+        study.tell(trial, state=TrialState.FAIL)
+        raise
+    trial.set_user_attr("cells", {n: (s.kept, s.known) for n, s in scores.items()})
+    trial.set_user_attr("seconds", time.perf_counter() - started)
+    # A finished trial is told last: one that was killed before is done again.
+    state = TrialState.PRUNED if pruned else TrialState.COMPLETE
+    return _finished(study.tell(trial, None if pruned else mean(scores), state=state))
+
+
+def mean(scores: Mapping[str, Score]) -> float:
+    """Return the mean score of the cells."""
+    return sum(s.value for s in scores.values()) / len(scores)

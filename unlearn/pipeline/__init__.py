@@ -1,0 +1,1 @@
+"""One run, from a config to a recorded row; one file per job."""

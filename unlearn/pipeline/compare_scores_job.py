@@ -1,0 +1,82 @@
+"""Compute scores of memorization, compare them: agreement with one of them, and what they cost."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from torch import Tensor
+
+from unlearn.core.job import Job
+from unlearn.pipeline.context import Setting, prepare
+from unlearn.pipeline.sample_scores import scored
+from unlearn.reporting.figures import canvas, refined
+from unlearn.reporting.tables import formats
+from unlearn.scoring.memorization.agreement import kendall, overlap, spearman
+
+log = logging.getLogger(__name__)
+
+GROUP_FRACTION = 1 / 15
+"""Size of each of the low, mid and high groups that are compared: 3,000 of 45,000 (arXiv 2406.01257)."""
+
+
+def score_job(job: Job) -> float | None:
+    """Compute the job's scores, each from the cache if it is there; write table, values, figure.
+
+    Raises:
+        ValueError: If there are fewer than two.
+    """
+    nodes: dict[str, Any] = job.config["scores"]
+    if len(nodes) < 2:
+        raise ValueError(f"scores must be at least two to compare, got {list(nodes)}")
+    setting = prepare(job, forget=False)
+    reference = "memorization" if "memorization" in nodes else next(iter(nodes))
+    found = {name: scored(job, setting, node) for name, node in nodes.items()}
+    values = {name: trained.records["score"] for name, (trained, _) in found.items()}
+    notes = {name: trained.notes for name, (trained, _) in found.items()}
+    centers = {name: score.center for name, (_, score) in found.items()}
+    rows = [
+        _row(name, values, centers, reference) | _cost(name, notes, reference) for name in values
+    ]
+    table = pd.DataFrame(rows)
+    text = table.map(lambda v: f"{v:.3g}" if isinstance(v, float) else v)
+    text.attrs["n"] = "samples"
+    title = f"scores of memorization against {reference}, {len(values[reference])} samples"
+    formats.print_table(text, title)
+    folder = Path(job.config["paths"]["reports"])
+    formats.save_tables(text, folder / "scores")
+    _keep(setting, values, folder / "score_values.csv")
+    rank = {row["score"]: float(row["Spearman"]) for row in rows}
+    figure = refined.against({k: v.numpy() for k, v in values.items()}, reference, rank)
+    canvas.save(figure, folder / "scores")
+    log.info("in %s: scores, score_values.csv", folder)
+    return None
+
+
+def _row(
+    name: str, values: dict[str, Tensor], centers: dict[str, str | float], reference: str
+) -> dict[str, Any]:
+    mine, other = values[name], values[reference]
+    size = max(1, round(GROUP_FRACTION * len(mine)))
+    shared = overlap(mine, other, size, (centers[name], centers[reference]))
+    row = {"score": name, "n": len(mine)}
+    row |= {"Spearman": spearman(mine, other), "Kendall": kendall(mine, other)}
+    return row | {f"{group} shared": share for group, share in shared.items()}
+
+
+def _cost(name: str, notes: dict[str, dict[str, Any]], reference: str) -> dict[str, Any]:
+    seconds = float(notes[name]["seconds"])
+    return {
+        "seconds": seconds,
+        "% of training": 100 * seconds / notes[name]["original_seconds"],
+        f"% of {reference}": 100 * seconds / notes[reference]["seconds"],
+        "reliability": notes[name].get("reliability", "-"),
+    }
+
+
+def _keep(setting: Setting, values: dict[str, Tensor], path: Path) -> None:
+    """Write the scores sample by sample."""
+    label = setting.task.train.label.cpu().numpy()
+    frame = pd.DataFrame({"label": label, **{k: v.numpy() for k, v in values.items()}})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    frame.to_csv(path, index_label="index")

@@ -1,0 +1,206 @@
+"""What a job works on: data, truth, engine, method, and the network before it is trained."""
+
+import functools
+import hashlib
+import json
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from unlearn.core.job import Job, original_identity
+from unlearn.data.datasets.base import Dataset
+from unlearn.data.forget_sets.discovered import with_false_alarms
+from unlearn.data.task import Task, Truth
+from unlearn.evaluation.predictions import Predictions
+from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.localized import Localized
+from unlearn.scoring.detection.base import Detector
+from unlearn.training.engine import Engine
+from unlearn.training.recipe import Pretraining
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Data, truth and engine of a job; the same for all of its models.
+
+    Attributes:
+        dataset: The clean data.
+        task: What is to be unlearned.
+        engine: How to compute.
+        digest: Hash of the training set as received.
+        facts: Of the forget set, for the row.
+        embedding: Of the training set by the original model, (N, E), if a metric needs it.
+        before: What the original model says, if a metric or a report needs it.
+    """
+
+    dataset: Dataset
+    task: Task
+    engine: Engine
+    digest: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    embedding: torch.Tensor | None = None
+    before: Predictions | None = None
+
+
+@functools.lru_cache(maxsize=2)
+def _dataset(node: str, build: Callable[[Any], Any]) -> tuple[Dataset, bytes]:
+    """Return a data set and the hash of its training images, once for all jobs of a process."""
+    dataset: Dataset = build(json.loads(node)).load()
+    return dataset, hashlib.sha256(dataset.train.image.numpy().tobytes()).digest()
+
+
+def engine_of(config: dict[str, Any], image_size: int) -> Engine:
+    """Return how to compute.
+
+    Args:
+        config: Of the job.
+        image_size: Height and width in pixels.
+
+    Raises:
+        ValueError: If a GPU is wanted that torch does not see.
+    """
+    options = dict(config["trainer"])
+    if options["accelerator"] == "gpu" and not torch.cuda.is_available():
+        raise ValueError("trainer.accelerator is gpu, but torch sees none; use auto or cpu")
+    threads = options.pop("threads")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    auto = options["progress"] in ("auto", None)
+    options["progress"] = (
+        sys.stderr.isatty() if auto else str(options["progress"]).lower() == "true"
+    )
+    return Engine(**options, image_size=image_size)
+
+
+def corrupted_count(corrupted: float, size: int, multiple: int = 1) -> int:
+    """Return how many of ``size`` samples to corrupt: a share below 1, else a count.
+
+    Args:
+        corrupted: Share in (0, 1), rounded to the nearest multiple; or a count.
+        size: Number of samples.
+        multiple: What a corruption takes at a time, 2 if it exchanges labels.
+
+    Raises:
+        ValueError: If that is none, or more than there are.
+    """
+    count = round(corrupted)
+    if corrupted < 1:
+        count = round(corrupted * size / multiple) * multiple
+    if not 1 <= count <= size:
+        raise ValueError(
+            f"corrupted must be a share in (0, 1) or a count in 1..{size} that gives at least one "
+            f"sample, got {corrupted}"
+        )
+    return count
+
+
+def prepare(job: Job, *, forget: bool) -> Setting:
+    """Load the data, corrupt them and, if wanted, choose the forget set."""
+    config = job.config
+    dataset, pixels = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
+    if config.get("class_order") is not None:
+        dataset = dataset.in_order(config["class_order"])
+    adopt = (
+        getattr(job.build(config["forget_set"]), "adopt", None) if "forget_set" in config else None
+    )
+    if adopt is not None:
+        dataset = adopt(dataset)
+    if config.get("validation") is not None:
+        dataset = dataset.hold_out(config["validation"])
+    engine = engine_of(config, dataset.train.image.shape[-1])
+    corruption = job.build(config["corruption"])
+    multiple = getattr(corruption, "multiple", 1)
+    count = corrupted_count(config["corrupted"], len(dataset.train), multiple)
+    train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
+    digest = hashlib.sha256(
+        pixels + train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
+    ).hexdigest()[:16]
+    found: tuple[torch.Tensor, ...] = ()
+    if forget:
+        choose = job.build(config["forget_set"])
+        if isinstance(choose, Detector):
+            raise ValueError("options are tuned where discovery is simulated: discovery=0.5")
+        found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
+        found = alarmed(config, found, truth)
+    task = Task(train=train, test=dataset.test, truth=truth, forget=found)
+    return Setting(dataset, _resident(task, engine), engine, digest)
+
+
+def alarmed(
+    config: Mapping[str, Any], found: tuple[torch.Tensor, ...], truth: Truth
+) -> tuple[torch.Tensor, ...]:
+    """Return requests with the false alarms that discovery_precision asks for."""
+    precision, seed = config.get("discovery_precision"), config["seeds"]["discovery"]
+    if precision is None:
+        return found
+    return tuple(with_false_alarms(part, truth.corrupted, precision, seed) for part in found)
+
+
+def _resident(task: Task, engine: Engine) -> Task:
+    """Move the images to the GPU if they take less than half of its free memory."""
+    if engine.device.type == "cpu":
+        return task
+    size = task.train.image.numel() + task.test.image.numel()
+    if not engine.fits(size):
+        log.info("the images stay in main memory: %.1f GB do not fit on the GPU", size / 1e9)
+        return task
+    return replace(task, train=task.train.to(engine.device), test=task.test.to(engine.device))
+
+
+def fresh(job: Job, setting: Setting) -> tuple[Pretraining, nn.Module]:
+    """Return the original's recipe, and its network with fresh weights."""
+    seeds = job.config["seeds"]
+    recipe: Pretraining = job.build(job.config["pretraining"])
+    factory = job.build(job.config["model"])
+    network = recipe.network(
+        factory, setting.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
+    )
+    return recipe, network
+
+
+def network_of(job: Job, setting: Setting) -> nn.Module:
+    """Return the network that the job works on, with fresh weights."""
+    return fresh(job, setting)[1]
+
+
+def method_of(job: Job, node: Any = None) -> UnlearningMethod:
+    """Return the job's method, within its localization if it has one.
+
+    Args:
+        job: The job.
+        node: Another config node of a method; None: the job's own.
+
+    Raises:
+        ValueError: If the method brings its own, or there is a budget and none to spend it.
+    """
+    config = job.config
+    method: Any = job.build(config["method"] if node is None else node)
+    options: dict[str, Any] = {
+        key: config.get(f"mask_{key}") for key in ("batch_norm", "head", "trainable")
+    }
+    budget, inside = config.get("budget"), isinstance(method, Localized)
+    if config.get("localization") is None:
+        if not inside and (budget is not None or any(options.values())):
+            raise ValueError("budget and mask_* need a localization, such as localization=salloc")
+        return method
+    if inside:
+        name = type(method).__name__
+        raise ValueError(f"{name} brings its own localization; method=rft takes any other")
+    if not isinstance(method, UnlearningMethod):
+        raise ValueError(f"{type(method).__name__} runs other methods; only those can be localized")
+    localizer = job.build(config["localization"])
+    options["batch_norm"] = options["batch_norm"] or "update"
+    return Localized(method, localizer=localizer, budget=budget, **options)
+
+
+def identity(job: Job, setting: Setting) -> dict[str, Any]:
+    """Return everything that determines the original model's weights; no rate and no method."""
+    found = {"data_digest": setting.digest, "precision": setting.engine.resolved_precision()}
+    return original_identity(job.config) | found

@@ -1,0 +1,180 @@
+"""Diagnose a network: which layers hold the forget set, and where strategies would look for it."""
+
+import copy
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from unlearn.core import environment
+from unlearn.core.job import Job
+from unlearn.evaluation.diagnosis.layer_gradients import accounting
+from unlearn.evaluation.diagnosis.layer_retraining import BATCH_NORM, retrained
+from unlearn.evaluation.diagnosis.layer_rewinding import accuracies, rewinding
+from unlearn.evaluation.diagnosis.stop_at_epoch import Until
+from unlearn.methods.components.masked_training import chosen
+from unlearn.models.expansion.expanded import drop
+from unlearn.models.layer_groups import block_groups, example, layer_groups
+from unlearn.models.surgery import unrelated
+from unlearn.pipeline.context import Setting, network_of
+from unlearn.pipeline.forget_set import prepared
+from unlearn.pipeline.trained_models import keep_trained, original, training_of_original
+from unlearn.reporting.figures import canvas, diagnosis
+from unlearn.reporting.figures.diagnosis import Diagnosis
+from unlearn.reporting.tables import formats
+from unlearn.storage.user_checkpoint import fit
+from unlearn.training.unlearning import LightningFit
+
+log = logging.getLogger(__name__)
+
+GROUPINGS = {"layer": layer_groups, "block": block_groups}
+
+
+def check(options: dict[str, Any], config: dict[str, Any]) -> None:
+    """Check the options of a diagnosis before anything is trained.
+
+    Args:
+        options: Of the config group ``diagnose``.
+        config: Of the job.
+
+    Raises:
+        ValueError: If one is out of range, or cannot be had with a checkpoint of the user's own.
+    """
+    to, epochs = options["rewind_to"], config["pretraining"]["epochs"]
+    if options["grouping"] not in GROUPINGS:
+        raise ValueError(
+            f"diagnose.grouping must be one of {', '.join(GROUPINGS)}, got {options['grouping']}"
+        )
+    if isinstance(to, int) and not 1 <= to < epochs:
+        raise ValueError(
+            f"diagnose.rewind_to must be an epoch in 1..{epochs - 1} of the original's training "
+            f"({epochs} epochs), initial, fresh or a checkpoint file, got {to}"
+        )
+    if isinstance(to, str) and to not in ("initial", "fresh") and not Path(to).is_file():
+        raise ValueError(
+            f"diagnose.rewind_to must be initial, fresh, an epoch or a checkpoint file, got {to}"
+        )
+    if config["checkpoint"] is not None and (to == "initial" or isinstance(to, int)):
+        raise ValueError(
+            f"diagnose.rewind_to must be fresh or a checkpoint file with checkpoint=...: how that "
+            f"model was trained is not known; got {to}"
+        )
+    masks, learning = options.get("masks"), options.get("retraining")
+    if masks is not None and masks["budget"] is None:
+        raise ValueError("diagnose.masks.budget must be in (0, 1], got null")
+    if learning is not None and learning["batch_norm"] not in BATCH_NORM:
+        raise ValueError(
+            f"diagnose.retraining.batch_norm must be one of {', '.join(BATCH_NORM)}, "
+            f"got {learning['batch_norm']}"
+        )
+
+
+def earlier(job: Job, setting: Setting, network: nn.Module) -> dict[str, Tensor]:
+    """Return the parameters that layers are rewound to, by name, on the network's device.
+
+    Args:
+        job: The job.
+        setting: Its data.
+        network: The one that is diagnosed, without extra channels.
+    """
+    to = job.config["diagnose"]["rewind_to"]
+    if to == "initial":
+        source = drop(network_of(job, setting))
+    elif to == "fresh":
+        source = unrelated(network, job.config["seeds"]["unlearn"])
+    elif isinstance(to, int):
+        source = drop(_after(job, setting, to))
+    else:
+        source = copy.deepcopy(network)
+        fit(Path(to), source, f"model={job.names['model']}").load_into(source)
+    device = next(network.parameters()).device
+    return {name: p.detach().to(device) for name, p in source.named_parameters()}
+
+
+def _after(job: Job, setting: Setting, epoch: int) -> nn.Module:
+    """Return the original model as it was after an epoch of its training; cached."""
+    whole = training_of_original(job, setting)
+    part = replace(
+        whole,
+        who=whole.who | {"until": epoch, "forget": []},
+        title=f"training the original model to epoch {epoch}",
+        recorders=(Until(epoch),),
+    )
+    keep_trained(job, setting, part)
+    return part.network
+
+
+def diagnose_job(job: Job) -> float | None:
+    """Diagnose the original model of a task, or a checkpoint on it; write tables and a figure."""
+    environment.check_pair()
+    options: dict[str, Any] = job.config["diagnose"]
+    check(options, job.config)
+    masks = options.get("masks") or {}
+    strategies = {n: job.build(node) for n, node in masks.get("strategies", {}).items()}
+    setting = prepared(job)
+    network = drop(original(job, setting)[0]).eval()
+    request = setting.task.request()
+    groups = GROUPINGS[options["grouping"]](network, example(request))
+    before = earlier(job, setting, network)
+    size = {name: p.numel() for name, p in network.named_parameters()}
+    found = Diagnosis(
+        groups=groups,
+        parameters={layer: sum(size[n] for n in names) for layer, names in groups.items()},
+        whole=accuracies(network, request),
+        gradients=accounting(network, request, groups, options["batch_size"]),
+        rewound=rewinding(network, before, request, groups),
+    )
+    for name, strategy in strategies.items():
+        limit = masks["budget"] if strategy.needs_budget else None
+        found.masks[name] = chosen(strategy, network, request, limit)
+    if options.get("retraining") is not None:
+        _retrain(job, setting, network, before, found)
+    _write(job, found)
+    return None
+
+
+def _retrain(
+    job: Job, setting: Setting, network: nn.Module, before: dict[str, Tensor], found: Diagnosis
+) -> None:
+    """Rewind and train each layer; note the curves."""
+    options = job.config["diagnose"]["retraining"]
+    for number, (layer, names) in enumerate(found.groups.items(), 1):
+        title = f"retraining {layer} ({number} of {len(found.groups)})"
+        log.info("%s ...", title)
+        method = job.build(options["method"])
+        compute = LightningFit(
+            setting.engine,
+            augment=setting.dataset.augment,
+            seed=job.config["seeds"]["unlearn"],
+            title=title,
+        )
+        _, curve, reason = retrained(
+            network, before, setting.task.request(), names, method,
+            batch_norm=options["batch_norm"], fit=compute,
+        )  # fmt: skip
+        if reason is not None:
+            log.warning("%s ended early: %s", title, reason)
+        found.retrained[layer] = curve
+
+
+def _write(job: Job, found: Diagnosis) -> None:
+    """Print and keep the tables, the curves and the figure."""
+    folder, names = Path(job.config["paths"]["reports"]), job.names
+    setting = f"{names['dataset']}, {names['corruption']}, {names['model']}"
+    to = job.config["diagnose"]["rewind_to"]
+    titles = {
+        "diagnosis": f"{setting}: gradients, and accuracy with one layer rewound (to: {to})",
+        "diagnosis_shares": "share of each layer's parameters in the masks",
+        "diagnosis_masks": "masks: share of all parameters, mean depth (0 input, 1 output)",
+        "diagnosis_overlap": "Jaccard overlap of the masks",
+    }
+    made = diagnosis.tables(found)
+    for name, table in made.items():
+        formats.print_table(table, titles[name])
+        formats.save_tables(table, folder / name)
+    if found.retrained:
+        diagnosis.curves(found).to_csv(folder / "diagnosis_retraining.csv", index=False)
+    canvas.save(diagnosis.figure(found), folder / "diagnosis")
+    log.info("in %s: %s", folder, ", ".join(made))

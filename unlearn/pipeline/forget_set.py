@@ -1,0 +1,127 @@
+"""Scores of memorization for a job, and forget sets that need them, the original model or a detector."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlearn.core.job import Job, detector_name
+from unlearn.data.forget_sets.sample_list import Names
+from unlearn.data.forget_sets.uniform import digest
+from unlearn.data.task import Task
+from unlearn.pipeline.context import Setting, alarmed, prepare
+from unlearn.pipeline.sample_scores import _judged, _said, features, name_of, scored
+from unlearn.pipeline.trained_models import cache
+from unlearn.scoring.detection.base import Detector, precision_recall
+from unlearn.storage.checkpoint_cache import Trained
+
+log = logging.getLogger(__name__)
+
+MANY = 0.2
+"""Share of the training set beyond which a detector's list is doubted aloud."""
+
+
+def waits(job: Job) -> bool:
+    """Say whether choosing the forget set needs the original model: then it must be there first."""
+    choose = job.build(job.config["forget_set"])
+    needed = set(getattr(choose, "needs", ())) & {"embedding", "score", "center"}
+    return job.config.get("score") is not None or bool(needed) or isinstance(choose, Detector)
+
+
+def prepared(job: Job, setting: Setting | None = None) -> Setting:
+    """Return data and truth with the forget set, and with the score that the job names.
+
+    Args:
+        job: The job.
+        setting: Its data without a forget set, if they are at hand.
+
+    Raises:
+        ValueError: If the forget set needs a score and there is none.
+    """
+    setting = prepare(job, forget=False) if setting is None else setting
+    config, task = job.config, setting.task
+    choose = job.build(config["forget_set"])
+    files = setting.dataset.files
+    names = Names(files, len(task.train), test_folder=setting.dataset.split_off is None)
+    known: dict[str, Any] = {"names": names, "class_names": setting.dataset.class_names}
+    cost: dict[str, Any] = {}
+    if config.get("score") is not None:
+        trained, score = scored(job, setting, config["score"])
+        known |= {"score": trained.records["score"], "center": score.center}
+        cost = {"score": name_of(config["score"]), "score_seconds": trained.notes["seconds"]}
+        task = replace(task, records=trained.records)
+    if isinstance(choose, Detector):
+        found, facts = (detected(job, setting, choose),), choose.notes
+        cost |= {"discovery/by": detector_name(config["forget_set"])}
+    else:
+        found = _chosen(job, setting, choose, known)
+        facts = getattr(choose, "notes", {})
+    found = alarmed(config, found, task.truth)
+    truth = replace(task.truth, known_label=getattr(choose, "true_label", None))
+    task = replace(task, truth=truth)
+    facts = {"size": len(found[0]), **facts, "hash": digest(torch.cat(found))[:12]}
+    cost |= {f"forget_set/{k}": v for k, v in facts.items()} | _quality(task, found)
+    return replace(setting, task=replace(task, forget=found), facts=cost)
+
+
+def _chosen(
+    job: Job, setting: Setting, choose: Any, known: dict[str, Any]
+) -> tuple[torch.Tensor, ...]:
+    """Return the requests of a forget set that is built from the truth."""
+    config, needs = job.config, getattr(choose, "needs", ())
+    if "embedding" in needs:
+        known = known | {"embedding": features(job, setting)}
+    absent = [need for need in needs if need not in known]
+    if absent:
+        raise ValueError(
+            "this forget_set needs a score of memorization: score=holdout_retraining, or another "
+            f"of conf/score; absent: {', '.join(absent)}"
+        )
+    return choose(
+        setting.task.truth,
+        rate=config["discovery"],
+        seed=config["seeds"]["discovery"],
+        **{need: known[need] for need in needs},
+    )
+
+
+def _quality(task: Task, found: tuple[torch.Tensor, ...]) -> dict[str, Any]:
+    """Return size, precision and recall of what was found, if the corruption is simulated."""
+    every = torch.cat(found)
+    if not task.truth.corrupted.any():
+        return {"discovery/size": len(every)}
+    quality = {"size": len(every)} | precision_recall(every, task.truth.corrupted)
+    return {f"discovery/{k}": v for k, v in quality.items()}
+
+
+def detected(job: Job, setting: Setting, detector: Detector) -> torch.Tensor:
+    """Return what a detector suspects, from the cache or searched for; its notes get the cost.
+
+    Raises:
+        ValueError: If it suspects nothing, or everything.
+    """
+    node = job.config["forget_set"]
+
+    def search(folder: Path) -> Trained:
+        suspects, _, seconds = _said(job, setting, detector)
+        return Trained({}, {"suspects": suspects}, {"seconds": seconds} | detector.notes)
+
+    who = _judged(job, setting) | {"detector": node, "forget": []}
+    result, _ = cache(job).get_or_train(who, search)
+    suspects, total = result.records["suspects"], len(setting.task.train)
+    if not 0 < len(suspects) < total:
+        raise ValueError(
+            f"discovery={detector_name(node)} suspects {len(suspects)} of {total} training samples, "
+            "which leaves nothing to unlearn or nothing to retain; change forget_set.* or choose "
+            "another"
+        )
+    if len(suspects) > MANY * total:
+        log.warning(
+            "discovery=%s suspects %d of %d training samples: few lists of that length are right, and "
+            "unlearning clean images harms the model; look at some, or choose another detector",
+            detector_name(node), len(suspects), total,
+        )  # fmt: skip
+    detector.notes |= result.notes
+    return suspects

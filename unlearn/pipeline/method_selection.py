@@ -1,0 +1,146 @@
+"""RUM's automatic choice: which candidate unlearns which part best, on seeds that no result uses.
+
+After arXiv 2406.01257 ("best algorithm per subset", which does not say how it is found); ours: each
+candidate unlearns each part alone and is ranked by its closeness to retraining, with held-out images
+in place of the test set. Methods see neither these images nor the ranking.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unlearn.core.job import Job, reseeded
+from unlearn.evaluation.intervals import half_width
+from unlearn.evaluation.metrics import tow
+from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.evaluation.retrain_gap import mia
+from unlearn.pipeline.context import Setting, identity
+from unlearn.pipeline.forget_set import prepared
+from unlearn.pipeline.trained_models import cache, original, without
+from unlearn.storage.checkpoint_cache import Trained
+
+log = logging.getLogger(__name__)
+
+METRICS = ("tow", "tow_mia")
+Attempt = Callable[..., Any]
+"""``attempt(job, setting, model, seed=, loggers=)``: one unlearning, with its model and seconds."""
+
+
+def best(scores: Mapping[str, Sequence[float]], seconds: Mapping[str, Sequence[float]]) -> str:
+    """Return the name with the highest mean; of those within its 95 % interval, the cheapest.
+
+    Args:
+        scores: A value per seed, by name.
+        seconds: What each took.
+    """
+    means = {name: float(np.mean(values)) for name, values in scores.items()}
+    top = max(means, key=means.__getitem__)
+    margin = np.nan_to_num(half_width(list(scores[top])))  # one seed has no interval
+    tied = [name for name, value in means.items() if value >= means[top] - margin]
+    return min(tied, key=lambda name: (float(np.mean(seconds[name])), -means[name]))
+
+
+def check(job: Job) -> bool:
+    """Return whether there is anything to choose.
+
+    Raises:
+        ValueError: If mode and candidates do not go together, or nothing is held out to judge by.
+    """
+    config, auto = job.config, job.config["method"].get("mode") == "auto"
+    node = config.get("candidates")
+    if auto != (node is not None):
+        raise ValueError("method.mode=auto and candidates=refined (or another group) go together")
+    if not auto or node is None:
+        return False
+    if config.get("validation") is None:
+        raise ValueError("candidates are judged by held-out images: validation=0.1")
+    if node["metric"] not in METRICS or not node["seeds"] or not node["methods"]:
+        raise ValueError(
+            "candidates must have methods, seeds and a metric of "
+            f"{', '.join(METRICS)}, got metric {node['metric']}, seeds {node['seeds']}"
+        )
+    if set(node["seeds"]) & set(config["seeds"].values()):
+        raise ValueError(f"candidates.seeds must be none of the run's, got {node['seeds']}")
+    for candidate in node["methods"].values():
+        job.build(candidate)
+    return True
+
+
+def settled(job: Job, attempt: Attempt) -> tuple[Job, dict[str, Any]]:
+    """Return the job with the chosen method for each part, and what was chosen, for the row."""
+    if not check(job):
+        return job, {}
+    node = job.config["candidates"]
+    rows = [row for seed in node["seeds"] for row in _judged(job, seed, attempt)]
+    steps: dict[str, Any] = {}
+    facts: dict[str, Any] = {"chosen/seconds": sum(row["seconds"] for row in rows)}
+    for part in job.config["method"]["order"]:
+        own = [row for row in rows if row["part"] == part]
+        values, seconds = (
+            {n: [r[key] for r in own if r["method"] == n] for n in node["methods"]}
+            for key in (node["metric"], "seconds")
+        )
+        name = best(values, seconds)
+        steps[part], facts[f"chosen/{part}"] = node["methods"][name], name
+        shown = ", ".join(f"{n} {np.mean(v):.3f}" for n, v in values.items())
+        log.info("part %s: %s is chosen by held-out %s (%s)", part, name, node["metric"], shown)
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "choice.json").write_text(json.dumps(rows, indent=1))
+    method = job.config["method"] | {"steps": steps}
+    return replace(job, config=job.config | {"method": method}), facts
+
+
+def _judged(job: Job, seed: int, attempt: Attempt) -> list[dict[str, Any]]:
+    """Return part, method, metrics and seconds of every candidate on every part, for one seed."""
+    drawn = ("score", "forget_set", "method", "candidates")
+    seeds = dict.fromkeys(job.config["seeds"], seed)
+    own = replace(job, config=reseeded(job.config, drawn, seeds, seed))
+    setting = prepared(own)
+    held = setting.dataset.validation
+    assert held is not None
+    setting = replace(setting, task=replace(setting.task, test=held))
+    model = original(own, setting)[0]
+    request = setting.task.request()
+    parts = job.build(own.config["method"]["partition"])(model, request)
+    rows = []
+    for part, places in parts.items():
+        forget = request.forget.index.cpu()[places]
+        now = replace(setting, task=replace(setting.task, forget=(forget,)))
+        for name, node in own.config["candidates"]["methods"].items():
+            found = _candidate(own, now, node, model, attempt)
+            rows.append({"seed": seed, "part": part, "method": name} | found)
+    return rows
+
+
+def _candidate(
+    job: Job, setting: Setting, node: dict[str, Any], model: torch.nn.Module, attempt: Attempt
+) -> dict[str, Any]:
+    """Return metrics and seconds of one candidate on one part, from the cache or measured."""
+    forget = setting.task.discovered()
+
+    def measure(folder: Path) -> Trained:
+        plain = {"method": node, "candidates": None, "localization": None, "budget": None}
+        inner = replace(job, config=job.config | plain, folder=folder)
+        seed = job.config["seeds"]["unlearn"]
+        outcome = attempt(inner, setting, model, seed=seed, loggers=())
+        notes = dict.fromkeys(METRICS, 0.0)  # of a model whose loss was lost
+        if outcome.model is not None:
+            said = predict(outcome.model, setting.task)
+            reference = _reference(job, setting, forget)
+            found = tow(said, setting.task, reference) | mia(said, setting.task, reference)
+            notes = {key: found[key] for key in METRICS}
+        return Trained({}, {}, notes | {"seconds": outcome.seconds})
+
+    who = identity(job, setting) | {"candidate": node, "forget": forget.tolist()}
+    return cache(job).get_or_train(who, measure)[0].notes
+
+
+def _reference(job: Job, setting: Setting, forget: torch.Tensor) -> Predictions:
+    network, _, _ = without(job, setting, forget, "the retrained reference of a part")
+    return predict(network, setting.task)

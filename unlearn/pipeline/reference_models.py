@@ -1,0 +1,215 @@
+"""Models that metrics compare with beyond the one retrained reference: trained once, kept in the cache.
+
+Twins are unlearned and retrained models of other seeds; shadows those of a memorization score.
+Shapes: M models, N training samples, T test samples.
+"""
+
+import copy
+import itertools
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from unlearn.core.errors import CollapsedError
+from unlearn.core.job import Job, reseeded
+from unlearn.core.types import ImageSet
+from unlearn.evaluation.evaluator import declared
+from unlearn.evaluation.predictions import Shadows, Twins
+from unlearn.evaluation.reference_distance import judged, margin
+from unlearn.models.expansion.expanded import drop
+from unlearn.models.inference import logits
+from unlearn.pipeline.context import Setting, identity
+from unlearn.pipeline.trained_models import cache, original, without
+from unlearn.scoring.memorization.memorization import Memorization, subset
+from unlearn.storage.checkpoint_cache import Trained
+
+log = logging.getLogger(__name__)
+
+FEWEST = {"twins": 3, "shadows": 8}
+APART = 1000  # between the seeds of twins: no run's own
+
+
+def options(job: Job) -> dict[str, dict[str, Any]]:
+    """Return the options of the metric that needs each kind of further models, by kind.
+
+    Raises:
+        ValueError: If there are too few models, or none to be had.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for entry in job.build(job.config["evaluation"]).values():
+        for need in declared(entry).needs:
+            if need in ("twins", "shadows", "relearned"):
+                found[need] = found.get(need, {}) | getattr(entry, "keywords", {})
+    number = found.get("twins", {}).get("num_models", FEWEST["twins"])
+    if number < FEWEST["twins"]:
+        raise ValueError(
+            f"evaluation: klom and ulira need num_models of at least {FEWEST['twins']}, got {number}"
+        )
+    if "shadows" in found:
+        score = None if job.config["score"] is None else job.build(job.config["score"])
+        if not isinstance(score, Memorization):
+            raise ValueError("evaluation=lira needs the models of score=memorization")
+        if score.num_models < FEWEST["shadows"]:
+            raise ValueError(
+                f"evaluation=lira needs score.num_models of at least {FEWEST['shadows']}, "
+                f"got {score.num_models}"
+            )
+    return found
+
+
+def further(
+    job: Job, setting: Setting, model: nn.Module, attempt: Callable[..., Any] | None
+) -> dict[str, Any]:
+    """Return what the job's metrics need beyond predictions, as fields of ``Predictions``.
+
+    Args:
+        job: The job.
+        setting: Its data and forget set.
+        model: The unlearned model.
+        attempt: ``attempt(job, setting, model, seed=, loggers=)`` unlearns; None: nothing was unlearned.
+    """
+    try:
+        return _further(job, setting, model, attempt)
+    except CollapsedError as error:  # of a reference; the run's own row stands
+        log.warning("no further models to compare with: %s", error)
+        return {}
+
+
+def _further(
+    job: Job, setting: Setting, model: nn.Module, attempt: Callable[..., Any] | None
+) -> dict[str, Any]:
+    wanted = options(job)
+    out: dict[str, Any] = {}
+    if "twins" in wanted and attempt is not None and not setting.task.step:
+        out["twins"] = _twins(job, setting, model, wanted["twins"]["num_models"], attempt)
+    if "shadows" in wanted:
+        out["shadows"] = shadows(job, setting)
+    if "relearned" in wanted:
+        gone = setting.task.asked().sort().values
+        reference = without(job, setting, gone, "the retrained reference")[0]
+        loss = forget_loss(drop(original(job, setting)[0]), _forget(setting))
+        out["relearned"] = tuple(
+            relearned(m, _forget(setting), loss, wanted["relearned"]) for m in (model, reference)
+        )
+    return out
+
+
+def _margins(model: nn.Module, setting: Setting) -> torch.Tensor:
+    """Return the margins of the training and test samples, (N + T,)."""
+    sets = (setting.task.train, setting.task.test)
+    return torch.cat([margin(logits(model, s).cpu(), s.label.cpu()) for s in sets])
+
+
+def _twins(
+    job: Job, setting: Setting, model: nn.Module, number: int, attempt: Callable[..., Any]
+) -> Twins:
+    """Return the margins of the run's own pair and of those of other seeds."""
+    gone = setting.task.asked().sort().values
+    own = without(job, setting, gone, "the retrained reference")[0]
+    pairs = [(_margins(model, setting), _margins(own, setting))]
+    for k in range(1, number):
+        seed = int(job.config["seeds"]["train"]) + APART * k
+        seeds: dict[str, int] = dict.fromkeys(("train", "unlearn", "mask"), seed)
+        other = replace(job, config=reseeded(job.config, ("method",), seeds, seed))
+        log.info("twin %d of %d: another original, unlearned and retrained", k, number - 1)
+        start = original(other, setting)[0]
+        outcome = attempt(other, setting, start, seed=seed, loggers=())
+        if outcome.model is None:
+            log.warning("a twin has collapsed and is left out: %s", outcome.reason)
+            continue
+        reference = without(other, setting, gone, "a retrained reference of another seed")[0]
+        pairs.append((_margins(outcome.model, setting), _margins(reference, setting)))
+    if len(pairs) < FEWEST["twins"]:
+        raise ValueError(f"{len(pairs)} pairs of models are left for klom and ulira")
+    ours, theirs = (torch.stack(group) for group in zip(*pairs, strict=True))
+    return Twins(ours, theirs, len(setting.task.train), len(setting.task.test))
+
+
+def enough(job: Job, setting: Setting) -> None:
+    """Check, before anything is unlearned, that LiRA can judge half of the forget set.
+
+    Raises:
+        ValueError: If it cannot: each sample needs two models that saw it and two that did not.
+    """
+    if "shadows" not in options(job):
+        return
+    score: Memorization = job.build(job.config["score"])
+    size = len(setting.task.train)
+    masks = [subset(size, score.subset_fraction, score.seed + k) for k in range(score.num_models)]
+    share = judged(torch.stack(masks))[setting.task.discovered().cpu()].double().mean().item()
+    if share < 0.5:
+        raise ValueError(
+            f"evaluation=lira needs two models that saw a forget sample and two that did not; only "
+            f"{share:.0%} of them have that: raise score.num_models={score.num_models}"
+        )
+
+
+def shadows(job: Job, setting: Setting) -> Shadows:
+    """Return margins of the models that the memorization score has trained, from the cache."""
+    node = job.config["score"]
+    score: Memorization = job.build(node)
+    size = len(setting.task.train)
+
+    def compute(folder: Path) -> Trained:
+        inside, found = [], []
+        for k in range(score.num_models):
+            seed = score.seed + k
+            mask = subset(size, score.subset_fraction, seed)
+            own = replace(job, config=job.config | {"seeds": job.config["seeds"] | {"train": seed}})
+            model = without(own, setting, (~mask).nonzero().flatten(), "a part")[0]
+            inside.append(mask)
+            found.append(_margins(model, setting)[:size].float())
+        kept = {"inside": torch.stack(inside), "margin": torch.stack(found)}
+        return Trained({}, kept, {})
+
+    who = identity(job, setting) | {"shadows": node, "forget": []}
+    kept = cache(job).get_or_train(who, compute)[0].records
+    return Shadows(kept["inside"], kept["margin"].double())
+
+
+def _forget(setting: Setting) -> ImageSet:
+    return setting.task.train.rows(setting.task.discovered().to(setting.task.train.label.device))
+
+
+def forget_loss(model: nn.Module, data: ImageSet) -> float:
+    """Return the mean cross-entropy in eval mode."""
+    outputs = logits(model, data)
+    return F.cross_entropy(outputs, data.label.to(outputs.device)).item()
+
+
+def relearned(model: nn.Module, data: ImageSet, loss: float, plan: Mapping[str, Any]) -> int:
+    """Return after how many steps on ``data`` a copy's loss is back; at most ``max_steps``.
+
+    Args:
+        model: Stays as it is.
+        data: The forget set, given labels.
+        loss: Of the original model.
+        plan: ``tolerance``, so many nats above ``loss`` are near enough; ``max_steps``;
+            ``batch_size``; ``optimizer``, called with the parameters; ``seed`` of the order.
+    """
+    own = copy.deepcopy(model)
+    optimizer = plan["optimizer"](own.parameters())
+    generator = torch.Generator().manual_seed(plan["seed"])
+    device = next(own.parameters()).device
+    near = loss + plan["tolerance"]
+    rows = itertools.chain.from_iterable(
+        torch.randperm(len(data), generator=generator).tensor_split(
+            max(1, round(len(data) / plan["batch_size"]))
+        )
+        for _ in itertools.count()
+    )
+    for step in range(plan["max_steps"]):
+        if forget_loss(own.eval(), data) <= near:
+            return step
+        own.train()
+        batch = next(data.rows(next(rows).to(data.label.device)).batches(len(data)))
+        optimizer.zero_grad()
+        F.cross_entropy(own(batch.image.to(device)), batch.label.to(device)).backward()
+        optimizer.step()
+    return int(plan["max_steps"])

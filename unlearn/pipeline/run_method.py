@@ -1,0 +1,105 @@
+"""One unlearning of a job, and what it leaves behind."""
+
+import copy
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import nn
+
+from unlearn.core import environment
+from unlearn.core.errors import CollapsedError
+from unlearn.core.job import Job
+from unlearn.core.types import Request
+from unlearn.evaluation.monitor import Monitor
+from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.localization.mask import Mask
+from unlearn.methods.localized import Localized
+from unlearn.models.expansion.expanded import drop
+from unlearn.pipeline.context import Setting, method_of
+from unlearn.training.unlearning import LightningFit
+
+
+@dataclass
+class Outcome:
+    """What an unlearning left behind.
+
+    Attributes:
+        model: None if the loss was lost.
+        seconds: Without the evaluator's share.
+        peak_bytes: Most memory that was used.
+        images_seen: Of all training batches.
+        notes: The method's, for the row.
+        reason: Why there is no model.
+        curves: Values and step, still to be logged.
+        mask: Of a localized method: what it chose.
+    """
+
+    model: nn.Module | None
+    seconds: float
+    peak_bytes: int
+    images_seen: int
+    notes: dict[str, Any]
+    reason: str | None = None
+    curves: Sequence[tuple[dict[str, float], int]] = ()
+    mask: Mask | None = None
+
+    def replay(self, loggers: Sequence[Logger]) -> None:
+        """Hand curves that no logger has seen yet to the loggers."""
+        for logger in loggers:
+            for values, step in self.curves:
+                logger.log_metrics(values, step=step)
+            if self.curves:
+                logger.save()
+
+
+def mask_of(method: UnlearningMethod) -> Mask | None:
+    """Return what a localized method chose; None of another."""
+    return method.mask if isinstance(method, Localized) else None
+
+
+def equipped(
+    job: Job, setting: Setting, *, seed: int, loggers: Sequence[Logger]
+) -> tuple[UnlearningMethod, Monitor, LightningFit, Request]:
+    """Return the job's method, what watches it, what trains it, and what it may see."""
+    method = method_of(job)
+    monitor = Monitor(method, setting.task, loggers)
+    fit = LightningFit(
+        setting.engine,
+        augment=setting.dataset.augment,
+        seed=seed,
+        loggers=loggers,
+        callbacks=[monitor],
+        title=job.names["method"],
+    )
+    return method, monitor, fit, setting.task.request(oracle=job.config["oracle"])
+
+
+def unlearn_once(
+    job: Job, setting: Setting, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
+) -> Outcome:
+    """Run the method on its own copy of ``model``, timed without the evaluator's share."""
+    method, monitor, fit, request = equipped(job, setting, seed=seed, loggers=loggers)
+    own = copy.deepcopy(model)
+    environment.reset_peak()
+    started = time.perf_counter()
+    try:
+        healed = method.unlearn(own, request, fit)
+        if setting.engine.device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = time.perf_counter() - started - monitor.seconds
+    except CollapsedError as error:
+        seconds = time.perf_counter() - started - monitor.seconds
+        peak = environment.peak_bytes()
+        return Outcome(None, seconds, peak, fit.images_seen, method.notes, str(error))
+    return Outcome(
+        drop(healed).eval(),
+        seconds,
+        environment.peak_bytes(),
+        fit.images_seen,
+        method.notes,
+        mask=mask_of(method),
+    )

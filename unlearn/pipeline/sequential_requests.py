@@ -1,0 +1,114 @@
+"""Requests in a row: what each asks for, and what the score says of the model before and after.
+
+Source: arXiv 2410.16516. Shapes: N training samples, n forget samples.
+"""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.job import Job
+from unlearn.data.forget_sets.uniform import digest
+from unlearn.data.task import Task
+from unlearn.pipeline.context import Setting
+from unlearn.pipeline.sample_scores import name_of, rescored
+from unlearn.reporting.figures import canvas, score_histograms
+
+log = logging.getLogger(__name__)
+
+
+def check(job: Job) -> None:
+    """Check, before anything is trained, that requests can be chosen as they are to be.
+
+    Raises:
+        ValueError: If they follow the current model, and the score cannot be taken of it.
+    """
+    choose: Any = job.build(job.config["forget_set"])
+    if getattr(choose, "shared_requests", True):
+        return
+    node = job.config["score"]
+    if node is None or not job.build(node).post_hoc:
+        name = "none" if node is None else name_of(node)
+        raise ValueError(
+            "forget_set.shared_requests=false needs a score that any model has, "
+            f"score=holdout_retraining; got {name}"
+        )
+
+
+class Requests:
+    """The requests of a run, one after the other.
+
+    Attributes:
+        count: How many there are.
+        seen: Scores of all samples, (N,), before the first step and after every one; empty if
+            there is one request, or the score needs a model's whole training.
+    """
+
+    def __init__(self, job: Job, setting: Setting) -> None:
+        """Count the requests of a setting that holds the first, or all."""
+        self.job = job
+        self.choose: Any = job.build(job.config["forget_set"])
+        self.shared = bool(getattr(self.choose, "shared_requests", True))
+        self.count = len(setting.task.forget) if self.shared else int(self.choose.num_requests)
+        node = job.config["score"]
+        self.score: Any = None if node is None else job.build(node)
+        self.watched = self.count > 1 and self.score is not None and self.score.post_hoc
+        self.seen: list[Tensor] = []
+
+    def at(self, step: int, setting: Setting, model: nn.Module) -> Setting:
+        """Return the setting with the request of a step.
+
+        Args:
+            step: From 0.
+            setting: With the requests of all steps before.
+            model: That answered them.
+        """
+        if self.watched and step == 0:
+            self.seen.append(setting.task.records["score"].cpu())
+        elif self.watched:
+            values, seconds = rescored(self.job, setting, model)
+            self.seen.append(values)
+            if not self.shared:
+                setting = self._following(setting, values, seconds)
+        return replace(setting, task=replace(setting.task, step=step))
+
+    def _following(self, setting: Setting, values: Tensor, seconds: float) -> Setting:
+        """Return the setting with one more request, by the score of the current model."""
+        task = setting.task
+        new = self.choose.following(values, self.score.center, torch.cat(task.forget))
+        forget = (*task.forget, new)
+        facts = {
+            "forget_set/hash": digest(torch.cat(forget))[:12],
+            "forget_set/score_mean": values[new].mean().item(),
+            "forget_set/displaced": self.choose.notes["displaced"],
+            "discovery/size": sum(len(part) for part in forget),
+            "score_seconds": seconds,
+        }
+        task = replace(task, forget=forget, records={**task.records, "score": values})
+        return replace(setting, task=task, facts=setting.facts | facts)
+
+    def end(self, setting: Setting, model: nn.Module | None, folder: Path) -> None:
+        """Note the score after the last step; leave histograms of all in the run's folder.
+
+        Args:
+            setting: With all requests that were made.
+            model: That answered the last; None: it was lost.
+            folder: Of the run.
+        """
+        if not self.watched:
+            return
+        if model is not None:
+            self.seen.append(rescored(self.job, setting, model)[0])
+        table = score_histograms.histograms([v.numpy() for v in self.seen], _asked(setting.task))
+        table.to_csv(folder / "proxy_histogram.csv", index=False)
+        name = name_of(self.job.config["score"])
+        canvas.save(score_histograms.figure(table, name), folder / "proxy_histogram")
+        log.info("score before and after each request: %s", folder / "proxy_histogram.png")
+
+
+def _asked(task: Task) -> list[Any]:
+    return [part.cpu().numpy() for part in task.forget]

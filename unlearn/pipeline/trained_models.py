@@ -1,0 +1,194 @@
+"""Models that are trained once and kept: the original, and those that never saw some samples."""
+
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unlearn.core.job import Job
+from unlearn.core.types import ImageSet
+from unlearn.evaluation.evaluator import declared
+from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.models.expansion.expanded import drop
+from unlearn.pipeline.context import Setting, fresh, identity, network_of
+from unlearn.scoring.base import Recorder
+from unlearn.scoring.detection.base import Detector
+from unlearn.storage.checkpoint_cache import CheckpointCache, Trained
+from unlearn.storage.state_dicts import epochs_done
+from unlearn.storage.user_checkpoint import Given, fit
+from unlearn.training.loggers import continued
+from unlearn.training.pretraining import pretrain
+from unlearn.training.recipe import Pretraining
+
+log = logging.getLogger(__name__)
+
+RESUME = "resume.ckpt"  # in a model's folder while it is trained alone
+
+
+def cache(job: Job) -> CheckpointCache:
+    """Return the cache of trained models."""
+    return CheckpointCache(Path(job.config["paths"]["checkpoints"]))
+
+
+@dataclass(frozen=True)
+class Training:
+    """A model of the cache, there or to be trained.
+
+    Attributes:
+        who: Everything that determines its weights.
+        network: With fresh weights.
+        data: What it learns from.
+        recipe: How.
+        seed: Of order and augmentation.
+        title: What is said of it.
+        recorders: Watch it.
+    """
+
+    who: dict[str, Any]
+    network: nn.Module
+    data: ImageSet
+    recipe: Pretraining
+    seed: int
+    title: str
+    recorders: Sequence[Recorder] = ()
+
+
+def keep_trained(job: Job, setting: Setting, new: Training) -> tuple[Trained, bool]:
+    """Fill the network from the cache, or train it and keep it with what is recorded."""
+
+    def train(folder: Path) -> Trained:
+        resume = folder / RESUME
+        done = epochs_done(resume)
+        after = f", going on after epoch {done}" if done else ""
+        log.info("%s (%d epochs%s) ...", new.title, new.recipe.epochs, after)
+        notes = pretrain(
+            new.network, new.data, new.recipe, setting.engine,
+            augment=setting.dataset.augment,
+            seed=new.seed,
+            loggers=[continued(folder, done)],
+            recorders=new.recorders,
+            resume=resume,
+            title=new.title,
+        )  # fmt: skip
+        records = {k: v for r in new.recorders for k, v in r.records().items()}
+        return Trained(state=cpu_state(new.network), records=records, notes=notes)
+
+    trained, cached = cache(job).get_or_train(new.who, train)
+    new.network.load_state_dict(trained.state)
+    setting.engine.place(new.network).eval()
+    return trained, cached
+
+
+def cpu_state(network: nn.Module) -> dict[str, torch.Tensor]:
+    """Return parameters and buffers on the CPU, in plain memory layout."""
+    return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
+
+
+def training_of_original(job: Job, setting: Setting) -> Training:
+    """Return the original model as something to be found or trained."""
+    recipe, network = fresh(job, setting)
+    watching = recorders(job)
+    who = identity(job, setting)
+    if watching:
+        who |= {"records": [r.options() for r in watching]}
+    seed = job.config["seeds"]["train"]
+    title = "training the original model"
+    return Training(who, network, setting.task.train, recipe, seed, title, watching)
+
+
+def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
+    """Find the original model in the cache or train it.
+
+    Returns:
+        The model on the device, in eval mode, and its notes.
+
+    Raises:
+        ValueError: If the user's own checkpoint does not fit, or was not watched while it learned.
+    """
+    if job.config.get("checkpoint") is not None:
+        return _loaded(job, setting)
+    new = training_of_original(job, setting)
+    trained, cached = keep_trained(job, setting, new)
+    if cached:
+        log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
+    return new.network, trained
+
+
+def _loaded(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
+    """Return the user's own model, with notes as if its training had cost nothing."""
+    if recorders(job):
+        what = "discovery" if isinstance(job.build(job.config["forget_set"]), Detector) else "score"
+        raise ValueError(
+            f"{what}: this one must watch the model being trained, and checkpoint is a model that was "
+            f"trained already; choose another {what}"
+        )
+    network = network_of(job, setting)
+    given = brought(job, network)
+    assert given is not None
+    given.load_into(network)
+    setting.engine.place(network).eval()
+    return network, Trained({}, {}, {"seconds": 0.0, "images_seen": 0})
+
+
+def brought(job: Job, network: nn.Module) -> Given | None:
+    """Return the user's own checkpoint, fitted to ``network``; None if the original is trained here.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
+    if job.config.get("checkpoint") is None:
+        return None
+    name = job.config["model"].get("name") or job.config["model"].get("path")
+    what = f"model={job.names['model']}" + (f" ({name})" if name else "")
+    return fit(Path(job.config["checkpoint"]), network, what)
+
+
+def recorders(job: Job) -> list[Recorder]:
+    """Return what watches the original's training, once each, for scores and detector of the job."""
+    nodes = [job.config.get("score"), *(job.config.get("scores") or {}).values()]
+    watching = [job.build(node) for node in nodes if node is not None]
+    finder = job.build(job.config.get("forget_set"))
+    watching += [finder] if isinstance(finder, Detector) else []
+    made = [watcher.recorder() for watcher in watching]
+    return list({json.dumps(r.options()): r for r in made if r is not None}.values())
+
+
+def training_without(job: Job, setting: Setting, forget: torch.Tensor, title: str) -> Training:
+    """Return a model that never sees some samples, by the original's recipe."""
+    recipe, network = fresh(job, setting)
+    who = identity(job, setting) | {"forget": forget.tolist()}
+    plain = replace(recipe, capacity=1.0, density=0.0)
+    keep = torch.ones(len(setting.task.train), dtype=torch.bool)
+    keep[forget] = False
+    part = setting.task.train.rows(keep.to(setting.task.train.label.device))
+    seed = job.config["seeds"]["train"]
+    return Training(who, drop(network), part, plain, seed, f"training {title}")
+
+
+def without(
+    job: Job, setting: Setting, forget: torch.Tensor, title: str
+) -> tuple[nn.Module, Trained, bool]:
+    """Return a model that never saw some samples, by the original's recipe; cached."""
+    new = training_without(job, setting, forget, title)
+    trained, cached = keep_trained(job, setting, new)
+    return new.network, trained, cached
+
+
+def needs_retrained(job: Job) -> bool:
+    """Say whether some metric of the job compares with the retrained reference."""
+    metrics = job.build(job.config["evaluation"])
+    return any("retrained" in declared(m).needs for m in metrics.values())
+
+
+def retrained(job: Job, setting: Setting) -> Predictions | None:
+    """Return the predictions of the retrained reference if some metric needs them; cached."""
+    if not needs_retrained(job):
+        return None
+    gone = setting.task.asked().sort().values
+    network, trained, _ = without(job, setting, gone, "the retrained reference")
+    return replace(predict(network, setting.task), seconds=trained.notes["seconds"])

@@ -1,0 +1,112 @@
+"""The data of a call in Python: forget, retain and test set, in any of the forms that are allowed.
+
+Shapes: N samples, K classes.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.job import Job
+from unlearn.core.types import ImageSet
+from unlearn.data.datasets.base import Dataset
+from unlearn.data.datasets.in_memory import handed, stacked
+from unlearn.data.forget_sets.from_file import adopted
+from unlearn.data.forget_sets.sample_list import Names, listed, parsed
+from unlearn.data.task import Truth
+from unlearn.models.surgery import evaluating
+
+
+def data_of(
+    job: Job,
+    model: nn.Module,
+    forget: Any,
+    retain: Any,
+    test: Any,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    class_names: Sequence[str] | None,
+) -> tuple[Dataset, Tensor, Truth]:
+    """Return the data as one set, the rows of the forget set, and what is known of them."""
+    if isinstance(retain, str | Path):
+        if mean is None or std is None:
+            raise ValueError("retain: a folder's images need mean and std, the model's own")
+        node = job.config["dataset"] | {"root": str(retain), "num_classes": None}
+        dataset: Dataset = job.build(node).load()
+        if class_names is not None:
+            dataset = dataset.in_order(class_names)
+        return _chosen(dataset, forget)
+    image, label = stacked(retain, "retain")
+    if _names(forget):
+        bad = None
+    else:
+        bad = stacked(forget, "forget")
+        image, label = torch.cat([bad[0], image]), torch.cat([bad[1], label])
+    k = _num_classes(model, image, mean, std)
+    names = tuple(class_names or map(str, range(k)))
+    if len(names) != k:
+        raise ValueError(f"class_names must be {k}, as many as the model's outputs")
+    options: dict[str, Any] = {"num_classes": k, "mean": mean, "std": std}
+    train = handed(image, label, what="retain", **options)
+    held = handed(*stacked(test, "test"), what="test", **options) if test is not None else None
+    dataset = Dataset(train, train.rows(torch.arange(0)) if held is None else held, names, None)  # type: ignore[arg-type]
+    if bad is None:
+        return _chosen(dataset, forget)
+    return dataset, torch.arange(len(bad[1])), _truth(train, None)
+
+
+def _names(forget: Any) -> bool:
+    """Say whether ``forget`` names samples of the retain set."""
+    if isinstance(forget, str | Path):
+        return True
+    plain = isinstance(forget, list | tuple) and all(isinstance(x, str | int) for x in forget)
+    return plain or (isinstance(forget, Tensor) and forget.ndim == 1)
+
+
+def _chosen(dataset: Dataset, forget: Any) -> tuple[Dataset, Tensor, Truth]:
+    """Return the data with the rows that ``forget`` names, and their true labels where known."""
+    if _names(forget) and not isinstance(forget, Tensor):
+        words = listed(Path(forget)) if isinstance(forget, str | Path) else map(str, forget)
+        dataset = adopted(dataset, list(words))
+    total = len(dataset.train)
+    names = Names(dataset.files, total)
+    if not _names(forget):
+        raise ValueError("forget must name images of the folder: a file, or a list of names or ids")
+    if isinstance(forget, str | Path):
+        found = parsed(Path(forget), names, dataset.class_names)
+    else:
+        wanted = forget.tolist() if isinstance(forget, Tensor) else forget
+        found = {names.find(str(name)): None for name in wanted}
+        if len(found) != len(wanted):
+            raise ValueError("forget names a sample twice")
+    if not 0 < len(found) < total:
+        raise ValueError(f"forget must name 1..{total - 1} of {total} samples, got {len(found)}")
+    known = None
+    if any(v is not None for v in found.values()):
+        known = torch.full((total,), -1)
+        for row, value in found.items():
+            known[row] = -1 if value is None else value
+    return dataset, torch.tensor(sorted(found)), _truth(dataset.train, known)
+
+
+def _truth(train: ImageSet, known: Tensor | None) -> Truth:
+    nothing = torch.zeros(len(train), dtype=torch.bool)
+    return Truth(clean_label=train.label, corrupted=nothing, known_label=known)
+
+
+def _num_classes(
+    model: nn.Module, image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> int:
+    few = image[:2]
+    data = handed(
+        few, torch.zeros(len(few)).long(), num_classes=1, mean=mean, std=std, what="retain"
+    )
+    batch = next(data.batches())
+    with evaluating(model):
+        out = model(batch.image.to(next(model.parameters()).device))
+    if not isinstance(out, Tensor) or out.ndim != 2:
+        raise ValueError("model must answer images (B, C, H, W) with logits (B, K)")
+    return out.shape[1]

@@ -1,0 +1,156 @@
+"""A user's own model: checked before it is healed; file, card and report written after.
+
+Shapes: N training samples, K classes.
+"""
+
+import csv
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor, nn
+
+from unlearn.core.job import Job
+from unlearn.evaluation.evaluator import collapse
+from unlearn.evaluation.metrics import accuracy
+from unlearn.evaluation.predictions import Predictions
+from unlearn.methods.base import UnlearningMethod
+from unlearn.pipeline.context import Setting, network_of
+from unlearn.pipeline.trained_models import brought, cpu_state
+from unlearn.reporting.pages.healing_page import Healing, write_healing
+from unlearn.storage.model_card import card, write_card
+from unlearn.storage.record import RunRecord
+from unlearn.storage.state_dicts import save_state
+from unlearn.storage.user_checkpoint import digest
+
+log = logging.getLogger(__name__)
+
+REPORT = "report.html"
+GAIN = 0.2  # in accuracy: what another order of the classes must bring to be spoken of
+
+
+def check_method(job: Job, setting: Setting, method: Any) -> None:
+    """Refuse, before anything is trained, a network that the method cannot work on.
+
+    Raises:
+        ValueError: Naming what is wrong with it.
+    """
+    if not isinstance(method, UnlearningMethod) or type(method).check is UnlearningMethod.check:
+        return
+    network = setting.engine.place(network_of(job, setting)).eval()
+    batch = next(setting.task.train.rows(torch.arange(2)).batches())
+    method.check(network, batch.image.to(setting.engine.device))
+
+
+def check_original(job: Job, setting: Setting, before: Predictions) -> None:
+    """Check that a given model knows its data; say so if another order of classes fits better.
+
+    Raises:
+        ValueError: If it is no better than guessing.
+    """
+    k, names = setting.task.train.num_classes, setting.dataset.class_names
+    given = setting.task.train.label.cpu()
+    value = accuracy(before.train, given)
+    order = best_order(before.train.argmax(1), given, k)
+    other = float((torch.tensor(order)[before.train.argmax(1)] == given).float().mean())
+    hint = ""
+    if other > value + GAIN:
+        named = ",".join(names[c] for c in order)
+        hint = f"its outputs fit better as class_order=[{named}] (accuracy {other:.2f})"
+    path = job.config["checkpoint"]
+    reason = collapse({"test/accuracy": value}, k)
+    if reason is not None:
+        hint = hint or "check dataset.mean, dataset.std, dataset.image_size and class_order"
+        raise ValueError(
+            f"checkpoint {path} labels only {value:.1%} of the training images as their folders do, "
+            f"as guessing would among {k} classes; {hint}"
+        )
+    if hint:
+        log.warning("checkpoint %s: accuracy %.2f on the training images; %s", path, value, hint)
+
+
+def best_order(predicted: Tensor, given: Tensor, num_classes: int) -> list[int]:
+    """Return the class that each output fits best, one to one (Hungarian algorithm).
+
+    Args:
+        predicted: Number of the largest output, (N,).
+        given: Class, (N,).
+        num_classes: K.
+    """
+    pairs = torch.bincount(predicted * num_classes + given, minlength=num_classes**2)
+    _, columns = linear_sum_assignment(-pairs.view(num_classes, num_classes).numpy())
+    return [int(c) for c in columns]
+
+
+def leave(
+    job: Job, setting: Setting, record: RunRecord, model: nn.Module, after: Predictions
+) -> None:
+    """Write the healed model in the form that was given, its card and, if one can be made, a report."""
+    if setting.before is not None:
+        write_healing(job.folder / REPORT, healing_of(setting, record, after, _source(job)))
+    if not job.config["save_model"]:
+        return
+    given = brought(job, model)
+    path = job.folder / (given.healed_name if given else "model.pt")
+    original: dict[str, Any] = {"trained_here": given is None}
+    if given is None:
+        save_state(path, cpu_state(model))
+    else:
+        given.write(path, cpu_state(model))
+        source = Path(job.config["checkpoint"])
+        original |= {"checkpoint": str(source), "sha256": digest(source), "form": given.describe()}
+    image = setting.task.train.image
+    options = job.config["dataset"]
+    inputs = {"in_channels": image.shape[1], "image_size": image.shape[-1]}
+    inputs |= {key: options.get(key) for key in ("mean", "std")}
+    content = card(
+        record,
+        file=path.name,
+        sha256=digest(path),
+        original=original,
+        inputs=inputs,
+        classes=setting.dataset.class_names,
+    )
+    write_card(job.folder, content)
+
+
+def leave_lists(folder: Path, setting: Setting) -> None:
+    """Write the forget set: rows per request as JSON and, where they are files, a list of names.
+
+    ``found.csv`` is of the form that ``forget_set=file`` reads: to be looked through and used again.
+    """
+    lists = [part.tolist() for part in setting.task.forget]
+    (folder / "forget_set.json").write_text(json.dumps(lists))
+    files = setting.dataset.files
+    if files is None:
+        return
+    with (folder / "found.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerows([["file"], *([files[row]] for part in lists for row in part)])
+
+
+def _source(job: Job) -> str:
+    path = job.config["checkpoint"]
+    return "a model that was trained here" if path is None else str(path)
+
+
+def healing_of(setting: Setting, record: RunRecord, after: Predictions, source: str) -> Healing:
+    """Return what a report of the run shows; the setting knows what the original says."""
+    assert setting.before is not None
+    return Healing(
+        title=f"{record.names['method']} on {record.names['model']}",
+        source=source,
+        task=setting.task,
+        before=setting.before,
+        after=after,
+        class_names=setting.dataset.class_names,
+        files=setting.dataset.files,
+        seconds=record.seconds,
+        status=record.reason or record.status,
+        run_id=record.run_id,
+        versions=record.versions,
+        found_by=record.metrics.get("discovery/by"),  # type: ignore[arg-type]
+    )

@@ -1,0 +1,1 @@
+"""Figures: data frame in, file out."""

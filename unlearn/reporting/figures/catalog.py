@@ -1,0 +1,131 @@
+"""Which figures there are, and which of them rows can fill."""
+
+import logging
+from collections.abc import Callable
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from unlearn.reporting.figures import localization, method_bars, planes, tradeoff
+from unlearn.reporting.figures import refined as refined_figures
+from unlearn.reporting.tables import refined
+from unlearn.reporting.tables.frames import TASK, on_plane, present
+from unlearn.reporting.tables.summary import summary
+from unlearn.storage.results_store import ResultsStore
+
+log = logging.getLogger(__name__)
+
+Figures = dict[str, Figure]
+"""By the stem of the file."""
+
+CURVES = ("epoch", f"base/{method_bars.HIDDEN}", f"full/{method_bars.HIDDEN}")
+MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
+    "comparison": lambda frame, _: {"comparison": method_bars.comparison(frame)},
+    "demo": lambda frame, curves: {"demo": method_bars.demo(frame, curves)},
+    "heatmap": lambda frame, _: planes.heatmaps(frame),
+    "winners": lambda frame, _: {"winners": planes.winner_map(frame)},
+    "tradeoff": lambda frame, _: {"tradeoff": tradeoff.tradeoff(frame)},
+    "worst": lambda frame, _: {"worst": tradeoff.worst_bars(frame)},
+    "redirection": lambda _, curves: _redirection(curves),
+    "localization": lambda frame, _: localization.figures(frame),
+    "sequence": lambda frame, _: {"sequence": refined_figures.sequence(frame)},
+    "closeness": lambda frame, _: {"closeness": refined_figures.closeness(frame)},
+}
+MAPS = ("heatmap", "winners")
+PLANE = ("heatmap", "winners", "tradeoff", "worst")
+NAMES = (*MAKERS, "auto", "all", "none")
+
+
+def _redirection(curves: pd.DataFrame | None) -> Figures:
+    if curves is None:
+        raise ValueError(
+            "figure=redirection needs curves of a run of REM; record some with logger=csv"
+        )
+    return {"redirection": method_bars.redirection(curves)}
+
+
+def read_curves(store: ResultsStore, run_id: str) -> pd.DataFrame:
+    """Return the curves of a run, empty if it recorded none."""
+    path = store.folder(run_id) / "curves" / "metrics.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+def curve_end(store: ResultsStore, run_id: str, name: str, end: str) -> float:
+    """Return a curve's first or last value; NaN if it was not recorded.
+
+    Raises:
+        ValueError: If ``end`` is neither.
+    """
+    if end not in ("first", "last"):
+        raise ValueError(f"a curve's column must end in /first or /last, got {end}")
+    curves = read_curves(store, run_id)
+    known = curves[name].dropna() if name in curves else pd.Series(dtype=float)
+    return float(known.iloc[0 if end == "first" else -1]) if len(known) else float("nan")
+
+
+def redirection_curves(store: ResultsStore, frame: pd.DataFrame) -> pd.DataFrame | None:
+    """Return the curves of the best method that has a base and a full network, all runs.
+
+    Returns:
+        The curves of all its runs one below the other, with columns ``run_id`` and ``corruption``;
+        None if there are none.
+    """
+    for method in summary(frame)["method"]:
+        parts = []
+        for _, row in frame[frame["method"] == method].drop_duplicates("run_id").iterrows():
+            values = read_curves(store, str(row["run_id"]))
+            if set(CURVES) <= set(values):
+                own = {"run_id": row["run_id"], "corruption": row["corruption"]}
+                parts.append(values[list(CURVES)].assign(**own))
+        if parts:
+            return pd.concat(parts, ignore_index=True)
+    return None
+
+
+def chosen(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> tuple[str, ...]:
+    """Return the names of the figures to draw.
+
+    Args:
+        name: One of ``NAMES``; "auto": the bars for one task, else the figures of the plane;
+            "all": every figure that the rows can fill.
+        frame: Rows, prepared.
+        curves: Of ``redirection_curves``.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
+    if name not in NAMES:
+        raise ValueError(f"figure must be one of {', '.join(NAMES)}, got {name}")
+    inside = () if curves is None else ("redirection",)
+    plain = refined.uncorrupted(frame)
+    if name in ("auto", "all") and plain.any():
+        rest = frame[~plain]
+        more = () if rest.empty else chosen(name, rest, curves)
+        return (*more, *_refined(frame[plain]))
+    several = len(on_plane(frame)[present(frame, TASK)].drop_duplicates()) > 1
+    if name == "auto":
+        return (*PLANE, *inside) if several else ("comparison", *inside)
+    if name == "all":
+        return ("comparison", *PLANE, *inside)
+    return () if name == "none" else (name,)
+
+
+def _refined(frame: pd.DataFrame) -> tuple[str, ...]:
+    """Return which figures rows of uncorrupted data can fill."""
+    if "tow" not in frame or frame["tow"].isna().all():
+        return ()
+    return ("closeness", "sequence") if frame["step"].max() > 0 else ("closeness",)
+
+
+def draw(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figures:
+    """Return the figures of a choice by the stem of their files.
+
+    Raises:
+        ValueError: If the name is unknown or the rows cannot fill the figure.
+    """
+    out: Figures = {}
+    for each in chosen(name, frame, curves):
+        healing = each not in ("closeness", "sequence", name)  # chosen for the corrupted rows
+        rows = frame[~refined.uncorrupted(frame)] if healing else frame
+        out |= MAKERS[each](on_plane(rows) if each in MAPS else rows, curves)
+    return out

@@ -1,0 +1,130 @@
+"""Figures of one task: bars of all methods, and REM's inside."""
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from unlearn.reporting.figures.canvas import figure
+from unlearn.reporting.tables.frames import REGULARITY
+from unlearn.reporting.tables.summary import summary
+
+HEALED, UTILITY, FULL = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito, safe for the colour-blind
+HIDDEN = "hidden_accuracy_given"  # curves: hidden samples that still get the corrupted label
+
+
+def draw_comparison(axes: Axes, frame: pd.DataFrame) -> None:
+    """Draw healed and utility of each method as bars, the product as text; best on top.
+
+    Args:
+        axes: To draw on.
+        frame: Rows of one task; the error bars are standard errors over its seeds.
+    """
+    table = summary(frame)[::-1].reset_index(drop=True)
+    bars = {"elinewidth": 1.2, "capsize": 2.5, "ecolor": "#222222"}
+    for offset, column, colour in ((0.2, "healed", HEALED), (-0.2, "utility", UTILITY)):
+        y = table.index + offset
+        axes.barh(y, table[column], 0.38, color=colour, label=column)
+        known = table[table[f"{column}_sem"].notna()]  # one seed has no error, not one of 0
+        if len(known):
+            at = known.index + offset
+            axes.errorbar(known[column], at, xerr=known[f"{column}_sem"], fmt="none", **bars)
+    for y, row in table.iterrows():
+        axes.text(1.04, float(str(y)), _product(row), va="center", ha="left", fontsize=9)
+    axes.text(1.04, len(table) - 0.45, "healed\nx utility", va="bottom", ha="left", fontsize=8)
+    axes.set_yticks(range(len(table)), [str(m).replace("_", " ") for m in table["method"]])
+    axes.set_ylim(-0.55, len(table) - 0.45)
+    axes.set_xlim(0, 1)
+    axes.set_xlabel("accuracy")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=2, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _product(row: pd.Series) -> str:
+    value, error = row["healed_utility"], row["healed_utility_sem"]
+    if pd.isna(value):
+        return "-"
+    text = f"{value:.2f}" if pd.isna(error) else f"{value:.2f} ± {error:.2f}"
+    return text + (" (collapsed)" if row["collapsed"] == row["n"] else "")
+
+
+def draw_redirection(axes: Axes, curves: pd.DataFrame) -> None:
+    """Draw what REM's two networks answer on hidden corrupted samples, epoch by epoch.
+
+    Args:
+        axes: To draw on.
+        curves: Columns epoch, base/hidden_accuracy_given, full/hidden_accuracy_given in [0, 1]; of
+            several (``run_id``) the mean is drawn and the range shaded; one that is over stays.
+
+    Raises:
+        ValueError: If a column is absent.
+    """
+    missing = [c for c in ("epoch", f"base/{HIDDEN}", f"full/{HIDDEN}") if c not in curves]
+    if missing:
+        raise ValueError(f"the curves have no columns {', '.join(missing)}")
+    for name, colour, marker, label in (
+        ("full", FULL, "s", "full network (new channels on)"),
+        ("base", HEALED, "o", "base network (to be deployed)"),
+    ):
+        runs = _by_epoch(curves, f"{name}/{HIDDEN}")
+        low, high = runs.min(axis=1), runs.max(axis=1)
+        axes.plot(runs.index, runs.mean(axis=1), marker=marker, ms=4, color=colour, label=label)
+        if (high > low).any():
+            axes.fill_between(runs.index, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set_ylim(-0.03, 1.03)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epoch of removal and redirection")
+    axes.set_ylabel("hidden samples that still\nget the corrupted label")
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(-0.02, 1.0), fontsize=9)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _by_epoch(curves: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Return a curve's values, one column per run; the last value of a run that is over is kept."""
+    run = curves["run_id"] if "run_id" in curves else pd.Series("", curves.index)
+    known = curves.assign(run_id=run).dropna(subset=[column])
+    return known.pivot_table(index="epoch", columns="run_id", values=column).ffill()
+
+
+def comparison(frame: pd.DataFrame) -> Figure:
+    """Return the bars of all methods on one task."""
+    fig = figure(6.5, 1.4 + 0.5 * frame["method"].nunique())
+    draw_comparison(fig.add_subplot(), frame)
+    return fig
+
+
+def redirection(curves: pd.DataFrame) -> Figure:
+    """Return REM's inside, a panel per corruption: hidden samples in the base and full network.
+
+    Args:
+        curves: As for ``draw_redirection``; a column ``corruption`` splits it.
+    """
+    parts = {"": curves}
+    if "corruption" in curves:
+        parts = {str(name): part for name, part in curves.groupby("corruption")}
+    names = [c for c in REGULARITY if c in parts] + [c for c in parts if c not in REGULARITY]
+    fig = figure(4.2 * len(names) + 0.8, 3.6)
+    panels = fig.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for axes, name in zip(panels, names, strict=True):
+        draw_redirection(axes, parts[name])
+        if axes is not panels[0]:
+            axes.set_ylabel("")
+            axes.get_legend().remove()
+        if name:
+            axes.set_title(name.replace("_", " "), loc="right", fontsize=10)
+    return fig
+
+
+def demo(frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figure:
+    """Return the bars of all methods beside REM's inside, or the bars if there are no curves."""
+    if curves is None:
+        return comparison(frame)
+    fig = figure(11, max(3.6, 1.4 + 0.5 * frame["method"].nunique()))
+    left, right = fig.subplots(1, 2, width_ratios=(1.25, 1))
+    draw_comparison(left, frame)
+    draw_redirection(right, curves)
+    fig.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
+    return fig

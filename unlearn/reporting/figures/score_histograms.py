@@ -1,0 +1,86 @@
+"""Histograms of a score of memorization over a row of requests (arXiv 2410.16516).
+
+Shapes: N samples, M moments: before the first request and after every one, R requests.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from unlearn.reporting.figures import canvas
+
+PARTS = {"left": "#9a9a9a", "next": "#0072B2", "forgotten": "#D55E00"}
+BINS = 30
+SPAN = 1e-5
+"""A score that is never negative has bins of equal ratio, from this share of the largest value."""
+
+
+def histograms(scores: Sequence[np.ndarray], requests: Sequence[np.ndarray]) -> pd.DataFrame:
+    """Return how many samples have which score, before the first request and after every one.
+
+    Args:
+        scores: Of all samples at M moments, (N,) each.
+        requests: Indices of the R requests.
+
+    Returns:
+        Columns ``answered``, the number of requests so far; ``part``: "next", what the next request
+        asks for, "forgotten", what all requests before asked for, or "left"; ``low`` and ``high``
+        of the bin, the same for all moments; ``count``.
+    """
+    edges = _edges(np.concatenate(scores))
+    rows = []
+    for answered, values in enumerate(scores):
+        part = np.full(len(values), "left", dtype=object)
+        for number, request in enumerate(requests[: answered + 1]):
+            part[request] = "next" if number == answered else "forgotten"
+        for name in PARTS:
+            count = np.histogram(values[part == name], bins=edges)[0]
+            bins = {"low": edges[:-1], "high": edges[1:], "count": count}
+            rows.append(pd.DataFrame({"answered": answered, "part": name} | bins))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _edges(values: np.ndarray) -> np.ndarray:
+    """Return the edges of the bins: of equal ratio from 0 for what is never negative, else equal."""
+    top = values.max()
+    if values.min() < 0 or top <= 0:
+        return np.histogram_bin_edges(values, bins=BINS)
+    edges = np.concatenate([[0.0], np.geomspace(SPAN * top, top, BINS)])
+    edges[-1] = top  # whatever geomspace has rounded
+    return edges
+
+
+def figure(table: pd.DataFrame, score: str) -> Figure:
+    """Draw a panel per moment: how many samples of each part have which score, on a log scale.
+
+    Args:
+        table: Of ``histograms``.
+        score: Its name.
+    """
+    moments = sorted(table["answered"].unique())
+    fig = canvas.figure(1.2 + 2.3 * len(moments), 2.7)
+    panels = fig.subplots(1, len(moments), squeeze=False, sharex=True, sharey=True)[0]
+    for ax, answered in zip(panels, moments, strict=True):
+        for name, colour in PARTS.items():
+            own = table[(table["answered"] == answered) & (table["part"] == name)]
+            if own["count"].sum():
+                edges = [*own["low"], own["high"].iloc[-1]]
+                ax.stairs(own["count"], edges, color=colour, lw=1.4, label=name)
+        ax.set_yscale("symlog", linthresh=1)
+        if table["low"].min() == 0:
+            low, high = table["high"].min(), table["high"].max()
+            ax.set_xscale("symlog", linthresh=low, linscale=0.3)
+            powers = np.arange(np.ceil(np.log10(low)) + 1, np.log10(high) + 1e-9, 2)
+            ax.set_xticks([0, *10.0**powers])
+        ax.set_title("before any" if answered == 0 else f"after {answered}", fontsize=9)
+        ax.set_xlabel(score.replace("_", " "), fontsize=8)
+        ax.tick_params(labelsize=7)
+        ax.spines[["top", "right"]].set_visible(False)
+    panels[0].set_ylabel("samples", fontsize=8)
+    handles = {k: h for ax in panels for h, k in zip(*ax.get_legend_handles_labels(), strict=True)}
+    fig.legend(
+        list(handles.values()), list(handles), loc="outside right upper", frameon=False, fontsize=8
+    )
+    return fig

@@ -1,0 +1,1 @@
+"""HTML pages: the report of a store of rows, and the report of one healed model."""

@@ -1,0 +1,298 @@
+"""The report of one healed model of a user's own: what changed, and how sure that is.
+
+One HTML file that holds its pictures and its style; no script, no network, no ground truth.
+Shapes: N training samples, T test samples, C H W image.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlearn.core.types import ImageSet
+from unlearn.data.task import Task
+from unlearn.evaluation.prediction_change import by_class, known_rows, share
+from unlearn.evaluation.predictions import Predictions
+from unlearn.reporting.pages.thumbnails import SIDE, picture, seen
+
+SHOWN = 24
+"""Pictures per group."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Healing:
+    """What the report is about.
+
+    Attributes:
+        title: Method and model.
+        source: Where the original came from.
+        task: The data; its truth is used for true labels that the user gave, and nothing else.
+        before: What the original says.
+        after: What the healed model says.
+        class_names: K names.
+        files: Of the training images; None if they are no files.
+        seconds: Of the unlearning.
+        status: "ok", or why the model counts as collapsed.
+        run_id: Of the run.
+        versions: By package.
+        found_by: The detector that made the list; None if the user did.
+    """
+
+    title: str
+    source: str
+    task: Task
+    before: Predictions
+    after: Predictions
+    class_names: Sequence[str]
+    files: Sequence[str] | None
+    seconds: float
+    status: str
+    run_id: str
+    versions: Mapping[str, str]
+    found_by: str | None = None
+
+
+def write_healing(path: Path, healing: Healing) -> Path:
+    """Write the report; a file of that name is replaced. Returns the path."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part.write_text(healing_page(healing), encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def healing_page(healing: Healing) -> str:
+    """Return the HTML text; no name of a file or class can become markup."""
+    folder = resources.files("unlearn.reporting.pages") / "healing"
+    html, style = ((folder / n).read_text(encoding="utf-8") for n in ("page.html", "page.css"))
+    found = parts(healing)
+    lost = ""
+    if healing.status != "ok":
+        lost = f'<p class="bad">The healed model is not usable: {escape(healing.status)}.</p>'
+    return Template(html).substitute(
+        style=style,
+        title=escape(healing.title),
+        about=escape(
+            f"Original: {healing.source}. Unlearning took {healing.seconds:.1f} s. Run "
+            f"{healing.run_id}. " + ", ".join(f"{k} {v}" for k, v in healing.versions.items())
+        ),
+        lost=lost,
+        short="".join(f"<li>{line}</li>" for line in [*flagged(healing), *short(found)]),
+        sure="".join(f"<li>{line}</li>" for line in sureness(found)),
+        parts=table("Set", found),
+        classes=table("Class", _classes(healing)),
+        pictures="".join(pictures(healing)),
+    )
+
+
+def parts(healing: Healing) -> dict[str, dict[str, Any]]:
+    """Return shares before and after by what they count, in the order of the table."""
+    task, before, after = healing.task, healing.before, healing.after
+    given = task.train.label.cpu()
+    out = {}
+    for name, rows in (
+        ("Forget set: still labelled as listed", task.discovered().cpu()),
+        ("Retain set: labelled as given", task.believed_clean().cpu()),
+    ):
+        a, b = (p.train[rows].argmax(1) == given[rows] for p in (before, after))
+        out[name] = share(a, b)
+    known = known_rows(task)
+    if len(known):
+        true = task.truth.known_label[known]  # type: ignore[index]
+        a, b = (p.train[known].argmax(1) == true for p in (before, after))
+        out["Forget set: right, where you gave the true label"] = share(a, b)
+    label = task.test.label.cpu()
+    if len(label):
+        a, b = (p.test.argmax(1) == label for p in (before, after))
+        out["Held-out set: right"] = share(a, b)
+        same = before.test.argmax(1) == after.test.argmax(1)
+        out["Held-out set: prediction unchanged"] = share(torch.ones_like(same), same)
+    return out
+
+
+def flagged(healing: Healing) -> list[str]:
+    """Return who made the list, if no person did: a sentence, or none."""
+    if healing.found_by is None:
+        return []
+    count, total = len(healing.task.discovered()), len(healing.task.train)
+    return [
+        f"The detector <b>{escape(healing.found_by)}</b> flagged <b>{count}</b> of {total} training "
+        f"images ({count / total:.1%}): they are the list that is meant below, <code>found.csv</code> "
+        "in the run's folder. Nobody has looked at them; some may be in order."
+    ]
+
+
+def short(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what happened, a sentence each."""
+    forget = found["Forget set: still labelled as listed"]
+    lines = [
+        f"Of the {forget['count']} listed images, the original labelled "
+        f"<b>{forget['before']:.1%}</b> as listed, the healed model <b>{forget['after']:.1%}</b>."
+    ]
+    known = found.get("Forget set: right, where you gave the true label")
+    if known:
+        lines.append(
+            f"Of the {known['count']} whose true label you gave, <b>{known['before']:.1%}</b> were "
+            f"right before, <b>{known['after']:.1%}</b> are right now."
+        )
+    test = found.get("Held-out set: right")
+    if test:
+        low, high = test["interval_change"]
+        verdict = "no change that could not be chance" if low <= 0 <= high else (
+            "better than before" if low > 0 else "worse than before"
+        )  # fmt: skip
+        lines.append(
+            f"Held-out accuracy went from <b>{test['before']:.1%}</b> to <b>{test['after']:.1%}</b> "
+            f"({_points(test)}): {verdict}."
+        )
+        moved = 1 - found["Held-out set: prediction unchanged"]["after"]
+        lines.append(f"<b>{moved:.1%}</b> of the held-out images are labelled differently.")
+    return lines
+
+
+def sureness(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what can and cannot be known from these data, a sentence each."""
+    lines = [
+        "Shares have 95 % intervals (Wilson), changes too (Agresti and Min, images in pairs). "
+        "They cover the choice of images, not another seed of the unlearning."
+    ]
+    test = found.get("Held-out set: right")
+    if test:
+        low, high = test["interval_change"]
+        lines.append(
+            f"With {test['count']} held-out images, a change of accuracy below about "
+            f"{max((high - low) / 2, 1 / test['count']) * 100:.1f} points cannot be told from chance."
+        )
+        lines.append(
+            "Held-out labels count as right. If bad images are among them, the numbers include those."
+        )
+    else:
+        lines.append("There is no held-out set: what the model lost elsewhere is not known.")
+    lines.append(
+        "Whether bad images that you did not list are healed cannot be known without their true "
+        "labels. The last group of pictures shows where to look."
+    )
+    lines.append(
+        "A lower share on the forget set shows that the listed labels are no longer given, not that "
+        "the new ones are right. Per class, small counts make wide intervals."
+    )
+    return lines
+
+
+def _classes(healing: Healing) -> dict[str, dict[str, Any]]:
+    label = healing.task.test.label.cpu()
+    if not len(label):
+        return {}
+    rows = by_class(healing.before.test, healing.after.test, label, healing.class_names)
+    return {row["class"]: row for row in rows}
+
+
+def _points(row: Mapping[str, Any]) -> str:
+    low, high = (100 * v for v in row["interval_change"])
+    return f"{100 * (row['after'] - row['before']):+.1f} points, {low:+.1f} to {high:+.1f}"
+
+
+def table(heading: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return a table of shares before and after, with bars and intervals."""
+    if not rows:
+        return "<p>There is no held-out set.</p>"
+    head = "".join(
+        f'<th scope="col">{h}</th>' for h in (heading, "Images", "Before", "After", "", "Change")
+    )
+    body = "".join(
+        f'<tr><th scope="row">{escape(name)}</th><td>{row["count"]}</td>'
+        f"<td>{_with(row, 'before')}</td><td>{_with(row, 'after')}</td>"
+        f'<td class="bars">{_bar(row, "before")}{_bar(row, "after")}</td>'
+        f"<td>{_points(row)}</td></tr>"
+        for name, row in rows.items()
+    )
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _with(row: Mapping[str, Any], when: str) -> str:
+    low, high = row[f"interval_{when}"]
+    return f"<b>{row[when]:.1%}</b> <small>{low:.1%} to {high:.1%}</small>"
+
+
+def _bar(row: Mapping[str, Any], when: str) -> str:
+    low, high = row[f"interval_{when}"]
+    return (
+        f'<span class="bar {when}"><i style="width:{100 * row[when]:.2f}%"></i>'
+        f'<u style="left:{100 * low:.2f}%;width:{100 * (high - low):.2f}%"></u></span>'
+    )
+
+
+def pictures(healing: Healing) -> list[str]:
+    """Return the groups of pictures as HTML: forget set, held-out set, and where else to look."""
+    task, before, after = healing.task, healing.before, healing.after
+    given, label = task.train.label.cpu(), task.test.label.cpu()
+    was, now = before.train.argmax(1), after.train.argmax(1)
+    found, rest = task.discovered().cpu(), task.believed_clean().cpu()
+    changed = found[was[found] != now[found]]
+    # The healed model contradicts the label that the original had learned.
+    doubted = rest[(was[rest] == given[rest]) & (now[rest] != given[rest])]
+    sure = after.train.softmax(1).amax(1)
+    doubted = doubted[sure[doubted].argsort(descending=True, stable=True)]
+    moved = (before.test.argmax(1) != after.test.argmax(1)).nonzero().flatten()
+    return [
+        _group(healing, "Listed images whose prediction changed", task.train, changed, given,
+               before.train, after.train, healing.files, len(found)),
+        _group(healing, "Held-out images whose prediction changed", task.test, moved, label,
+               before.test, after.test, None, len(label)),
+        _group(healing, "Images outside the list that the healed model now labels differently from "
+               "the data: look here for more bad ones, surest first", task.train, doubted, given,
+               before.train, after.train, healing.files, len(rest)),
+    ]  # fmt: skip
+
+
+def _group(
+    healing: Healing,
+    title: str,
+    data: ImageSet,
+    rows: Tensor,
+    given: Tensor,
+    before: Tensor,
+    after: Tensor,
+    files: Sequence[str] | None,
+    total: int,
+) -> str:
+    shown = rows[:SHOWN]
+    head = f"<h2>{escape(title)}</h2><p>{len(rows)} of {total}"
+    head += f", {len(shown)} shown</p>" if len(shown) < len(rows) else "</p>"
+    cards = [
+        _card(healing, image, i, given, before, after, files)
+        for image, i in zip(seen(data, shown), shown.tolist(), strict=True)
+    ]
+    return f'<section>{head}<div class="pictures">{"".join(cards)}</div></section>'
+
+
+def _card(
+    healing: Healing,
+    image: Tensor,
+    i: int,
+    given: Tensor,
+    before: Tensor,
+    after: Tensor,
+    files: Sequence[str] | None,
+) -> str:
+    names = healing.class_names
+    was, now = (row[i].softmax(0).max(0) for row in (before, after))
+    name = escape(files[i] if files else f"image {i}")
+    true = healing.task.truth.known_label
+    known = ""
+    if files is healing.files and true is not None and int(true[i]) >= 0:
+        known = f"<span>true: {escape(names[int(true[i])])}</span>"
+    return (
+        f'<figure><img src="{picture(image)}" alt="{name}" title="{name}" width="{SIDE}" '
+        f'height="{SIDE}"><figcaption><span class="file">{name}</span>'
+        f"<span>given: {escape(names[int(given[i])])}</span>{known}"
+        f"<span>{escape(names[int(was.indices)])} {was.values:.0%} → "
+        f"<b>{escape(names[int(now.indices)])}</b> {now.values:.0%}</span></figcaption></figure>"
+    )

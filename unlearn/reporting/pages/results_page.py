@@ -1,0 +1,274 @@
+"""The interactive report: one HTML file that holds its data, its style and its script.
+
+It opens from a folder, without a server and without a network. What it shows is drawn in the
+browser from one JSON object; the page's own parts lie beside this file in ``report/``.
+"""
+
+import base64
+import hashlib
+import json
+import logging
+import os
+import pkgutil
+from collections import Counter
+from collections.abc import Hashable, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+
+from unlearn.reporting.pages.run_folders import FILES, NAMES, broken, command, curves, short
+from unlearn.reporting.tables.frames import REGULARITY, TASK, labelled, oracle, present, spread
+from unlearn.reporting.tables.summary import HEADLINE, TITLES, summary
+from unlearn.storage.record import OWN, plain
+from unlearn.storage.results_store import ResultsStore
+
+log = logging.getLogger(__name__)
+
+LABEL = "report/source"
+SHOWN_ELSEWHERE = ("config/seed", "config/discovery", "config/force", "config/save_model")
+UNBOUNDED = ("seconds", "bytes", "images_seen")  # endings of columns that are no fractions
+
+
+def write_report(store: ResultsStore, frame: pd.DataFrame, path: Path) -> Path:
+    """Write the interactive report.
+
+    Args:
+        store: Where the runs are; curves, commands and links are looked up in its folders.
+        frame: Those of its rows that are to be shown, prepared or not.
+        path: The HTML file; replaced if it is there.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: If there are no rows or a column is absent.
+    """
+    text = page(content(store, frame, path.parent))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+    return path
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """Return the HTML text; no text of the data can end the element that holds it."""
+    folder = resources.files("unlearn.reporting.pages") / "results"
+    html, style, *scripts = (
+        (folder / name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "maps.js", "runs.js", "page.js")
+    )
+    script = "\n".join(scripts)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return Template(html).substitute(digest=digest, style=style, data=text, script=script)
+
+
+def content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
+    """Return everything that the page shows, as JSON values.
+
+    Args:
+        store: Where the runs are.
+        frame: Rows to show.
+        folder: Where the page will be; links start there.
+    """
+    lost = broken(store)
+    rows = _once(labelled(frame))
+    rows = _with_broken(rows, [run["row"] for run in lost if run["row"]])
+    methods = [str(m) for m in summary(rows, metrics=present(rows, HEADLINE))["method"]]
+    rows = rows.assign(**{LABEL: _sources(rows)})
+    metrics = _metrics(rows)
+    lists = {
+        "methods": sorted(methods, key=oracle),  # those that saw the truth are out of competition
+        "corruptions": _corruptions(rows),
+        "rates": sorted(float(d) for d in rows["discovery"].dropna().unique()),
+        "sources": sorted(set(rows[LABEL])),
+    }
+    start = Path(os.path.relpath(store.root.resolve(), folder.resolve())).as_posix()
+    return {
+        **lists,
+        "oracles": [m for m in methods if oracle(m)],
+        "regularity": REGULARITY,
+        "metrics": metrics,
+        "folder": f"./{quote(start)}/",
+        **_runs(store, rows, _rates(rows), [m["key"] for m in metrics], lists),
+        "broken": [{k: run[k] for k in ("id", "reason", "command")} for run in lost],
+    }
+
+
+def _once(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return each run's row once, at its own discovery rate, if copies were made for others."""
+    if "config/discovery" in rows:
+        rows = rows[
+            rows["discovery"].eq(rows["config/discovery"]) | rows["config/discovery"].isna()
+        ]
+    return rows.reset_index(drop=True)
+
+
+def _rates(rows: pd.DataFrame) -> dict[Hashable, list[float]]:
+    """Return the discovery rates at which each run counts; few columns are copied, it is slow."""
+    narrow = rows[present(rows, ("run_id", "step", "method", "seed", *TASK))]
+    known = spread(narrow).dropna(subset=["discovery"]).groupby(["run_id", "step"])["discovery"]
+    return {key: sorted({float(v) for v in values}) for key, values in known}
+
+
+def _with_broken(rows: pd.DataFrame, lost: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Return the rows with those of broken runs whose task and method the rows know."""
+    more = labelled(pd.DataFrame(lost))
+    if rows.empty or more.empty:
+        return rows
+    keep = ~more["run_id"].isin(rows["run_id"])  # broken when it was run again: the row stands
+    for column in present(rows, (*TASK, "method")):
+        if column in more:  # a broken run names only what it was asked for
+            keep &= more[column].isin(rows[column])
+    both = pd.concat([rows, more[keep]], ignore_index=True) if keep.any() else rows
+    return both.copy()  # in one piece: pandas warns of hundreds
+
+
+def _corruptions(rows: pd.DataFrame) -> list[str]:
+    """Return the corruptions, the most regular first."""
+    found = sorted(str(c) for c in rows["corruption"].dropna().unique())
+    return [c for c in REGULARITY if c in found] + [c for c in found if c not in REGULARITY]
+
+
+def _sources(rows: pd.DataFrame) -> list[str]:
+    """Return what each row's data and network are called; those that differ here share no map."""
+    varying = [
+        (column, word)
+        for column, word in (("corrupted", "corrupted"), ("step", "request"))
+        if column in rows and rows[column].nunique() > 1
+    ]
+    out = []
+    for row in rows.to_dict("records"):
+        words = [str(row[c]) for c in ("dataset", "model") if not pd.isna(row.get(c))]
+        out.append(" · ".join(words + [f"{word} {row[c]:g}" for c, word in varying]))
+    return out
+
+
+def _metrics(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the columns of numbers, the headline first, with how they are to be shown."""
+    better = _directions(rows)
+    skip = {*OWN, *NAMES} - {"seconds", "peak_bytes"}
+    named = [str(c) for c in rows if not str(c).startswith(("config/", "versions/", "failed/"))]
+    found = [c for c in named if c not in skip and _numbers(rows[c])]
+    first = [c for c in HEADLINE if c in found]
+    out = []
+    for key in [*first, *(c for c in found if c not in first)]:
+        values = rows[key].dropna().astype(float)
+        unbounded = key.endswith(UNBOUNDED)
+        bounded = not unbounded and bool(values.between(0, 1).all())
+        title = TITLES.get(key, key.replace("_", " ").replace("/", " / "))
+        entry: dict[str, Any] = {"key": key, "title": title}
+        entry["whole"] = bool((values % 1 == 0).all())
+        entry["best"] = better.get(key, "min" if unbounded else None)
+        # Of a collapsed model, as in the tables; a low rate must not be credited with a 0.
+        entry |= {"fraction": bounded, "counted": bounded and key.startswith(HEADLINE[:2])}
+        out.append(entry)
+    return out
+
+
+def _numbers(column: pd.Series) -> bool:
+    known = [plain(v) for v in column.dropna()]
+    return bool(known) and all(type(v) in (int, float) for v in known)  # a bool is an int, too
+
+
+def _directions(rows: pd.DataFrame) -> dict[str, str]:
+    """Return which columns are better high ("max") or low ("min"), where our metrics say so."""
+    out: dict[str, str] = {}
+    for column in rows:
+        name = str(column)
+        if not (name.startswith("config/evaluation.") and name.endswith("._target_")):
+            continue
+        for target in rows[column].dropna().unique():
+            if not str(target).startswith("unlearn.evaluation."):  # a row may not run any code
+                continue
+            try:
+                out |= pkgutil.resolve_name(str(target)).directions
+            except (ImportError, AttributeError):
+                log.warning("no metric %s: which values are better is not known", target)
+    return out
+
+
+def _runs(
+    store: ResultsStore,
+    rows: pd.DataFrame,
+    rates: Mapping[Hashable, Sequence[float]],
+    metrics: Sequence[str],
+    lists: Mapping[str, list[Any]],
+) -> dict[str, Any]:
+    """Return the runs, each once, with references into the lists and pools they share."""
+    place = {name: {v: i for i, v in enumerate(values)} for name, values in lists.items()}
+    common, pool, differs = configs(rows)
+    notes = [c for c in rows if str(c).startswith(("method/", "failed/")) and c not in metrics]
+    axes: dict[str, int] = {}
+    runs = []
+    for i, row in enumerate(rows.to_dict("records")):
+        folder = store.root / row["run_id"]
+        lines = curves(folder / FILES["l"])
+        epochs = json.dumps(lines.pop("epoch", []))
+        run = {
+            **_own(row, metrics, notes),
+            "method": place["methods"][str(row["method"])],
+            "corruption": place["corruptions"][str(row["corruption"])],
+            "source": place["sources"][row[LABEL]],
+            "rates": [place["rates"][r] for r in rates.get((row["run_id"], row["step"]), ())],
+            "differs": differs[i],
+            "command": command(folder),
+            "files": "".join(k for k, name in FILES.items() if (folder / name).exists()),
+            "axis": axes.setdefault(epochs, len(axes)),
+            "curves": lines,
+        }
+        runs.append({k: v for k, v in run.items() if v not in (None, {}, [], "")})
+    return {"runs": runs, "common": common, "pool": pool, "axes": [json.loads(a) for a in axes]}
+
+
+def _own(row: Mapping[Any, Any], metrics: Sequence[str], notes: Sequence[Any]) -> dict[str, Any]:
+    """Return what a row says of its run alone."""
+    texts = {key: row.get(key) for key in ("reason", "created")}
+    return {
+        "id": row["run_id"],
+        "own": short(row["discovery"], 17),
+        "seed": short(row["seed"], 9),
+        "status": row["status"],
+        "values": [short(row[m], 6) for m in metrics],
+        "notes": {str(c): short(row[c], 6) for c in notes if not pd.isna(row[c])},
+        **{key: text for key, text in texts.items() if isinstance(text, str)},
+    }
+
+
+def configs(rows: pd.DataFrame) -> tuple[dict[str, Any], list[list[Any]], list[list[int]]]:
+    """Return the common config, the pool of what differs, and each row's places in the pool.
+
+    Configs of a plane are nearly alike, so a row holds only what is not as in most rows. Where the
+    results are and what a cell's heading says is left out.
+
+    Args:
+        rows: One per run, with columns ``config/...`` and ``versions/...``.
+    """
+    common: dict[str, Any] = {}
+    pool: list[list[Any]] = []
+    differs: list[list[int]] = [[] for _ in range(len(rows))]
+    for column in map(str, rows.columns):
+        if not column.startswith(("config/", "versions/")) and column != "revision":
+            continue
+        if column.startswith(("config/paths.", "config/names.")) or column in SHOWN_ELSEWHERE:
+            continue
+        key, values = column.removeprefix("config/"), rows[column]
+        if key.startswith("seeds.") or key.endswith(".seed"):
+            values = values.mask(values == rows["seed"])  # only a seed of its own is worth a word
+        texts = [json.dumps(short(v, 17)) for v in values]
+        usual = Counter(texts).most_common(1)[0][0]
+        if usual != "null":
+            common[key] = json.loads(usual)
+        places: dict[str, int] = {}
+        for own, text in zip(differs, texts, strict=True):
+            if text != usual:
+                if text not in places:
+                    places[text] = len(pool)
+                    pool.append([key, json.loads(text)])
+                own.append(places[text])
+    return common, pool, differs

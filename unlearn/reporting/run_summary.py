@@ -1,0 +1,37 @@
+"""The summary of one run on the terminal."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from unlearn.reporting.tables import summary
+
+
+def line(row: Mapping[str, Any]) -> str:
+    """Return the headline of one run."""
+    parts = []
+    healed = (("healed", "healed"), ("utility", "utility"), ("healed_utility", "product"))
+    close = tuple((key, summary.TITLES[key]) for key in ("tow", "tow_mia", "mia_gap"))
+    for key, title in close if _nothing_to_heal(row) else healed:
+        value = row.get(key)
+        parts.append(f"{title} {'-' if value is None else f'{value:.3f}'}")
+    return ", ".join([*parts, f"{row['seconds']:.1f} s"])
+
+
+def _nothing_to_heal(row: Mapping[str, Any]) -> bool:
+    """Say whether a row is of data that nobody corrupted, compared with a retrained model."""
+    return row.get("healed") is None and row.get("tow") is not None
+
+
+def print_row(row: Mapping[str, Any], title: str) -> None:
+    """Print one run's columns."""
+    Console().print(title)
+    out = Table(show_header=False)
+    if _nothing_to_heal(row):
+        row = {key: value for key, value in row.items() if value is not None}
+    for key, value in row.items():
+        text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+        out.add_row(key, text)
+    Console().print(out)

@@ -1,0 +1,193 @@
+"""What jobs print: one run's row, or the summary of many."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unlearn.reporting.figures import canvas, catalog
+from unlearn.reporting.pages.results_page import write_report
+from unlearn.reporting.tables import (
+    advice,
+    claims,
+    comparisons,
+    detectors,
+    formats,
+    frames,
+    oracle_gaps,
+    refined,
+    summary,
+)
+from unlearn.reporting.tracking import wandb_mirror
+from unlearn.scoring.regularity import Regularity
+from unlearn.storage.results_store import ResultsStore
+
+log = logging.getLogger(__name__)
+
+
+def report(config: Mapping[str, Any]) -> list[Path]:
+    """Print the summary of all recorded rows and write tables and figures.
+
+    Raises:
+        ValueError: If there are no rows, or an option is wrong.
+    """
+    if config["figure"] not in catalog.NAMES:
+        allowed = ", ".join(catalog.NAMES)
+        raise ValueError(f"figure must be one of {allowed}, got {config['figure']}")
+    options = wandb_mirror.target(config["logger"])
+    wanted = [claim for node in config["expected"] for claim in claims.parse(node)]
+    store = ResultsStore(Path(config["paths"]["results"]))
+    rows = store.load(**config["where"])
+    if rows.empty:
+        raise ValueError(f"no results in {store.root} for where={dict(config['where'])}")
+    frame = frames.prepared(rows)
+    corrupted, plain = (frame[~(none := refined.uncorrupted(frame))], frame[none])
+    made = _tables(corrupted, config) | _refined(plain, config["by"])
+    if len(gaps := oracle_gaps.gap_table(frame)):
+        made["localization"] = gaps
+    if wanted:
+        made["claims"] = claims.compare(_with_curves(store, frame, wanted), wanted)
+    _print(made, corrupted, len(plain), config["title"])
+    folder = Path(config["paths"]["reports"])
+    paths = []
+    for name, table in made.items():
+        paths += formats.save_tables(table, folder / name, latex=name != "claims")
+    curves = None if corrupted.empty else catalog.redirection_curves(store, corrupted)
+    drawn = {
+        stem: canvas.save(figure, folder / stem)
+        for stem, figure in catalog.draw(config["figure"], frame, curves).items()
+    }
+    if options is not None:
+        run_id = wandb_mirror.summary_id(
+            list(rows["run_id"]), {k: config[k] for k in ("by", "where")}
+        )
+        pictures = {stem: files[0] for stem, files in drawn.items()}
+        wandb_mirror.mirror(made, pictures, folder=folder, run_id=run_id, options=options)
+    page = write_report(store, rows, folder / "report.html")
+    for run_id, line in store.failures().items():
+        log.warning("broken run %s: %s", store.folder(run_id), line)
+    log.info("results: %s", store.mirror)
+    log.info("in %s: %s", folder, ", ".join([*made, *drawn]))
+    log.info("all runs to look into, in a browser: %s", page)
+    return [*paths, *(path for files in drawn.values() for path in files), page]
+
+
+def advise(config: Mapping[str, Any], regularity: Regularity | None = None) -> list[Path]:
+    """Print which methods to use in a case, which to avoid and why; write it as tables.
+
+    Args:
+        config: Of the job; its corruption and discovery rate are the case.
+        regularity: Of the user's own bad data, where the kind of corruption is unknown.
+
+    Raises:
+        ValueError: If the kind of corruption was not measured.
+    """
+    store = ResultsStore(Path(config["paths"]["results"]))
+    rows = store.load(**config["where"]) if store.root.is_dir() else pd.DataFrame()
+    measured = rows if rows.empty else frames.on_plane(frames.prepared(rows))
+    if not measured.empty:
+        measured = measured[~refined.uncorrupted(measured)]
+    if not measured.empty and measured["method"].nunique() > 1:
+        table, source = advice.plane(measured), f"rows of {store.root}"
+    else:
+        table = advice.shipped()
+        source = f"the package's own table (revision {table['revision'].mode()[0]})"
+    fitting = table if config["checkpoint"] is None else advice.for_trained(table)
+    kind = config["names"]["corruption"]
+    case = advice.Case(None if kind == "none" else kind, config["discovery"])
+    if regularity is not None and regularity.kind in set(table["corruption"]):
+        case = replace(case, corruption=regularity.kind)
+    cells = advice.nearest(_of_setting(fitting, config), case)
+    found = advice.advise(cells)
+    title = advice.described(case, cells, source)
+    title = title if regularity is None else f"{regularity.described()}\n{title}"
+    formats.print_table(found, title)
+    folder = Path(config["paths"]["reports"])
+    paths = [*formats.save_tables(found, folder / "advice"), folder / "plane.csv"]
+    text = f"{title}\n\n{formats.to_markdown(found)}"
+    (folder / "advice.md").write_text(text)
+    table.to_csv(paths[-1], index=False, float_format="%.4g", lineterminator="\n")
+    log.info("in %s: advice, plane.csv (every cell that was measured)", folder)
+    return paths
+
+
+def _of_setting(table: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
+    """Return the cells of the config's data set and network, of its data set, or of the most rows."""
+    for wanted in (("dataset", "model"), ("dataset",)):
+        own = table[[all(r[k] == config["names"][k] for k in wanted) for _, r in table.iterrows()]]
+        if len(own):
+            table = own
+            break
+    setting = frames.present(table, advice.SETTING)
+    return max((part for _, part in table.groupby(setting, dropna=False)), key=len)
+
+
+def _tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+    """Return the tables of corrupted data by the stem of their files."""
+    if frame.empty:
+        return {}
+    alone = list(config["by"]) == ["method"]
+    main = summary.overview(frame) if alone else summary.summary(frame, by=config["by"])
+    made = {"summary": main, "regions": comparisons.regions(frame)}
+    tested = comparisons.significance(frame)
+    made |= {} if tested.empty else {"tests": tested}
+    found = detectors.detectors(frame)
+    return made if found.empty else made | {"detectors": found}
+
+
+def _refined(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
+    """Return the tables of data that nobody corrupted by the stem of their files."""
+    found = {"refined": refined.overview(frame, by), "rum": refined.paper(frame)}
+    return {stem: table for stem, table in found.items() if len(table)}
+
+
+def _print(
+    made: Mapping[str, pd.DataFrame], frame: pd.DataFrame, plain: int, title: str | None
+) -> None:
+    """Print the tables, each where it says more than the one before, and what to beware of."""
+    if "summary" in made:
+        usual = f"{len(frame)} runs, mean ± standard error over cells"
+        formats.print_table(made["summary"], title or usual)
+    if frame["corruption"].nunique() > 1 or frame["discovery"].nunique() > 1:
+        heading = "healed x utility by region (± seeds: error over seeds alone)"
+        formats.print_table(made["regions"], heading, errors=False)
+    if "tests" in made and made["tests"]["p"].notna().any():
+        formats.print_table(made["tests"], f"the best against each other: {comparisons.TEST}")
+    if "refined" in made:
+        usual = f"{plain} rows without corruption, mean ± 95 % interval over seeds"
+        formats.print_table(refined.shortened(made["refined"]), (not len(frame) and title) or usual)
+    if "localization" in made:
+        formats.print_table(made["localization"], oracle_gaps.TITLE)
+    if "detectors" in made:
+        formats.print_table(made["detectors"], "healed x utility by what found the forget set")
+    if "claims" in made:
+        formats.print_table(made["claims"].drop(columns="source"), "claims: expected, measured")
+    if frame.empty:
+        return
+    mixed, several = comparisons.settings(frame), comparisons.repeats(frame)
+    if mixed > 1:
+        log.warning("%d settings of data, model and amount are averaged; where= picks one", mixed)
+    if several:
+        log.warning("%d cells hold several runs with other options; each run counts", several)
+    missing = comparisons.missing_cells(frame)
+    if missing.any():
+        text = ", ".join(f"{method} {n}" for method, n in missing[missing > 0].items())
+        log.warning("cells without a value, left out of ranks and tests: %s", text)
+
+
+def _with_curves(
+    store: ResultsStore, frame: pd.DataFrame, wanted: Sequence[claims.Claim]
+) -> pd.DataFrame:
+    """Return the rows with the ends of the curves that claims name ``curve/<column>/first|last``."""
+    columns = {c.column for c in wanted if c.column.startswith("curve/")}
+    for column in columns:
+        name, _, end = column.removeprefix("curve/").rpartition("/")
+        values = {
+            run_id: catalog.curve_end(store, str(run_id), name, end)
+            for run_id in set(frame["run_id"])
+        }
+        frame = frame.assign(**{column: frame["run_id"].map(values)})
+    return frame

@@ -1,0 +1,1 @@
+"""Tables: data frame in, text, CSV or LaTeX out."""

@@ -1,0 +1,192 @@
+"""Advice from measured rows: what to expect of each method in the case nearest to one's own.
+
+The rows are those of the store; without any, those of the embedded digits, which come with the package
+(``plane_digits.csv``: written as ``plane.csv`` by ``python evaluate.py advise=true`` after
+``sweeps/plane_digits.sh``). Values are means over seeds of arXiv 2505.17730's measures.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from unlearn.reporting.tables.comparisons import REFERENCE
+from unlearn.reporting.tables.frames import (
+    REGULARITY,
+    counted,
+    on_plane,
+    oracle,
+    plain_name,
+    present,
+    standard_error,
+)
+
+SHIPPED = Path(__file__).with_name("plane_digits.csv")
+SETTING = ("dataset", "model", "corrupted")
+CELL = ("corruption", "discovery")
+MEASURES = ("healed", "utility", "healed_utility")
+NOTHING = "original"  # the method that does nothing
+MARGIN = 0.05  # a difference below this is none worth a method
+ADVICE = ("use", "possible", "avoid")
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a user knows of the bad data.
+
+    Attributes:
+        corruption: Its kind; None if that is unknown: every measured kind counts.
+        discovery: Share of it that was found, in (0, 1]; None if unknown: every measured rate counts.
+    """
+
+    corruption: str | None
+    discovery: float | None
+
+
+def plane(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return means over seeds per setting, cell and method.
+
+    Args:
+        frame: Rows, prepared.
+
+    Returns:
+        The setting, ``corruption``, ``discovery``, ``method``, ``n`` seeds, the measures with their
+        standard errors (``_sem``), ``lowest`` product of a run, ``time`` relative to retraining, ``collapsed``, ``revision``.
+    """
+    frame = counted(on_plane(frame), MEASURES)
+    frame = frame[~frame["method"].map(oracle).astype(bool) & frame["healed_utility"].notna()]
+    task = [*present(frame, SETTING), *CELL]
+    seconds = frame[frame["method"] == REFERENCE].groupby(task, dropna=False)["seconds"].mean()
+    rows = []
+    for key, group in frame.groupby([*task, "method"], dropna=False):
+        row: dict[str, Any] = dict(zip([*task, "method"], key, strict=True)) | {"n": len(group)}
+        for name in MEASURES:
+            row |= {name: group[name].mean(), f"{name}_sem": standard_error(group[name])}
+        row["lowest"] = group["healed_utility"].min()
+        retraining = seconds.get(key[:-1], math.nan)
+        row["time"] = group["seconds"].mean() / retraining
+        row["collapsed"] = int((group["status"] == "collapsed").sum())
+        row["revision"] = group["revision"].mode().max() if "revision" in group else "unknown"
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def shipped() -> pd.DataFrame:
+    """Return the plane that was measured on the embedded digits."""
+    return pd.read_csv(SHIPPED)
+
+
+def nearest(table: pd.DataFrame, case: Case) -> pd.DataFrame:
+    """Return the cells of a plane that are nearest to a case.
+
+    Raises:
+        ValueError: If its kind of corruption was not measured.
+    """
+    if case.corruption is not None:
+        known = sorted(table["corruption"].unique())
+        if case.corruption not in known:
+            raise ValueError(
+                f"corruption must be one that was measured ({', '.join(known)}), or none if it is "
+                f"unknown; got {case.corruption}"
+            )
+        table = table[table["corruption"] == case.corruption]
+    if case.discovery is not None:
+        gaps = {
+            abs(rate - case.discovery): rate for rate in sorted(table["discovery"].unique())[::-1]
+        }
+        table = table[table["discovery"] == gaps[min(gaps)]]
+    return table
+
+
+def for_trained(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of methods that serve a model which was trained in the usual way.
+
+    Those with a label (``rem(etd)``) need another pre-training, and so does a method of its name.
+    """
+    plain = table["method"].map(plain_name)
+    labels = {m.removeprefix(plain_name(m)).strip("()") for m in table["method"]}
+    return table[(plain == table["method"]) & ~plain.isin(labels)]
+
+
+def advise(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return what to expect of each method over some cells, and what to make of it.
+
+    Args:
+        cells: Of one plane, as of ``nearest``.
+
+    Returns:
+        ``method``, ``n`` cells, the means of the measures over the cells with the error over seeds of
+        the product, the ``lowest`` product of a run and its cell, ``time``, ``advice`` and ``why``;
+        the best first.
+    """
+    rows = [_expected(str(name), group) for name, group in cells.groupby("method")]
+    rows.sort(key=lambda row: -row["healed_utility"])
+    idle = next((row for row in rows if row["method"] == NOTHING), None)
+    best = next((row for row in rows if row["method"] != NOTHING), rows[0])
+    out = pd.DataFrame([row | _judged(row, idle, best) for row in rows])
+    place = out["advice"].map(ADVICE.index)
+    return out.iloc[place.argsort(kind="stable")].drop(columns="broken").reset_index(drop=True)
+
+
+def _expected(method: str, cells: pd.DataFrame) -> dict[str, Any]:
+    lowest = cells.iloc[int(cells["lowest"].to_numpy().argmin())]
+    errors = cells["healed_utility_sem"]
+    row: dict[str, Any] = {"method": method, "n": len(cells)}
+    row |= {name: cells[name].mean() for name in MEASURES}
+    row["healed_utility_sem"] = math.sqrt(errors.pow(2).sum(skipna=False)) / len(cells)
+    row["lowest"] = lowest["lowest"]
+    row["lowest_at"] = f"{lowest['corruption'].replace('_', ' ')} {lowest['discovery']:g}"
+    row["time"] = cells["time"].mean()
+    return row | {"broken": (int(cells["collapsed"].sum()), int(cells["n"].sum()))}
+
+
+def _judged(
+    row: dict[str, Any], idle: dict[str, Any] | None, best: dict[str, Any]
+) -> dict[str, str]:
+    """Return ``advice`` and ``why`` for what is expected of a method."""
+    broken, runs = row["broken"]
+    if row["method"] == NOTHING:
+        return {"advice": "avoid", "why": f"does nothing: {row['healed']:.2f} heal by themselves"}
+    if broken:
+        return {"advice": "avoid", "why": f"broke {broken} of {runs} models"}
+    if idle is not None and row["healed"] < idle["healed"] + MARGIN:
+        why = f"heals {row['healed']:.2f}, doing nothing {idle['healed']:.2f}"
+        return {"advice": "avoid", "why": why}
+    if idle is not None and row["utility"] < idle["utility"] - 2 * MARGIN:
+        why = f"costs {idle['utility'] - row['utility']:.2f} of the utility"
+        return {"advice": "avoid", "why": why}
+    gap = best["healed_utility"] - row["healed_utility"]
+    error = math.hypot(best["healed_utility_sem"], row["healed_utility_sem"])
+    near = gap <= 2 * error and gap <= 2 * MARGIN  # a few seeds make errors that excuse much
+    if gap <= MARGIN or near:
+        why = "the best here" if gap <= 0 else f"{gap:.2f} ± {error:.2f} behind {best['method']}"
+        return {"advice": "use", "why": why + _hint(row)}
+    why = f"{gap:.2f} ± {error:.2f} behind {best['method']}"
+    if row["healed"] < best["healed"] / 2:
+        return {
+            "advice": "avoid",
+            "why": f"heals {row['healed']:.2f}, {best['method']} {best['healed']:.2f}",
+        }
+    return {"advice": "possible", "why": why + _hint(row)}
+
+
+def _hint(row: dict[str, Any]) -> str:
+    """Return what a label asks for beside the method."""
+    kind = str(row["method"]).removeprefix(plain_name(str(row["method"]))).strip("()")
+    return f"; needs pretraining={kind}" if kind else ""
+
+
+def described(case: Case, cells: pd.DataFrame, source: str) -> str:
+    """Return in one line for which case the advice is, and where its numbers come from."""
+    kind = case.corruption
+    what = f"{kind} (regularity {REGULARITY.get(kind, 'unknown')})" if kind else "any corruption"
+    rates = sorted(cells["discovery"].unique())
+    asked = "" if case.discovery in (None, *rates) else f", nearest to {case.discovery:g}"
+    rate = (
+        f"discovery {rates[0]:g}" if len(rates) == 1 else f"discovery {rates[0]:g} to {rates[-1]:g}"
+    )
+    data = ", ".join(str(cells[c].iloc[0]) for c in present(cells, SETTING[:2]))
+    seeds = int(cells["n"].max())
+    return f"{what}, {rate}{asked}; measured on {data}, {seeds} seed{'s' * (seeds > 1)}: {source}"

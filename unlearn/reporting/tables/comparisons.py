@@ -1,0 +1,205 @@
+"""Methods against one another: ranks, time, worst cells, regions of the plane, significance.
+
+A comparison is made on cells that all compared methods have; a collapsed cell counts as 0, a failed
+or absent one is missing. Conventions: arXiv 2505.17730.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from unlearn.reporting.tables.frames import (
+    BANDS,
+    DISCOVERY,
+    REGULARITY,
+    TASK,
+    band,
+    by_cell,
+    counted,
+    oracle,
+    plain_name,
+    present,
+    standard_error,
+)
+
+SCORE = "healed_utility"
+REFERENCE = "retrain"  # what a method's time is compared with
+TEST = "two-sided Wilcoxon signed-rank test over paired cells, Holm-corrected"
+SHORT = {"interclass_confusion": "interclass", "random_label": "random"}
+REGIONS = (*REGULARITY.values(), *(f"rate_{name}" for name in BANDS))
+
+
+def mean_ranks(frame: pd.DataFrame, value: str = SCORE) -> pd.Series:
+    """Return each method's mean rank over the tasks that all have, 1 the best; ties share ranks.
+
+    Args:
+        frame: Rows, prepared.
+        value: Column that decides, by its mean over seeds.
+
+    Returns:
+        Indexed by method; NaN if no task is common to all.
+    """
+    table = by_cell(frame, value, seeds=False).dropna()
+    return table.rank(axis=1, ascending=False).mean()
+
+
+def missing_cells(frame: pd.DataFrame, value: str = SCORE) -> pd.Series:
+    """Return of how many cells that were run for any method each knows nothing, by method."""
+    return by_cell(frame, value).isna().sum()
+
+
+def worst_cells(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
+    """Return each method's lowest mean over seeds and its task.
+
+    Returns:
+        Indexed by method: ``worst`` and ``worst_cell``, such as "poison 0.1".
+    """
+    table = by_cell(frame, value, seeds=False)
+    out = {}
+    for method, values in table.items():
+        known = values.dropna()
+        if len(known):
+            names = map(str, table.index.names)
+            task = dict(zip(names, _tuple(known.idxmin()), strict=True))
+            out[method] = {"worst": known.min(), "worst_cell": _task_name(task)}
+        else:
+            out[method] = {"worst": np.nan, "worst_cell": None}
+    return pd.DataFrame.from_dict(out, orient="index")
+
+
+def _tuple(key: object) -> tuple[Any, ...]:
+    return key if isinstance(key, tuple) else (key,)
+
+
+def _task_name(task: dict[str, Any]) -> str:
+    rate, by = task.get("discovery"), task.get("discovery/by")
+    name = str(task.get("corruption", ""))
+    text = SHORT.get(name, name).replace("_", " ")
+    if isinstance(by, str):
+        return f"{text} {by}"
+    return text if rate is None or pd.isna(rate) else f"{text} {rate:g}"
+
+
+def relative_time(frame: pd.DataFrame) -> pd.Series:
+    """Return each method's mean ratio of seconds to those of retraining on the same cell.
+
+    The reference is the retrained model of the same pre-training, else the first there is; no
+    reference: NaN.
+    """
+    seconds = by_cell(frame, "seconds")
+    references = [m for m in seconds if plain_name(str(m)) == REFERENCE]
+    out = {}
+    for method in seconds:
+        own = REFERENCE + str(method).removeprefix(plain_name(str(method)))
+        name = own if own in references else next(iter(references), None)
+        out[method] = np.nan if name is None else (seconds[method] / seconds[name]).mean()
+    return pd.Series(out, dtype=float)
+
+
+def regions(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
+    """Return mean and standard error per region of the plane, best mean first.
+
+    Args:
+        frame: Rows, prepared.
+        value: Column to average over cells.
+
+    Returns:
+        ``method``, ``n``; per regularity of the corruption (high, medium, low; another corruption
+        by its own name) and per band of discovery rates (``rate_low``, ...) the mean and its
+        error ``<region>_sem``; the error over seeds alone, ``seed_error``.
+    """
+    frame = counted(frame, [value])
+    level = frame["corruption"].astype(str).replace(REGULARITY)
+    rate = frame["discovery"].map(lambda d: f"rate_{band(d)}" if band(d) else None)
+    found = set(level) | set(rate)
+    names = [n for n in REGIONS if n in found] + sorted(set(level) - set(REGIONS))
+    rows = []
+    for method, group in frame.groupby("method"):
+        row: dict[str, Any] = {"method": method, "n": len(group)}
+        for name in names:
+            inside = group.loc[(level == name) | (rate == name), value]
+            row |= {name: inside.mean(), f"{name}_sem": standard_error(inside)}
+        row["seed_error"] = standard_error(group.groupby("seed")[value].mean())
+        rows.append((group[value].mean(), row))
+    rows.sort(key=lambda pair: -np.nan_to_num(pair[0], nan=-1.0))
+    return pd.DataFrame([row for _, row in rows])
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values corrected for their number by Holm's step-down rule; NaN stays and is no test.
+
+    The smallest of m is multiplied by m, the next by m - 1, ..., none below the one before, at
+    most 1.
+    """
+    known = sorted((p, i) for i, p in enumerate(p_values) if not np.isnan(p))
+    out = [float("nan")] * len(p_values)
+    highest = 0.0
+    for rank, (p, i) in enumerate(known):
+        highest = max(highest, min(1.0, p * (len(known) - rank)))
+        out[i] = highest
+    return out
+
+
+def paired_p(differences: pd.Series) -> float:
+    """Return the p-value of Wilcoxon's signed-rank test; 1 if all are 0, NaN below two."""
+    if len(differences) < 2:
+        return float("nan")
+    if not differences.any():
+        return 1.0
+    exact = len(differences) <= 50 and differences.abs().is_unique and bool(differences.all())
+    # Zeros are dropped; with ties no exact distribution is known, so the normal one is taken.
+    result = stats.wilcoxon(differences, method="exact" if exact else "asymptotic")
+    return float(np.asarray(result)[1])  # statistic, p
+
+
+def best_method(frame: pd.DataFrame, value: str = SCORE) -> str | None:
+    """Return the method with the highest mean over the common cells, else over its own.
+
+    Oracles are out of competition.
+    """
+    table = by_cell(frame[~frame["method"].map(oracle)], value).dropna(axis=1, how="all")
+    means = (table.dropna() if len(table.dropna()) else table).mean()
+    return None if means.empty else str(means.idxmax())
+
+
+def significance(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
+    """Return the best method against each other on the cells that both have.
+
+    Args:
+        frame: Rows, prepared.
+        value: Column to compare.
+
+    Returns:
+        ``best``, ``method``, ``n`` common cells, ``difference`` and its error, ``p``, ``p_holm``,
+        ``significant`` at 0.05. Cells of one task count as independent.
+    """
+    best = best_method(frame, value)
+    table = by_cell(frame, value)
+    rows: list[dict[str, Any]] = []
+    for method in table:
+        if best is None or method == best:
+            continue
+        gaps = (table[best] - table[method]).dropna().round(12)  # 0.3 - 0.2 and 0.2 - 0.1 are a tie
+        row = {"best": best, "method": method, "n": len(gaps), "difference": gaps.mean()}
+        rows.append(row | {"difference_sem": standard_error(gaps), "p": paired_p(gaps)})
+    out = pd.DataFrame(
+        rows, columns=["best", "method", "n", "difference", "difference_sem", "p"]
+    ).sort_values("difference", ignore_index=True, kind="stable")
+    out["p_holm"] = holm(list(out["p"]))
+    out["significant"] = ["yes" if p < 0.05 else "no" for p in out["p_holm"]]
+    return out
+
+
+def settings(frame: pd.DataFrame) -> int:
+    """Return how many pairs of data, network and amount of corruption the rows mix."""
+    own = present(frame, [c for c in TASK if c not in ("corruption", *DISCOVERY)])
+    return len(frame[own].drop_duplicates()) if own else 1
+
+
+def repeats(frame: pd.DataFrame) -> int:
+    """Return how many cells hold several runs, which are averaged: their settings differ."""
+    cell = present(frame, (*TASK, "method", "seed"))
+    return int((frame.groupby(cell, dropna=False).size() > 1).sum())

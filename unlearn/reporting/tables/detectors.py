@@ -1,0 +1,38 @@
+"""Imperfect discovery in a table: what each detector found, and what methods made of it."""
+
+from typing import Any
+
+import pandas as pd
+
+from unlearn.reporting.tables.frames import counted
+
+QUALITY = {
+    "discovery/size": "found",
+    "discovery/precision": "precision",
+    "discovery/recall": "recall",
+}
+
+
+def detectors(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
+    """Return a row per corruption and detector with a column per method; empty if none was run.
+
+    Args:
+        frame: Rows, prepared.
+        value: Column to average over seeds, per method.
+
+    Returns:
+        ``corruption``, ``detector``, ``n`` seeds, ``found`` samples, ``precision``, ``recall``, and the
+        methods' means, the best method of all first.
+    """
+    if "discovery/by" not in frame or not frame["discovery/by"].notna().any():
+        return pd.DataFrame()
+    frame = counted(frame[frame["discovery/by"].notna()], [value])
+    methods = frame.groupby("method")[value].mean().sort_values(ascending=False).index
+    rows = []
+    for (corruption, name), group in frame.groupby(["corruption", "discovery/by"]):
+        row: dict[str, Any] = {"corruption": corruption, "detector": name}
+        row["n"] = group["seed"].nunique()
+        once = group.drop_duplicates("seed")
+        row |= {title: once[c].astype(float).mean() for c, title in QUALITY.items() if c in once}
+        rows.append(row | {str(m): group.loc[group["method"] == m, value].mean() for m in methods})
+    return pd.DataFrame(rows)

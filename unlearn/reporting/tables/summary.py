@@ -1,0 +1,177 @@
+"""Summary tables as data frames: means and standard errors over cells (arXiv 2505.17730)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from unlearn.reporting.tables.comparisons import (
+    mean_ranks,
+    missing_cells,
+    relative_time,
+    worst_cells,
+)
+from unlearn.reporting.tables.frames import counted, failed, oracle, standard_error
+
+HEADLINE = ("healed", "utility", "healed_utility", "seconds")
+SEED_ERROR = "healed_utility_seed_sem"
+COUNTS = ("collapsed", "failed", "missing")
+TITLES = {
+    "healed_utility": "healed x utility",
+    "n": "cells",
+    "worst_cell": "worst cell",
+    "time": "time / retrain",
+    "high": "poison (high)",
+    "medium": "interclass (medium)",
+    "low": "random label (low)",
+    "rate_low": "rate ≤ 0.3",
+    "rate_mid": "0.4 to 0.7",
+    "rate_high": "≥ 0.8",
+    "seed_error": "± seeds",
+    "p_holm": "p (Holm)",
+    "tow": "ToW",
+    "forget_set/entanglement": "ES",
+    "tow_mia": "ToW-MIA",
+    "klom/forget": "KLOM",
+    "lira/auc": "LiRA",
+    "ulira/auc": "U-LiRA",
+    "relearn_gap": "relearn gap",
+    "tow_so_far": "ToW so far",
+    "tow_mia_so_far": "ToW-MIA so far",
+    "mia_gap": "MIA gap",
+    "mia": "MIA",
+    "mia_correctness": "MIA (correctness)",
+    "mia_correctness_gap": "MIA gap (correctness)",
+    "forget/accuracy": "forget accuracy",
+    "retain/accuracy": "retain accuracy",
+    "test/accuracy": "test accuracy",
+    "forget/disagreement": "disagreement",
+    "relative_seconds": "time / retrain",
+    "forget_set/kind": "forget set",
+    "forget_set/group": "group",
+    "forget_set/size": "size",
+    "gap": "mean gap",
+}
+ERRORS = ("_sem", "_ci95")  # endings of columns that stand beside their means
+LOWER = ("rank", "mia_gap")  # of what can be won: lower is better
+
+
+def summary(
+    frame: pd.DataFrame,
+    by: Sequence[str] = ("method",),
+    metrics: Sequence[str] = HEADLINE,
+) -> pd.DataFrame:
+    """Return mean and standard error of each metric per group, best product first.
+
+    Args:
+        frame: Rows of the store; accuracies in [0, 1].
+        by: Columns to group by.
+        metrics: Columns to average.
+
+    Returns:
+        The columns ``by``; ``n``, the number of cells; per metric its mean and ``<metric>_sem``,
+        NaN for one cell; with ``healed_utility`` also its error over seeds alone; the number of
+        cells that collapsed (counted as 0) and failed (left out of means).
+
+    Raises:
+        ValueError: If there are no rows or a column is absent.
+    """
+    missing = [c for c in (*by, *metrics, "status", "seed") if c not in frame]
+    if frame.empty or missing:
+        raise ValueError(f"no results to show: {len(frame)} rows, missing columns {missing}")
+    frame = counted(frame, metrics)
+    rows = []
+    for key, group in frame.groupby(list(by), dropna=False):
+        row: dict[str, Any] = dict(zip(by, key, strict=True)) | {"n": len(group)}
+        for metric in metrics:
+            row[metric] = group[metric].mean()
+            row[f"{metric}_sem"] = standard_error(group[metric])
+            if metric == "healed_utility":
+                row[SEED_ERROR] = standard_error(group.groupby("seed")[metric].mean())
+        row["collapsed"] = int((group["status"] == "collapsed").sum())
+        row["failed"] = int(failed(group).sum())
+        rows.append(row)
+    out = pd.DataFrame(rows)
+    if "healed_utility" in out:
+        out = out.sort_values("healed_utility", ascending=False, ignore_index=True, kind="stable")
+    return out
+
+
+def overview(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the summary per method with its standing among the others.
+
+    Args:
+        frame: Rows, prepared.
+
+    Returns:
+        The columns of ``summary``, then ``rank`` over the tasks common to all; ``worst`` and
+        ``worst_cell``, the task with the lowest mean over seeds; ``time``, seconds relative to
+        retraining; ``missing``, the cells that others have.
+    """
+    out = summary(frame)
+    worst = worst_cells(frame)
+    counts = [out.pop(c) for c in ("collapsed", "failed")]
+    out["rank"] = out["method"].map(mean_ranks(frame))
+    out["worst"] = out["method"].map(worst["worst"])
+    out["worst_cell"] = out["method"].map(worst["worst_cell"])
+    out["time"] = out["method"].map(relative_time(frame))
+    out["missing"] = out["method"].map(missing_cells(frame)).fillna(0).astype(int)
+    return pd.concat([out, *counts], axis=1)
+
+
+def cells(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
+    """Return the mean of a column per method (rows), corruption and discovery rate (columns).
+
+    What failed throughout is NaN; ``pivot_table`` would drop its row or column.
+    """
+    task = ["corruption", "discovery"]
+    means = counted(frame, [value]).groupby(["method", *task])[value].mean()
+    return means.unstack(task).sort_index(axis=1)
+
+
+def shown(table: pd.DataFrame) -> list[str]:
+    """Return the columns that a reader needs: errors stand beside their means, counts if any."""
+    return [str(c) for c in table if _tells(table, str(c))]
+
+
+def _tells(table: pd.DataFrame, name: str) -> bool:
+    if name.endswith(ERRORS):
+        return False
+    if name in ("dataset", "model", "corruption") and "localization" in table:
+        return table[name].nunique() > 1  # what is the same everywhere says nothing
+    if name in COUNTS:
+        return bool(table[name].any())
+    if name in ("worst", "worst_cell", "rank"):
+        return bool((table["n"] > 1).any())
+    if name == "n" and "rank" in table:  # the title says how many, the counts which differ
+        return table["n"].nunique() > 1
+    if name == "seconds" and "time" in table:
+        return bool((table["n"] == 1).all()) or not table["time"].notna().any()
+    if name in ("time", "seed_error"):
+        return bool(table[name].notna().any())
+    return True
+
+
+def marks(table: pd.DataFrame) -> dict[str, dict[int, int]]:
+    """Return which rows are best (1) and second best (2) per column that can be won, as shown.
+
+    Values that look alike, with three digits, share the place; oracles get none.
+    """
+    named = table["method"] if "method" in table else pd.Series("", table.index)
+    oracles = named.astype(str).map(oracle)
+    if "tow" in table:  # closeness to retraining: another retrained model is no competitor
+        oracles |= named == "retrain"
+    won = ("tow", "tow_mia", "mia_gap")
+    won += ("healed", "utility", "healed_utility", "worst", "rank")
+    won += ("high", "medium", "low", "rate_low", "rate_mid", "rate_high")
+    out: dict[str, dict[int, int]] = {}
+    for name in won:
+        if name not in table:
+            continue
+        values = table[name].where(~oracles).astype(float).round(3).reset_index(drop=True)
+        best = np.sort(values.dropna().unique())[:: 1 if name in LOWER else -1][:2]
+        out[name] = {
+            int(i): place for place, v in enumerate(best, 1) for i in values.index[values == v]
+        }
+    return out

@@ -1,0 +1,203 @@
+"""What a run leaves in W&B besides its curves; a mirror of the row, which nothing reads.
+
+Shapes: N samples, K classes, C H W image.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger, WandbLogger
+from torch import Tensor
+
+from unlearn.core import environment
+from unlearn.core.job import Job, found_by
+from unlearn.data.task import Task
+from unlearn.evaluation.predictions import Predictions
+from unlearn.storage.record import RunRecord, public
+from unlearn.training.loggers import close
+
+SHOWN = 16  # corrupted samples in the grid
+SPACE = ("method", "corruption", "discovery", "dataset", "model", "pretraining", "seed")
+"""Columns of the row that say where in the task space a run is; its summary has them too."""
+
+
+def confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """Return how often each class was taken for each, int64 (K, K): rows true, columns predicted.
+
+    Args:
+        true: Class per sample, int64 (N,).
+        predicted: Class per sample, int64 (N,).
+        num_classes: K.
+    """
+    pairs = true * num_classes + predicted
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+
+
+def chosen(task: Task, count: int) -> Tensor:
+    """Return corrupted samples to show, sorted int64 (count,) at most: found and hidden in halves."""
+    found = torch.cat(task.forget).sort().values
+    hidden = task.corrupted[~torch.isin(task.corrupted, found)]
+    half = max(count // 2, count - len(hidden))
+    first = found[:half]
+    return torch.cat([first, hidden[: count - len(first)]]).sort().values
+
+
+def pictures(task: Task, index: Tensor) -> Tensor:
+    """Return samples as the network is given them, triggers included, uint8 (n, H, W, C)."""
+    rows = task.train.rows(index.to(task.train.label.device))
+    image = rows.view(rows.image, rows.index).float().cpu()
+    low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
+    scaled = (image - low) / (high - low).clamp_min(1e-6) * 255
+    return scaled.round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def captions(task: Task, index: Tensor, before: Tensor, after: Tensor) -> list[str]:
+    """Return a line per sample: which it is, its labels, and what it was and is taken for.
+
+    Args:
+        task: Data and truth.
+        index: Samples, int64 (n,).
+        before: Class that the original model says, int64 (N,).
+        after: Class that the healed model says, int64 (N,).
+    """
+    found = set(torch.cat(task.forget).tolist())
+    clean, given = task.truth.clean_label.cpu(), task.train.label.cpu()
+    return [
+        f"{i} {'found' if i in found else 'hidden'}: true {int(clean[i])}, given {int(given[i])}, "
+        f"predicted {int(before[i])} -> {int(after[i])}"
+        for i in index.tolist()
+    ]
+
+
+@contextmanager
+def tracked(job: Job, but: Sequence[str] = ()) -> Iterator[list[Logger]]:
+    """Open a job's loggers, and finish them whatever happens: none leaks into the next job.
+
+    Args:
+        job: The job.
+        but: Names of loggers that are not wanted.
+    """
+    tags = {k: str(v) for k, v in job.names.items()}
+    tags |= {"discovery": found_by(job.config)} if "discovery" in job.config else {}
+    tags |= {"seed": str(job.config["seed"])} if "seed" in job.config else {}
+    about = {"folder": job.folder, "run_id": job.run_id, "tags": tags}
+    chosen = (job.config.get("logger") or {}).items()
+    loggers = [job.build({**node, **about}) for name, node in chosen if node and name not in but]
+    failed = True
+    try:
+        begin(loggers, job.config, environment.revision())
+        yield loggers
+        failed = False
+    finally:
+        for logger in loggers:
+            close(logger, failed=failed)
+
+
+def watched(loggers: Sequence[Logger]) -> list[Any]:
+    """Return the W&B runs among the loggers."""
+    return [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
+
+
+def begin(loggers: Sequence[Logger], config: Mapping[str, Any], revision: str | None) -> None:
+    """Note the resolved config and the git revision."""
+    for run in watched(loggers):
+        # Values that a sweep's agent has set are the same ones: they came by the command line.
+        run.config.update({**public(config), "git_revision": revision}, allow_val_change=True)
+
+
+def finish(
+    loggers: Sequence[Logger],
+    record: RunRecord,
+    task: Task,
+    before: Predictions | None,
+    after: Predictions | None,
+) -> None:
+    """Log a step's row, its metrics as the run's summary, confusion matrices and the sample grid.
+
+    Args:
+        loggers: Of the run.
+        record: The row.
+        task: Data and truth.
+        before: Of the original model.
+        after: Of the healed one; None if it has collapsed.
+    """
+    for run in watched(loggers):
+        import wandb  # slow to import, and only this logger needs it
+
+        row = record.flat()
+        table = wandb.Table(columns=list(row), data=[[_cell(v) for v in row.values()]])
+        content: dict[str, Any] = {"row": table}
+        numbers = {k: v for k, v in record.metrics.items() if isinstance(v, int | float)}
+        for name, predictions in (("before", before), ("after", after)):
+            if predictions is not None:
+                content |= {
+                    f"confusion/{part}/{name}": _counts(wandb, matrix)
+                    for part, matrix in _matrices(task, predictions).items()
+                }
+        if before is not None and after is not None and task.forget:
+            content["samples"] = _grid(wandb, task, before, after)
+        run.log(content | numbers)
+        space = {key: row[key] for key in SPACE if key in row}
+        run.summary.update(
+            {**space, **numbers, "seconds": record.seconds}
+            | {"status": record.status, "reason": record.reason}
+        )
+
+
+def curves(loggers: Sequence[Logger], path: Path) -> None:
+    """Log what pre-training has left in its CSV file: live it may run in another process."""
+    if not loggers or not path.exists():
+        return
+    with path.open(newline="") as file:
+        rows = [{k: float(v) for k, v in row.items() if v} for row in csv.DictReader(file)]
+    for row in rows:
+        for logger in loggers:
+            logger.log_metrics(row, step=int(row["step"]))
+
+
+def original(
+    loggers: Sequence[Logger], row: Mapping[str, Any], task: Task, said: Predictions
+) -> None:
+    """Log an original model's row as the run's summary, and its confusion matrices."""
+    for run in watched(loggers):
+        import wandb  # slow to import, and only this logger needs it
+
+        matrices = _matrices(task, said).items()
+        run.log({f"confusion/{part}/before": _counts(wandb, matrix) for part, matrix in matrices})
+        run.summary.update(dict(row))
+
+
+def _matrices(task: Task, predictions: Predictions) -> dict[str, Tensor]:
+    """Return confusion matrices: of the test set, and of the corrupted samples by their true class."""
+    k, where = task.train.num_classes, task.corrupted.cpu()
+    clean = task.truth.clean_label.cpu()
+    said = predictions.train.argmax(1)
+    return {
+        "test": confusion(task.test.label.cpu(), predictions.test.argmax(1), k),
+        "corrupted": confusion(clean[where], said[where], k),
+    }
+
+
+def _counts(wandb: Any, matrix: Tensor) -> Any:
+    data = [
+        [true, predicted, count]
+        for true, row in enumerate(matrix.tolist())
+        for predicted, count in enumerate(row)
+    ]
+    return wandb.Table(columns=["true", "predicted", "count"], data=data)
+
+
+def _grid(wandb: Any, task: Task, before: Predictions, after: Predictions) -> list[Any]:
+    index = chosen(task, SHOWN).cpu()
+    lines = captions(task, index, before.train.argmax(1), after.train.argmax(1))
+    images = pictures(task, index).numpy()
+    return [wandb.Image(i.squeeze(), caption=c) for i, c in zip(images, lines, strict=True)]
+
+
+def _cell(value: Any) -> Any:
+    """Return a value that a table takes."""
+    return value if isinstance(value, int | float | str | bool | None) else str(value)

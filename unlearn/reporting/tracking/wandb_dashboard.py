@@ -1,0 +1,241 @@
+"""A W&B workspace that compares methods over the plane: a mirror of rows, which nothing reads.
+
+Runs are found by what ``tracking`` leaves in their summary. The heat map is a chart preset of our own
+(Vega-Lite): W&B has none that averages runs over two keys.
+"""
+
+import contextlib
+import json
+import logging
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unlearn.reporting.tracking.run_tracking import SPACE
+from unlearn.training.loggers import no_server
+
+log = logging.getLogger(__name__)
+
+NAME = "Methods over the plane"
+CHART = "unlearn-plane"
+REGULARITY = ("random_label", "interclass_confusion", "poison")  # low to high
+VALUES = ("healed", "utility", "healed_utility")
+HEAT_MAP_FIELDS = ("method", "corruption", "discovery", "healed_utility")
+
+
+def _library() -> tuple[Any, Any]:
+    """Return wandb-workspaces' two halves: workspaces, and the panels, which reports share."""
+    try:
+        with warnings.catch_warnings():  # pydantic's, about how the library writes its classes
+            warnings.simplefilter("ignore", DeprecationWarning)
+            from wandb_workspaces import workspaces
+            from wandb_workspaces.reports import v2
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            "dashboard=true needs the package wandb-workspaces: pip install wandb-workspaces"
+        ) from error
+    return workspaces, v2
+
+
+def heat_map() -> dict[str, Any]:
+    """Return a Vega-Lite chart: mean of the last field over the first three, a square per method."""
+    method, corruption, discovery, value = (f"${{field:{name}}}" for name in HEAT_MAP_FIELDS)
+    color = {"field": "mean", "type": "quantitative", "title": "healed x utility"}
+    return {
+        "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
+        "data": {"name": "wandb"},
+        "transform": [
+            {"filter": f"isValid(datum['{value}'])"},
+            {
+                "aggregate": [
+                    {"op": "mean", "field": value, "as": "mean"},
+                    {"op": "count", "as": "runs"},
+                ],
+                "groupby": [method, corruption, discovery],
+            },
+        ],
+        "facet": {"field": method, "type": "nominal", "title": None},
+        "columns": 4,
+        "spec": {
+            "mark": "rect",
+            "encoding": {
+                "x": {"field": discovery, "type": "ordinal", "title": "discovery rate"},
+                "y": {"field": corruption, "type": "nominal", "sort": REGULARITY, "title": None},
+                "color": color | {"scale": {"domain": [0, 1], "scheme": "viridis"}},
+                "tooltip": [{"field": key} for key in (method, corruption, discovery)]
+                + [{"field": "mean", "format": ".3f"}, {"field": "runs"}],
+            },
+        },
+    }
+
+
+def filters(where: Mapping[str, Any]) -> Any:
+    """Return W&B's filters: runs of unlearning whose columns equal these, or one of a list.
+
+    Raises:
+        ValueError: If a column is none of the task space.
+    """
+    ws, _ = _library()
+    unknown = sorted(set(where) - set(SPACE))
+    if unknown:
+        raise ValueError(
+            f"where.{unknown[0]} cannot be used with dashboard=true; allowed: {', '.join(SPACE)}"
+        )
+    kept = [ws.Summary("status").isin(["ok", "collapsed"])]  # summaries and trainings have none
+    for key, value in where.items():
+        column: Any = ws.Summary(key)
+        kept.append(column.isin(list(value)) if isinstance(value, list) else column == value)
+    return ws.And(*kept)
+
+
+def workspace(entity: str, project: str, where: Mapping[str, Any]) -> Any:
+    """Return the workspace, not saved yet.
+
+    Args:
+        entity: W&B team or user.
+        project: W&B project.
+        where: Columns that runs must equal.
+
+    Raises:
+        ValueError: If the library is not installed, or a column is none of the task space.
+    """
+    ws, _ = _library()
+    runs = ws.RunsetSettings(
+        filters=filters(where),
+        groupby=[ws.Metric("JobType")],  # the method
+        order=[ws.Ordering(ws.Summary("healed_utility"), ascending=False)],
+        pinned_columns=[f"summary:{key}" for key in (*SPACE, *VALUES, "seconds", "status")],
+    )
+    sections = [
+        ws.Section(name=name, panels=panels, is_open=True)
+        for name, panels in _panels(f"{entity}/{CHART}").items()
+    ]
+    return ws.Workspace(
+        entity=entity, project=project, name=NAME, sections=sections, runset_settings=runs,
+        settings=ws.WorkspaceSettings(x_axis="epoch", max_runs=100),
+    )  # fmt: skip
+
+
+def _panels(chart: str) -> dict[str, list[Any]]:
+    """Return the panels by the title of their section."""
+    _, wr = _library()
+    wide = wr.Layout(w=24, h=12)
+    axes = (*SPACE[:3], "seed", *VALUES, "seconds")
+    return {
+        "The plane": [
+            wr.CustomChart(
+                query={"summary": {"keys": list(HEAT_MAP_FIELDS)}},
+                chart_name=chart,
+                chart_fields={key: f"summary:{key}" for key in HEAT_MAP_FIELDS},
+                layout=wide,
+            ),
+            *[_bars(key) for key in VALUES],
+            wr.ScatterPlot(
+                title="healed against utility",
+                x=wr.SummaryMetric("utility"),
+                y=wr.SummaryMetric("healed"),
+            ),
+        ],
+        "Runs against each other": [
+            wr.ParallelCoordinatesPlot(
+                columns=[wr.ParallelCoordinatesPlotColumn(wr.SummaryMetric(key)) for key in axes],
+                layout=wide,
+            ),
+            wr.RunComparer(diff_only="split", layout=wide),
+        ],
+        "Curves": [
+            wr.LinePlot(title=title, x="epoch", y=list(keys), groupby="JobType")
+            for title, keys in CURVES.items()
+        ],
+        "Samples and rows": [
+            wr.MediaBrowser(media_keys=["samples"], layout=wide),
+            *[wr.WeavePanelSummaryTable(table_name=key, layout=wide) for key in TABLES],
+        ],
+    }
+
+
+CURVES = {  # what a monitor calls the network that remains: REM has it inside another
+    "loss of the method": ("train/loss",),
+    "healed, epoch by epoch": ("model/healed", "base/healed"),
+    "what nobody found: share with the wrong label": (
+        "model/hidden_accuracy_given",
+        "base/hidden_accuracy_given",
+    ),
+}
+TABLES = ("row", "confusion/test/before", "confusion/test/after", "confusion/corrupted/after")
+
+
+def _bars(key: str) -> Any:
+    """Return a bar per method: mean and standard error."""
+    _, wr = _library()
+    return wr.BarPlot(
+        title=key, metrics=[wr.SummaryMetric(key)], groupby="JobType",
+        groupby_aggfunc="mean", groupby_rangefunc="stderr", max_bars_to_show=50,
+    )  # fmt: skip
+
+
+def content(made: Any) -> dict[str, Any]:
+    """Return what the server is told, as JSON values: the chart preset and the workspace."""
+    view = made._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
+    return {"chart": heat_map(), "workspace": view}
+
+
+def publish(options: Mapping[str, Any] | None, where: Mapping[str, Any], folder: Path) -> str:
+    """Create the workspace; return its address. What it holds is kept in ``dashboard.json``.
+
+    Args:
+        options: Of ``wandb_logger``: project and entity.
+        where: Columns that runs must equal.
+        folder: Of reports.
+
+    Raises:
+        ValueError: If W&B is not chosen, cannot be reached, or refuses.
+    """
+    if options is None:
+        raise ValueError("dashboard=true needs logger=wandb, whose project and entity it uses")
+    why = no_server()
+    entity = options["entity"] or ("" if why else _entity())
+    made = workspace(entity, options["project"], where)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "dashboard.json"
+    path.write_text(json.dumps(content(made), indent=1))
+    if why:
+        raise ValueError(f"dashboard=true needs a W&B server: {why}; what it would get: {path}")
+    _save(made)
+    log.info("dashboard: %s (what it holds: %s)", made.url, path)
+    return made.url
+
+
+def _entity() -> str:
+    import wandb  # slow to import, and only this function needs it
+
+    with _refusals():
+        return wandb.Api().default_entity or ""
+
+
+def _save(made: Any) -> None:
+    """Create the chart, which an earlier dashboard may have left, and the workspace."""
+    import wandb  # slow to import, and only this function needs it
+    from wandb.errors import term
+
+    with _refusals():
+        try:
+            wandb.Api().create_custom_chart(
+                made.entity, CHART, NAME, spec_type="vega2", access="private", spec=heat_map()
+            )
+        except wandb.Error as error:
+            if "exist" not in str(error).lower():
+                raise
+        term.termsetup(wandb.Settings(silent=True), None)  # the address is said by us
+        made.save()
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Say in one line what the server does not like, whichever of the library's errors it is."""
+    try:
+        yield
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise ValueError(f"W&B made no dashboard: {type(error).__name__}: {text}") from error

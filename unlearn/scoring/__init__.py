@@ -1,0 +1,1 @@
+"""A number or a verdict per training sample, without the truth."""

@@ -1,0 +1,86 @@
+"""Suspect labels that models trained without the sample contradict: confident learning.
+
+Source: Northcutt, Jiang and Chuang, 2021, https://arxiv.org/abs/1911.00068, by the authors' own
+library ``cleanlab`` (optional extra ``find``). Predictions are out of fold: each sample is judged by
+a model of the original's recipe that was trained on the other folds. Shapes: N samples, K classes.
+"""
+
+import importlib.util
+
+import torch
+from torch import Tensor
+
+from unlearn.models.inference import logits
+from unlearn.scoring.base import Subject
+from unlearn.scoring.detection.base import Detector
+
+FILTERS = (
+    "prune_by_noise_rate",
+    "prune_by_class",
+    "both",
+    "confident_learning",
+    "predicted_neq_given",
+)
+
+
+def fold_of(label: Tensor, num_folds: int, seed: int) -> Tensor:
+    """Return the fold of each sample, int64 (N,): every class is spread evenly over the folds."""
+    order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
+    order = order[torch.argsort(label.cpu()[order], stable=True)]
+    fold = torch.empty(len(label), dtype=torch.int64)
+    fold[order] = torch.arange(len(label)) % num_folds
+    return fold
+
+
+def out_of_fold(subject: Subject, num_folds: int, seed: int) -> Tensor:
+    """Return the probabilities of each sample by a model that never saw it, float64 (N, K)."""
+    data = subject.data
+    fold = fold_of(data.label, num_folds, seed)
+    out = torch.empty(len(data), data.num_classes, dtype=torch.float64)
+    others = [((fold != number).nonzero().flatten(), seed) for number in range(num_folds)]
+    for number, model in enumerate(subject.subset_models(others)):
+        held = fold == number
+        part = data.rows(held.to(data.label.device))
+        out[held] = logits(model, part).double().softmax(1).cpu()
+    return out
+
+
+class Cleanlab(Detector):
+    """Label errors by confident learning."""
+
+    def __init__(self, *, num_folds: int, filter_by: str, seed: int) -> None:
+        """Keep the options.
+
+        Args:
+            num_folds: Into how many parts the training set is cut; so many models are trained.
+            filter_by: How the library chooses among off-diagonal samples, one of ``FILTERS``.
+            seed: Of the folds and of the models' training.
+
+        Raises:
+            ValueError: If an option is out of range, or the library is not installed.
+        """
+        super().__init__()
+        if num_folds < 2:
+            raise ValueError(f"forget_set.num_folds must be at least 2, got {num_folds}")
+        if filter_by not in FILTERS:
+            allowed = ", ".join(FILTERS)
+            raise ValueError(f"forget_set.filter_by must be one of {allowed}, got {filter_by}")
+        if importlib.util.find_spec("cleanlab") is None:
+            raise ValueError(
+                "forget_set=cleanlab needs the package cleanlab: pip install 'unlearn-bench[find]'"
+            )
+        self.num_folds = num_folds
+        self.filter_by = filter_by
+        self.seed = seed
+
+    def __call__(self, subject: Subject) -> Tensor:
+        """Return the suspects."""
+        from cleanlab.filter import find_label_issues
+
+        probability = out_of_fold(subject, self.num_folds, self.seed)
+        label = subject.data.label.cpu()
+        self.notes["out_of_fold_accuracy"] = (probability.argmax(1) == label).double().mean().item()
+        wrong = find_label_issues(
+            label.numpy(), probability.numpy(), filter_by=self.filter_by, n_jobs=1
+        )
+        return torch.from_numpy(wrong).nonzero().flatten()

@@ -1,0 +1,52 @@
+"""Suspect what was learned late: a low mean confidence in the given label while training went on.
+
+Source: Swayamdipta et al., Dataset Cartography, 2020, https://arxiv.org/abs/2009.10795 (section 2;
+samples of low confidence are often mislabelled, section 5). Differs: the probabilities are those of
+the training forward passes, augmented, not of a pass after each epoch. Shapes: N samples.
+"""
+
+from torch import Tensor
+
+from unlearn.scoring.base import Recorder, Subject
+from unlearn.scoring.detection.base import Detector, check_cut, most_suspicious
+from unlearn.scoring.memorization.learning_events import LearningEvents
+
+
+class Confidence(Detector):
+    """The samples whose given label had the lowest mean probability during training."""
+
+    def __init__(self, *, budget: float | None, threshold: float | None, mode: str) -> None:
+        """Keep the options.
+
+        Args:
+            budget: Share of the training set to suspect, in (0, 1); None: go by the threshold.
+            threshold: Suspect what has a lower mean probability, in (0, 1); None: go by the budget.
+            mode: When to look, "online" or "eval_pass", as in ``LearningEvents``.
+
+        Raises:
+            ValueError: If not exactly one of budget and threshold is given, or the mode is unknown.
+        """
+        super().__init__()
+        check_cut(budget, threshold)
+        self.budget = budget
+        self.threshold = threshold
+        self.watch = LearningEvents(mode=mode)
+
+    def recorder(self) -> Recorder:
+        """Return the callback that notes the probabilities."""
+        return self.watch
+
+    def __call__(self, subject: Subject) -> Tensor:
+        """Return the suspects.
+
+        Raises:
+            ValueError: If nobody watched the model learn.
+        """
+        if "events/confidence" not in subject.records:
+            raise ValueError(
+                "discovery=confidence must watch the original model being trained; for a model that "
+                "was trained elsewhere choose another detector, such as discovery=loss"
+            )
+        confidence = subject.records["events/confidence"]
+        limit = None if self.threshold is None else -self.threshold
+        return most_suspicious(-confidence, self.budget, limit)

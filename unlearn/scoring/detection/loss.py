@@ -1,0 +1,38 @@
+"""Suspect what the original model still finds hard: the loss of the given label.
+
+Source: the small-loss rule of learning with wrong labels (Han et al., Co-teaching, 2018,
+https://arxiv.org/abs/1804.06872). Differs: a ranking of the trained model's final losses, with a
+budget. A model that has memorized the bad samples gives them a small loss. Shapes: N samples.
+"""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from unlearn.models.inference import logits
+from unlearn.scoring.base import Subject
+from unlearn.scoring.detection.base import Detector, check_cut, most_suspicious
+
+
+class Loss(Detector):
+    """The samples with the largest cross-entropy in the original model."""
+
+    def __init__(self, *, budget: float | None, threshold: float | None) -> None:
+        """Keep the options.
+
+        Args:
+            budget: Share of the training set to suspect, in (0, 1); None: go by the threshold.
+            threshold: Suspect what has a larger loss, in nats; None: go by the budget.
+
+        Raises:
+            ValueError: If not exactly one is given.
+        """
+        super().__init__()
+        check_cut(budget, threshold)
+        self.budget = budget
+        self.threshold = threshold
+
+    def __call__(self, subject: Subject) -> Tensor:
+        """Return the suspects."""
+        outputs = logits(subject.model(), subject.data)
+        loss = F.cross_entropy(outputs, subject.data.label.to(outputs.device), reduction="none")
+        return most_suspicious(loss, self.budget, self.threshold)

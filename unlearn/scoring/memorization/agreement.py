@@ -1,0 +1,46 @@
+"""How far two scores agree on which samples are memorized.
+
+Shapes: N samples.
+"""
+
+import math
+
+import torch
+from scipy import stats
+from torch import Tensor
+
+from unlearn.scoring.score_groups import GROUPS, center_of, graded
+
+
+def spearman(first: Tensor, second: Tensor) -> float:
+    """Return the rank correlation of two scores (N,), ties with their mean rank; NaN if one is constant."""
+    if first.unique().numel() < 2 or second.unique().numel() < 2:
+        return math.nan
+    value, _ = stats.spearmanr(first.numpy(), second.numpy())
+    return float(value)  # type: ignore[arg-type]
+
+
+def kendall(first: Tensor, second: Tensor) -> float:
+    """Return Kendall's tau-b of two scores (N,); NaN if one is constant."""
+    if first.unique().numel() < 2 or second.unique().numel() < 2:
+        return math.nan
+    value, _ = stats.kendalltau(first.numpy(), second.numpy())
+    return float(value)  # type: ignore[arg-type]
+
+
+def overlap(
+    first: Tensor, second: Tensor, size: int, centers: tuple[str | float, str | float]
+) -> dict[str, float]:
+    """Return the share of the low, mid and high groups of one score that the other's hold, too.
+
+    Args:
+        first: Score, (N,).
+        second: Score, (N,).
+        size: Of each group.
+        centers: Of the mid group by either.
+    """
+    sets = []
+    for score, center in zip((first, second), centers, strict=True):
+        sizes = dict.fromkeys(GROUPS, size)
+        sets.append(graded(score, sizes, center_of(score, center))[0])
+    return {g: torch.isin(sets[0][g], sets[1][g]).double().mean().item() for g in GROUPS}

@@ -1,0 +1,98 @@
+"""Memorization itself: is a label known only if it was seen (arXiv 2008.03703)?
+
+The subsampled estimator of Feldman and Zhang; re-implemented.
+Shapes: M models, N samples.
+"""
+
+import logging
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from unlearn.models.inference import logits
+from unlearn.scoring.base import Score, Subject
+from unlearn.scoring.memorization.agreement import spearman
+
+log = logging.getLogger(__name__)
+
+
+def subset(size: int, fraction: float, seed: int) -> Tensor:
+    """Return bool (N,), True for floor(fraction * N) samples drawn without replacement."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    mask = torch.zeros(size, dtype=torch.bool)
+    mask[order[: math.floor(fraction * size)]] = True
+    return mask
+
+
+def estimate(inside: Tensor, correct: Tensor) -> Tensor:
+    """Return the accuracy of models that saw a sample minus that of models that did not.
+
+    Args:
+        inside: Which samples each model was trained on, bool (M, N).
+        correct: Whether it predicts the given label, bool (M, N).
+
+    Returns:
+        In [-1, 1], (N,); a sample that all or no models saw counts 0 on the empty side.
+    """
+    seen, unseen = inside.double(), (~inside).double()
+    hit = correct.double()
+    within = (hit * seen).sum(0) / seen.sum(0).clamp_min(1)
+    without = (hit * unseen).sum(0) / unseen.sum(0).clamp_min(1)
+    return (within - without).float()
+
+
+def reliability(inside: Tensor, correct: Tensor) -> float:
+    """Return the rank correlation of the scores of even and odd models, for the full number.
+
+    Corrected by Spearman and Brown's formula. NaN below four models.
+    """
+    if len(inside) < 4:
+        return math.nan
+    halves = [estimate(inside[i::2], correct[i::2]) for i in (0, 1)]
+    r = spearman(*halves)
+    return 2 * r / (1 + r)
+
+
+class Memorization(Score):
+    """Train many models on random parts; compare those that saw a sample with those that did not."""
+
+    center: ClassVar[str | float] = 0.5
+
+    def __init__(self, *, num_models: int, subset_fraction: float, seed: int) -> None:
+        """Keep the options.
+
+        Args:
+            num_models: M; the standard error is at worst sqrt(1.19 / M) for a fraction of 0.7.
+            subset_fraction: Share of the training set that each model sees, in (0, 1).
+            seed: Of the first part; model k has seed + k.
+
+        Raises:
+            ValueError: If an option is out of range.
+        """
+        super().__init__()
+        if num_models < 2 or not 0 < subset_fraction < 1:
+            raise ValueError(
+                "score.num_models must be at least 2 and score.subset_fraction in (0, 1), "
+                f"got {num_models} and {subset_fraction}"
+            )
+        self.num_models = num_models
+        self.subset_fraction = subset_fraction
+        self.seed = seed
+
+    def __call__(self, subject: Subject) -> Tensor:
+        """Return the estimate for every sample."""
+        label = subject.data.label.cpu()
+        seeds = range(self.seed, self.seed + self.num_models)
+        inside = [subset(len(label), self.subset_fraction, seed) for seed in seeds]
+        parts = [(mask.nonzero().flatten(), seed) for mask, seed in zip(inside, seeds, strict=True)]
+        correct = []
+        for k, model in enumerate(subject.subset_models(parts)):
+            log.info("model %d of %d for memorization", k + 1, self.num_models)
+            correct.append(logits(model, subject.data).argmax(1).cpu() == label)
+        seen, right = torch.stack(inside), torch.stack(correct)
+        self.notes["reliability"] = reliability(seen, right)
+        f = self.subset_fraction
+        self.notes["standard_error"] = math.sqrt((1 / f + 1 / (1 - f)) / 4 / self.num_models)
+        return estimate(seen, right)

@@ -1,0 +1,174 @@
+"""Trained models on disk, keyed by everything that determines their weights."""
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from unlearn.core.files import atomically
+from unlearn.core.job import ID_FORMAT, use_class_names
+from unlearn.storage.state_dicts import _line, _load, is_state
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model.
+
+    Attributes:
+        state: Parameters and buffers by name, on the CPU.
+        records: Per-sample values noted in training, (N,) each.
+        notes: Plain facts: seconds, images_seen.
+
+    Raises:
+        ValueError: If a note is no JSON value: the safe loader could not read it back.
+    """
+
+    state: dict[str, Tensor]
+    records: dict[str, Tensor]
+    notes: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        """Check before the model is stored, not when it is next needed."""
+        try:
+            json.dumps(self.notes)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"notes must be plain JSON values: {error}") from error
+        for name, part in (("state", self.state), ("records", self.records)):
+            if not is_state(part):
+                raise ValueError(f"{name} must be a dict of tensors by name")
+
+
+class CheckpointCache:
+    """One folder per model: ``identity.json``, then ``model.pt``, written last and by rename."""
+
+    def __init__(self, root: Path) -> None:
+        """Keep the folder; it is made when something is stored."""
+        self.root = root
+
+    @staticmethod
+    def key(identity: Mapping[str, Any]) -> str:
+        """Return 16 hex digits that stand for an identity of plain JSON values.
+
+        Raises:
+            ValueError: If it holds something else.
+        """
+        try:
+            content = {**use_class_names(identity), "format": ID_FORMAT}
+            text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        except TypeError as error:
+            raise ValueError(f"identity must be plain JSON values: {error}") from error
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def folder(self, identity: Mapping[str, Any]) -> Path:
+        """Return the folder of a model, there or not."""
+        return self.root / self.key(identity)
+
+    def get(self, identity: Mapping[str, Any]) -> Trained | None:
+        """Return the model, or None if it is absent or its file broken (which is logged)."""
+        path = self.folder(identity) / "model.pt"
+        if not path.exists():
+            return None
+        try:
+            content = _load(path)
+            if not isinstance(content, dict) or not content.keys() >= {"state", "records", "notes"}:
+                raise ValueError("no state, records and notes")
+            return Trained(content["state"], content["records"], content["notes"])
+        except ValueError as error:
+            log.warning("training again: not a model of the cache: %s (%s)", path, _line(error))
+            return None
+
+    def get_or_train(
+        self, identity: Mapping[str, Any], train: Callable[[Path], Trained]
+    ) -> tuple[Trained, bool]:
+        """Return the model and whether it was there; one process trains, others wait for it.
+
+        Args:
+            identity: Plain JSON values.
+            train: Called with the model's folder, where resumable checkpoints may be kept.
+        """
+        folder = self.folder(identity)
+        lock = self._lock(folder)
+        try:
+            lock.acquire(timeout=0.05)
+        except Timeout:
+            log.info("waiting for another process that trains this model")
+            lock.acquire()
+        try:
+            trained = self.get(identity)
+            if trained is not None:
+                return trained, True
+            folder.mkdir(exist_ok=True)  # under the lock: remove() may just have taken it away
+            for stale in folder.glob(".*.part"):  # of a process that was killed
+                stale.unlink()
+            trained = train(folder)
+            _store(folder, identity, trained)
+            return trained, False
+        finally:
+            lock.release()
+
+    def train_missing(
+        self,
+        identities: Sequence[Mapping[str, Any]],
+        train: Callable[[dict[int, Path]], Iterable[tuple[int, Trained]]],
+    ) -> list[int]:
+        """Train models together; each is kept, and free for others, as soon as it ends.
+
+        Args:
+            identities: Plain JSON values, one per model.
+            train: Called with the folders, by number, of those models that are absent and that no
+                other process trains; returns models by number, and may leave some out.
+
+        Returns:
+            The numbers of the models that were trained.
+        """
+        mine: dict[int, Path] = {}
+        done: list[int] = []
+        with contextlib.ExitStack() as held:
+            locks: dict[int, FileLock] = {}
+            for number, identity in enumerate(identities):
+                folder = self.folder(identity)
+                lock = self._lock(folder)
+                try:
+                    lock.acquire(timeout=0)
+                except Timeout:
+                    continue
+                locks[number] = lock
+                held.callback(lock.release)
+                if self.get(identity) is None:
+                    folder.mkdir(exist_ok=True)
+                    mine[number] = folder
+            for number, trained in train(mine):
+                _store(mine[number], identities[number], trained)
+                locks[number].release()
+                done.append(number)
+        return done
+
+    def remove(self, identity: Mapping[str, Any]) -> None:
+        """Forget a model."""
+        folder = self.folder(identity)
+        with self._lock(folder):
+            if folder.exists():
+                shutil.rmtree(folder)
+
+    def _lock(self, folder: Path) -> FileLock:
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / f"{folder.name}.lock")
+
+
+def _store(folder: Path, identity: Mapping[str, Any], trained: Trained) -> None:
+    text = json.dumps(identity, sort_keys=True, indent=1)
+    # A float of numpy passes for JSON but not for the safe loader: through text it becomes plain.
+    content = vars(trained) | {"notes": json.loads(json.dumps(trained.notes))}
+    atomically(folder / "identity.json", lambda part: part.write_text(text))
+    atomically(folder / "model.pt", lambda part: torch.save(content, part))

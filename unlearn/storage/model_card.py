@@ -1,0 +1,86 @@
+"""The card beside a healed model: what it is, what it was healed of, how well, and with what."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unlearn.core.files import atomically
+from unlearn.storage.record import RunRecord, plain, public
+
+NAME = "card.json"
+FORMAT = 1
+
+
+def card(
+    record: RunRecord,
+    *,
+    file: str,
+    sha256: str,
+    original: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    classes: tuple[str, ...],
+) -> dict[str, Any]:
+    """Return the card of a healed model, JSON values.
+
+    Args:
+        record: Row of the run.
+        file: The model's file, beside the card.
+        sha256: Of that file.
+        original: Where the model came from.
+        inputs: Channels, size, mean and deviation of its input.
+        classes: K names in the order of its outputs.
+    """
+    config = public({k: v for k, v in record.config.items() if k not in ("paths", "logger")})
+    facts = {k: v for k, v in record.metrics.items() if k.startswith("forget_set/")}
+    content = {
+        "format": FORMAT,
+        "run_id": record.run_id,
+        "step": record.step,
+        "created": record.created,
+        "file": file,
+        "sha256": sha256,
+        "model": config.get("model"),
+        "input": dict(inputs),
+        "classes": list(classes),
+        "original": dict(original),
+        "healed_of": {
+            "corruption": record.names.get("corruption"),
+            "discovery": config.get("discovery"),
+            **{k.removeprefix("forget_set/"): v for k, v in facts.items()},
+        },
+        "names": dict(record.names),
+        "status": record.status,
+        "reason": record.reason,
+        "metrics": {k: v for k, v in record.metrics.items() if k not in facts},
+        "seconds": record.seconds,
+        "config": config,
+        "versions": dict(record.versions),
+        "revision": record.revision,
+    }
+    return {k: plain(v) for k, v in content.items()}
+
+
+def write_card(folder: Path, content: Mapping[str, Any]) -> Path:
+    """Write ``card.json`` into a run's folder, by rename."""
+    text = json.dumps(content, indent=1) + "\n"
+    atomically(folder / NAME, lambda part: part.write_text(text))
+    return folder / NAME
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Return the card in a run's folder.
+
+    Raises:
+        ValueError: If there is none, or it is no card.
+    """
+    path = folder / NAME
+    try:
+        content = json.loads(path.read_text())
+    except OSError as error:
+        raise ValueError(f"no healed model in {folder}: there is no {NAME}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no card: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} is no card of format {FORMAT}")
+    return content

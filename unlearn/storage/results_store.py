@@ -1,0 +1,208 @@
+"""Where rows are kept: one folder per run, the row file written last, by rename.
+
+``results.jsonl`` beside the folders mirrors all rows for one-line reading:
+``pandas.read_json("outputs/results/results.jsonl", lines=True, dtype=False)``, where ``dtype``
+keeps pandas from taking ids of digits alone for numbers. The row files are the truth. The mirror gets
+a row first: a process that is killed between the two leaves a run that counts as not done, and no
+recorded run that the mirror lacks. A torn or doubled line is mended with the next row or table.
+"""
+
+import difflib
+import json
+import logging
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+
+from unlearn.storage.record import RunRecord
+from unlearn.storage.run_errors import last_line
+
+log = logging.getLogger(__name__)
+
+OLDER_ID = re.compile("r[0-9a-f]{12}")
+"""Ids of format 1, which hashed module paths."""
+
+RUN_ID = re.compile(r"[0-9a-z-]{6,64}")
+ROW_FILE = re.compile(r"row-(\d+)\.json")
+
+
+class ResultsStore:
+    """Many processes may write at once; no row is lost or doubled."""
+
+    def __init__(self, root: Path) -> None:
+        """Keep the folder; it is made with the first row."""
+        self.root = root
+        self.mirror = root / "results.jsonl"
+
+    def folder(self, run_id: str) -> Path:
+        """Return the folder of a run, there or not.
+
+        Raises:
+            ValueError: If the id could lead elsewhere.
+        """
+        if not RUN_ID.fullmatch(run_id):
+            raise ValueError(f"run_id must match ^{RUN_ID.pattern}$, got {run_id!r}")
+        return self.root / run_id
+
+    def done(self, run_id: str, steps: int = 1) -> bool:
+        """Say whether the rows of all steps are there and whole.
+
+        Args:
+            run_id: Of the run.
+            steps: Number of requests that the run answers, 1 or more.
+        """
+        return {row["step"] for row in self.read(run_id)} >= set(range(steps))
+
+    def write(self, record: RunRecord) -> None:
+        """Store a row; a row of the same run and step is replaced.
+
+        Raises:
+            ValueError: If the run's id or a value is not allowed.
+        """
+        folder = self.folder(record.run_id)
+        row = record.flat()
+        folder.mkdir(parents=True, exist_ok=True)
+        # The row file is made under the lock too: else another process could rebuild the mirror
+        # with this row in it before the row is appended, and the mirror would hold it twice.
+        with self._lock():
+            before = self.mirror.read_bytes() if self.mirror.exists() else b""
+            start = json.dumps({k: row[k] for k in ("run_id", "step")})[:-1] + ","
+            grows = start.encode() not in before and before[-1:] in (b"", b"\n")
+            try:
+                if grows:
+                    self._append(row)
+                else:
+                    self._rebuild(row)
+                (folder / "error.txt").unlink(missing_ok=True)
+                _replace(folder / f"row-{record.step}.json", json.dumps(row, indent=1) + "\n")
+            except BaseException:  # a full disk, Ctrl-C: half a line, or a line without its row
+                if grows and self.mirror.exists():
+                    os.truncate(self.mirror, len(before))
+                raise
+
+    def write_failure(self, run_id: str, message: str) -> Path:
+        """Keep the traceback of a run that broke; a later success removes it.
+
+        Returns:
+            The file ``error.txt`` in the run's folder.
+        """
+        path = self.folder(run_id) / "error.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._lock():
+            _replace(path, message)
+        return path
+
+    def read(self, run_id: str) -> list[dict[str, Any]]:
+        """Return the rows of one run, by step; a broken file is left out with a warning."""
+        return list(_rows(self.folder(run_id)))
+
+    def load(self, **equal_to: object) -> pd.DataFrame:
+        """Return all rows whose columns equal the given values, and mend the mirror.
+
+        Args:
+            equal_to: Value by column, or a list of values of which one must be met; None stands
+                for an absent value.
+
+        Raises:
+            ValueError: If a column does not exist.
+        """
+        rows = list(self._all())
+        self._mend(rows)
+        older = len({row["run_id"] for row in rows if OLDER_ID.fullmatch(row["run_id"])})
+        if older:
+            log.warning(
+                "%s has runs with ids of an older format (%d): they stay in tables; the same commands "
+                "run again under new ids", self.root, older,
+            )  # fmt: skip
+        frame = pd.DataFrame(rows)
+        if frame.empty:
+            return frame
+        for column, value in equal_to.items():
+            if column not in frame:
+                near = difflib.get_close_matches(column, list(frame.columns), n=3)
+                hint = f"; nearest: {', '.join(near)}" if near else ""
+                raise ValueError(f"no column '{column}' in the results of {self.root}{hint}")
+            values = list(value) if isinstance(value, list | tuple) else [value]
+            wanted = frame[column].isin([v for v in values if v is not None])
+            if None in values:
+                wanted |= frame[column].isna()
+            frame = frame[wanted]
+        return frame.reset_index(drop=True)
+
+    def failures(self) -> dict[str, str]:
+        """Return the last line of each broken run's traceback, by run id."""
+        lines = {}
+        for path in sorted(self.root.glob("*/error.txt")):
+            lines[path.parent.name] = last_line(path)
+        return lines
+
+    def _lock(self) -> FileLock:
+        self.root.mkdir(parents=True, exist_ok=True)
+        return FileLock(self.root / ".results.lock", poll_interval=0.005)
+
+    def _all(self) -> Iterator[dict[str, Any]]:
+        for folder in sorted(self.root.glob("*/")):
+            if RUN_ID.fullmatch(folder.name):
+                yield from _rows(folder)
+
+    def _append(self, row: dict[str, Any]) -> None:
+        with self.mirror.open("ab") as file:
+            file.write((json.dumps(row) + "\n").encode())
+
+    def _rebuild(self, newest: dict[str, Any] | None = None) -> None:
+        """Write the mirror anew from the row files and the newest row, under the lock."""
+        rows = _by_identity([*self._all(), *([newest] if newest else [])])
+        _replace(self.mirror, "".join(json.dumps(row) + "\n" for row in rows.values()))
+
+    def _mend(self, rows: list[dict[str, Any]]) -> None:
+        if self._mirrored() != _by_identity(rows):
+            with self._lock():
+                self._rebuild()
+
+    def _mirrored(self) -> dict[tuple[str, int], dict[str, Any]] | None:
+        """Return the mirror's rows, or None if a line is torn or doubled."""
+        try:
+            lines = self.mirror.read_text().splitlines() if self.mirror.exists() else []
+            rows = [json.loads(line) for line in lines]
+            found = _by_identity(rows)
+        except (OSError, ValueError, TypeError, KeyError):
+            return None
+        return found if len(found) == len(rows) else None
+
+
+def _by_identity(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+    return {(row["run_id"], row["step"]): row for row in rows}
+
+
+def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+    """Return the whole rows of a run's folder, by step; others are named in a warning."""
+    found = [(int(m[1]), p) for p in folder.glob("row-*.json") if (m := ROW_FILE.fullmatch(p.name))]
+    for step, path in sorted(found):
+        try:
+            row = json.loads(path.read_text())
+        except (OSError, ValueError) as error:
+            log.warning("left out: broken row file %s (%s)", path, error)
+            continue
+        named = (row.get("run_id"), row.get("step")) if isinstance(row, dict) else None
+        if named != (folder.name, step):
+            log.warning("left out: row file %s holds another run's row, %s", path, named)
+            continue
+        yield row
+
+
+def _replace(path: Path, text: str) -> None:
+    """Write a file by rename; under the lock, so one name for the part is enough for all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)  # only there if writing failed, as on a full disk

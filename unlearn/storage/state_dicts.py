@@ -1,0 +1,104 @@
+"""Read and write state dicts safely."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+from unlearn.core.files import atomically
+
+log = logging.getLogger(__name__)
+
+# What wraps a network when it is saved: Lightning modules of ours and others, DDP, torch.compile.
+PREFIXES = ("network.", "model.", "module.", "_orig_mod.")
+
+
+def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """Write parameters and buffers as a plain state dict."""
+    atomically(path, lambda part: torch.save(dict(state), part))
+
+
+def load_state(path: Path) -> dict[str, Tensor]:
+    """Return parameters and buffers from a state dict, a cached model or a Lightning checkpoint.
+
+    A prefix of ``PREFIXES`` that all names share is taken off, so that the state fits the network.
+
+    Raises:
+        ValueError: If the file is absent, would run code when read, or holds none of these.
+    """
+    content: Any = read(path)
+    for key in ("state", "state_dict"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not content or not is_state(content):
+        raise ValueError(
+            f"checkpoint {path} holds no state dict; allowed are a state dict, a model.pt of the "
+            "checkpoint cache and a Lightning checkpoint"
+        )
+    while prefix := next((p for p in PREFIXES if all(k.startswith(p) for k in content)), None):
+        content = {name.removeprefix(prefix): value for name, value in content.items()}
+    return dict(content)
+
+
+def read(path: Path) -> object:
+    """Return what a checkpoint holds.
+
+    Raises:
+        ValueError: If the file is absent, or would run code when read.
+    """
+    if not path.is_file():
+        raise ValueError(f"checkpoint {path} {'is no file' if path.exists() else 'does not exist'}")
+    try:
+        return _load(path)
+    except ValueError as error:
+        raise ValueError(
+            f"checkpoint {path} cannot be read safely: {error}; save model.state_dict(), which "
+            "holds weights alone"
+        ) from error
+
+
+def epochs_done(path: Path) -> int:
+    """Return after how many epochs a resumable checkpoint was written, 0 if there is none.
+
+    One that cannot be read safely is removed, which is logged.
+    """
+    if not path.exists():
+        return 0
+    try:
+        content: Any = _load(path)
+        return int(content["epoch"]) + 1
+    except (ValueError, KeyError, TypeError) as error:
+        log.warning("training from the start: %s cannot be read safely (%s)", path, _line(error))
+        path.unlink()
+        return 0
+
+
+def is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Say whether something is a dict of tensors by name."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
+    )
+
+
+def _load(path: Path) -> object:
+    """Return what a file holds, without ever running code that it brings.
+
+    Raises:
+        ValueError: If it cannot be read so, in one line.
+    """
+    try:
+        return torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # the bytes of a broken file decide which
+        raise ValueError(_line(error)) from error
+
+
+def _line(error: Exception) -> str:
+    """Return the telling line of an error; torch's first one advises to read the file unsafely."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    blocked = [line for line in lines if "GLOBAL" in line]
+    line = (blocked or lines or [""])[0].split(". ")[0]
+    return f"{type(error).__name__}: {line[:200]}" if not isinstance(error, ValueError) else line

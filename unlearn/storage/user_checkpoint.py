@@ -1,0 +1,188 @@
+"""A checkpoint that the user brings: fitted to a network by name, and written back in its own form.
+
+Plain state dicts, dictionaries that hold one (Lightning's among them) and safetensors are read; no
+code that a file brings is ever run.
+"""
+
+import copy
+import functools
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.files import atomically
+from unlearn.storage.state_dicts import is_state, read
+
+log = logging.getLogger(__name__)
+
+COUNTER = "num_batches_tracked"
+"""Older torch did not save it, and nothing depends on it here."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """A checkpoint that fits a network.
+
+    Attributes:
+        path: The file.
+        content: What it holds; all that is no weight of the network is kept as it is.
+        place: Keys that lead to the state dict within; empty if the file is one.
+        names: The network's names to the file's.
+        metadata: Of a safetensors file.
+    """
+
+    path: Path
+    content: Any
+    place: tuple[str, ...]
+    names: Mapping[str, str]
+    metadata: Mapping[str, str] | None
+
+    @property
+    def healed_name(self) -> str:
+        """Return what the healed file is called: its ending says the form."""
+        return "healed" + (self.path.suffix or ".pt")
+
+    def state(self) -> dict[str, Tensor]:
+        """Return the file's state dict, by the file's names."""
+        return functools.reduce(lambda part, key: part[key], self.place, self.content)
+
+    def describe(self) -> str:
+        """Return in words what form the file has."""
+        form = "safetensors" if self.metadata is not None else "state dict"
+        within = f" within '{'.'.join(self.place)}'" if self.place else ""
+        name, own = next(iter(self.names.items()))
+        prefix = own.removesuffix(name)
+        return form + within + (f", names begin with '{prefix}'" if prefix else "")
+
+    def load_into(self, network: nn.Module) -> None:
+        """Put the weights into the network."""
+        state = self.state()
+        network.load_state_dict({k: state[own] for k, own in self.names.items()}, strict=False)
+
+    def write(self, path: Path, state: Mapping[str, Tensor]) -> None:
+        """Write new weights in the file's form: same names, types and wrapping, by rename.
+
+        Args:
+            path: The new file.
+            state: Parameters and buffers by the network's names, on the CPU.
+        """
+        content = copy.copy(self.content)
+        part = content
+        for key in self.place:
+            part[key] = copy.copy(part[key])
+            part = part[key]
+        for name, own in self.names.items():
+            part[own] = state[name].to(part[own].dtype).contiguous().clone()
+        if self.metadata is None:
+            return atomically(path, lambda file: torch.save(content, file))
+        from safetensors.torch import save_file
+
+        metadata = dict(self.metadata)
+        atomically(path, lambda file: save_file(content, file, metadata=metadata))
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fit(path: Path, network: nn.Module, what: str) -> Given:
+    """Read a checkpoint and find the network's weights in it.
+
+    Args:
+        path: The file.
+        network: What it must fit.
+        what: What the network is called in messages.
+
+    Raises:
+        ValueError: If it cannot be read safely or does not fit; names that differ are given.
+    """
+    content, metadata = _content(path)
+    own = network.state_dict()
+    wanted = list(own)
+    best: tuple[int, tuple[str, ...], str] = (0, (), "")
+    states = list(_states(content))
+    for place, state in states:
+        for prefix in _prefixes(state, wanted):
+            count = sum(prefix + name in state for name in wanted)
+            if count > best[0]:
+                best = (count, place, prefix)
+    if not states:
+        raise ValueError(
+            f"checkpoint {path} holds no state dict; allowed are a state dict, a dictionary that "
+            "holds one (such as Lightning's) and safetensors"
+        )
+    count, place, prefix = best
+    state = dict(states)[place if count else states[0][0]]
+    problems = _problems(own, state, prefix)
+    if problems:
+        raise ValueError(f"checkpoint {path} does not fit {what}: {'; '.join(problems)}")
+    other = [name for name in state if not name.startswith(prefix)]
+    if other:
+        log.info("checkpoint %s: left as they are: %s", path, _some(other))
+    names = {name: prefix + name for name in wanted if prefix + name in state}
+    return Given(path, content, place, names, metadata)
+
+
+def _content(path: Path) -> tuple[Any, dict[str, str] | None]:
+    if path.suffix != ".safetensors":
+        return read(path), None
+    try:
+        from safetensors import safe_open
+    except ImportError as error:
+        raise ValueError(f"checkpoint {path} needs safetensors: pip install safetensors") from error
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
+    except Exception as error:  # of a broken file, its own kinds
+        raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
+
+
+def _states(content: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+    """Yield every state dict in a file with the keys that lead to it, the outermost first."""
+    if not isinstance(content, dict) or not content:
+        return
+    if is_state(content):
+        yield (), content
+        return
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, dict) and value and is_state(value):
+            yield (key,), value
+
+
+def _prefixes(state: Mapping[str, Tensor], wanted: list[str]) -> list[str]:
+    """Return what may stand before the network's names in the file, the shortest first."""
+    found = {own.removesuffix(n) for n in wanted[:3] + wanted[-3:] for own in state
+             if own == n or own.endswith("." + n)}  # fmt: skip
+    return sorted(found, key=len)
+
+
+def _problems(own: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str) -> list[str]:
+    names = {prefix + name: value for name, value in own.items()}
+    missing = [n for n in names if n not in state and not n.endswith(COUNTER)]
+    unknown = [n for n in state if n.startswith(prefix) and n not in names]
+    shapes = [
+        f"{n} is {tuple(state[n].shape)} in the file, {tuple(value.shape)} in the network"
+        for n, value in names.items()
+        if n in state and state[n].shape != value.shape
+    ]
+    out = []
+    if missing:
+        out.append(f"it lacks {_some(missing)}")
+    if unknown:
+        out.append(f"the network lacks {_some(unknown)}")
+    if shapes:
+        out.append(_some(shapes))
+    return out
+
+
+def _some(names: list[str], most: int = 4) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more

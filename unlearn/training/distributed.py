@@ -1,0 +1,213 @@
+"""One training by several processes of this machine: each is a rank, and all end together.
+
+Lightning's own way starts the script again, which runs hydra, its folders and its sweep once per
+rank (hydra #2070). Here a rank is given the training alone, through shared memory.
+This file imports torch only inside a rank, which sets its environment before.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import pickle
+import signal
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+from unlearn.core.errors import user_error
+
+
+@dataclass(frozen=True)
+class Rank:
+    """Which process of how many that train one network together."""
+
+    number: int = 0
+    count: int = 1
+
+    def share(self, size: int) -> int:
+        """Return how many of ``size`` samples are this rank's."""
+        return len(range(self.number, size, self.count))
+
+
+ALONE = Rank()
+
+
+class Parcel:
+    """Objects on their way to a process, unpacked when asked: an error there can be told.
+
+    Tensors on the CPU travel as shared memory: all ranks see one copy.
+    """
+
+    def __init__(self, *content: Any) -> None:
+        """Keep the content."""
+        self.content = content
+
+    def __getstate__(self) -> bytes:
+        """Return the content packed."""
+        return bytes(ForkingPickler.dumps(self.content))
+
+    def __setstate__(self, state: bytes) -> None:
+        """Arrive, still packed."""
+        self.packed = state
+
+    def open(self) -> Any:
+        """Return the content."""
+        return pickle.loads(self.packed)
+
+
+class RankError(RuntimeError):
+    """A rank broke, or its process died."""
+
+
+def together(
+    function: Callable[..., Any], *arguments: Any, count: int, backend: str, threads: int
+) -> Any:
+    """Call a function in several processes that form a process group; return what rank 0 returns.
+
+    Args:
+        function: Called with the ``Rank`` and the arguments; all of them can be pickled.
+        arguments: Tensors among them are shared with this process.
+        count: Number of processes.
+        backend: gloo or nccl.
+        threads: Of torch, shared out.
+
+    Raises:
+        ValueError: If something cannot be sent, or a rank refuses a value.
+        RankError: If a rank breaks or dies; the others are ended too.
+    """
+    context, ranks, answers = multiprocessing.get_context("spawn"), [], []
+    with tempfile.TemporaryDirectory(prefix="unlearn-") as folder:
+        try:
+            for number in range(count):
+                receive, send = context.Pipe(duplex=False)
+                about = (Rank(number, count), backend, threads, Path(folder), os.getpid())
+                rank = context.Process(
+                    target=_rank, args=(*about, send, Parcel(function, arguments)), daemon=True
+                )
+                _start(rank, count)
+                send.close()  # so that a rank's death is the end of its answer
+                ranks.append(rank)
+                answers.append(receive)
+            return _first_answer(ranks, answers, Path(folder))
+        finally:
+            for rank in ranks:  # they hold nothing that is not written by rename
+                rank.kill()
+                rank.join()
+
+
+def _start(rank: Any, count: int) -> None:
+    """Start a process that Ctrl-C does not reach: it is left to this one."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        rank.start()
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"trainer.devices={count} sends network, data and recipe to other processes, "
+            f"which is not possible: {error}"
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _first_answer(ranks: Sequence[Any], answers: Sequence[Connection], folder: Path) -> Any:
+    """Wait for all ranks; return what rank 0 says, or raise what went wrong first."""
+    left, result = dict(enumerate(answers)), None
+    while left:
+        ready = wait(list(left.values()))
+        failures = []
+        for number in [n for n, answer in left.items() if answer in ready]:
+            try:
+                when, error, value = pickle.loads(left.pop(number).recv_bytes())
+            except EOFError:
+                ranks[number].join()
+                how = _death(ranks[number].exitcode, folder / f"{number}.log")
+                when, error = 0.0, RankError(f"rank {number} of {len(ranks)} {how}")
+            else:
+                result = value if number == 0 else result
+            if error is not None:
+                failures.append((when, number, error))
+        if failures:
+            raise min(failures, key=lambda failure: failure[:2])[2]
+    return result
+
+
+def _death(code: int | None, log: Path) -> str:
+    """Return how a process without an answer ended."""
+    if code is not None and code < 0:
+        note = "; a machine out of memory sends SIGKILL" if code == -signal.SIGKILL else ""
+        return f"was ended by {signal.Signals(-code).name}{note}"
+    lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+    said = [line.strip() for line in lines if line.strip()]
+    return f"ended with code {code}{': ' + said[-1] if said else ''}"
+
+
+def _rank(
+    rank: Rank,
+    backend: str,
+    threads: int,
+    folder: Path,
+    parent: int,
+    answer: Connection,
+    parcel: Parcel,
+) -> None:
+    """Be a rank: join the others, call the function, answer."""
+    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    os.environ["LOCAL_RANK"] = str(rank.number)
+    if rank.number:  # the console is rank 0's
+        log = os.open(folder / f"{rank.number}.log", os.O_WRONLY | os.O_CREAT, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    result, failure = None, None
+    try:
+        function, arguments = parcel.open()
+        with _joined(rank, backend, threads, folder):
+            result = function(rank, *arguments)
+    except BaseException as error:
+        failure = _told(error, rank)
+    answer.send_bytes(pickle.dumps((time.monotonic(), failure, result)))
+    answer.close()
+    if failure is not None:
+        os._exit(1)  # at once: a regular end may wait for the other ranks
+
+
+def _follow(parent: int) -> None:
+    """End when the parent does, whichever way it ended."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _joined(rank: Rank, backend: str, threads: int, folder: Path) -> Iterator[None]:
+    """Join the process group, by a file that only this user can read."""
+    import torch
+    from torch import distributed
+
+    torch.set_num_threads(max(1, threads // rank.count))
+    if backend == "nccl":
+        torch.cuda.set_device(rank.number)
+    distributed.init_process_group(
+        backend, init_method=f"file://{folder}/ranks", rank=rank.number, world_size=rank.count
+    )
+    yield
+    distributed.barrier()  # nobody leaves while another may still wait for an answer
+    distributed.destroy_process_group()
+
+
+def _told(error: BaseException, rank: Rank) -> Exception:
+    """Return an error as the parent is told it: the user's to mend as it is, a defect by its rank."""
+    own = type(error).__module__.startswith("unlearn.")
+    if isinstance(error, Exception) and (own or user_error(error) is not None):
+        with contextlib.suppress(Exception):
+            return pickle.loads(pickle.dumps(error))
+    text = " ".join(str(error).split())
+    told = RankError(f"rank {rank.number} of {rank.count}: {type(error).__name__}: {text}")
+    told.add_note("".join(traceback.format_exception(error)))
+    return told

@@ -1,0 +1,183 @@
+"""Pre-training: the original model, learned from the data as the victim received them.
+
+With several devices one process each trains a part of every batch (DDP), and gradients are averaged.
+
+Shapes: B batch, N samples.
+"""
+
+import copy
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor, nn
+
+from unlearn.core.types import ImageSet
+from unlearn.scoring.base import Recorder
+from unlearn.training.callbacks import EpochLog, EpochOrder, ResumePoint
+from unlearn.training.classifier import ClassifierModule
+from unlearn.training.distributed import ALONE, Rank, together
+from unlearn.training.engine import Engine, quiet, repeatable, seeded
+from unlearn.training.loader import Augmentation, ResidentLoader
+from unlearn.training.recipe import Pretraining
+
+
+def pretrain(
+    model: nn.Module,
+    data: ImageSet,
+    recipe: Pretraining,
+    engine: Engine,
+    *,
+    augment: Augmentation | None,
+    seed: int,
+    loggers: Sequence[Logger] = (),
+    recorders: Sequence[Recorder] = (),
+    resume: Path | None = None,
+    title: str = "training",
+) -> dict[str, Any]:
+    """Train ``model`` in place.
+
+    Args:
+        model: On any device.
+        data: The training set as received.
+        recipe: Epochs, batch size, optimizer, schedule.
+        engine: Where and how to compute; with several devices, a process each.
+        augment: Batch augmentation.
+        seed: Seeds order, augmentation and layers that draw.
+        loggers: Receive the curves.
+        recorders: Note values per sample while the network learns.
+        resume: File of the resumable checkpoint: continued from if there, removed at the end.
+        title: Name on the progress bar.
+
+    Returns:
+        Notes: seconds, images_seen.
+
+    Raises:
+        CollapsedError: If the loss is no longer finite.
+        ValueError: If several devices cannot share the work.
+    """
+    plan = {
+        "recipe": recipe, "engine": engine, "augment": augment, "seed": seed, "loggers": loggers,
+        "recorders": recorders, "resume": resume, "title": title,
+    }  # fmt: skip
+    if engine.devices == 1:
+        return _train(ALONE, model, data, **plan)[0]
+    _check_share(data, recipe, engine, recorders)
+    notes, states = together(
+        _as_rank, model.cpu(), data.to("cpu"), plan,
+        count=engine.devices, threads=torch.get_num_threads(),
+        backend="nccl" if engine.device.type == "cuda" else "gloo",
+    )  # fmt: skip
+    for recorder, state in zip(recorders, states, strict=True):
+        recorder.load_state_dict(state)
+    model.eval()
+    return notes
+
+
+def _check_share(
+    data: ImageSet, recipe: Pretraining, engine: Engine, recorders: Sequence[Recorder]
+) -> None:
+    """Check that several processes can share the work.
+
+    Raises:
+        ValueError: If a batch is too small for them, or a recorder has to see all of it.
+    """
+    least = 2 * engine.devices
+    for key, size in (("batch_size", recipe.batch_size), ("the training set", len(data))):
+        if size < least:
+            raise ValueError(
+                f"{key} must be at least {least} for trainer.devices={engine.devices} (batch norm "
+                f"needs two images on each), got {size}"
+            )
+    alone = [recorder.name for recorder in recorders if not recorder.joins]
+    if alone:
+        raise ValueError(
+            f"the score's recorder {alone[0]} must see every batch whole: use trainer.devices=1"
+        )
+
+
+def _as_rank(
+    rank: Rank, model: nn.Module, data: ImageSet, plan: dict[str, Any]
+) -> tuple[dict[str, Any], list[Any]]:
+    """Train as one of several; rank 0 writes the weights into ``model``, the memory that all share.
+
+    Returns:
+        Notes, and what each recorder has seen, of all ranks.
+    """
+    own = copy.deepcopy(model)
+    engine: Engine = plan["engine"]
+    if engine.device.type == "cuda":
+        repeatable()
+    if engine.fits(data.image.numel()):
+        data = data.to(engine.device)
+    if rank.number:  # one writer
+        plan = plan | {"loggers": ()}
+    notes, states = _train(rank, own, data, **plan)
+    if rank.number == 0:
+        model.load_state_dict(own.state_dict())
+    return notes, states
+
+
+def _train(
+    rank: Rank,
+    model: nn.Module,
+    data: ImageSet,
+    *,
+    recipe: Pretraining,
+    engine: Engine,
+    augment: Augmentation | None,
+    seed: int,
+    loggers: Sequence[Logger],
+    recorders: Sequence[Recorder],
+    resume: Path | None,
+    title: str,
+) -> tuple[dict[str, Any], list[Any]]:
+    """Train, alone or as a rank; see ``pretrain``."""
+    started = time.perf_counter()
+    engine.place(model).train()
+    loader = ResidentLoader(
+        data,
+        batch_size=recipe.batch_size,
+        augment=augment,
+        seed=seed,
+        device=engine.device,
+        rank=rank,
+    )
+    log = EpochLog(loggers)
+    module = ClassifierModule(model, recipe, recipe.epochs * len(loader), log)
+    if rank != ALONE:
+        module.weight = loader.weight
+    module._compiled = (engine.compiled(model),)
+    module.recorded = bool(recorders)
+    for recorder in recorders:
+        recorder.begin(data, recipe.epochs)
+    callbacks: list[L.Callback] = [log, EpochOrder(loader), *recorders]
+    if resume is not None:
+        callbacks.append(ResumePoint(resume, engine.checkpoint_seconds))
+    trainer = engine.trainer(
+        max_epochs=recipe.epochs,
+        precision=engine.resolved_precision(),
+        callbacks=callbacks,
+        loggers=loggers,
+        title=title,
+        total=recipe.epochs,
+        rank=rank,
+    )
+    start = str(resume) if resume is not None and resume.exists() else None
+    with seeded(seed + rank.number), quiet():
+        trainer.fit(module, train_dataloaders=loader, ckpt_path=start, weights_only=True)
+    states = [_on_cpu(r.state_dict()) for r in recorders] if rank != ALONE else []
+    if resume is not None and rank.number == 0:
+        resume.unlink(missing_ok=True)
+    engine.place(model).eval()  # Lightning leaves it in main memory
+    seconds = module.seconds_before + time.perf_counter() - started
+    notes = {"seconds": seconds, "images_seen": recipe.epochs * len(data)}
+    return notes | {f"seconds/{r.name}": r.seconds for r in recorders}, states
+
+
+def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:
+    return {k: v.cpu() if isinstance(v, Tensor) else v for k, v in state.items()}

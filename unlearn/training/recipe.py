@@ -1,0 +1,68 @@
+"""How the original model is trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from unlearn.core.types import ImageSet
+from unlearn.models.expansion.expanded import Expanded
+from unlearn.training.engine import seeded
+
+NetworkFactory = Callable[..., nn.Module]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretraining:
+    """How the original model is trained.
+
+    Attributes:
+        epochs: Passes over the training set.
+        batch_size: B.
+        optimizer: Called with the parameters.
+        schedule: Learning-rate factor of (step, total).
+        capacity: Share of the channels at gate points that the deployed network has, in (0, 1];
+            below 1 the rest stands beside it, and REM may use it (its replica form).
+        density: Chance that one of the remaining channels is on for a sample during training
+            (example-tied dropout, arXiv 2307.09542), in [0, 1]; 0 keeps them idle.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Callable[..., torch.optim.Optimizer]
+    schedule: Callable[[int, int], float]
+    capacity: float
+    density: float
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        if not 0 < self.capacity <= 1:
+            raise ValueError(f"pretraining.capacity must be in (0, 1], got {self.capacity}")
+        if not 0 <= self.density <= 1:
+            raise ValueError(f"pretraining.density must be in [0, 1], got {self.density}")
+        if self.density and self.capacity == 1:
+            raise ValueError("pretraining.density above 0 needs pretraining.capacity below 1")
+
+    def network(
+        self, factory: NetworkFactory, data: ImageSet, *, seed: int, mask_seed: int
+    ) -> nn.Module:
+        """Return the network to train, with fresh weights.
+
+        Args:
+            factory: Called with in_channels, image_size, num_classes, and capacity and extra if
+                capacity is below 1.
+            data: The training set.
+            seed: Seeds the weights.
+            mask_seed: Seeds the masks of the extra channels.
+        """
+        shape = {
+            "in_channels": data.image.shape[1],
+            "image_size": data.image.shape[-1],
+            "num_classes": data.num_classes,
+        }
+        with seeded(seed):
+            if self.capacity == 1:
+                return factory(**shape)
+            grown = factory(**shape, capacity=self.capacity, extra=1 - self.capacity)
+        return Expanded(grown, num_samples=len(data), density=self.density, seed=mask_seed)

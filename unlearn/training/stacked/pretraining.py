@@ -1,0 +1,300 @@
+"""Many models trained as one program, each with its own data, order, optimizer and end.
+
+The networks stay what they are, but their parameters and buffers become views into stacked tensors
+(M, ...): a step of the stack is a step of each. Convolutions of all models run as one grouped
+convolution (``torch.func.vmap``). A batch of another size than the rest, as the last one of a pass
+may be, is a step of its network alone.
+Shapes: M models, B batch.
+"""
+
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from lightning.pytorch.loggers import Logger
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.nn import functional as F
+
+from unlearn.core.types import Batch, ImageSet
+from unlearn.models.expansion.expanded import Expanded
+from unlearn.training.engine import Engine
+from unlearn.training.loader import Augmentation, ResidentLoader
+from unlearn.training.optimizers import quick
+from unlearn.training.recipe import Pretraining
+
+PRECISIONS = ("32-true", "bf16-mixed")
+ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
+"""Optimizers for which a step of stacked parameters is a step of each model's."""
+
+
+@dataclass
+class Member:
+    """One of the models: its network, data and seed; curves and images go where they would alone."""
+
+    network: nn.Module
+    data: ImageSet
+    seed: int
+    loggers: Sequence[Logger] = field(default_factory=tuple)
+
+
+class Stack:
+    """Networks of one architecture whose parameters and buffers are views into stacked tensors.
+
+    Attributes:
+        losses: Sum of each model's losses since it was last read, (M,).
+    """
+
+    def __init__(self, networks: Sequence[nn.Module]) -> None:
+        """Tie the networks together; they remain usable one by one."""
+        self.networks = list(networks)
+        self.parameters = {
+            name: torch.stack(parts).requires_grad_()
+            for name, parts in _gathered([dict(n.named_parameters()) for n in networks]).items()
+        }
+        self.buffers = {
+            name: torch.stack(parts)
+            for name, parts in _gathered([dict(n.named_buffers()) for n in networks]).items()
+        }
+        for number, network in enumerate(networks):
+            for stacked, own in (
+                (self.parameters, network.named_parameters()),
+                (self.buffers, network.named_buffers()),
+            ):
+                for name, tensor in own:
+                    tensor.data = stacked[name].detach()[number]
+        self.masked = isinstance(networks[0], Expanded)
+        first = next(iter(self.parameters.values()))
+        self.losses = torch.zeros(len(networks), device=first.device)
+
+    def loss(self, batches: Sequence[Batch]) -> Tensor:
+        """Return each model's mean cross-entropy on its batch, (M,); all batches have one size."""
+        image, label, index = (
+            torch.stack([getattr(batch, part) for batch in batches])
+            for part in ("image", "label", "index")
+        )
+        network, masked = self.networks[0], self.masked
+
+        def one(state: Any, image: Tensor, label: Tensor, index: Tensor) -> Tensor:
+            logits = functional_call(network, state, (image, *((index,) if masked else ())))
+            return F.cross_entropy(logits, label)
+
+        with warnings.catch_warnings():  # an operation without a batched form is looped over
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            return vmap(one)((self.parameters, self.buffers), image, label, index)
+
+    def backward(self, batches: Sequence[Batch], autocast: AbstractContextManager[Any]) -> None:
+        """Leave each model's gradient in the stacked parameters."""
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        with autocast:
+            loss = self.loss(batches)
+        loss.sum().backward()
+        self.losses += loss.detach()
+
+    def hand_out(self) -> None:
+        """Give every network its part of the gradients."""
+        for number, network in enumerate(self.networks):
+            for name, parameter in network.named_parameters():
+                grad = self.parameters[name].grad
+                parameter.grad = None if grad is None else grad[number]
+
+
+def _gathered(states: Sequence[dict[str, Tensor]]) -> dict[str, list[Tensor]]:
+    return {name: [state[name].detach() for state in states] for name in states[0]}
+
+
+def free(network: nn.Module) -> None:
+    """Give a network tensors of its own again."""
+    for tensor in (*network.parameters(), *network.buffers()):
+        tensor.data = tensor.data.clone()
+        tensor.grad = None
+
+
+def obstacle(engine: Engine, network: nn.Module, precision: Any = None) -> str | None:
+    """Return why models like this one cannot be trained stacked, or None; None: usual precision."""
+    if engine.compile:
+        return "trainer.compile is true"
+    if engine.devices != 1:
+        return "trainer.devices is not 1"
+    precision = precision or engine.resolved_precision()
+    if precision not in PRECISIONS:
+        return f"precision {precision}"
+    drawing = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
+    return "the network draws random numbers (dropout)" if drawing else None
+
+
+class Run:
+    """The course of one model: its batches, learning rate, curves and notes."""
+
+    def __init__(
+        self, number: int, member: Member, recipe: Pretraining, engine: Engine, augment: Any
+    ) -> None:
+        """Start at the first batch."""
+        self.number, self.member, self.recipe = number, member, recipe
+        self.network = engine.place(member.network).train()
+        self.masked = isinstance(self.network, Expanded)
+        self.loader = ResidentLoader(
+            member.data, batch_size=recipe.batch_size, augment=augment, seed=member.seed,
+            device=engine.device,
+        )  # fmt: skip
+        self.total = recipe.epochs * len(self.loader)
+        self.steps = self.epoch = 0
+        self.broken = False  # the loss is no longer a number
+        self.sum: Callable[[], float] = lambda: 0.0  # of the losses since it was last asked
+        self.started = time.perf_counter()
+        self.batches = self._batches()
+        self.pending = next(self.batches, None)
+
+    def _batches(self) -> Iterator[Batch]:
+        for epoch in range(self.recipe.epochs):
+            self.epoch = epoch
+            self.loader.set_epoch(epoch)
+            yield from self.loader
+            self._report()
+
+    def _report(self) -> None:
+        mean = self.sum() / len(self.loader)
+        self.broken |= not abs(mean) < float("inf")
+        values = {"epoch": float(self.epoch + 1), "train/loss": mean}
+        values["seconds"] = time.perf_counter() - self.started
+        for logger in self.member.loggers:
+            logger.log_metrics(values, step=self.epoch + 1)
+            logger.save()
+
+    def advance(self) -> None:
+        """Take the next batch."""
+        self.steps += 1
+        self.pending = next(self.batches, None)
+
+    def rate(self, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+        """Set the learning rates of this step; ``rates`` are those of the recipe."""
+        factor = self.recipe.schedule(self.steps, self.total)
+        for group, rate in zip(optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate * factor
+
+
+class Together:
+    """Trains the runs of a stack to their ends."""
+
+    def __init__(self, runs: list[Run], recipe: Pretraining, engine: Engine) -> None:
+        """Use one optimizer for all where that is the same, else one each."""
+        self.runs, self.batch_size = runs, recipe.batch_size
+        self.cast: Callable[[], AbstractContextManager[Any]] = lambda: torch.autocast(
+            engine.device.type, torch.bfloat16, engine.resolved_precision() == "bf16-mixed"
+        )
+        self._tie()
+        made = [quick(recipe.optimizer(list(run.network.parameters()))) for run in runs]
+        self.rates = [group["lr"] for group in made[0].param_groups]
+        same = len({len(run.member.data) for run in runs}) == 1
+        self.shared: torch.optim.Optimizer | None = None
+        if same and type(made[0]) in ELEMENTWISE:
+            self.shared = quick(recipe.optimizer(list(self.stack.parameters.values())))
+        self.own = dict(zip((run.number for run in runs), made, strict=True))
+
+    def _tie(self, before: Sequence[Tensor] = ()) -> None:
+        self.stack = Stack([run.network for run in self.runs])
+        for number, run in enumerate(self.runs):
+            run.sum = lambda number=number: self._sum(number)
+        if before:
+            self.stack.losses = torch.stack(list(before))
+
+    def _sum(self, number: int) -> float:
+        value = self.stack.losses[number].item()
+        self.stack.losses[number] = 0
+        return value
+
+    def __iter__(self) -> Iterator[Run]:
+        """Yield each run at its end."""
+        while self.runs:
+            self._alone()
+            ended = [r for r in self.runs if r.pending is None or (r.broken and not self.shared)]
+            if ended:
+                going = [
+                    (r, s)
+                    for r, s in zip(self.runs, self.stack.losses, strict=True)
+                    if r not in ended
+                ]
+                self.runs = [run for run, _ in going]
+                for run in ended:
+                    free(run.network)
+                    yield run
+                if self.runs:
+                    self._tie([sum_ for _, sum_ in going])
+                continue
+            self._step()
+
+    def _step(self) -> None:
+        batches = [run.pending for run in self.runs if run.pending is not None]
+        self.stack.backward(batches, self.cast())
+        if self.shared is not None:
+            self.runs[0].rate(self.shared, self.rates)
+            self.shared.step()
+        else:
+            self.stack.hand_out()
+            for run in self.runs:
+                run.rate(self.own[run.number], self.rates)
+                self.own[run.number].step()
+        for run in self.runs:
+            run.advance()
+
+    def _alone(self) -> None:
+        """Let models whose next batch has another size take that step by themselves."""
+        if len({len(r.pending.label) for r in self.runs if r.pending is not None}) < 2:
+            return
+        for place, run in enumerate(self.runs):
+            while run.pending is not None and len(run.pending.label) != self.batch_size:
+                self._single(place, run)
+
+    def _single(self, place: int, run: Run) -> None:
+        batch, optimizer = run.pending, self.own[run.number]
+        assert batch is not None
+        optimizer.zero_grad()
+        with self.cast():
+            logits = run.network(batch.image, *((batch.index,) if run.masked else ()))
+            loss = F.cross_entropy(logits, batch.label)
+        loss.backward()
+        self.stack.losses[place] += loss.detach()
+        run.rate(optimizer, self.rates)
+        optimizer.step()
+        run.advance()
+
+
+def pretrain_stacked(
+    members: Sequence[Member],
+    recipe: Pretraining,
+    engine: Engine,
+    *,
+    augment: Augmentation | None,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Train the members' networks in place, together; see ``pretrain`` for one.
+
+    Args:
+        members: M models of one architecture; the data may differ in size.
+        recipe: Epochs, batch size, optimizer, schedule: the same for all.
+        engine: Where and how to compute.
+        augment: Batch augmentation, drawn per model.
+
+    Yields:
+        The number of a member that has ended, its network in eval mode, and notes: seconds (its
+        share of the time that its stack took), images_seen, stacked (M). A member whose loss is
+        lost is left out.
+    """
+    started = time.perf_counter()
+    runs = [Run(n, member, recipe, engine, augment) for n, member in enumerate(members)]
+    for run in Together(runs, recipe, engine):
+        run.network.eval()
+        if run.broken:
+            continue
+        yield (
+            run.number,
+            {
+                "seconds": (time.perf_counter() - started) / len(members),
+                "images_seen": recipe.epochs * len(run.member.data),
+                "stacked": len(members),
+            },
+        )

@@ -1,0 +1,275 @@
+"""Many unlearnings as one program: each keeps its own method, data, optimizer, epochs and end.
+
+A cell is taken through its epochs as Lightning would take it, but waits before each step. The cells
+whose next steps are of one kind (phase, batch sizes, layer modes) make it together: parameters and
+buffers stacked, the method's own loss mapped over them (``torch.func.vmap``), one backward pass.
+Shapes: M cells, B batch.
+"""
+
+import time
+import warnings
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import lightning.pytorch as L
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils import _pytree as pytree
+
+from unlearn.core.types import Batch, Request
+from unlearn.methods.base import UnlearningMethod
+from unlearn.training.unlearning import LightningFit, UnlearningModule
+
+SERVED = {
+    "on_train_start", "on_train_epoch_start", "on_train_batch_start", "on_before_optimizer_step",
+    "on_train_batch_end", "on_train_epoch_end", "on_train_end",
+}  # fmt: skip
+"""Hooks that a method in a stack may have."""
+
+
+def unfit(method: Any) -> str | None:
+    """Return why a method cannot be run in a stack, or None."""
+    if not isinstance(method, UnlearningMethod) or not method.stackable:
+        return f"{type(method).__name__} does not say that it is stackable"
+    if type(method).unlearn is not UnlearningMethod.unlearn:
+        return f"{type(method).__name__} has a course of its own"
+    own = {
+        name
+        for part in method.callbacks()
+        for name in dir(L.Callback)
+        if name.startswith("on_") and getattr(type(part), name) is not getattr(L.Callback, name)
+    }
+    return f"{type(method).__name__} has hooks {own - SERVED}" if own - SERVED else None
+
+
+class Stage:
+    """What hooks may know and do of a trainer."""
+
+    is_global_zero = True
+
+    def __init__(self, max_epochs: int) -> None:
+        """Stand at the beginning."""
+        self.max_epochs, self.current_epoch, self.should_stop = max_epochs, 0, False
+        self.strategy = self
+
+    def reduce(self, value: Tensor, reduce_op: str) -> Tensor:
+        """Return the value: there is one process."""
+        return value
+
+    def over(self) -> bool:
+        """Say whether there is no further epoch."""
+        return self.should_stop or 0 <= self.max_epochs <= self.current_epoch
+
+
+class Cell(nn.Module):
+    """A method's loss as a module of all tensors that it reads."""
+
+    def __init__(self, method: UnlearningMethod, module: UnlearningModule) -> None:
+        """Name the parts."""
+        super().__init__()
+        self.module = module
+        self.read = nn.ModuleDict(method.reads())
+        self._method = (method,)
+
+    def forward(self, batch: Mapping[str, Batch]) -> Tensor:
+        """Return the loss, a scalar."""
+        return self._method[0].loss(self.module.forward, batch)
+
+    def tables(self) -> set[str]:
+        """Return the names of buffers that no step writes to: masks, and all of what is only read."""
+        return {
+            f"{path}.{name}"
+            for path, part in self.named_modules()
+            for name in part._buffers
+            if path.startswith("read.") or name in part._non_persistent_buffers_set
+        }
+
+
+class Course:
+    """One cell on its way.
+
+    Attributes:
+        pending: The batch of its next step; None at the end.
+        kind: What steps must have in common to be made together.
+        seconds: Its own time and its shares of joint steps.
+        images_seen: Of all its batches.
+        error: What ended it before its time.
+    """
+
+    def __init__(
+        self, method: UnlearningMethod, model: nn.Module, request: Request, fit: LightningFit
+    ) -> None:
+        """Prepare the model and stand before the first step."""
+        self.method, self.request, self.fit = method, request, fit
+        self.pending: Mapping[str, Batch] | None = None
+        self.kind: tuple[Any, ...] = ()
+        self.seconds = 0.0
+        self.error: Exception | None = None
+        self.tensors: dict[str, Tensor] = {}
+        self.still: set[str] = set()
+        self.images_seen = 0
+        self._steps: Iterator[Mapping[str, Batch]] = iter(())
+        self._timed(lambda: self._prepare(model))
+        self.advance()
+
+    def _prepare(self, model: nn.Module) -> None:
+        self.model = self.method.prepare(model, self.request)
+        if self.method.needs_training():
+            self.loader, self.module, self.callbacks = self.fit.parts(
+                self.method, self.model, self.request
+            )
+            self.module.configure_optimizers()
+            self.cell = Cell(self.method, self.module)
+            self.stage = Stage(self.method.max_epochs())
+            self._steps = self._batches()
+
+    def _batches(self) -> Iterator[Mapping[str, Batch]]:
+        stage = self.stage
+        self._call("on_train_start")
+        while not stage.over():
+            self._call("on_train_epoch_start")
+            self.tensors = dict(self.cell.named_parameters()) | dict(self.cell.named_buffers())
+            self.still = self.cell.tables() | {n for n in self.tensors if n.startswith("read.")}
+            modes = self._modes()
+            for number, batch in enumerate(self.loader):
+                self._call("on_train_batch_start", batch, number)
+                sizes = tuple((name, len(part.label)) for name, part in batch.items())
+                self.kind = (self.method.phase(), sizes, modes)
+                yield batch
+                self._call("on_train_batch_end", None, batch, number)
+                if stage.should_stop:
+                    break
+            self._call("on_train_epoch_end")
+            stage.current_epoch += 1
+        self._call("on_train_end")
+
+    def _call(self, hook: str, *rest: Any) -> None:
+        for callback in self.callbacks:
+            getattr(callback, hook)(self.stage, self.module, *rest)
+
+    def move(self, phase: int) -> None:
+        """Step the optimizer of a phase; gradients are there."""
+        optimizer = self.module.own[phase]
+        self._call("on_before_optimizer_step", optimizer)
+        optimizer.step()
+
+    def _modes(self) -> tuple[Any, ...]:
+        skeletons = getattr(self.model, "_skeleton", ())
+        modes = [m.training for part in (self.model, *skeletons) for m in part.modules()]
+        return (*modes, *(tuple(t.shape) for t in self.tensors.values()))
+
+    def advance(self) -> None:
+        """Go on to the next step; an error, or a loss that is lost, ends the course."""
+        self.pending = None
+
+        def step() -> None:
+            self.pending = next(self._steps, None)
+
+        self._timed(step)
+
+    def _timed(self, call: Callable[[], None]) -> None:
+        started = time.perf_counter()
+        try:
+            call()
+        except Exception as error:  # its own affair: whoever runs it alone meets it again
+            self.error = error
+        self.seconds += time.perf_counter() - started
+
+    def finish(self) -> nn.Module | None:
+        """Return the unlearned model; None if an error has ended the course."""
+        out: list[nn.Module] = []
+        if self.error is None:
+            self._timed(lambda: out.append(self.method.finish(self.model.eval())))
+        return out[0] if out else None
+
+
+class Together:
+    """Takes courses to their ends."""
+
+    def __init__(
+        self, courses: Sequence[Course], cast: Callable[[], AbstractContextManager[Any]]
+    ) -> None:
+        """Begin with all; ``cast`` is the precision of a step."""
+        self.courses, self.cast = list(courses), cast
+        self._constant: dict[tuple[int, ...], dict[str, tuple[Any, Tensor]]] = {}
+
+    def run(self) -> None:
+        """Step until every course has ended.
+
+        Those out of step, as before a last batch of another size, go first: they may join the most.
+        """
+        while groups := self._groups():
+            for group in groups[1:]:
+                self._step(group)
+            self._step(self._groups()[0])
+
+    def _groups(self) -> list[list[Course]]:
+        """Return the courses by the kind of their next step, the largest group first."""
+        kinds: dict[tuple[Any, ...], list[Course]] = defaultdict(list)
+        for course in self.courses:
+            if course.pending is not None and course.error is None:
+                kinds[course.kind].append(course)
+        return sorted(kinds.values(), key=len, reverse=True)
+
+    def _step(self, group: Sequence[Course]) -> None:
+        started = time.perf_counter()
+        phases = [course.module.begin_step() for course in group]
+        with self.cast():
+            losses = self._losses(group)
+        for course in group:
+            course.module.clear_gradients()
+        losses.sum().backward()
+        for course, phase, loss in zip(group, phases, losses.detach(), strict=True):
+            assert course.pending is not None
+            course.move(phase)
+            course.module.count(loss, course.pending)
+            course.images_seen = course.module.epoch_log.images
+        for course in group:
+            course.seconds += (time.perf_counter() - started) / len(group)
+        for course in group:
+            course.advance()
+
+    def _losses(self, group: Sequence[Course]) -> Tensor:
+        """Return each course's loss, (M,)."""
+        batches = [course.pending for course in group]
+        if len(group) == 1:
+            return group[0].cell(batches[0])[None]
+        leaves = zip(*(pytree.tree_leaves(batch) for batch in batches), strict=True)
+        joined = [torch.stack(parts) for parts in leaves]
+        batch = pytree.tree_unflatten(joined, pytree.tree_structure(batches[0]))
+        state = self._stacked(group)
+        cell = group[0].cell
+        with warnings.catch_warnings():  # an operation without a batched form is looped over
+            warnings.filterwarnings("ignore", message="There is a performance drop")
+            losses = vmap(lambda tensors, given: functional_call(cell, tensors, given))(
+                state, (batch,)
+            )
+        for name in dict(cell.named_buffers()).keys() - group[0].still:  # running statistics
+            own = [course.tensors[name] for course in group]
+            torch._foreach_copy_(own, list(state[name].unbind(0)))  # type: ignore[attr-defined]
+        return losses
+
+    def _stacked(self, group: Sequence[Course]) -> dict[str, Tensor]:
+        """Return the tensors of the courses, each (M, ...); gradients go to the courses' own.
+
+        What nobody writes to, as masks and references, is stacked once.
+        """
+        key = tuple(id(course) for course in group)
+        known = self._constant.pop(key, {})
+        while len(self._constant) > 2:  # groups that are no more
+            self._constant.pop(next(iter(self._constant)))
+        self._constant[key] = kept = {}
+        out = {}
+        for name in group[0].tensors:
+            own = [course.tensors[name] for course in group]
+            state = [(id(tensor), tensor._version) for tensor in own]
+            if name in known and known[name][0] == state:
+                out[name] = known[name][1]
+            else:
+                out[name] = torch.stack(own)
+            if name in group[0].still:
+                kept[name] = (state, out[name])
+        return out
