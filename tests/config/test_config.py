@@ -226,8 +226,8 @@ def test_class_folders_are_counted(tmp_path: Path):
 
 def test_nothing_heavy_is_loaded():
     code = (
-        "import sys; from unlearn import arguments, compose;"
-        "compose.preflight('unlearn', arguments.parse(['--multirun', 'method=npo', 'seed=0,1']));"
+        "import sys; from unlearn.config import command_line, composition;"
+        "composition.preflight('unlearn', command_line.parse(['--multirun', 'method=npo', 'seed=0,1']));"
         "sys.exit(', '.join({'torch', 'lightning', 'pandas'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)

@@ -17,8 +17,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A committed copy of nothing but the module's name, which `revision` takes for its own."""
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set inside git hooks
         monkeypatch.delenv(name, raising=False)
-    module = tmp_path / "unlearn" / "environment.py"
-    module.parent.mkdir()
+    module = tmp_path / "unlearn" / "core" / "environment.py"
+    module.parent.mkdir(parents=True)
     module.touch()
     monkeypatch.setattr(environment, "__file__", str(module))
     return tmp_path
@@ -94,7 +94,7 @@ def test_a_package_that_is_missing_is_said_to_be() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys; from unlearn import environment as e; e.versions(); e.revision();"
+        "import sys; from unlearn.core import environment as e; e.versions(); e.revision();"
         "e.peak_bytes(); sys.exit(', '.join({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -121,7 +121,7 @@ def test_a_repository_around_an_installed_package_is_not_ours(
     checkout: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     commit(checkout)
-    inside = checkout / "venv" / "unlearn" / "environment.py"
+    inside = checkout / "venv" / "unlearn" / "core" / "environment.py"
     inside.parent.mkdir(parents=True)
     monkeypatch.setattr(environment, "__file__", str(inside))
     assert revision() is None

@@ -141,13 +141,13 @@ def test_a_lost_reference_is_a_failed_metric_not_a_lost_row(task, monkeypatch):
     from types import SimpleNamespace
 
     from unlearn.core.errors import CollapsedError
-    from unlearn.pipeline import run_record, unlearn_job
+    from unlearn.pipeline import run_record
 
     def collapsed(job, setting):
         raise CollapsedError("loss is nan")
 
-    monkeypatch.setattr(unlearn_job, "retrained", collapsed)
-    job = SimpleNamespace(config={"evaluation": None}, build=lambda node: ALL | {"tow": tow})
+    monkeypatch.setattr(run_record, "retrained", collapsed)
+    job = SimpleNamespace(config={"evaluation": None}, node=lambda key: ALL | {"tow": tow})
     row = run_record.evaluate_all(job, SimpleNamespace(task=task), perfect(task))
     assert row["tow"] is None
     assert "loss is nan" in row["failed/tow"]

@@ -24,7 +24,11 @@ SMALL = ("dataset=synthetic", "pretraining.epochs=2", "model.width=2", "trainer.
 NURSERY = """
 import json, os, resource, signal, sys, threading
 import lightning.pytorch, torchvision, sklearn.datasets, hydra, rich.console, filelock
-from unlearn import cells, cli, compose, launching, run, sweeping, tuning
+from unlearn import cli
+from unlearn.config import composition, launcher_choice
+from unlearn.orchestration import cells, progress
+from unlearn.orchestration.tuning import tune_job
+from unlearn.pipeline import unlearn_job
 import unlearn.data.datasets.image_folder, unlearn.methods.finetune
 torch = sys.modules["torch"]
 torch.set_num_threads(1)

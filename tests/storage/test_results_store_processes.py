@@ -20,9 +20,9 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 WRITER = """
 import os, signal, sys
 from pathlib import Path
-from unlearn.results.record import RunRecord
-from unlearn.results.record import RunRecord
-from unlearn.results.store import ResultsStore
+from unlearn.storage.record import RunRecord
+from unlearn.storage.record import RunRecord
+from unlearn.storage.results_store import ResultsStore
 root, worker, count, again = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4] == "again"
 if sys.argv[4] in ("before", "after"):  # the row file gets its name
     replace = os.replace

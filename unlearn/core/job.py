@@ -1,7 +1,7 @@
 """What the command line hands to a job; imports nothing heavy."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +95,10 @@ class Job:
     build: Callable[[Any], Any]
     brief: bool = False
     ready: Any = None
+    _built: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def node(self, key: str) -> Any:
+        """Return the object of a node of the config, built on first use; None if it is not set."""
+        if key not in self._built:
+            self._built[key] = self.build(self.config.get(key))
+        return self._built[key]

@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -187,12 +188,8 @@ def _how_far(outcomes: Outcomes) -> str:
 
 def _attempt(job: Job, function: str, outcomes: Outcomes) -> Any:
     try:
-        from unlearn.orchestration.tuning import tune_job
-        from unlearn.pipeline import unlearn_job
-
-        call: Callable[[Job], Any] = getattr(
-            tune_job if function == "tune_job" else unlearn_job, function
-        )
+        package = "unlearn.orchestration.tuning" if function == "tune_job" else "unlearn.pipeline"
+        call: Callable[[Job], Any] = getattr(import_module(f"{package}.{function}"), function)
         return call(job)
     except Exception as error:
         problem = user_error(error)

@@ -1,5 +1,6 @@
 """What a job works on: data, truth, engine, method, and the network before it is trained."""
 
+import copy
 import functools
 import hashlib
 import json
@@ -107,15 +108,13 @@ def prepare(job: Job, *, forget: bool) -> Setting:
     dataset, pixels = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
     if config.get("class_order") is not None:
         dataset = dataset.in_order(config["class_order"])
-    adopt = (
-        getattr(job.build(config["forget_set"]), "adopt", None) if "forget_set" in config else None
-    )
+    adopt = getattr(job.node("forget_set"), "adopt", None) if "forget_set" in config else None
     if adopt is not None:
         dataset = adopt(dataset)
     if config.get("validation") is not None:
         dataset = dataset.hold_out(config["validation"])
     engine = engine_of(config, dataset.train.image.shape[-1])
-    corruption = job.build(config["corruption"])
+    corruption = job.node("corruption")
     multiple = getattr(corruption, "multiple", 1)
     count = corrupted_count(config["corrupted"], len(dataset.train), multiple)
     train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
@@ -124,7 +123,7 @@ def prepare(job: Job, *, forget: bool) -> Setting:
     ).hexdigest()[:16]
     found: tuple[torch.Tensor, ...] = ()
     if forget:
-        choose = job.build(config["forget_set"])
+        choose = job.node("forget_set")
         if isinstance(choose, Detector):
             raise ValueError("options are tuned where discovery is simulated: discovery=0.5")
         found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
@@ -157,8 +156,8 @@ def _resident(task: Task, engine: Engine) -> Task:
 def fresh(job: Job, setting: Setting) -> tuple[Pretraining, nn.Module]:
     """Return the original's recipe, and its network with fresh weights."""
     seeds = job.config["seeds"]
-    recipe: Pretraining = job.build(job.config["pretraining"])
-    factory = job.build(job.config["model"])
+    recipe: Pretraining = job.node("pretraining")
+    factory = job.node("model")
     network = recipe.network(
         factory, setting.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
@@ -171,7 +170,7 @@ def network_of(job: Job, setting: Setting) -> nn.Module:
 
 
 def method_of(job: Job, node: Any = None) -> UnlearningMethod:
-    """Return the job's method, within its localization if it has one.
+    """Return a new copy of the job's method, within its localization if it has one.
 
     Args:
         job: The job.
@@ -181,7 +180,7 @@ def method_of(job: Job, node: Any = None) -> UnlearningMethod:
         ValueError: If the method brings its own, or there is a budget and none to spend it.
     """
     config = job.config
-    method: Any = job.build(config["method"] if node is None else node)
+    method: Any = copy.deepcopy(job.node("method")) if node is None else job.build(node)
     options: dict[str, Any] = {
         key: config.get(f"mask_{key}") for key in ("batch_norm", "head", "trainable")
     }
@@ -195,7 +194,7 @@ def method_of(job: Job, node: Any = None) -> UnlearningMethod:
         raise ValueError(f"{name} brings its own localization; method=rft takes any other")
     if not isinstance(method, UnlearningMethod):
         raise ValueError(f"{type(method).__name__} runs other methods; only those can be localized")
-    localizer = job.build(config["localization"])
+    localizer = copy.deepcopy(job.node("localization"))
     options["batch_norm"] = options["batch_norm"] or "update"
     return Localized(method, localizer=localizer, budget=budget, **options)
 

@@ -21,7 +21,7 @@ def regularity(job: Job) -> Regularity | None:
     """
     if job.config["names"]["corruption"] != "none":
         return None
-    choose = job.build(job.config["forget_set"])
+    choose = job.node("forget_set")
     if isinstance(choose, Discovered):
         return None
     setting = prepared(job)

@@ -33,7 +33,7 @@ def evaluate_job(job: Job) -> float | None:
         summary_report.report(job.config)
         return None
     setting = prepared(job)
-    network = job.build(job.config["model"])(
+    network = job.node("model")(
         in_channels=setting.task.train.image.shape[1],
         image_size=setting.task.train.image.shape[-1],
         num_classes=setting.task.train.num_classes,

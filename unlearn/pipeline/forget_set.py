@@ -25,7 +25,7 @@ MANY = 0.2
 
 def waits(job: Job) -> bool:
     """Say whether choosing the forget set needs the original model: then it must be there first."""
-    choose = job.build(job.config["forget_set"])
+    choose = job.node("forget_set")
     needed = set(getattr(choose, "needs", ())) & {"embedding", "score", "center"}
     return job.config.get("score") is not None or bool(needed) or isinstance(choose, Detector)
 
@@ -42,7 +42,7 @@ def prepared(job: Job, setting: Setting | None = None) -> Setting:
     """
     setting = prepare(job, forget=False) if setting is None else setting
     config, task = job.config, setting.task
-    choose = job.build(config["forget_set"])
+    choose = job.node("forget_set")
     files = setting.dataset.files
     names = Names(files, len(task.train), test_folder=setting.dataset.split_off is None)
     known: dict[str, Any] = {"names": names, "class_names": setting.dataset.class_names}

@@ -42,7 +42,7 @@ def options(job: Job) -> dict[str, dict[str, Any]]:
         ValueError: If there are too few models, or none to be had.
     """
     found: dict[str, dict[str, Any]] = {}
-    for entry in job.build(job.config["evaluation"]).values():
+    for entry in job.node("evaluation").values():
         for need in declared(entry).needs:
             if need in ("twins", "shadows", "relearned"):
                 found[need] = found.get(need, {}) | getattr(entry, "keywords", {})
@@ -52,7 +52,7 @@ def options(job: Job) -> dict[str, dict[str, Any]]:
             f"evaluation: klom and ulira need num_models of at least {FEWEST['twins']}, got {number}"
         )
     if "shadows" in found:
-        score = None if job.config["score"] is None else job.build(job.config["score"])
+        score = job.node("score")
         if not isinstance(score, Memorization):
             raise ValueError("evaluation=lira needs the models of score=memorization")
         if score.num_models < FEWEST["shadows"]:
@@ -139,7 +139,7 @@ def enough(job: Job, setting: Setting) -> None:
     """
     if "shadows" not in options(job):
         return
-    score: Memorization = job.build(job.config["score"])
+    score: Memorization = job.node("score")
     size = len(setting.task.train)
     masks = [subset(size, score.subset_fraction, score.seed + k) for k in range(score.num_models)]
     share = judged(torch.stack(masks))[setting.task.discovered().cpu()].double().mean().item()
@@ -153,7 +153,7 @@ def enough(job: Job, setting: Setting) -> None:
 def shadows(job: Job, setting: Setting) -> Shadows:
     """Return margins of the models that the memorization score has trained, from the cache."""
     node = job.config["score"]
-    score: Memorization = job.build(node)
+    score: Memorization = job.node("score")
     size = len(setting.task.train)
 
     def compute(folder: Path) -> Trained:

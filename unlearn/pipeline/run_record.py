@@ -43,7 +43,7 @@ def _describe(job: Job) -> str:
 
 def evaluate_all(job: Job, setting: Setting, predictions: Predictions) -> Row:
     """Return the columns of the job's metrics; without its reference a metric has failed."""
-    metrics = job.build(job.config["evaluation"])
+    metrics = job.node("evaluation")
     try:
         return evaluate(metrics, predictions, setting.task, retrained(job, setting))
     except CollapsedError as error:
@@ -61,7 +61,7 @@ def record_of(
     started: float,
 ) -> RunRecord:
     """Evaluate what an unlearning left behind; return its row."""
-    metrics = job.build(job.config["evaluation"])
+    metrics = job.node("evaluation")
     row: Row = {key: None for m in metrics.values() for key in declared(m).directions}
     reason = outcome.reason
     if outcome.model is not None and said is not None:
@@ -91,5 +91,5 @@ def record_of(
 
 def _needed(job: Job, need: str) -> bool:
     """Say whether some metric of the job needs something."""
-    metrics = job.build(job.config["evaluation"])
+    metrics = job.node("evaluation")
     return any(need in declared(m).needs for m in metrics.values())

@@ -55,7 +55,7 @@ def scored(job: Job, setting: Setting, node: dict[str, Any]) -> tuple[Trained, S
         Its values as the record "score" beside those of pre-training, its cost in the notes; and
         the score itself.
     """
-    score: Score = job.build(node)
+    score: Score = job.node("score") if node is job.config.get("score") else job.build(node)
 
     def compute(folder: Path) -> Trained:
         values, trained, seconds = _said(job, setting, score)
@@ -71,7 +71,7 @@ def scored(job: Job, setting: Setting, node: dict[str, Any]) -> tuple[Trained, S
 
 def rescored(job: Job, setting: Setting, network: nn.Module) -> tuple[torch.Tensor, float]:
     """Return the job's score of every training sample for another model, (N,), and its seconds."""
-    score: Score = job.build(job.config["score"])
+    score: Score = job.node("score")
     started = time.perf_counter()
     values = score(_subject(job, setting, network, setting.task.records, []))
     return values.float(), time.perf_counter() - started

@@ -27,11 +27,11 @@ def check(job: Job) -> None:
     Raises:
         ValueError: If they follow the current model, and the score cannot be taken of it.
     """
-    choose: Any = job.build(job.config["forget_set"])
+    choose: Any = job.node("forget_set")
     if getattr(choose, "shared_requests", True):
         return
     node = job.config["score"]
-    if node is None or not job.build(node).post_hoc:
+    if node is None or not job.node("score").post_hoc:
         name = "none" if node is None else name_of(node)
         raise ValueError(
             "forget_set.shared_requests=false needs a score that any model has, "
@@ -51,11 +51,11 @@ class Requests:
     def __init__(self, job: Job, setting: Setting) -> None:
         """Count the requests of a setting that holds the first, or all."""
         self.job = job
-        self.choose: Any = job.build(job.config["forget_set"])
+        self.choose: Any = job.node("forget_set")
         self.shared = bool(getattr(self.choose, "shared_requests", True))
         self.count = len(setting.task.forget) if self.shared else int(self.choose.num_requests)
         node = job.config["score"]
-        self.score: Any = None if node is None else job.build(node)
+        self.score: Any = job.node("score")
         self.watched = self.count > 1 and self.score is not None and self.score.post_hoc
         self.seen: list[Tensor] = []
 

@@ -122,7 +122,7 @@ def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
 def _loaded(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
     """Return the user's own model, with notes as if its training had cost nothing."""
     if recorders(job):
-        what = "discovery" if isinstance(job.build(job.config["forget_set"]), Detector) else "score"
+        what = "discovery" if isinstance(job.node("forget_set"), Detector) else "score"
         raise ValueError(
             f"{what}: this one must watch the model being trained, and checkpoint is a model that was "
             f"trained already; choose another {what}"
@@ -150,9 +150,10 @@ def brought(job: Job, network: nn.Module) -> Given | None:
 
 def recorders(job: Job) -> list[Recorder]:
     """Return what watches the original's training, once each, for scores and detector of the job."""
-    nodes = [job.config.get("score"), *(job.config.get("scores") or {}).values()]
-    watching = [job.build(node) for node in nodes if node is not None]
-    finder = job.build(job.config.get("forget_set"))
+    compared = (job.config.get("scores") or {}).values()
+    watching = [job.node("score"), *(job.build(node) for node in compared)]
+    watching = [watcher for watcher in watching if watcher is not None]
+    finder = job.node("forget_set")
     watching += [finder] if isinstance(finder, Detector) else []
     made = [watcher.recorder() for watcher in watching]
     return list({json.dumps(r.options()): r for r in made if r is not None}.values())
@@ -181,7 +182,7 @@ def without(
 
 def needs_retrained(job: Job) -> bool:
     """Say whether some metric of the job compares with the retrained reference."""
-    metrics = job.build(job.config["evaluation"])
+    metrics = job.node("evaluation")
     return any("retrained" in declared(m).needs for m in metrics.values())
 
 
