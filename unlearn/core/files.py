@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 
-def atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a file beside ``path``, then rename it: nobody ever reads half of it."""
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let ``write`` fill a file beside ``path``, then rename it; the folder is made if needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(part)
@@ -16,3 +17,8 @@ def atomically(path: Path, write: Callable[[Path], Any]) -> None:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text file, UTF-8, by rename."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))

@@ -14,7 +14,9 @@ import torch
 from torch import nn
 
 from unlearn.core.job import Job, original_identity
+from unlearn.data.corruption.base import Corruption
 from unlearn.data.datasets.base import Dataset
+from unlearn.data.forget_sets.base import ForgetSet
 from unlearn.data.forget_sets.discovered import with_false_alarms
 from unlearn.data.task import Task, Truth
 from unlearn.evaluation.predictions import Predictions
@@ -108,22 +110,20 @@ def prepare(job: Job, *, forget: bool) -> Setting:
     dataset, pixels = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
     if config.get("class_order") is not None:
         dataset = dataset.in_order(config["class_order"])
-    adopt = getattr(job.node("forget_set"), "adopt", None) if "forget_set" in config else None
-    if adopt is not None:
-        dataset = adopt(dataset)
+    choose = job.node("forget_set")
+    if isinstance(choose, ForgetSet):
+        dataset = choose.adopt(dataset)
     if config.get("validation") is not None:
         dataset = dataset.hold_out(config["validation"])
     engine = engine_of(config, dataset.train.image.shape[-1])
-    corruption = job.node("corruption")
-    multiple = getattr(corruption, "multiple", 1)
-    count = corrupted_count(config["corrupted"], len(dataset.train), multiple)
+    corruption: Corruption = job.node("corruption")
+    count = corrupted_count(config["corrupted"], len(dataset.train), corruption.multiple)
     train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
     digest = hashlib.sha256(
         pixels + train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
     ).hexdigest()[:16]
     found: tuple[torch.Tensor, ...] = ()
     if forget:
-        choose = job.node("forget_set")
         if isinstance(choose, Detector):
             raise ValueError("options are tuned where discovery is simulated: discovery=0.5")
         found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])

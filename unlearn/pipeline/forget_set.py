@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from unlearn.core.job import Job, detector_name
+from unlearn.data.forget_sets.base import ForgetSet
 from unlearn.data.forget_sets.sample_list import Names
 from unlearn.data.forget_sets.uniform import digest
 from unlearn.data.task import Task
@@ -26,8 +27,9 @@ MANY = 0.2
 def waits(job: Job) -> bool:
     """Say whether choosing the forget set needs the original model: then it must be there first."""
     choose = job.node("forget_set")
-    needed = set(getattr(choose, "needs", ())) & {"embedding", "score", "center"}
-    return job.config.get("score") is not None or bool(needed) or isinstance(choose, Detector)
+    if job.config.get("score") is not None or isinstance(choose, Detector):
+        return True
+    return bool({"embedding", "score", "center"} & set(choose.needs))
 
 
 def prepared(job: Job, setting: Setting | None = None) -> Setting:
@@ -57,20 +59,19 @@ def prepared(job: Job, setting: Setting | None = None) -> Setting:
         cost |= {"discovery/by": detector_name(config["forget_set"])}
     else:
         found = _chosen(job, setting, choose, known)
-        facts = getattr(choose, "notes", {})
+        facts = choose.notes
+        task = replace(task, truth=replace(task.truth, known_label=choose.true_label))
     found = alarmed(config, found, task.truth)
-    truth = replace(task.truth, known_label=getattr(choose, "true_label", None))
-    task = replace(task, truth=truth)
     facts = {"size": len(found[0]), **facts, "hash": digest(torch.cat(found))[:12]}
     cost |= {f"forget_set/{k}": v for k, v in facts.items()} | _quality(task, found)
     return replace(setting, task=replace(task, forget=found), facts=cost)
 
 
 def _chosen(
-    job: Job, setting: Setting, choose: Any, known: dict[str, Any]
+    job: Job, setting: Setting, choose: ForgetSet, known: dict[str, Any]
 ) -> tuple[torch.Tensor, ...]:
     """Return the requests of a forget set that is built from the truth."""
-    config, needs = job.config, getattr(choose, "needs", ())
+    config, needs = job.config, choose.needs
     if "embedding" in needs:
         known = known | {"embedding": features(job, setting)}
     absent = [need for need in needs if need not in known]

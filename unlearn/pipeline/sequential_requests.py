@@ -17,6 +17,7 @@ from unlearn.data.task import Task
 from unlearn.pipeline.context import Setting
 from unlearn.pipeline.sample_scores import name_of, rescored
 from unlearn.reporting.figures import canvas, score_histograms
+from unlearn.scoring.detection.base import Detector
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +29,7 @@ def check(job: Job) -> None:
         ValueError: If they follow the current model, and the score cannot be taken of it.
     """
     choose: Any = job.node("forget_set")
-    if getattr(choose, "shared_requests", True):
+    if isinstance(choose, Detector) or choose.shared_requests:
         return
     node = job.config["score"]
     if node is None or not job.node("score").post_hoc:
@@ -52,9 +53,8 @@ class Requests:
         """Count the requests of a setting that holds the first, or all."""
         self.job = job
         self.choose: Any = job.node("forget_set")
-        self.shared = bool(getattr(self.choose, "shared_requests", True))
+        self.shared = isinstance(self.choose, Detector) or bool(self.choose.shared_requests)
         self.count = len(setting.task.forget) if self.shared else int(self.choose.num_requests)
-        node = job.config["score"]
         self.score: Any = job.node("score")
         self.watched = self.count > 1 and self.score is not None and self.score.post_hoc
         self.seen: list[Tensor] = []

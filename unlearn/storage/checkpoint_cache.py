@@ -14,7 +14,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
-from unlearn.core.files import atomically
+from unlearn.core.files import write_atomically, write_text_atomically
 from unlearn.core.job import ID_FORMAT, use_class_names
 from unlearn.storage.state_dicts import _line, _load, is_state
 
@@ -170,5 +170,5 @@ def _store(folder: Path, identity: Mapping[str, Any], trained: Trained) -> None:
     text = json.dumps(identity, sort_keys=True, indent=1)
     # A float of numpy passes for JSON but not for the safe loader: through text it becomes plain.
     content = vars(trained) | {"notes": json.loads(json.dumps(trained.notes))}
-    atomically(folder / "identity.json", lambda part: part.write_text(text))
-    atomically(folder / "model.pt", lambda part: torch.save(content, part))
+    write_text_atomically(folder / "identity.json", text)
+    write_atomically(folder / "model.pt", lambda part: torch.save(content, part))

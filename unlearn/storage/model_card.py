@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from unlearn.core.files import atomically
+from unlearn.core.files import write_text_atomically
 from unlearn.storage.record import RunRecord, plain, public
 
 NAME = "card.json"
@@ -64,7 +64,7 @@ def card(
 def write_card(folder: Path, content: Mapping[str, Any]) -> Path:
     """Write ``card.json`` into a run's folder, by rename."""
     text = json.dumps(content, indent=1) + "\n"
-    atomically(folder / NAME, lambda part: part.write_text(text))
+    write_text_atomically(folder / NAME, text)
     return folder / NAME
 
 

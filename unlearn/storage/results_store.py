@@ -19,6 +19,7 @@ from typing import Any
 import pandas as pd
 from filelock import FileLock
 
+from unlearn.core.files import write_text_atomically
 from unlearn.storage.record import RunRecord
 from unlearn.storage.run_errors import last_line
 
@@ -79,7 +80,9 @@ class ResultsStore:
                 else:
                     self._rebuild(row)
                 (folder / "error.txt").unlink(missing_ok=True)
-                _replace(folder / f"row-{record.step}.json", json.dumps(row, indent=1) + "\n")
+                write_text_atomically(
+                    folder / f"row-{record.step}.json", json.dumps(row, indent=1) + "\n"
+                )
             except BaseException:  # a full disk, Ctrl-C: half a line, or a line without its row
                 if grows and self.mirror.exists():
                     os.truncate(self.mirror, len(before))
@@ -94,7 +97,7 @@ class ResultsStore:
         path = self.folder(run_id) / "error.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         with self._lock():
-            _replace(path, message)
+            write_text_atomically(path, message)
         return path
 
     def read(self, run_id: str) -> list[dict[str, Any]]:
@@ -157,7 +160,7 @@ class ResultsStore:
     def _rebuild(self, newest: dict[str, Any] | None = None) -> None:
         """Write the mirror anew from the row files and the newest row, under the lock."""
         rows = _by_identity([*self._all(), *([newest] if newest else [])])
-        _replace(self.mirror, "".join(json.dumps(row) + "\n" for row in rows.values()))
+        write_text_atomically(self.mirror, "".join(json.dumps(row) + "\n" for row in rows.values()))
 
     def _mend(self, rows: list[dict[str, Any]]) -> None:
         if self._mirrored() != _by_identity(rows):
@@ -193,16 +196,3 @@ def _rows(folder: Path) -> Iterator[dict[str, Any]]:
             log.warning("left out: row file %s holds another run's row, %s", path, named)
             continue
         yield row
-
-
-def _replace(path: Path, text: str) -> None:
-    """Write a file by rename; under the lock, so one name for the part is enough for all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)  # only there if writing failed, as on a full disk

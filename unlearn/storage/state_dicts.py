@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from unlearn.core.files import atomically
+from unlearn.core.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ PREFIXES = ("network.", "model.", "module.", "_orig_mod.")
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
     """Write parameters and buffers as a plain state dict."""
-    atomically(path, lambda part: torch.save(dict(state), part))
+    write_atomically(path, lambda part: torch.save(dict(state), part))
 
 
 def load_state(path: Path) -> dict[str, Tensor]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn.core.files import atomically
+from unlearn.core.files import write_atomically
 from unlearn.storage.state_dicts import is_state, read
 
 log = logging.getLogger(__name__)
@@ -80,11 +80,11 @@ class Given:
         for name, own in self.names.items():
             part[own] = state[name].to(part[own].dtype).contiguous().clone()
         if self.metadata is None:
-            return atomically(path, lambda file: torch.save(content, file))
+            return write_atomically(path, lambda file: torch.save(content, file))
         from safetensors.torch import save_file
 
         metadata = dict(self.metadata)
-        atomically(path, lambda file: save_file(content, file, metadata=metadata))
+        write_atomically(path, lambda file: save_file(content, file, metadata=metadata))
 
 
 def digest(path: Path) -> str:

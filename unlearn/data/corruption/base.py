@@ -3,7 +3,8 @@
 Shapes: N samples.
 """
 
-from typing import Protocol
+from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -12,12 +13,18 @@ from unlearn.core.types import ImageSet
 from unlearn.data.task import Truth
 
 
-class Corruption(Protocol):
-    """Turns a clean training set into the one that the victim received."""
+class Corruption(ABC):
+    """Base of corruptions: a clean training set becomes the one that the victim received.
 
+    Attributes:
+        multiple: How many samples are corrupted at a time; 2 if pairs exchange their labels.
+    """
+
+    multiple: ClassVar[int] = 1
+
+    @abstractmethod
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
         """Return the corrupted set and the truth about it; exactly ``count`` samples are touched."""
-        ...
 
 
 def choose(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -5,11 +5,12 @@ from dataclasses import dataclass
 import torch
 
 from unlearn.core.types import ImageSet
+from unlearn.data.corruption.base import Corruption
 from unlearn.data.task import Truth
 
 
 @dataclass(frozen=True, kw_only=True)
-class Clean:
+class Clean(Corruption):
     """Leave the training set as it is."""
 
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:

@@ -9,12 +9,12 @@ from typing import ClassVar
 import torch
 
 from unlearn.core.types import ImageSet
-from unlearn.data.corruption.base import choose, flags
+from unlearn.data.corruption.base import Corruption, choose, flags
 from unlearn.data.task import Truth
 
 
 @dataclass(frozen=True, kw_only=True)
-class InterclassConfusion:
+class InterclassConfusion(Corruption):
     """Exchange the labels of an equal number of samples of two classes.
 
     Attributes:

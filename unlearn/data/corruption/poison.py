@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unlearn.core.types import ImageSet, InputView
-from unlearn.data.corruption.base import choose, flags
+from unlearn.data.corruption.base import Corruption, choose, flags
 from unlearn.data.task import Truth
 
 CORNERS = {
@@ -79,7 +79,7 @@ class StampedView:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Poison:
+class Poison(Corruption):
     """Stamp a trigger on randomly chosen samples and label them as the target class.
 
     Attributes:

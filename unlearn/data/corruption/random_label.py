@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 import torch
 
 from unlearn.core.types import ImageSet
-from unlearn.data.corruption.base import choose, flags
+from unlearn.data.corruption.base import Corruption, choose, flags
 from unlearn.data.task import Truth
 
 
 @dataclass(frozen=True, kw_only=True)
-class RandomLabel:
+class RandomLabel(Corruption):
     """Give randomly chosen samples a uniformly drawn wrong label."""
 
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:

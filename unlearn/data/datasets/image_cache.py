@@ -1,13 +1,14 @@
 """Decoded images on disk, keyed by their content, safe for several processes."""
 
 import logging
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 from filelock import FileLock
+
+from unlearn.core.files import write_atomically
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +57,7 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 def _write(path: Path, value: dict[str, Any]) -> None:
     """Keep a value by rename, or say why it is not kept: a full disk ends no run here."""
-    part = path.with_suffix(f".{os.getpid()}.part")
     try:
-        torch.save(value, part)
-        os.replace(part, path)
+        write_atomically(path, lambda part: torch.save(value, part))
     except (OSError, RuntimeError) as error:  # torch's writer raises its own kind
         log.warning("decoded images are not kept: %s (%s)", path, str(error).splitlines()[0])
-    finally:
-        part.unlink(missing_ok=True)

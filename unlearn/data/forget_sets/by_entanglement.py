@@ -6,12 +6,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from unlearn.data.forget_sets.uniform import Requests, count_of
+from unlearn.data.forget_sets.base import ForgetSet, Requests
+from unlearn.data.forget_sets.uniform import count_of
 from unlearn.data.task import Truth
 from unlearn.scoring.score_groups import GROUPS, by_distance, entanglement_score, picked
 
 
-class Entangled:
+class Entangled(ForgetSet):
     """Samples at one distance from the centre of the original model's features (arXiv 2406.01257)."""
 
     needs: ClassVar[tuple[str, ...]] = ("embedding",)

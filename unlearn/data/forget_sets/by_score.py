@@ -9,8 +9,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from unlearn.data.forget_sets.base import ForgetSet, Requests
 from unlearn.data.forget_sets.from_file import FromFile as FromFile  # where configs look for it
-from unlearn.data.forget_sets.uniform import Requests, count_of
+from unlearn.data.forget_sets.uniform import count_of
 from unlearn.data.task import Truth
 from unlearn.scoring.score_groups import (
     GROUPS,
@@ -19,7 +20,7 @@ from unlearn.scoring.score_groups import (
 )
 
 
-class Graded:
+class Graded(ForgetSet):
     """Samples of low, medium or high score, or a mix of all three in equal parts."""
 
     needs: ClassVar[tuple[str, ...]] = ("score", "center")

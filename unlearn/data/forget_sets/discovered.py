@@ -10,11 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unlearn.data.forget_sets.base import ForgetSet, Requests
 from unlearn.data.task import Truth
 
 
 @dataclass(frozen=True, kw_only=True)
-class Discovered:
+class Discovered(ForgetSet):
     """Find a random share of the corrupted samples.
 
     Attributes:
@@ -23,7 +24,7 @@ class Discovered:
 
     nested: bool
 
-    def __call__(self, truth: Truth, *, rate: float, seed: int) -> tuple[Tensor, ...]:
+    def __call__(self, truth: Truth, *, rate: float, seed: int) -> Requests:
         """Return one request: sorted indices int64 of round(rate * corrupted) samples.
 
         Raises:

@@ -10,15 +10,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from unlearn.data.datasets.base import Dataset
+from unlearn.data.forget_sets.base import ForgetSet, Requests
 from unlearn.data.forget_sets.sample_list import Names, is_json, listed, parsed
 from unlearn.data.task import Truth
 
 log = logging.getLogger(__name__)
-
-Requests = tuple[Tensor, ...]
 
 
 def adopted(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
@@ -37,7 +35,7 @@ def adopted(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
     return dataset.adopt(torch.tensor(rows))
 
 
-class FromFile:
+class FromFile(ForgetSet):
     """A user's list: file names or ids, a line each, with true labels where known (CSV, text).
 
     Or ids in a JSON file: a list, or a list of lists for requests that follow one another.
@@ -52,7 +50,7 @@ class FromFile:
         """Keep the path."""
         self.path = Path(path)
         self.notes: dict[str, Any] = {"kind": "file"}
-        self.true_label: Tensor | None = None
+        self.true_label = None
 
     def adopt(self, dataset: Dataset) -> Dataset:
         """Return the data set with listed images that were split off for testing back in training."""

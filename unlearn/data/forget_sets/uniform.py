@@ -6,14 +6,15 @@ all runs; the manifest keeps such a list. Shapes: N training samples, n forget s
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from unlearn.core.files import write_text_atomically
+from unlearn.data.forget_sets.base import ForgetSet, Requests
 from unlearn.data.task import Truth
 
 OWN = 412_002_432
@@ -51,10 +52,7 @@ def digest(index: Tensor) -> str:
 def write_manifest(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
     """Write a forget set with what it was made from, by rename."""
     content = {**facts, "sha256": digest(index), "index": index.tolist()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(json.dumps(content) + "\n")
-    os.replace(part, path)
+    write_text_atomically(path, json.dumps(content) + "\n")
 
 
 def read_manifest(path: Path, facts: Mapping[str, Any]) -> Tensor:
@@ -74,10 +72,8 @@ def read_manifest(path: Path, facts: Mapping[str, Any]) -> Tensor:
     return index
 
 
-class UniformForgetSet:
+class UniformForgetSet(ForgetSet):
     """A share of the training set, whether or not anything is corrupted."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(
         self, *, forget_fraction: float, classes: Sequence[int] | None, manifest: str | None
@@ -100,7 +96,7 @@ class UniformForgetSet:
         kind = "iid" if classes is None else "non_iid"
         self.notes: dict[str, Any] = {"kind": kind}
 
-    def __call__(self, truth: Truth, *, rate: float, seed: int) -> tuple[Tensor, ...]:
+    def __call__(self, truth: Truth, *, rate: float, seed: int) -> Requests:
         """Return one request, sorted indices; ``rate`` has nothing to act on."""
         label = truth.clean_label
         facts = self.notes | {
@@ -117,9 +113,6 @@ class UniformForgetSet:
         if self.manifest is not None:
             write_manifest(self.manifest, index, facts)
         return (index,)
-
-
-Requests = tuple[Tensor, ...]
 
 
 def count_of(size: float, total: int, multiple: int = 1) -> int:
@@ -142,10 +135,8 @@ def count_of(size: float, total: int, multiple: int = 1) -> int:
     return count
 
 
-class Random:
+class Random(ForgetSet):
     """Samples drawn uniformly."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, size: float, num_requests: int) -> None:
         """Keep the options.
@@ -178,10 +169,8 @@ class Random:
         return tuple(part.sort().values for part in parts)
 
 
-class OfClass:
+class OfClass(ForgetSet):
     """All samples of some classes, or some of them."""
-
-    needs: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, *, classes: Sequence[int], size: float | None) -> None:
         """Keep the options.

@@ -5,7 +5,6 @@ budget follows arXiv 2412.02432. Shapes: a mask has the shape of its parameter; 
 """
 
 import hashlib
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -15,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unlearn.core.files import write_atomically
 from unlearn.models.layers import trainable
 
 
@@ -159,10 +159,7 @@ class Mask(Mapping[str, Tensor]):
             "bits": {n: _packed(m.cpu()) for n, m in self.items()},
             "facts": dict(self.facts),
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        torch.save(content, part)
-        os.replace(part, path)
+        write_atomically(path, lambda part: torch.save(content, part))
 
     @classmethod
     def load(cls, path: Path) -> "Mask":

@@ -2,10 +2,8 @@
 
 import csv
 import io
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -121,11 +119,3 @@ def _row(trial: Finished) -> dict[str, Any]:
     for name, score in trial.scores.items():
         row |= {f"{name}: kept": score.kept, f"{name}: known": score.known}
     return row
-
-
-def write(path: Path, content: str) -> None:
-    """Write a file as a whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(content)
-    part.replace(path)

@@ -9,8 +9,9 @@ from pathlib import Path
 from unlearn.config.command_line import running
 from unlearn.config.help import called
 from unlearn.core import environment
+from unlearn.core.files import write_text_atomically
 from unlearn.core.job import Job
-from unlearn.orchestration.tuning.files import changed, table, text, write
+from unlearn.orchestration.tuning.files import changed, table, text
 from unlearn.orchestration.tuning.plan import Composed, Plan, named
 from unlearn.orchestration.tuning.scored_tasks import Cell, Score, load
 from unlearn.orchestration.tuning.study import Finished, best, fill, finished, open_study
@@ -53,7 +54,7 @@ def conduct(job: Job) -> float | None:
     scorer = Scorer(job, plan)
     for done in fill(folder, study, plan.ranges, scorer, trials=trials, seed=tune["seed"]):
         everything = finished(study)
-        write(folder / "trials.csv", table(everything))
+        write_text_atomically(folder / "trials.csv", table(everything))
         _say(plan, done, everything, trials)
     everything = finished(study)
     left = trials - len([t for t in everything if t.place < trials])
@@ -77,7 +78,7 @@ def _say(plan: Plan, done: Finished, everything: Sequence[Finished], trials: int
 
 def _keep(plan: Plan, winner: Finished, everything: Sequence[Finished]) -> None:
     """Write the best setting and the table, and say where they are and how they are used."""
-    write(plan.folder / "trials.csv", table(everything))
+    write_text_atomically(plan.folder / "trials.csv", table(everything))
     chosen = plan.setting(winner.overrides)
     ranges = [named(r.key).removeprefix("method.") for r in plan.ranges]
     tree = changed(chosen.content["method"], plan.grounds(), ranges)
@@ -85,7 +86,7 @@ def _keep(plan: Plan, winner: Finished, everything: Sequence[Finished]) -> None:
     head = f"{command} ({len(everything)} settings, score {winner.score:.3f})"
     home = Path(plan.tune["folder"])
     path = home / "tuned" / f"{plan.stem}.yaml"
-    write(path, text(tree, plan.notes(chosen), head))
+    write_text_atomically(path, text(tree, plan.notes(chosen), head))
     log.info(
         "best of %d settings, score %.3f: %s",
         len(everything), winner.score, " ".join(winner.overrides),

@@ -1,11 +1,13 @@
 """Empty figures and their files; Agg through the object interface, without display or global state."""
 
-import os
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from unlearn.core.files import write_atomically
 
 
 def figure(width: float, height: float) -> Figure:
@@ -31,13 +33,11 @@ def save(fig: Figure, stem: Path) -> list[Path]:
     Returns:
         The paths.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for suffix, metadata in ((".png", {}), (".pdf", {"CreationDate": None})):
         path = stem.with_name(stem.name + suffix)
-        part = path.with_name(f".{stem.name}.{os.getpid()}.part{suffix}")
+        save = partial(fig.savefig, format=suffix[1:], dpi=150, metadata=metadata)
         with mpl.rc_context({"pdf.fonttype": 42}):  # venues refuse the default, Type 3
-            fig.savefig(part, dpi=150, metadata=metadata)
-        os.replace(part, path)
+            write_atomically(path, save)
         paths.append(path)
     return paths

@@ -4,7 +4,6 @@ One HTML file that holds its pictures and its style; no script, no network, no g
 Shapes: N training samples, T test samples, C H W image.
 """
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlearn.core.files import write_text_atomically
 from unlearn.core.types import ImageSet
 from unlearn.data.task import Task
 from unlearn.evaluation.prediction_change import by_class, known_rows, share
@@ -61,10 +61,7 @@ class Healing:
 
 def write_healing(path: Path, healing: Healing) -> Path:
     """Write the report; a file of that name is replaced. Returns the path."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part.write_text(healing_page(healing), encoding="utf-8")
-    os.replace(part, path)
+    write_text_atomically(path, healing_page(healing))
     return path
 
 

@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 import pandas as pd
 
+from unlearn.core.files import write_text_atomically
 from unlearn.reporting.pages.run_folders import FILES, NAMES, broken, command, curves, short
 from unlearn.reporting.tables.frames import REGULARITY, TASK, labelled, oracle, present, spread
 from unlearn.reporting.tables.summary import HEADLINE, TITLES, summary
@@ -47,11 +48,7 @@ def write_report(store: ResultsStore, frame: pd.DataFrame, path: Path) -> Path:
     Raises:
         ValueError: If there are no rows or a column is absent.
     """
-    text = page(content(store, frame, path.parent))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    write_text_atomically(path, page(content(store, frame, path.parent)))
     return path
 
 

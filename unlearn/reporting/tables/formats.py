@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from unlearn.core.files import write_text_atomically
 from unlearn.reporting.tables.summary import ERRORS, TITLES, marks, shown
 
 DIGITS = {"seconds": "{:.1f}", "rank": "{:.2f}", "worst": "{:.2f}", "time": "{:.2f}"}
@@ -140,14 +141,11 @@ def save_tables(table: pd.DataFrame, stem: Path, latex: bool = True) -> list[Pat
     Returns:
         The paths.
     """
-    stem.parent.mkdir(parents=True, exist_ok=True)
     contents = {".csv": to_csv(table), ".md": to_markdown(table)}
     contents |= {".tex": to_latex(table)} if latex else {}
     paths = []
     for suffix, content in contents.items():
         path = stem.with_name(stem.name + suffix)
-        part = path.with_name(f".{path.name}.{os.getpid()}.part")
-        part.write_text(content)
-        os.replace(part, path)
+        write_text_atomically(path, content)
         paths.append(path)
     return paths

@@ -1,0 +1,60 @@
+"""What every forget set offers: how its requests are chosen, and what choosing them needs.
+
+Shapes: N training samples, n forget samples.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from unlearn.data.datasets.base import Dataset
+
+Requests = tuple[Tensor, ...]
+"""Sorted indices int64 (n,) of each request; several: sequential unlearning."""
+
+
+class ForgetSet(ABC):
+    """Base of forget sets.
+
+    Attributes:
+        needs: Keyword arguments that ``__call__`` takes besides rate and seed: "embedding", "score",
+            "center", "names" or "class_names".
+        notes: Facts for the row, set by ``__call__``; columns ``forget_set/<key>``.
+        shared_requests: All requests are chosen before the first is answered; False: ``following``
+            chooses each by the scores of the model that answered the one before.
+        num_requests: Number of requests, 1 or more.
+        true_label: int64 (N,), -1 where unknown, from a user's list; None if it names none.
+    """
+
+    needs: ClassVar[tuple[str, ...]] = ()
+    notes: dict[str, Any] = {}
+    shared_requests: bool = True
+    num_requests: int = 1
+    true_label: Tensor | None = None
+
+    @abstractmethod
+    def __call__(self, *args: Any, **kwargs: Any) -> Requests:
+        """Return the requests; called with ``(truth, rate=, seed=)`` and what ``needs`` names.
+
+        Args:
+            args: ``truth``: the true labels and which samples are corrupted.
+            kwargs: ``rate``: discovery rate in (0, 1]; ``seed``: of the draw; what ``needs`` names.
+        """
+
+    def adopt(self, dataset: Dataset) -> Dataset:
+        """Return the data set with listed images that were split off for testing back in training."""
+        return dataset
+
+    def following(self, score: Tensor, center: str | float, gone: Tensor) -> Tensor:
+        """Return one more request, sorted indices int64 (n,).
+
+        Args:
+            score: Memorization score of every sample by the current model, (N,).
+            center: Center of the score's medium group.
+            gone: Indices of earlier requests.
+
+        Raises:
+            TypeError: If all requests are chosen at once.
+        """
+        raise TypeError(f"{type(self).__name__} chooses all of its requests at once")
