@@ -14,7 +14,7 @@ from unlearn.config.identity import plain
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.pipeline import method_selection, unlearn_job
-from unlearn.pipeline.unlearn_job import Outcome, unlearn_once
+from unlearn.pipeline.run_method import Outcome, unlearn_once
 
 TINY = [
     "dataset=synthetic", "corruption=none", "pretraining.epochs=1", "pretraining.batch_size=64",
@@ -130,7 +130,7 @@ def test_a_lost_model_is_never_chosen(tmp_path):
 
 
 def test_the_row_says_what_was_chosen(tmp_path, monkeypatch):
-    monkeypatch.setattr(unlearn_job.console, "print_row", lambda *_, **__: None)
+    monkeypatch.setattr(unlearn_job.run_summary, "print_row", lambda *_, **__: None)
     job = job_of(tmp_path, methods=("original",), logger={})
     unlearn_job.unlearn_job(replace(job, brief=True))
     (path,) = tmp_path.glob("r/*/row-0.json")

@@ -23,7 +23,7 @@ ASKER = """
 import logging, os, signal, sys, time
 from pathlib import Path
 import torch
-from unlearn.checkpoints import CheckpointCache, Trained
+from unlearn.storage.checkpoint_cache import CheckpointCache, Trained
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 root, fate = Path(sys.argv[1]), sys.argv[2]
 def die():

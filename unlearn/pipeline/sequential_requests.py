@@ -29,7 +29,7 @@ def check(job: Job) -> None:
         ValueError: If they follow the current model, and the score cannot be taken of it.
     """
     choose: Any = job.node("forget_set")
-    if isinstance(choose, Detector) or choose.shared_requests:
+    if _chosen_at_once(choose):
         return
     node = job.config["score"]
     if node is None or not job.node("score").post_hoc:
@@ -53,7 +53,7 @@ class Requests:
         """Count the requests of a setting that holds the first, or all."""
         self.job = job
         self.choose: Any = job.node("forget_set")
-        self.shared = isinstance(self.choose, Detector) or bool(self.choose.shared_requests)
+        self.shared = _chosen_at_once(self.choose)
         self.count = len(setting.task.forget) if self.shared else int(self.choose.num_requests)
         self.score: Any = job.node("score")
         self.watched = self.count > 1 and self.score is not None and self.score.post_hoc
@@ -112,3 +112,8 @@ class Requests:
 
 def _asked(task: Task) -> list[Any]:
     return [part.cpu().numpy() for part in task.forget]
+
+
+def _chosen_at_once(choose: Any) -> bool:
+    """Return whether all requests are chosen before the first is answered."""
+    return isinstance(choose, Detector) or choose.shared_requests
