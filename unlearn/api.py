@@ -24,7 +24,7 @@ from unlearn.core.job import Job
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.methods.base import UnlearningMethod
-from unlearn.pipeline.context import Setting, engine_of, method_of
+from unlearn.pipeline.context import RunContext, engine_of, method_of
 from unlearn.pipeline.run_record import record_of
 from unlearn.pipeline.unlearn_job import unlearn_once
 from unlearn.pipeline.user_data import data_of
@@ -44,13 +44,13 @@ class Result:
     Attributes:
         model: The healed model, on the device of the one that was given; None if the loss was lost.
         record: The row of the run, with its config.
-        setting: Data and engine, and what the original says.
+        context: Data and engine, and the predictions of the original model.
         after: What the healed model says; None if there is none.
     """
 
     model: Any
     record: RunRecord
-    setting: Setting
+    context: RunContext
     after: Predictions | None
 
     @property
@@ -66,7 +66,7 @@ class Result:
         """
         if self.after is None:
             raise ValueError(f"no healed model to report on: {self.record.reason}")
-        healing = healing_of(self.setting, self.record, self.after, SOURCE)
+        healing = healing_of(self.context, self.record, self.after, SOURCE)
         title = f"{self.record.names['method']} on {type(self.model).__name__}"
         return write_healing(Path(path), replace(healing, title=title))
 
@@ -114,28 +114,31 @@ def heal(
     dataset, rows, truth = data_of(job, model, forget, retain, test, mean, std, class_names)
     task = Task(dataset.train, dataset.test, truth, (rows,))
     engine = engine_of(config, dataset.train.image.shape[-2])
-    setting = Setting(dataset, task, engine, "")
-    return _healed(job, setting, model)
+    context = RunContext(job, dataset, task, engine, "")
+    return _healed(context, model)
 
 
-def _healed(job: Job, setting: Setting, model: nn.Module) -> Result:
+def _healed(context: RunContext, model: nn.Module) -> Result:
     started = time.perf_counter()
     home = next(model.parameters()).device
-    network = setting.engine.place(copy.deepcopy(model)).eval()
-    check = method_of(job)
+    network = context.engine.place(copy.deepcopy(model)).eval()
+    check = method_of(context.job)
     if isinstance(check, UnlearningMethod):
-        few = next(setting.task.train.rows(torch.arange(2)).batches())
-        check.check(network, few.image.to(setting.engine.device))
-    setting = replace(setting, before=predict(network, setting.task))
+        few = next(context.task.train.rows(torch.arange(2)).batches())
+        check.check(network, few.image.to(context.engine.device))
+    context = replace(context, before=predict(network, context.task))
     with tempfile.TemporaryDirectory() as folder:
-        own = replace(job, folder=Path(folder))
+        own = replace(context.job, folder=Path(folder))
         outcome = unlearn_once(
-            own, setting, network, seed=job.config["seeds"]["unlearn"], loggers=[]
+            replace(context, job=own),
+            network,
+            seed=context.job.config["seeds"]["unlearn"],
+            loggers=[],
         )
-    said = None if outcome.model is None else predict(outcome.model, setting.task)
-    record = record_of(job, setting, outcome, said, {}, started)
+    said = None if outcome.model is None else predict(outcome.model, context.task)
+    record = record_of(context, outcome, said, {}, started)
     healed = None if outcome.model is None else outcome.model.to(home)
-    return Result(healed, record, setting, said)
+    return Result(healed, record, context, said)
 
 
 def load(run: str | Path, *, results: str | Path | None = None) -> nn.Module:

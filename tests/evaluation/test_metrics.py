@@ -143,12 +143,12 @@ def test_a_lost_reference_is_a_failed_metric_not_a_lost_row(task, monkeypatch):
     from unlearn.core.errors import CollapsedError
     from unlearn.pipeline import run_record
 
-    def collapsed(job, setting):
+    def collapsed(context):
         raise CollapsedError("loss is nan")
 
     monkeypatch.setattr(run_record, "retrained", collapsed)
     job = SimpleNamespace(config={"evaluation": None}, node=lambda key: ALL | {"tow": tow})
-    row = run_record.evaluate_all(job, SimpleNamespace(task=task), perfect(task))
+    row = run_record.evaluate_all(SimpleNamespace(task=task, job=job), perfect(task))
     assert row["tow"] is None
     assert "loss is nan" in row["failed/tow"]
     assert row["healed"] == 1

@@ -85,11 +85,15 @@ def test_other_runs_are_left_as_they_are(tmp_path):
 def test_each_part_gets_what_is_closest_to_retraining(tmp_path, monkeypatch):
     asked = []
 
-    def attempt(job, setting, model, *, seed, loggers):
-        name = job.config["method"]["_target_"].rpartition(".")[2]
-        asked.append((name, seed, setting.task.discovered().tolist()))
-        assert setting.task.test is setting.dataset.validation  # never the test set
-        assert job.config["method"].get("seed", 100) == job.config["seeds"]["train"] == 100
+    def attempt(context, model, *, seed, loggers):
+        name = context.job.config["method"]["_target_"].rpartition(".")[2]
+        asked.append((name, seed, context.task.discovered().tolist()))
+        assert context.task.test is context.dataset.validation  # never the test set
+        assert (
+            context.job.config["method"].get("seed", 100)
+            == context.job.config["seeds"]["train"]
+            == 100
+        )
         return Outcome(model, 1.0 + len(asked), 0, 0, {})
 
     def score(predictions, task, reference):
@@ -121,8 +125,8 @@ def test_each_part_gets_what_is_closest_to_retraining(tmp_path, monkeypatch):
 
 
 def test_a_lost_model_is_never_chosen(tmp_path):
-    def attempt(job, setting, model, *, seed, loggers):
-        lost = "Original" not in job.config["method"]["_target_"]
+    def attempt(context, model, *, seed, loggers):
+        lost = "Original" not in context.job.config["method"]["_target_"]
         return Outcome(None if lost else model, 0.0 if lost else 1.0, 0, 0, {})
 
     _, facts = method_selection.settled(job_of(tmp_path, methods=("original", "finetune")), attempt)

@@ -86,9 +86,9 @@ def test_shadows_are_the_models_of_the_score(tmp_path, monkeypatch):
     assert 0 <= row["lira/member"] <= 1
     assert 0.8 < row["lira/judged"] <= 1
     job = job_of(tmp_path, *options)
-    setting = prepared(job)
+    context = prepared(job)
     monkeypatch.setattr(reference_models, "without", None)  # nothing is trained or loaded again
-    found = reference_models.shadows(job, setting)
+    found = reference_models.shadows(context)
     assert found.inside.shape == found.margin.shape == (16, 200)
     assert found.inside.sum(1).tolist() == [140] * 16
 
@@ -96,11 +96,13 @@ def test_shadows_are_the_models_of_the_score(tmp_path, monkeypatch):
 def test_too_few_models_on_one_side_are_refused_before_anything_is_unlearned(tmp_path, monkeypatch):
     options = ["evaluation=lira", "score=memorization", "score.num_models=9"]
     job = job_of(tmp_path, *options, "score.subset_fraction=0.95")
-    setting = prepare(job, forget=False)
-    setting = replace(setting, task=replace(setting.task, forget=(torch.arange(18),)))
+    context = prepare(job, forget=False)
+    context = replace(context, task=replace(context.task, forget=(torch.arange(18),)))
     with pytest.raises(ValueError, match=r"only \d+% of them have that: raise score.num_models=9"):
-        reference_models.enough(job, setting)
-    reference_models.enough(job_of(tmp_path, *options, "score.subset_fraction=0.5"), setting)
+        reference_models.enough(context)
+    reference_models.enough(
+        replace(context, job=job_of(tmp_path, *options, "score.subset_fraction=0.5"))
+    )
 
 
 def test_relearning_compares_with_the_retrained_model(tmp_path):

@@ -133,10 +133,10 @@ def test_a_score_of_the_originals_training_cannot_follow_the_model(tmp_path):
 
 def test_a_method_meets_the_scores_of_the_model_it_is_given(root):
     own = job(root, "forget_set.shared_requests=false")
-    setting = prepared(own)
-    model = original(own, setting)[0]
-    row = Requests(own, setting)
-    first = row.at(0, setting, model)
+    context = prepared(own)
+    model = original(context)[0]
+    row = Requests(context)
+    first = row.at(0, context, model)
     other = copy.deepcopy(model)
     torch.nn.init.normal_(other.fc.weight)
     second = row.at(1, first, other)

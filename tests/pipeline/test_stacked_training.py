@@ -73,8 +73,8 @@ def test_the_models_that_cells_share_are_those_that_they_would_train(tmp_path, p
     option = f"pretraining={pretraining}"
     for one in jobs(tmp_path / "alone", option, "stack=off"):
         own = prepare(one, forget=True)
-        original(one, own)
-        retrained(one, own)
+        original(replace(own, job=one))
+        retrained(replace(own, job=one))
     shared_models.train_ahead(jobs(tmp_path / "stacked", option, "stack=2"))
     alone, stacked = kept(tmp_path / "alone"), kept(tmp_path / "stacked")
     assert len(alone) == 2 + 4
@@ -88,9 +88,9 @@ def test_a_later_single_run_finds_them(tmp_path, monkeypatch):
     one = job(tmp_path, seed=1, discovery=1.0)
     own = prepare(one, forget=True)
     monkeypatch.setattr("unlearn.pipeline.trained_models.pretrain", None)  # nothing is trained
-    _, trained = original(one, own)
+    _, trained = original(replace(own, job=one))
     assert trained.notes["stacked"] == 2
-    assert retrained(one, own) is not None
+    assert retrained(replace(own, job=one)) is not None
 
 
 def test_by_default_a_cpu_trains_one_by_one(tmp_path):
@@ -119,9 +119,11 @@ def test_how_models_are_trained_makes_no_other_run(tmp_path):
 def test_what_is_there_or_begun_alone_is_left_alone(tmp_path):
     many = [job(tmp_path, "stack=4", seed=k) for k in range(4)]
     settings = [prepare(one, forget=False) for one in many]
-    pairs = [(s, training_of_original(j, s)) for j, s in zip(many, settings, strict=True)]
+    pairs = [
+        (s, training_of_original(replace(s, job=j))) for j, s in zip(many, settings, strict=True)
+    ]
     keys = [CheckpointCache.key(training.who) for _, training in pairs]
-    original(many[0], settings[0])
+    original(replace(settings[0], job=many[0]))
     begun = cache(many[1]).folder(pairs[1][1].who) / "resume.ckpt"
     begun.parent.mkdir()
     begun.touch()
@@ -141,7 +143,7 @@ def test_a_stack_that_fails_leaves_its_models_to_be_trained_alone(tmp_path, monk
     assert "one by one: training as a stack failed: no room" in caplog.text
     assert not kept(tmp_path)
     one = jobs(tmp_path)[0]
-    original(one, prepare(one, forget=False))  # no lock was left behind
+    original(replace(prepare(one, forget=False), job=one))  # no lock was left behind
     assert len(kept(tmp_path)) == 1
 
 
@@ -158,7 +160,7 @@ def test_an_interruption_keeps_what_has_ended_and_frees_the_rest(tmp_path, monke
         shared_models.train_ahead(many)
     assert len(kept(tmp_path)) == 1
     for one in many:
-        original(one, prepare(one, forget=False))
+        original(replace(prepare(one, forget=False), job=one))
     assert len(kept(tmp_path)) == 2
 
 
@@ -184,7 +186,7 @@ def test_subset_models_are_trained_together_and_score_the_same(tmp_path):
     values, spent = [], []
     for stack, root in (("off", "alone"), ("3", "stacked")):
         one = job(tmp_path / root, *score, f"stack={stack}", "pretraining.epochs=1")
-        trained, _ = scored(one, prepare(one, forget=False), one.config["score"])
+        trained, _ = scored(replace(prepare(one, forget=False), job=one), one.config["score"])
         values.append(trained.records["score"])
         spent.append(trained.notes["seconds"])
     alone, stacked = kept(tmp_path / "alone"), kept(tmp_path / "stacked")

@@ -55,7 +55,7 @@ def job_of(folder: Path, *words: str) -> Job:
 
 def values(folder: Path, seed: int, *more: str) -> list[Regularity]:
     jobs = [job_of(folder, f"corruption={kind}", f"seed={seed}", *more) for kind in KINDS]
-    return [estimated(job, prepared(job)) for job in jobs]
+    return [estimated(prepared(job)) for job in jobs]
 
 
 def ordered(found: list[Regularity]) -> None:

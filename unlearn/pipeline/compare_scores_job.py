@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from unlearn.core.job import Job
-from unlearn.pipeline.context import Setting, prepare
+from unlearn.pipeline.context import RunContext, prepare
 from unlearn.pipeline.sample_scores import scored
 from unlearn.reporting.figures import canvas, refined
 from unlearn.reporting.tables import formats
@@ -29,9 +29,9 @@ def score_job(job: Job) -> float | None:
     nodes: dict[str, Any] = job.config["scores"]
     if len(nodes) < 2:
         raise ValueError(f"scores must be at least two to compare, got {list(nodes)}")
-    setting = prepare(job, forget=False)
+    context = prepare(job, forget=False)
     reference = "memorization" if "memorization" in nodes else next(iter(nodes))
-    found = {name: scored(job, setting, node) for name, node in nodes.items()}
+    found = {name: scored(context, node) for name, node in nodes.items()}
     values = {name: trained.records["score"] for name, (trained, _) in found.items()}
     notes = {name: trained.notes for name, (trained, _) in found.items()}
     centers = {name: score.center for name, (_, score) in found.items()}
@@ -45,7 +45,7 @@ def score_job(job: Job) -> float | None:
     formats.print_table(text, title)
     folder = Path(job.config["paths"]["reports"])
     formats.save_tables(text, folder / "scores")
-    _keep(setting, values, folder / "score_values.csv")
+    _keep(context, values, folder / "score_values.csv")
     rank = {row["score"]: float(row["Spearman"]) for row in rows}
     figure = refined.against({k: v.numpy() for k, v in values.items()}, reference, rank)
     canvas.save(figure, folder / "scores")
@@ -74,9 +74,9 @@ def _cost(name: str, notes: dict[str, dict[str, Any]], reference: str) -> dict[s
     }
 
 
-def _keep(setting: Setting, values: dict[str, Tensor], path: Path) -> None:
+def _keep(context: RunContext, values: dict[str, Tensor], path: Path) -> None:
     """Write the scores sample by sample."""
-    label = setting.task.train.label.cpu().numpy()
+    label = context.task.train.label.cpu().numpy()
     frame = pd.DataFrame({"label": label, **{k: v.numpy() for k, v in values.items()}})
     path.parent.mkdir(parents=True, exist_ok=True)
     frame.to_csv(path, index_label="index")

@@ -30,10 +30,11 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Setting:
+class RunContext:
     """Data, truth and engine of a job; the same for all of its models.
 
     Attributes:
+        job: The job; its ``node`` holds the objects of its config.
         dataset: The clean data.
         task: What is to be unlearned.
         engine: How to compute.
@@ -43,6 +44,7 @@ class Setting:
         before: What the original model says, if a metric or a report needs it.
     """
 
+    job: Job
     dataset: Dataset
     task: Task
     engine: Engine
@@ -104,7 +106,7 @@ def corrupted_count(corrupted: float, size: int, multiple: int = 1) -> int:
     return count
 
 
-def prepare(job: Job, *, forget: bool) -> Setting:
+def prepare(job: Job, *, forget: bool) -> RunContext:
     """Load the data, corrupt them and, if wanted, choose the forget set."""
     config = job.config
     dataset, pixels = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
@@ -129,7 +131,7 @@ def prepare(job: Job, *, forget: bool) -> Setting:
         found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
         found = alarmed(config, found, truth)
     task = Task(train=train, test=dataset.test, truth=truth, forget=found)
-    return Setting(dataset, _resident(task, engine), engine, digest)
+    return RunContext(job, dataset, _resident(task, engine), engine, digest)
 
 
 def alarmed(
@@ -153,20 +155,20 @@ def _resident(task: Task, engine: Engine) -> Task:
     return replace(task, train=task.train.to(engine.device), test=task.test.to(engine.device))
 
 
-def fresh(job: Job, setting: Setting) -> tuple[Pretraining, nn.Module]:
+def fresh(context: RunContext) -> tuple[Pretraining, nn.Module]:
     """Return the original's recipe, and its network with fresh weights."""
-    seeds = job.config["seeds"]
-    recipe: Pretraining = job.node("pretraining")
-    factory = job.node("model")
+    seeds = context.job.config["seeds"]
+    recipe: Pretraining = context.job.node("pretraining")
+    factory = context.job.node("model")
     network = recipe.network(
-        factory, setting.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
+        factory, context.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
     return recipe, network
 
 
-def network_of(job: Job, setting: Setting) -> nn.Module:
+def network_of(context: RunContext) -> nn.Module:
     """Return the network that the job works on, with fresh weights."""
-    return fresh(job, setting)[1]
+    return fresh(context)[1]
 
 
 def method_of(job: Job, node: Any = None) -> UnlearningMethod:
@@ -199,7 +201,7 @@ def method_of(job: Job, node: Any = None) -> UnlearningMethod:
     return Localized(method, localizer=localizer, budget=budget, **options)
 
 
-def identity(job: Job, setting: Setting) -> dict[str, Any]:
+def identity(context: RunContext) -> dict[str, Any]:
     """Return everything that determines the original model's weights; no rate and no method."""
-    found = {"data_digest": setting.digest, "precision": setting.engine.resolved_precision()}
-    return original_identity(job.config) | found
+    found = {"data_digest": context.digest, "precision": context.engine.resolved_precision()}
+    return original_identity(context.job.config) | found

@@ -18,7 +18,7 @@ from unlearn.methods.components.masked_training import chosen
 from unlearn.models.expansion.expanded import drop
 from unlearn.models.layer_groups import block_groups, example, layer_groups
 from unlearn.models.surgery import unrelated
-from unlearn.pipeline.context import Setting, network_of
+from unlearn.pipeline.context import RunContext, network_of
 from unlearn.pipeline.forget_set import prepared
 from unlearn.pipeline.trained_models import keep_trained, original, training_of_original
 from unlearn.reporting.figures import canvas, diagnosis
@@ -71,38 +71,37 @@ def check(options: dict[str, Any], config: dict[str, Any]) -> None:
         )
 
 
-def earlier(job: Job, setting: Setting, network: nn.Module) -> dict[str, Tensor]:
+def earlier(context: RunContext, network: nn.Module) -> dict[str, Tensor]:
     """Return the parameters that layers are rewound to, by name, on the network's device.
 
     Args:
-        job: The job.
-        setting: Its data.
+        context: Its data.
         network: The one that is diagnosed, without extra channels.
     """
-    to = job.config["diagnose"]["rewind_to"]
+    to = context.job.config["diagnose"]["rewind_to"]
     if to == "initial":
-        source = drop(network_of(job, setting))
+        source = drop(network_of(context))
     elif to == "fresh":
-        source = unrelated(network, job.config["seeds"]["unlearn"])
+        source = unrelated(network, context.job.config["seeds"]["unlearn"])
     elif isinstance(to, int):
-        source = drop(_after(job, setting, to))
+        source = drop(_after(context, to))
     else:
         source = copy.deepcopy(network)
-        fit(Path(to), source, f"model={job.names['model']}").load_into(source)
+        fit(Path(to), source, f"model={context.job.names['model']}").load_into(source)
     device = next(network.parameters()).device
     return {name: p.detach().to(device) for name, p in source.named_parameters()}
 
 
-def _after(job: Job, setting: Setting, epoch: int) -> nn.Module:
+def _after(context: RunContext, epoch: int) -> nn.Module:
     """Return the original model as it was after an epoch of its training; cached."""
-    whole = training_of_original(job, setting)
+    whole = training_of_original(context)
     part = replace(
         whole,
         who=whole.who | {"until": epoch, "forget": []},
         title=f"training the original model to epoch {epoch}",
         recorders=(Until(epoch),),
     )
-    keep_trained(job, setting, part)
+    keep_trained(context, part)
     return part.network
 
 
@@ -113,11 +112,11 @@ def diagnose_job(job: Job) -> float | None:
     check(options, job.config)
     masks = options.get("masks") or {}
     strategies = {n: job.build(node) for n, node in masks.get("strategies", {}).items()}
-    setting = prepared(job)
-    network = drop(original(job, setting)[0]).eval()
-    request = setting.task.request()
+    context = prepared(job)
+    network = drop(original(context)[0]).eval()
+    request = context.task.request()
     groups = GROUPINGS[options["grouping"]](network, example(request))
-    before = earlier(job, setting, network)
+    before = earlier(context, network)
     size = {name: p.numel() for name, p in network.named_parameters()}
     found = Diagnosis(
         groups=groups,
@@ -130,28 +129,28 @@ def diagnose_job(job: Job) -> float | None:
         limit = masks["budget"] if strategy.needs_budget else None
         found.masks[name] = chosen(strategy, network, request, limit)
     if options.get("retraining") is not None:
-        _retrain(job, setting, network, before, found)
+        _retrain(context, network, before, found)
     _write(job, found)
     return None
 
 
 def _retrain(
-    job: Job, setting: Setting, network: nn.Module, before: dict[str, Tensor], found: Diagnosis
+    context: RunContext, network: nn.Module, before: dict[str, Tensor], found: Diagnosis
 ) -> None:
     """Rewind and train each layer; note the curves."""
-    options = job.config["diagnose"]["retraining"]
+    options = context.job.config["diagnose"]["retraining"]
     for number, (layer, names) in enumerate(found.groups.items(), 1):
         title = f"retraining {layer} ({number} of {len(found.groups)})"
         log.info("%s ...", title)
-        method = job.build(options["method"])
+        method = context.job.build(options["method"])
         compute = LightningFit(
-            setting.engine,
-            augment=setting.dataset.augment,
-            seed=job.config["seeds"]["unlearn"],
+            context.engine,
+            augment=context.dataset.augment,
+            seed=context.job.config["seeds"]["unlearn"],
             title=title,
         )
         _, curve, reason = retrained(
-            network, before, setting.task.request(), names, method,
+            network, before, context.task.request(), names, method,
             batch_norm=options["batch_norm"], fit=compute,
         )  # fmt: skip
         if reason is not None:
@@ -162,10 +161,10 @@ def _retrain(
 def _write(job: Job, found: Diagnosis) -> None:
     """Print and keep the tables, the curves and the figure."""
     folder, names = Path(job.config["paths"]["reports"]), job.names
-    setting = f"{names['dataset']}, {names['corruption']}, {names['model']}"
+    context = f"{names['dataset']}, {names['corruption']}, {names['model']}"
     to = job.config["diagnose"]["rewind_to"]
     titles = {
-        "diagnosis": f"{setting}: gradients, and accuracy with one layer rewound (to: {to})",
+        "diagnosis": f"{context}: gradients, and accuracy with one layer rewound (to: {to})",
         "diagnosis_shares": "share of each layer's parameters in the masks",
         "diagnosis_masks": "masks: share of all parameters, mean depth (0 input, 1 output)",
         "diagnosis_overlap": "Jaccard overlap of the masks",

@@ -5,7 +5,7 @@ import logging
 from unlearn.core.job import Job
 from unlearn.data.forget_sets.discovered import Discovered
 from unlearn.models.inference import logits
-from unlearn.pipeline.context import Setting
+from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.forget_set import prepared
 from unlearn.pipeline.trained_models import without
 from unlearn.scoring.detection.base import Detector
@@ -24,21 +24,21 @@ def regularity(job: Job) -> Regularity | None:
     choose = job.node("forget_set")
     if isinstance(choose, Discovered):
         return None
-    setting = prepared(job)
-    count = len(setting.task.discovered())
+    context = prepared(job)
+    count = len(context.task.discovered())
     if count < LEAST:
         log.warning("%d listed images are too few to say how regular they are", count)
         return None
     if isinstance(choose, Detector):
         log.warning("%d images were flagged; false alarms among them look regular", count)
-    return estimated(job, setting)
+    return estimated(context)
 
 
-def estimated(job: Job, setting: Setting) -> Regularity:
+def estimated(context: RunContext) -> Regularity:
     """Return the estimate for the forget set of a setting; a model is trained without half of it."""
-    train, forget = setting.task.train, setting.task.discovered().cpu()
-    rows = forget[held_out(len(forget), job.config["seeds"]["discovery"])]
-    network, _, _ = without(job, setting, rows, "a model that does not see half of the list")
+    train, forget = context.task.train, context.task.discovered().cpu()
+    rows = forget[held_out(len(forget), context.job.config["seeds"]["discovery"])]
+    network, _, _ = without(context, rows, "a model that does not see half of the list")
     held = train.rows(rows.to(train.label.device))
     label = train.label.cpu()
     return Regularity(

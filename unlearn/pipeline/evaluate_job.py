@@ -32,18 +32,18 @@ def evaluate_job(job: Job) -> float | None:
     if job.config["checkpoint"] is None:
         summary_report.report(job.config)
         return None
-    setting = prepared(job)
+    context = prepared(job)
     network = job.node("model")(
-        in_channels=setting.task.train.image.shape[1],
-        image_size=setting.task.train.image.shape[-1],
-        num_classes=setting.task.train.num_classes,
+        in_channels=context.task.train.image.shape[1],
+        image_size=context.task.train.image.shape[-1],
+        num_classes=context.task.train.num_classes,
     )
     path = Path(job.config["checkpoint"])
     fit(path, network, f"model={job.names['model']}").load_into(network)
-    network = setting.engine.place(network).eval()
+    network = context.engine.place(network).eval()
     predictions = replace(
-        predict(network, setting.task), **reference_models.further(job, setting, network, None)
+        predict(network, context.task), **reference_models.further(context, network, None)
     )
-    row = evaluate_all(job, setting, predictions)
+    row = evaluate_all(context, predictions)
     run_summary.print_row(row, title=f"{path}: {_describe(job)}")
     return row.get("healed_utility")  # type: ignore[return-value]

@@ -12,7 +12,7 @@ from unlearn.data.forget_sets.base import ForgetSet
 from unlearn.data.forget_sets.sample_list import Names
 from unlearn.data.forget_sets.uniform import digest
 from unlearn.data.task import Task
-from unlearn.pipeline.context import Setting, alarmed, prepare
+from unlearn.pipeline.context import RunContext, alarmed, prepare
 from unlearn.pipeline.sample_scores import _judged, _said, features, name_of, scored
 from unlearn.pipeline.trained_models import cache
 from unlearn.scoring.detection.base import Detector, precision_recall
@@ -32,48 +32,48 @@ def waits(job: Job) -> bool:
     return bool({"embedding", "score", "center"} & set(choose.needs))
 
 
-def prepared(job: Job, setting: Setting | None = None) -> Setting:
-    """Return data and truth with the forget set, and with the score that the job names.
+def prepared(job: Job) -> RunContext:
+    """Load the data of a job and choose its forget set; see ``with_forget_set``."""
+    return with_forget_set(prepare(job, forget=False))
 
-    Args:
-        job: The job.
-        setting: Its data without a forget set, if they are at hand.
+
+def with_forget_set(context: RunContext) -> RunContext:
+    """Return the context with the forget set, and with the score that the job names.
 
     Raises:
         ValueError: If the forget set needs a score and there is none.
     """
-    setting = prepare(job, forget=False) if setting is None else setting
-    config, task = job.config, setting.task
-    choose = job.node("forget_set")
-    files = setting.dataset.files
-    names = Names(files, len(task.train), test_folder=setting.dataset.split_off is None)
-    known: dict[str, Any] = {"names": names, "class_names": setting.dataset.class_names}
+    config, task = context.job.config, context.task
+    choose = context.job.node("forget_set")
+    files = context.dataset.files
+    names = Names(files, len(task.train), test_folder=context.dataset.split_off is None)
+    known: dict[str, Any] = {"names": names, "class_names": context.dataset.class_names}
     cost: dict[str, Any] = {}
     if config.get("score") is not None:
-        trained, score = scored(job, setting, config["score"])
+        trained, score = scored(context, config["score"])
         known |= {"score": trained.records["score"], "center": score.center}
         cost = {"score": name_of(config["score"]), "score_seconds": trained.notes["seconds"]}
         task = replace(task, records=trained.records)
     if isinstance(choose, Detector):
-        found, facts = (detected(job, setting, choose),), choose.notes
+        found, facts = (detected(context, choose),), choose.notes
         cost |= {"discovery/by": detector_name(config["forget_set"])}
     else:
-        found = _chosen(job, setting, choose, known)
+        found = _chosen(context, choose, known)
         facts = choose.notes
         task = replace(task, truth=replace(task.truth, known_label=choose.true_label))
     found = alarmed(config, found, task.truth)
     facts = {"size": len(found[0]), **facts, "hash": digest(torch.cat(found))[:12]}
     cost |= {f"forget_set/{k}": v for k, v in facts.items()} | _quality(task, found)
-    return replace(setting, task=replace(task, forget=found), facts=cost)
+    return replace(context, task=replace(task, forget=found), facts=cost)
 
 
 def _chosen(
-    job: Job, setting: Setting, choose: ForgetSet, known: dict[str, Any]
+    context: RunContext, choose: ForgetSet, known: dict[str, Any]
 ) -> tuple[torch.Tensor, ...]:
     """Return the requests of a forget set that is built from the truth."""
-    config, needs = job.config, choose.needs
+    config, needs = context.job.config, choose.needs
     if "embedding" in needs:
-        known = known | {"embedding": features(job, setting)}
+        known = known | {"embedding": features(context)}
     absent = [need for need in needs if need not in known]
     if absent:
         raise ValueError(
@@ -81,7 +81,7 @@ def _chosen(
             f"of conf/score; absent: {', '.join(absent)}"
         )
     return choose(
-        setting.task.truth,
+        context.task.truth,
         rate=config["discovery"],
         seed=config["seeds"]["discovery"],
         **{need: known[need] for need in needs},
@@ -97,21 +97,21 @@ def _quality(task: Task, found: tuple[torch.Tensor, ...]) -> dict[str, Any]:
     return {f"discovery/{k}": v for k, v in quality.items()}
 
 
-def detected(job: Job, setting: Setting, detector: Detector) -> torch.Tensor:
+def detected(context: RunContext, detector: Detector) -> torch.Tensor:
     """Return what a detector suspects, from the cache or searched for; its notes get the cost.
 
     Raises:
         ValueError: If it suspects nothing, or everything.
     """
-    node = job.config["forget_set"]
+    node = context.job.config["forget_set"]
 
     def search(folder: Path) -> Trained:
-        suspects, _, seconds = _said(job, setting, detector)
+        suspects, _, seconds = _said(context, detector)
         return Trained({}, {"suspects": suspects}, {"seconds": seconds} | detector.notes)
 
-    who = _judged(job, setting) | {"detector": node, "forget": []}
-    result, _ = cache(job).get_or_train(who, search)
-    suspects, total = result.records["suspects"], len(setting.task.train)
+    who = _judged(context) | {"detector": node, "forget": []}
+    result, _ = cache(context.job).get_or_train(who, search)
+    suspects, total = result.records["suspects"], len(context.task.train)
     if not 0 < len(suspects) < total:
         raise ValueError(
             f"discovery={detector_name(node)} suspects {len(suspects)} of {total} training samples, "

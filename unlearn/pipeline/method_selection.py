@@ -20,7 +20,7 @@ from unlearn.evaluation.intervals import half_width
 from unlearn.evaluation.metrics import tow
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.evaluation.retrain_gap import mia
-from unlearn.pipeline.context import Setting, identity
+from unlearn.pipeline.context import RunContext, identity
 from unlearn.pipeline.forget_set import prepared
 from unlearn.pipeline.trained_models import cache, original, without
 from unlearn.storage.checkpoint_cache import Trained
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 METRICS = ("tow", "tow_mia")
 Attempt = Callable[..., Any]
-"""``attempt(job, setting, model, seed=, loggers=)``: one unlearning, with its model and seconds."""
+"""``attempt(context, model, seed=, loggers=)``: one unlearning, with its model and seconds."""
 
 
 def best(scores: Mapping[str, Sequence[float]], seconds: Mapping[str, Sequence[float]]) -> str:
@@ -101,46 +101,46 @@ def _judged(job: Job, seed: int, attempt: Attempt) -> list[dict[str, Any]]:
     drawn = ("score", "forget_set", "method", "candidates")
     seeds = dict.fromkeys(job.config["seeds"], seed)
     own = replace(job, config=reseeded(job.config, drawn, seeds, seed))
-    setting = prepared(own)
-    held = setting.dataset.validation
+    context = prepared(own)
+    held = context.dataset.validation
     assert held is not None
-    setting = replace(setting, task=replace(setting.task, test=held))
-    model = original(own, setting)[0]
-    request = setting.task.request()
+    context = replace(context, task=replace(context.task, test=held))
+    model = original(context)[0]
+    request = context.task.request()
     parts = job.build(own.config["method"]["partition"])(model, request)
     rows = []
     for part, places in parts.items():
         forget = request.forget.index.cpu()[places]
-        now = replace(setting, task=replace(setting.task, forget=(forget,)))
+        now = replace(context, task=replace(context.task, forget=(forget,)))
         for name, node in own.config["candidates"]["methods"].items():
-            found = _candidate(own, now, node, model, attempt)
+            found = _candidate(now, node, model, attempt)
             rows.append({"seed": seed, "part": part, "method": name} | found)
     return rows
 
 
 def _candidate(
-    job: Job, setting: Setting, node: dict[str, Any], model: torch.nn.Module, attempt: Attempt
+    context: RunContext, node: dict[str, Any], model: torch.nn.Module, attempt: Attempt
 ) -> dict[str, Any]:
     """Return metrics and seconds of one candidate on one part, from the cache or measured."""
-    forget = setting.task.discovered()
+    forget = context.task.discovered()
 
     def measure(folder: Path) -> Trained:
         plain = {"method": node, "candidates": None, "localization": None, "budget": None}
-        inner = replace(job, config=job.config | plain, folder=folder)
-        seed = job.config["seeds"]["unlearn"]
-        outcome = attempt(inner, setting, model, seed=seed, loggers=())
+        inner = replace(context.job, config=context.job.config | plain, folder=folder)
+        seed = context.job.config["seeds"]["unlearn"]
+        outcome = attempt(replace(context, job=inner), model, seed=seed, loggers=())
         notes = dict.fromkeys(METRICS, 0.0)  # of a model whose loss was lost
         if outcome.model is not None:
-            said = predict(outcome.model, setting.task)
-            reference = _reference(job, setting, forget)
-            found = tow(said, setting.task, reference) | mia(said, setting.task, reference)
+            said = predict(outcome.model, context.task)
+            reference = _reference(context, forget)
+            found = tow(said, context.task, reference) | mia(said, context.task, reference)
             notes = {key: found[key] for key in METRICS}
         return Trained({}, {}, notes | {"seconds": outcome.seconds})
 
-    who = identity(job, setting) | {"candidate": node, "forget": forget.tolist()}
-    return cache(job).get_or_train(who, measure)[0].notes
+    who = identity(context) | {"candidate": node, "forget": forget.tolist()}
+    return cache(context.job).get_or_train(who, measure)[0].notes
 
 
-def _reference(job: Job, setting: Setting, forget: torch.Tensor) -> Predictions:
-    network, _, _ = without(job, setting, forget, "the retrained reference of a part")
-    return predict(network, setting.task)
+def _reference(context: RunContext, forget: torch.Tensor) -> Predictions:
+    network, _, _ = without(context, forget, "the retrained reference of a part")
+    return predict(network, context.task)

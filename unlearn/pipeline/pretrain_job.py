@@ -18,13 +18,13 @@ from unlearn.reporting.tracking import run_tracking
 def pretrain_job(job: Job) -> float | None:
     """Train the original model, or find it, and print how good it is."""
     environment.check_pair()
-    setting = prepare(job, forget=False)
+    context = prepare(job, forget=False)
     if job.config["force"]:
-        cache(job).remove(identity(job, setting))
-    folder = cache(job).folder(identity(job, setting))
+        cache(job).remove(identity(context))
+    folder = cache(job).folder(identity(context))
     with run_tracking.tracked(job, but=("csv",)) as loggers:  # the curves are beside the model
-        model, trained = original(job, setting)
-        task = setting.task
+        model, trained = original(context)
+        task = context.task
         predictions = predict(drop(model), task)
         row = evaluate(job.build(_standard_metrics()), predictions, task)
         row |= {"seconds": trained.notes["seconds"], "images_seen": trained.notes["images_seen"]}

@@ -24,7 +24,7 @@ from unlearn.evaluation.predictions import Shadows, Twins
 from unlearn.evaluation.reference_distance import judged, margin
 from unlearn.models.expansion.expanded import drop
 from unlearn.models.inference import logits
-from unlearn.pipeline.context import Setting, identity
+from unlearn.pipeline.context import RunContext, identity
 from unlearn.pipeline.trained_models import cache, original, without
 from unlearn.scoring.memorization.memorization import Memorization, subset
 from unlearn.storage.checkpoint_cache import Trained
@@ -64,85 +64,85 @@ def options(job: Job) -> dict[str, dict[str, Any]]:
 
 
 def further(
-    job: Job, setting: Setting, model: nn.Module, attempt: Callable[..., Any] | None
+    context: RunContext, model: nn.Module, attempt: Callable[..., Any] | None
 ) -> dict[str, Any]:
     """Return what the job's metrics need beyond predictions, as fields of ``Predictions``.
 
     Args:
-        job: The job.
-        setting: Its data and forget set.
+        context: Its data and forget set.
         model: The unlearned model.
-        attempt: ``attempt(job, setting, model, seed=, loggers=)`` unlearns; None: nothing was unlearned.
+        attempt: ``attempt(context, model, seed=, loggers=)`` unlearns; None: nothing was unlearned.
     """
     try:
-        return _further(job, setting, model, attempt)
+        return _further(context, model, attempt)
     except CollapsedError as error:  # of a reference; the run's own row stands
         log.warning("no further models to compare with: %s", error)
         return {}
 
 
 def _further(
-    job: Job, setting: Setting, model: nn.Module, attempt: Callable[..., Any] | None
+    context: RunContext, model: nn.Module, attempt: Callable[..., Any] | None
 ) -> dict[str, Any]:
-    wanted = options(job)
+    wanted = options(context.job)
     out: dict[str, Any] = {}
-    if "twins" in wanted and attempt is not None and not setting.task.step:
-        out["twins"] = _twins(job, setting, model, wanted["twins"]["num_models"], attempt)
+    if "twins" in wanted and attempt is not None and not context.task.step:
+        out["twins"] = _twins(context, model, wanted["twins"]["num_models"], attempt)
     if "shadows" in wanted:
-        out["shadows"] = shadows(job, setting)
+        out["shadows"] = shadows(context)
     if "relearned" in wanted:
-        gone = setting.task.asked().sort().values
-        reference = without(job, setting, gone, "the retrained reference")[0]
-        loss = forget_loss(drop(original(job, setting)[0]), _forget(setting))
+        gone = context.task.asked().sort().values
+        reference = without(context, gone, "the retrained reference")[0]
+        loss = forget_loss(drop(original(context)[0]), _forget(context))
         out["relearned"] = tuple(
-            relearned(m, _forget(setting), loss, wanted["relearned"]) for m in (model, reference)
+            relearned(m, _forget(context), loss, wanted["relearned"]) for m in (model, reference)
         )
     return out
 
 
-def _margins(model: nn.Module, setting: Setting) -> torch.Tensor:
+def _margins(model: nn.Module, context: RunContext) -> torch.Tensor:
     """Return the margins of the training and test samples, (N + T,)."""
-    sets = (setting.task.train, setting.task.test)
+    sets = (context.task.train, context.task.test)
     return torch.cat([margin(logits(model, s).cpu(), s.label.cpu()) for s in sets])
 
 
 def _twins(
-    job: Job, setting: Setting, model: nn.Module, number: int, attempt: Callable[..., Any]
+    context: RunContext, model: nn.Module, number: int, attempt: Callable[..., Any]
 ) -> Twins:
     """Return the margins of the run's own pair and of those of other seeds."""
-    gone = setting.task.asked().sort().values
-    own = without(job, setting, gone, "the retrained reference")[0]
-    pairs = [(_margins(model, setting), _margins(own, setting))]
+    gone = context.task.asked().sort().values
+    own = without(context, gone, "the retrained reference")[0]
+    pairs = [(_margins(model, context), _margins(own, context))]
     for k in range(1, number):
-        seed = int(job.config["seeds"]["train"]) + APART * k
+        seed = int(context.job.config["seeds"]["train"]) + APART * k
         seeds: dict[str, int] = dict.fromkeys(("train", "unlearn", "mask"), seed)
-        other = replace(job, config=reseeded(job.config, ("method",), seeds, seed))
+        other = replace(context.job, config=reseeded(context.job.config, ("method",), seeds, seed))
         log.info("twin %d of %d: another original, unlearned and retrained", k, number - 1)
-        start = original(other, setting)[0]
-        outcome = attempt(other, setting, start, seed=seed, loggers=())
+        other = replace(context, job=other)
+        start = original(other)[0]
+        outcome = attempt(other, start, seed=seed, loggers=())
         if outcome.model is None:
             log.warning("a twin has collapsed and is left out: %s", outcome.reason)
             continue
-        reference = without(other, setting, gone, "a retrained reference of another seed")[0]
-        pairs.append((_margins(outcome.model, setting), _margins(reference, setting)))
+        reference = without(other, gone, "a retrained reference of another seed")[0]
+        pairs.append((_margins(outcome.model, context), _margins(reference, context)))
     if len(pairs) < FEWEST["twins"]:
         raise ValueError(f"{len(pairs)} pairs of models are left for klom and ulira")
     ours, theirs = (torch.stack(group) for group in zip(*pairs, strict=True))
-    return Twins(ours, theirs, len(setting.task.train), len(setting.task.test))
+    return Twins(ours, theirs, len(context.task.train), len(context.task.test))
 
 
-def enough(job: Job, setting: Setting) -> None:
+def enough(context: RunContext) -> None:
     """Check, before anything is unlearned, that LiRA can judge half of the forget set.
 
     Raises:
         ValueError: If it cannot: each sample needs two models that saw it and two that did not.
     """
-    if "shadows" not in options(job):
+    if "shadows" not in options(context.job):
         return
-    score: Memorization = job.node("score")
-    size = len(setting.task.train)
+    score: Memorization = context.job.node("score")
+    size = len(context.task.train)
     masks = [subset(size, score.subset_fraction, score.seed + k) for k in range(score.num_models)]
-    share = judged(torch.stack(masks))[setting.task.discovered().cpu()].double().mean().item()
+    share = judged(torch.stack(masks))[context.task.discovered().cpu()].double().mean().item()
     if share < 0.5:
         raise ValueError(
             f"evaluation=lira needs two models that saw a forget sample and two that did not; only "
@@ -150,31 +150,35 @@ def enough(job: Job, setting: Setting) -> None:
         )
 
 
-def shadows(job: Job, setting: Setting) -> Shadows:
+def shadows(context: RunContext) -> Shadows:
     """Return margins of the models that the memorization score has trained, from the cache."""
-    node = job.config["score"]
-    score: Memorization = job.node("score")
-    size = len(setting.task.train)
+    node = context.job.config["score"]
+    score: Memorization = context.job.node("score")
+    size = len(context.task.train)
 
     def compute(folder: Path) -> Trained:
         inside, found = [], []
         for k in range(score.num_models):
             seed = score.seed + k
             mask = subset(size, score.subset_fraction, seed)
-            own = replace(job, config=job.config | {"seeds": job.config["seeds"] | {"train": seed}})
-            model = without(own, setting, (~mask).nonzero().flatten(), "a part")[0]
+            own = replace(
+                context.job,
+                config=context.job.config
+                | {"seeds": context.job.config["seeds"] | {"train": seed}},
+            )
+            model = without(replace(context, job=own), (~mask).nonzero().flatten(), "a part")[0]
             inside.append(mask)
-            found.append(_margins(model, setting)[:size].float())
+            found.append(_margins(model, context)[:size].float())
         kept = {"inside": torch.stack(inside), "margin": torch.stack(found)}
         return Trained({}, kept, {})
 
-    who = identity(job, setting) | {"shadows": node, "forget": []}
-    kept = cache(job).get_or_train(who, compute)[0].records
+    who = identity(context) | {"shadows": node, "forget": []}
+    kept = cache(context.job).get_or_train(who, compute)[0].records
     return Shadows(kept["inside"], kept["margin"].double())
 
 
-def _forget(setting: Setting) -> ImageSet:
-    return setting.task.train.rows(setting.task.discovered().to(setting.task.train.label.device))
+def _forget(context: RunContext) -> ImageSet:
+    return context.task.train.rows(context.task.discovered().to(context.task.train.label.device))
 
 
 def forget_loss(model: nn.Module, data: ImageSet) -> float:

@@ -12,14 +12,13 @@ from torch import nn
 
 from unlearn.core import environment
 from unlearn.core.errors import CollapsedError
-from unlearn.core.job import Job
 from unlearn.core.types import Request
 from unlearn.evaluation.monitor import Monitor
 from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.localization.mask import Mask
 from unlearn.methods.localized import Localized
 from unlearn.models.expansion.expanded import drop
-from unlearn.pipeline.context import Setting, method_of
+from unlearn.pipeline.context import RunContext, method_of
 from unlearn.training.unlearning import LightningFit
 
 
@@ -62,33 +61,33 @@ def mask_of(method: UnlearningMethod) -> Mask | None:
 
 
 def equipped(
-    job: Job, setting: Setting, *, seed: int, loggers: Sequence[Logger]
+    context: RunContext, *, seed: int, loggers: Sequence[Logger]
 ) -> tuple[UnlearningMethod, Monitor, LightningFit, Request]:
     """Return the job's method, what watches it, what trains it, and what it may see."""
-    method = method_of(job)
-    monitor = Monitor(method, setting.task, loggers)
+    method = method_of(context.job)
+    monitor = Monitor(method, context.task, loggers)
     fit = LightningFit(
-        setting.engine,
-        augment=setting.dataset.augment,
+        context.engine,
+        augment=context.dataset.augment,
         seed=seed,
         loggers=loggers,
         callbacks=[monitor],
-        title=job.names["method"],
+        title=context.job.names["method"],
     )
-    return method, monitor, fit, setting.task.request(oracle=job.config["oracle"])
+    return method, monitor, fit, context.task.request(oracle=context.job.config["oracle"])
 
 
 def unlearn_once(
-    job: Job, setting: Setting, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
+    context: RunContext, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
 ) -> Outcome:
     """Run the method on its own copy of ``model``, timed without the evaluator's share."""
-    method, monitor, fit, request = equipped(job, setting, seed=seed, loggers=loggers)
+    method, monitor, fit, request = equipped(context, seed=seed, loggers=loggers)
     own = copy.deepcopy(model)
     environment.reset_peak()
     started = time.perf_counter()
     try:
         healed = method.unlearn(own, request, fit)
-        if setting.engine.device.type == "cuda":
+        if context.engine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started - monitor.seconds
     except CollapsedError as error:

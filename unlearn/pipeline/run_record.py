@@ -10,7 +10,7 @@ from unlearn.core.job import Job, found_by
 from unlearn.evaluation.evaluator import Row, collapse, declared, evaluate
 from unlearn.evaluation.predictions import Predictions
 from unlearn.pipeline import reference_models
-from unlearn.pipeline.context import Setting
+from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.run_method import Outcome, unlearn_once
 from unlearn.pipeline.trained_models import retrained
 from unlearn.storage.record import RunRecord
@@ -41,43 +41,42 @@ def _describe(job: Job) -> str:
     return text
 
 
-def evaluate_all(job: Job, setting: Setting, predictions: Predictions) -> Row:
+def evaluate_all(context: RunContext, predictions: Predictions) -> Row:
     """Return the columns of the job's metrics; without its reference a metric has failed."""
-    metrics = job.node("evaluation")
+    metrics = context.job.node("evaluation")
     try:
-        return evaluate(metrics, predictions, setting.task, retrained(job, setting))
+        return evaluate(metrics, predictions, context.task, retrained(context))
     except CollapsedError as error:
-        row = evaluate(metrics, predictions, setting.task)
+        row = evaluate(metrics, predictions, context.task)
         waiting = [n for n, m in metrics.items() if "retrained" in declared(m).needs]
         return row | {f"failed/{n}": f"no retrained reference: {error}" for n in waiting}
 
 
 def record_of(
-    job: Job,
-    setting: Setting,
+    context: RunContext,
     outcome: Outcome,
     said: Predictions | None,
     facts: Row,
     started: float,
 ) -> RunRecord:
     """Evaluate what an unlearning left behind; return its row."""
-    metrics = job.node("evaluation")
+    metrics = context.job.node("evaluation")
     row: Row = {key: None for m in metrics.values() for key in declared(m).directions}
     reason = outcome.reason
     if outcome.model is not None and said is not None:
-        more = reference_models.further(job, setting, outcome.model, unlearn_once)
-        own = {"embedding": setting.embedding, "original": setting.before}
+        more = reference_models.further(context, outcome.model, unlearn_once)
+        own = {"embedding": context.embedding, "original": context.before}
         predictions = replace(said, seconds=outcome.seconds, **own, **more)
-        row = evaluate_all(job, setting, predictions)
-        reason = collapse(row, setting.task.train.num_classes)
+        row = evaluate_all(context, predictions)
+        reason = collapse(row, context.task.train.num_classes)
     row |= {"images_seen": outcome.images_seen} | facts
     row["wall_seconds"] = time.perf_counter() - started
     row |= {f"method/{k}": v for k, v in outcome.notes.items()}
     return RunRecord(
-        run_id=job.run_id,
-        step=setting.task.step,
-        names=_names(job),
-        config=job.config,
+        run_id=context.job.run_id,
+        step=context.task.step,
+        names=_names(context.job),
+        config=context.job.config,
         metrics=row,
         status="ok" if reason is None else "collapsed",
         reason=reason,

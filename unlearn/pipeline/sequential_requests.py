@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unlearn.core.job import Job
 from unlearn.data.forget_sets.uniform import digest
 from unlearn.data.task import Task
-from unlearn.pipeline.context import Setting
+from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.sample_scores import name_of, rescored
 from unlearn.reporting.figures import canvas, score_histograms
 from unlearn.scoring.detection.base import Detector
@@ -49,36 +49,36 @@ class Requests:
             there is one request, or the score needs a model's whole training.
     """
 
-    def __init__(self, job: Job, setting: Setting) -> None:
+    def __init__(self, context: RunContext) -> None:
         """Count the requests of a setting that holds the first, or all."""
-        self.job = job
-        self.choose: Any = job.node("forget_set")
+        self.job = context.job
+        self.choose: Any = context.job.node("forget_set")
         self.shared = _chosen_at_once(self.choose)
-        self.count = len(setting.task.forget) if self.shared else int(self.choose.num_requests)
-        self.score: Any = job.node("score")
+        self.count = len(context.task.forget) if self.shared else int(self.choose.num_requests)
+        self.score: Any = context.job.node("score")
         self.watched = self.count > 1 and self.score is not None and self.score.post_hoc
         self.seen: list[Tensor] = []
 
-    def at(self, step: int, setting: Setting, model: nn.Module) -> Setting:
+    def at(self, step: int, context: RunContext, model: nn.Module) -> RunContext:
         """Return the setting with the request of a step.
 
         Args:
             step: From 0.
-            setting: With the requests of all steps before.
+            context: With the requests of all steps before.
             model: That answered them.
         """
         if self.watched and step == 0:
-            self.seen.append(setting.task.records["score"].cpu())
+            self.seen.append(context.task.records["score"].cpu())
         elif self.watched:
-            values, seconds = rescored(self.job, setting, model)
+            values, seconds = rescored(context, model)
             self.seen.append(values)
             if not self.shared:
-                setting = self._following(setting, values, seconds)
-        return replace(setting, task=replace(setting.task, step=step))
+                context = self._following(context, values, seconds)
+        return replace(context, task=replace(context.task, step=step))
 
-    def _following(self, setting: Setting, values: Tensor, seconds: float) -> Setting:
+    def _following(self, context: RunContext, values: Tensor, seconds: float) -> RunContext:
         """Return the setting with one more request, by the score of the current model."""
-        task = setting.task
+        task = context.task
         new = self.choose.following(values, self.score.center, torch.cat(task.forget))
         forget = (*task.forget, new)
         facts = {
@@ -89,21 +89,21 @@ class Requests:
             "score_seconds": seconds,
         }
         task = replace(task, forget=forget, records={**task.records, "score": values})
-        return replace(setting, task=task, facts=setting.facts | facts)
+        return replace(context, task=task, facts=context.facts | facts)
 
-    def end(self, setting: Setting, model: nn.Module | None, folder: Path) -> None:
+    def end(self, context: RunContext, model: nn.Module | None, folder: Path) -> None:
         """Note the score after the last step; leave histograms of all in the run's folder.
 
         Args:
-            setting: With all requests that were made.
+            context: With all requests that were made.
             model: That answered the last; None: it was lost.
             folder: Of the run.
         """
         if not self.watched:
             return
         if model is not None:
-            self.seen.append(rescored(self.job, setting, model)[0])
-        table = score_histograms.histograms([v.numpy() for v in self.seen], _asked(setting.task))
+            self.seen.append(rescored(context, model)[0])
+        table = score_histograms.histograms([v.numpy() for v in self.seen], _asked(context.task))
         table.to_csv(folder / "proxy_histogram.csv", index=False)
         name = name_of(self.job.config["score"])
         canvas.save(score_histograms.figure(table, name), folder / "proxy_histogram")

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from unlearn.core.job import Job
-from unlearn.pipeline.context import Setting
+from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.trained_models import RESUME, Training, cache, cpu_state
 from unlearn.storage.checkpoint_cache import Trained
 from unlearn.training.stacked.pretraining import Member, obstacle, pretrain_stacked
@@ -40,7 +40,7 @@ def lacking(job: Job, training: Training) -> bool:
     return not there and not training.recorders
 
 
-def train_missing(job: Job, wanted: Sequence[tuple[Setting, Training]]) -> list[str]:
+def train_missing(job: Job, wanted: Sequence[tuple[RunContext, Training]]) -> list[str]:
     """Train those models that are not in the cache, if there are several and it pays.
 
     A model that is being trained elsewhere, was begun alone, is watched while it learns, or whose
@@ -65,10 +65,10 @@ def train_missing(job: Job, wanted: Sequence[tuple[Setting, Training]]) -> list[
     return made
 
 
-def _together(job: Job, part: Sequence[tuple[Setting, Training]]) -> list[str]:
+def _together(job: Job, part: Sequence[tuple[RunContext, Training]]) -> list[str]:
     """Train a stack; return the keys of the models that it has left in the cache."""
-    setting, first = part[0]
-    reason = obstacle(setting.engine, first.network)
+    context, first = part[0]
+    reason = obstacle(context.engine, first.network)
     if reason is not None:
         log.info("one by one: %s", reason)
         return []
@@ -87,22 +87,22 @@ def _together(job: Job, part: Sequence[tuple[Setting, Training]]) -> list[str]:
 
 
 def _stack(
-    job: Job, part: dict[int, tuple[Setting, Training]], folders: dict[int, Path]
+    job: Job, part: dict[int, tuple[RunContext, Training]], folders: dict[int, Path]
 ) -> Iterator[tuple[int, Trained]]:
     if len(part) < 2:
         return
     numbers = list(part)
-    setting, first = part[numbers[0]]
+    context, first = part[numbers[0]]
     members = [
         Member(t.network, t.data, t.seed, [CSVLogger(folders[n], name="curves", version="")])
         for n, (_, t) in part.items()
     ]
-    augment = setting.dataset.augment
+    augment = context.dataset.augment
     if str(job.config["stack"]).lower() == "auto":
-        times = speedup(members, first.recipe.batch_size, setting.engine, augment=augment)
+        times = speedup(members, first.recipe.batch_size, context.engine, augment=augment)
         if times < WORTH:
             log.info("one by one: %d at once are %.2f times as fast", len(members), times)
             return
     log.info("%s: %d at once (%d epochs) ...", first.title, len(members), first.recipe.epochs)
-    for place, notes in pretrain_stacked(members, first.recipe, setting.engine, augment=augment):
+    for place, notes in pretrain_stacked(members, first.recipe, context.engine, augment=augment):
         yield numbers[place], Trained(cpu_state(members[place].network), {}, notes)

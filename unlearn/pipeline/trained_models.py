@@ -15,7 +15,7 @@ from unlearn.core.types import ImageSet
 from unlearn.evaluation.evaluator import declared
 from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.models.expansion.expanded import drop
-from unlearn.pipeline.context import Setting, fresh, identity, network_of
+from unlearn.pipeline.context import RunContext, fresh, identity, network_of
 from unlearn.scoring.base import Recorder
 from unlearn.scoring.detection.base import Detector
 from unlearn.storage.checkpoint_cache import CheckpointCache, Trained
@@ -58,7 +58,7 @@ class Training:
     recorders: Sequence[Recorder] = ()
 
 
-def keep_trained(job: Job, setting: Setting, new: Training) -> tuple[Trained, bool]:
+def keep_trained(context: RunContext, new: Training) -> tuple[Trained, bool]:
     """Fill the network from the cache, or train it and keep it with what is recorded."""
 
     def train(folder: Path) -> Trained:
@@ -67,8 +67,8 @@ def keep_trained(job: Job, setting: Setting, new: Training) -> tuple[Trained, bo
         after = f", going on after epoch {done}" if done else ""
         log.info("%s (%d epochs%s) ...", new.title, new.recipe.epochs, after)
         notes = pretrain(
-            new.network, new.data, new.recipe, setting.engine,
-            augment=setting.dataset.augment,
+            new.network, new.data, new.recipe, context.engine,
+            augment=context.dataset.augment,
             seed=new.seed,
             loggers=[continued(folder, done)],
             recorders=new.recorders,
@@ -78,9 +78,9 @@ def keep_trained(job: Job, setting: Setting, new: Training) -> tuple[Trained, bo
         records = {k: v for r in new.recorders for k, v in r.records().items()}
         return Trained(state=cpu_state(new.network), records=records, notes=notes)
 
-    trained, cached = cache(job).get_or_train(new.who, train)
+    trained, cached = cache(context.job).get_or_train(new.who, train)
     new.network.load_state_dict(trained.state)
-    setting.engine.place(new.network).eval()
+    context.engine.place(new.network).eval()
     return trained, cached
 
 
@@ -89,19 +89,19 @@ def cpu_state(network: nn.Module) -> dict[str, torch.Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
 
 
-def training_of_original(job: Job, setting: Setting) -> Training:
+def training_of_original(context: RunContext) -> Training:
     """Return the original model as something to be found or trained."""
-    recipe, network = fresh(job, setting)
-    watching = recorders(job)
-    who = identity(job, setting)
+    recipe, network = fresh(context)
+    watching = recorders(context.job)
+    who = identity(context)
     if watching:
         who |= {"records": [r.options() for r in watching]}
-    seed = job.config["seeds"]["train"]
+    seed = context.job.config["seeds"]["train"]
     title = "training the original model"
-    return Training(who, network, setting.task.train, recipe, seed, title, watching)
+    return Training(who, network, context.task.train, recipe, seed, title, watching)
 
 
-def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
+def original(context: RunContext) -> tuple[nn.Module, Trained]:
     """Find the original model in the cache or train it.
 
     Returns:
@@ -110,28 +110,28 @@ def original(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
     Raises:
         ValueError: If the user's own checkpoint does not fit, or was not watched while it learned.
     """
-    if job.config.get("checkpoint") is not None:
-        return _loaded(job, setting)
-    new = training_of_original(job, setting)
-    trained, cached = keep_trained(job, setting, new)
+    if context.job.config.get("checkpoint") is not None:
+        return _loaded(context)
+    new = training_of_original(context)
+    trained, cached = keep_trained(context, new)
     if cached:
         log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
     return new.network, trained
 
 
-def _loaded(job: Job, setting: Setting) -> tuple[nn.Module, Trained]:
+def _loaded(context: RunContext) -> tuple[nn.Module, Trained]:
     """Return the user's own model, with notes as if its training had cost nothing."""
-    if recorders(job):
-        what = "discovery" if isinstance(job.node("forget_set"), Detector) else "score"
+    if recorders(context.job):
+        what = "discovery" if isinstance(context.job.node("forget_set"), Detector) else "score"
         raise ValueError(
             f"{what}: this one must watch the model being trained, and checkpoint is a model that was "
             f"trained already; choose another {what}"
         )
-    network = network_of(job, setting)
-    given = brought(job, network)
+    network = network_of(context)
+    given = brought(context.job, network)
     assert given is not None
     given.load_into(network)
-    setting.engine.place(network).eval()
+    context.engine.place(network).eval()
     return network, Trained({}, {}, {"seconds": 0.0, "images_seen": 0})
 
 
@@ -159,24 +159,24 @@ def recorders(job: Job) -> list[Recorder]:
     return list({json.dumps(r.options()): r for r in made if r is not None}.values())
 
 
-def training_without(job: Job, setting: Setting, forget: torch.Tensor, title: str) -> Training:
+def training_without(context: RunContext, forget: torch.Tensor, title: str) -> Training:
     """Return a model that never sees some samples, by the original's recipe."""
-    recipe, network = fresh(job, setting)
-    who = identity(job, setting) | {"forget": forget.tolist()}
+    recipe, network = fresh(context)
+    who = identity(context) | {"forget": forget.tolist()}
     plain = replace(recipe, capacity=1.0, density=0.0)
-    keep = torch.ones(len(setting.task.train), dtype=torch.bool)
+    keep = torch.ones(len(context.task.train), dtype=torch.bool)
     keep[forget] = False
-    part = setting.task.train.rows(keep.to(setting.task.train.label.device))
-    seed = job.config["seeds"]["train"]
+    part = context.task.train.rows(keep.to(context.task.train.label.device))
+    seed = context.job.config["seeds"]["train"]
     return Training(who, drop(network), part, plain, seed, f"training {title}")
 
 
 def without(
-    job: Job, setting: Setting, forget: torch.Tensor, title: str
+    context: RunContext, forget: torch.Tensor, title: str
 ) -> tuple[nn.Module, Trained, bool]:
     """Return a model that never saw some samples, by the original's recipe; cached."""
-    new = training_without(job, setting, forget, title)
-    trained, cached = keep_trained(job, setting, new)
+    new = training_without(context, forget, title)
+    trained, cached = keep_trained(context, new)
     return new.network, trained, cached
 
 
@@ -186,10 +186,10 @@ def needs_retrained(job: Job) -> bool:
     return any("retrained" in declared(m).needs for m in metrics.values())
 
 
-def retrained(job: Job, setting: Setting) -> Predictions | None:
+def retrained(context: RunContext) -> Predictions | None:
     """Return the predictions of the retrained reference if some metric needs them; cached."""
-    if not needs_retrained(job):
+    if not needs_retrained(context.job):
         return None
-    gone = setting.task.asked().sort().values
-    network, trained, _ = without(job, setting, gone, "the retrained reference")
-    return replace(predict(network, setting.task), seconds=trained.notes["seconds"])
+    gone = context.task.asked().sort().values
+    network, trained, _ = without(context, gone, "the retrained reference")
+    return replace(predict(network, context.task), seconds=trained.notes["seconds"])

@@ -16,7 +16,7 @@ from unlearn.evaluation.predictions import Predictions, predict
 from unlearn.models.expansion.expanded import drop
 from unlearn.pipeline import method_selection, reference_models, sequential_requests
 from unlearn.pipeline.context import method_of, prepare
-from unlearn.pipeline.forget_set import prepared, waits
+from unlearn.pipeline.forget_set import waits, with_forget_set
 from unlearn.pipeline.run_method import unlearn_once
 from unlearn.pipeline.run_record import _describe, _needed, record_of
 from unlearn.pipeline.sample_scores import features
@@ -39,49 +39,49 @@ def unlearn_job(job: Job) -> float | None:
     environment.check_pair()
     method = method_of(job)  # refuses wrong options before anything is trained
     for node in ("pretraining", "forget_set"):
-        job.build(job.config[node])
+        job.node(node)
     reference_models.options(job)
     sequential_requests.check(job)
     job, facts = method_selection.settled(job, unlearn_once)
     started = time.perf_counter()
-    setting = prepare(job, forget=False)
+    context = prepare(job, forget=False)
     late = waits(job)
-    setting = setting if late else prepared(job, setting)  # a wrong list costs no training
-    check_method(job, setting, method)
+    context = context if late else with_forget_set(context)  # a wrong list costs no training
+    check_method(context, method)
     training = time.perf_counter()
-    model, trained = original(job, setting)
+    model, trained = original(context)
     started += time.perf_counter() - training  # that is the original model's time
-    setting = prepared(job, setting) if late else setting
-    reference_models.enough(job, setting)
+    context = with_forget_set(context) if late else context
+    reference_models.enough(context)
     given = job.config["checkpoint"] is not None
     if given or _needed(job, "original"):
-        setting = replace(setting, before=predict(drop(model), setting.task))
-    if given and setting.before is not None:
-        check_original(job, setting, setting.before)
-    facts |= {"original_seconds": trained.notes["seconds"], **setting.facts}
+        context = replace(context, before=predict(drop(model), context.task))
+    if given and context.before is not None:
+        check_original(context, context.before)
+    facts |= {"original_seconds": trained.notes["seconds"], **context.facts}
     if _needed(job, "embedding"):
-        setting = replace(setting, embedding=features(job, setting))
+        context = replace(context, embedding=features(context))
     records: list[RunRecord] = []
-    row = sequential_requests.Requests(job, setting)
+    row = sequential_requests.Requests(context)
     with run_tracking.tracked(job) as loggers:
         for step in range(row.count):
-            setting = now = row.at(step, setting, model)
+            context = now = row.at(step, context, model)
             seed = job.config["seeds"]["unlearn"]
-            outcome = job.ready or unlearn_once(job, now, model, seed=seed, loggers=loggers)
+            outcome = job.ready or unlearn_once(now, model, seed=seed, loggers=loggers)
             outcome.replay(loggers)
             if outcome.mask is not None:
                 outcome.mask.save(job.folder / "mask.pt")
             said = None if outcome.model is None else predict(outcome.model, now.task)
-            records.append(record_of(job, now, outcome, said, facts | now.facts, started))
+            records.append(record_of(now, outcome, said, facts | now.facts, started))
             if outcome.model is not None and said is not None:
-                leave(job, now, records[-1], outcome.model, said)
+                leave(now, records[-1], outcome.model, said)
             _track(loggers, records[-1], now.task, model, said)
             _tell(job, records[-1], row.count)
             if outcome.model is None or records[-1].status != "ok":
                 break  # there is nothing to go on from
             model, started = outcome.model, time.perf_counter()
-    row.end(setting, None if records[-1].reason else model, job.folder)
-    leave_lists(job.folder, setting)
+    row.end(context, None if records[-1].reason else model, job.folder)
+    leave_lists(job.folder, context)
     for record in reversed(records):  # the first step's row says that the run is done
         ResultsStore(Path(job.config["paths"]["results"])).write(record)
     return records[-1].metrics.get("healed_utility")  # type: ignore[return-value]

@@ -18,7 +18,7 @@ from unlearn.evaluation.evaluator import collapse
 from unlearn.evaluation.metrics import accuracy
 from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
-from unlearn.pipeline.context import Setting, network_of
+from unlearn.pipeline.context import RunContext, network_of
 from unlearn.pipeline.trained_models import brought, cpu_state
 from unlearn.reporting.pages.healing_page import Healing, write_healing
 from unlearn.storage.model_card import card, write_card
@@ -32,7 +32,7 @@ REPORT = "report.html"
 GAIN = 0.2  # in accuracy: what another order of the classes must bring to be spoken of
 
 
-def check_method(job: Job, setting: Setting, method: Any) -> None:
+def check_method(context: RunContext, method: Any) -> None:
     """Refuse, before anything is trained, a network that the method cannot work on.
 
     Raises:
@@ -40,19 +40,19 @@ def check_method(job: Job, setting: Setting, method: Any) -> None:
     """
     if not isinstance(method, UnlearningMethod) or type(method).check is UnlearningMethod.check:
         return
-    network = setting.engine.place(network_of(job, setting)).eval()
-    batch = next(setting.task.train.rows(torch.arange(2)).batches())
-    method.check(network, batch.image.to(setting.engine.device))
+    network = context.engine.place(network_of(context)).eval()
+    batch = next(context.task.train.rows(torch.arange(2)).batches())
+    method.check(network, batch.image.to(context.engine.device))
 
 
-def check_original(job: Job, setting: Setting, before: Predictions) -> None:
+def check_original(context: RunContext, before: Predictions) -> None:
     """Check that a given model knows its data; say so if another order of classes fits better.
 
     Raises:
         ValueError: If it is no better than guessing.
     """
-    k, names = setting.task.train.num_classes, setting.dataset.class_names
-    given = setting.task.train.label.cpu()
+    k, names = context.task.train.num_classes, context.dataset.class_names
+    given = context.task.train.label.cpu()
     value = accuracy(before.train, given)
     order = best_order(before.train.argmax(1), given, k)
     other = float((torch.tensor(order)[before.train.argmax(1)] == given).float().mean())
@@ -60,7 +60,7 @@ def check_original(job: Job, setting: Setting, before: Predictions) -> None:
     if other > value + GAIN:
         named = ",".join(names[c] for c in order)
         hint = f"its outputs fit better as class_order=[{named}] (accuracy {other:.2f})"
-    path = job.config["checkpoint"]
+    path = context.job.config["checkpoint"]
     reason = collapse({"test/accuracy": value}, k)
     if reason is not None:
         hint = hint or "check dataset.mean, dataset.std, dataset.image_size and class_order"
@@ -85,25 +85,25 @@ def best_order(predicted: Tensor, given: Tensor, num_classes: int) -> list[int]:
     return [int(c) for c in columns]
 
 
-def leave(
-    job: Job, setting: Setting, record: RunRecord, model: nn.Module, after: Predictions
-) -> None:
+def leave(context: RunContext, record: RunRecord, model: nn.Module, after: Predictions) -> None:
     """Write the healed model in the form that was given, its card and, if one can be made, a report."""
-    if setting.before is not None:
-        write_healing(job.folder / REPORT, healing_of(setting, record, after, _source(job)))
-    if not job.config["save_model"]:
+    if context.before is not None:
+        write_healing(
+            context.job.folder / REPORT, healing_of(context, record, after, _source(context.job))
+        )
+    if not context.job.config["save_model"]:
         return
-    given = brought(job, model)
-    path = job.folder / (given.healed_name if given else "model.pt")
+    given = brought(context.job, model)
+    path = context.job.folder / (given.healed_name if given else "model.pt")
     original: dict[str, Any] = {"trained_here": given is None}
     if given is None:
         save_state(path, cpu_state(model))
     else:
         given.write(path, cpu_state(model))
-        source = Path(job.config["checkpoint"])
+        source = Path(context.job.config["checkpoint"])
         original |= {"checkpoint": str(source), "sha256": digest(source), "form": given.describe()}
-    image = setting.task.train.image
-    options = job.config["dataset"]
+    image = context.task.train.image
+    options = context.job.config["dataset"]
     inputs = {"in_channels": image.shape[1], "image_size": image.shape[-1]}
     inputs |= {key: options.get(key) for key in ("mean", "std")}
     content = card(
@@ -112,19 +112,19 @@ def leave(
         sha256=digest(path),
         original=original,
         inputs=inputs,
-        classes=setting.dataset.class_names,
+        classes=context.dataset.class_names,
     )
-    write_card(job.folder, content)
+    write_card(context.job.folder, content)
 
 
-def leave_lists(folder: Path, setting: Setting) -> None:
+def leave_lists(folder: Path, context: RunContext) -> None:
     """Write the forget set: rows per request as JSON and, where they are files, a list of names.
 
     ``found.csv`` is of the form that ``forget_set=file`` reads: to be looked through and used again.
     """
-    lists = [part.tolist() for part in setting.task.forget]
+    lists = [part.tolist() for part in context.task.forget]
     (folder / "forget_set.json").write_text(json.dumps(lists))
-    files = setting.dataset.files
+    files = context.dataset.files
     if files is None:
         return
     with (folder / "found.csv").open("w", encoding="utf-8", newline="") as file:
@@ -137,17 +137,17 @@ def _source(job: Job) -> str:
     return "a model that was trained here" if path is None else str(path)
 
 
-def healing_of(setting: Setting, record: RunRecord, after: Predictions, source: str) -> Healing:
+def healing_of(context: RunContext, record: RunRecord, after: Predictions, source: str) -> Healing:
     """Return what a report of the run shows; the setting knows what the original says."""
-    assert setting.before is not None
+    assert context.before is not None
     return Healing(
         title=f"{record.names['method']} on {record.names['model']}",
         source=source,
-        task=setting.task,
-        before=setting.before,
+        task=context.task,
+        before=context.before,
         after=after,
-        class_names=setting.dataset.class_names,
-        files=setting.dataset.files,
+        class_names=context.dataset.class_names,
+        files=context.dataset.files,
         seconds=record.seconds,
         status=record.reason or record.status,
         run_id=record.run_id,

@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+from dataclasses import replace
 
 import pandas as pd
 import pytest
@@ -276,14 +277,14 @@ def test_layers_are_rewound_to_what_was_asked_for(tmp_path):
         wanted = job(
             tmp_path, "diagnose=layers", "pretraining.epochs=2", f"diagnose.rewind_to={to}"
         )
-        setting = prepared(wanted)
-        network = original(wanted, setting)[0]
-        found[to] = earlier(wanted, setting, network)
+        context = prepared(wanted)
+        network = original(context)[0]
+        found[to] = earlier(context, network)
     found["end"] = dict(network.named_parameters())
     own = tmp_path / "own.pt"
     torch.save(network.state_dict(), own)
     wanted = job(tmp_path, "diagnose=layers", f"diagnose.rewind_to={own}")
-    found["file"] = earlier(wanted, setting, network)
+    found["file"] = earlier(replace(context, job=wanted), network)
     assert torch.equal(found["file"]["fc.weight"], found["end"]["fc.weight"])
     del found["file"]
     far = {k: (v["fc.weight"] - found["initial"]["fc.weight"]).norm() for k, v in found.items()}

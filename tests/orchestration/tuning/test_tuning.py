@@ -32,7 +32,7 @@ from unlearn.orchestration.tuning.scored_tasks import Score, halved, split
 from unlearn.orchestration.tuning.search_space import Choice, Fixed, Real, Whole, parse
 from unlearn.orchestration.tuning.study import STARTUPS, best, fill, finished, open_study
 from unlearn.orchestration.tuning.tune_job import tune_job
-from unlearn.pipeline.context import Setting
+from unlearn.pipeline.context import RunContext
 from unlearn.training.engine import Engine
 
 CONF = Path(config_dir())
@@ -194,12 +194,12 @@ def scored(task: Task, network: torch.nn.Module, engine: Engine) -> Score:
     class Augmented:
         augment = None
 
-    setting = Setting(Augmented(), task, engine, "")
+    setting = RunContext(job, Augmented(), task, engine, "")
     return halved("a cell", setting, task, network, 100).score(job, node.content["method"])
 
 
 def test_the_other_half_plays_the_hidden_part(task: Task, network, engine: Engine):
-    cell = halved("a cell", Setting(None, task, engine, ""), task, network, 100)
+    cell = halved("a cell", RunContext(None, None, task, engine, ""), task, network, 100)
     request = cell.task.request()
     inside = request.retain.index
     assert torch.isin(cell.held.index, inside).all()  # stays, as the hidden do

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from unlearn.core.job import Job, original_identity
-from unlearn.pipeline.context import Setting, prepare
+from unlearn.pipeline.context import RunContext, prepare
 from unlearn.pipeline.forget_set import prepared
 from unlearn.pipeline.stacked_training import lacking, train_missing, width
 from unlearn.pipeline.trained_models import (
@@ -42,18 +42,18 @@ def train_ahead(jobs: Sequence[Job]) -> None:
                 train_missing(group[0], some)
 
 
-def _originals(jobs: Sequence[Job]) -> Iterator[tuple[Setting, Training]]:
+def _originals(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, Training]]:
     own = [job for job in jobs if job.config.get("checkpoint") is None]  # else nothing is trained
     once = {json.dumps(original_identity(job.config), sort_keys=True): job for job in own}
     for job in once.values():
         try:
-            setting = prepare(job, forget=False)
-            yield setting, training_of_original(job, setting)
+            context = prepare(job, forget=False)
+            yield context, training_of_original(context)
         except (ValueError, RuntimeError) as error:
             log.debug("not ahead: %s", error)
 
 
-def _references(jobs: Sequence[Job]) -> Iterator[tuple[Setting, Training]]:
+def _references(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, Training]]:
     seen: set[str] = set()
     for job in jobs:
         same = original_identity(job.config)
@@ -65,9 +65,9 @@ def _references(jobs: Sequence[Job]) -> Iterator[tuple[Setting, Training]]:
             if not needs_retrained(job):
                 continue
             seen.add(key)
-            setting = prepared(job)
-            for step in range(len(setting.task.forget)):
-                gone = setting.task.asked(step).sort().values
-                yield setting, training_without(job, setting, gone, "retrained references")
+            context = prepared(job)
+            for step in range(len(context.task.forget)):
+                gone = context.task.asked(step).sort().values
+                yield context, training_without(context, gone, "retrained references")
         except (ValueError, RuntimeError) as error:
             log.debug("not ahead: %s", error)

@@ -17,7 +17,7 @@ from unlearn.core.job import Job
 from unlearn.evaluation.monitor import Monitor
 from unlearn.models.expansion.expanded import drop
 from unlearn.orchestration.stacking.shared_models import ALIKE
-from unlearn.pipeline.context import Setting, method_of
+from unlearn.pipeline.context import RunContext, method_of
 from unlearn.pipeline.forget_set import prepared
 from unlearn.pipeline.run_method import Outcome, equipped, mask_of
 from unlearn.pipeline.sequential_requests import Requests
@@ -85,7 +85,7 @@ class Companion:
     """A cell of a stack."""
 
     job: Job
-    setting: Setting
+    context: RunContext
     course: Course
     monitor: Monitor
     curves: Curves
@@ -122,8 +122,8 @@ def unlearn_together(jobs: Sequence[Job]) -> dict[str, Outcome]:
         return {}
     log.info("%s: %d cells at once ...", jobs[0].names["method"], len(cells))
     first = cells[0]
-    precision = precision_of(first.course.method, first.setting.engine)
-    kind = first.setting.engine.device.type
+    precision = precision_of(first.course.method, first.context.engine)
+    kind = first.context.engine.device.type
     half = precision == "bf16-mixed"
     try:
         Together(
@@ -139,20 +139,20 @@ def unlearn_together(jobs: Sequence[Job]) -> dict[str, Outcome]:
 def _begun(job: Job) -> Companion | None:
     """Return a job before its first step; None if it is to be made alone."""
     with contextlib.suppress(ValueError, RuntimeError):  # it says itself what is wrong
-        setting = prepared(job)
-        if Requests(job, setting).count > 1:  # in a row: each starts where the last one ended
+        context = prepared(job)
+        if Requests(context).count > 1:  # in a row: each starts where the last one ended
             return None
-        model, _ = original(job, setting)
+        model, _ = original(context)
         curves: Any = Curves()
         seed = job.config["seeds"]["unlearn"]
-        method, monitor, fit, request = equipped(job, setting, seed=seed, loggers=[curves])
-        reason = obstacle(setting.engine, model, precision_of(method, setting.engine))
+        method, monitor, fit, request = equipped(context, seed=seed, loggers=[curves])
+        reason = obstacle(context.engine, model, precision_of(method, context.engine))
         if reason is not None:
             log.info("one by one: %s", reason)
             return None
         course = Course(method, model, request, fit)
         if course.error is None and unfit(method) is None:  # hooks may come with the preparation
-            return Companion(job, setting, course, monitor, curves)
+            return Companion(job, context, course, monitor, curves)
     return None
 
 
@@ -163,8 +163,8 @@ def _worth(cells: Sequence[Companion]) -> bool:
         return True
     members = [Member(c.course.model, c.course.request.everything(), 0) for c in cells]
     times = speedup(
-        members, first.course.method.batch_size, first.setting.engine,
-        augment=first.setting.dataset.augment,
+        members, first.course.method.batch_size, first.context.engine,
+        augment=first.context.dataset.augment,
     )  # fmt: skip
     if times < WORTH:
         log.info("one by one: %d at once are %.2f times as fast", len(cells), times)

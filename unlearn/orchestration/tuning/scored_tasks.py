@@ -20,7 +20,7 @@ from unlearn.core.types import ImageSet
 from unlearn.data.task import Task
 from unlearn.models.expansion.expanded import drop
 from unlearn.models.inference import accuracy
-from unlearn.pipeline.context import Setting, identity, method_of, prepare
+from unlearn.pipeline.context import RunContext, identity, method_of, prepare
 from unlearn.pipeline.trained_models import original
 from unlearn.training.unlearning import LightningFit
 
@@ -53,7 +53,7 @@ class Cell:
     """
 
     name: str
-    setting: Setting
+    setting: RunContext
     task: Task
     held: ImageSet
     rest: ImageSet
@@ -99,9 +99,9 @@ def load(jobs: Sequence[Job], seed: int) -> list[Cell]:
     cells = []
     for job in jobs:
         setting = prepare(job, forget=True)
-        who = json.dumps(identity(job, setting), sort_keys=True)
+        who = json.dumps(identity(setting), sort_keys=True)
         if who not in shared:
-            shared[who] = setting.task, original(job, setting)[0]
+            shared[who] = setting.task, original(setting)[0]
         task, model = shared[who]
         task = replace(setting.task, train=task.train, test=task.test)
         name = f"{job.names['corruption']} {job.config['discovery']:g}"
@@ -109,7 +109,7 @@ def load(jobs: Sequence[Job], seed: int) -> list[Cell]:
     return cells
 
 
-def halved(name: str, setting: Setting, task: Task, model: nn.Module, seed: int) -> Cell:
+def halved(name: str, setting: RunContext, task: Task, model: nn.Module, seed: int) -> Cell:
     """Return a cell of a task: the method is handed half of the forget set."""
     device = task.train.label.device
     given, held = split(task.discovered(), seed)
