@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
-from unlearn.training.engine import quiet
+from unlearn.training.engine import silence_lightning
 
 PARTS = {
     "step": ("step", "pretraining", "methods"),
@@ -46,7 +46,7 @@ def main() -> None:
     from benchmarks.measuring import ON_GPU, machine
 
     print(f"{machine()}\n\n`python -m benchmarks {' '.join(sys.argv[1:])}`\n", flush=True)
-    with quiet(), warnings.catch_warnings():
+    with silence_lightning(), warnings.catch_warnings():
         for part in asked.parts or (*ALL, *(ON_GPU_ALONE if ON_GPU else ())):
             module, *functions = PARTS[part]
             for name in functions:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measuring import ON_GPU, Stopwatch, Table, clock
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import identity, plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import compute_run_id, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.methods.base import UnlearningMethod
-from unlearn.orchestration.runner import _build
+from unlearn.orchestration.runner import _instantiate_node
 from unlearn.pipeline.unlearn_job import unlearn_job
 from unlearn.training.engine import Engine
 
@@ -27,12 +27,14 @@ CASES = [
 def job(folder: Path, options: list[str]) -> Job:
     """Return a job as the command line would make it."""
     paths = [f"paths.root={folder}", "trainer.progress=false"]
-    with composing([config_dir()]):
-        content = plain(composed("unlearn", [*options, *paths], [config_dir()]))
+    with enable_composition([config_dir()]):
+        content = to_plain_config(compose_config("unlearn", [*options, *paths], [config_dir()]))
     content.pop("tune")
     own = folder / "run"
     own.mkdir(exist_ok=True)
-    return Job(content, identity(content), own, content["names"], _build, brief=True)
+    return Job(
+        content, compute_run_id(content), own, content["names"], _instantiate_node, brief=True
+    )
 
 
 def timed_hook(method: UnlearningMethod, spent: list[float]) -> None:
@@ -51,7 +53,7 @@ def share(options: list[str]) -> tuple[float, float, float]:
     """Return the seconds of a whole run, pre-training included, of its steps, and of a method's hooks."""
     watches: list[Stopwatch] = []
     hooks: list[float] = []
-    plain_trainer = Engine.trainer
+    plain_trainer = Engine.build_trainer
 
     def trainer(self: Engine, *, callbacks: Any, **rest: Any) -> Any:
         watches.append(Stopwatch())
@@ -62,13 +64,13 @@ def share(options: list[str]) -> tuple[float, float, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         made = job(Path(folder), options)
-        Engine.trainer = trainer  # type: ignore[method-assign]
+        Engine.build_trainer = trainer  # type: ignore[method-assign]
         try:
             started = clock()
             unlearn_job(made)
             whole = clock() - started
         finally:
-            Engine.trainer = plain_trainer  # type: ignore[method-assign]
+            Engine.build_trainer = plain_trainer  # type: ignore[method-assign]
     return whole, sum(w.seconds for w in watches), sum(hooks)
 
 

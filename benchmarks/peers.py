@@ -31,7 +31,7 @@ from benchmarks.measuring import (
 )  # fmt: skip
 from benchmarks.step import WIDTH, sgd
 from unlearn.core.types import ImageSet
-from unlearn.models.inference import accuracy
+from unlearn.models.inference import compute_accuracy
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import WarmupLinear
@@ -95,7 +95,7 @@ def product(model: nn.Module, train: ImageSet, test: ImageSet) -> float:
         schedule=WarmupLinear(warmup_fraction=0.1, stretch=1.0),
     )  # fmt: skip
     pretrain(model, train, recipe, engine("auto"), augment=CROP, seed=0)
-    return accuracy(model, test)
+    return compute_accuracy(model, test)
 
 
 def table(rounds: int) -> Table:

@@ -11,7 +11,7 @@ from benchmarks.measuring import timed as seconds_of
 from benchmarks.step import CASES, sgd
 from unlearn.scoring.base import Recorder
 from unlearn.scoring.memorization.learning_events import LearningEvents
-from unlearn.scoring.memorization.loss_curvature import Curvature
+from unlearn.scoring.memorization.loss_curvature import CurvatureRecorder
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import WarmupLinear
@@ -19,7 +19,7 @@ from unlearn.training.schedules import WarmupLinear
 RECORDERS: dict[str, Callable[[], list[Recorder]]] = {
     "none": list,
     "learning events": lambda: [LearningEvents(mode="online")],
-    "loss curvature": lambda: [Curvature(h=0.01, every=1)],
+    "loss curvature": lambda: [CurvatureRecorder(h=0.01, every=1)],
 }
 
 

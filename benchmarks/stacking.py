@@ -19,7 +19,7 @@ from unlearn.data.datasets.augmentation import Augment
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant
-from unlearn.training.stacked.pretraining import Member, pretrain_stacked
+from unlearn.training.stacked.pretraining import StackMember, pretrain_stacked
 
 STILL = Augment(crop_padding=0, flip_rate=0, cutout=0)
 CASES = [
@@ -71,7 +71,7 @@ def row(
         )
 
     def together() -> float:
-        made = [Member(n, p, k) for k, (n, p) in enumerate(zip(nets(), parts, strict=True))]
+        made = [StackMember(n, p, k) for k, (n, p) in enumerate(zip(nets(), parts, strict=True))]
         return timed(lambda: list(pretrain_stacked(made, recipe, how, augment=augment)))
 
     found = alternate({"alone": alone, "stacked": together}, rounds, warm=ON_GPU)

@@ -32,8 +32,8 @@ from benchmarks.measuring import (
     ratio,
     timed,
 )
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.types import ImageSet, Request
 from unlearn.data.datasets.augmentation import Augment
@@ -149,15 +149,15 @@ def methods(rounds: int) -> Table:
 def made(name: str) -> Any:
     """Return a method as configured for CIFAR-10, with one short epoch."""
     options = ["dataset=cifar10", f"method={name}", f"method.batch_size={BATCH}"]
-    with composing([config_dir()]):
+    with enable_composition([config_dir()]):
         options += ["method.epochs=1", *OPTIONS.get(name, [])]
-        node = plain(composed("unlearn", options, [config_dir()]))["method"]
+        node = to_plain_config(compose_config("unlearn", options, [config_dir()]))["method"]
     return instantiate(node, _convert_="all")
 
 
 def method_row(name: str, request: Request, rounds: int) -> list[str]:
     """Return one row: name, precision, both speeds and their ratio."""
-    how, origin = engine("auto"), engine("auto").place(network(WIDTH))
+    how, origin = engine("auto"), engine("auto").place_model(network(WIDTH))
     seen: dict[str, int] = {}
     precision = how.unlearning_precision if made(name).full_precision else fast_precision()
 
@@ -183,7 +183,7 @@ def by_hand(
 ) -> tuple[Callable[[], None], int]:
     """Return one epoch of a method as a bare loop, and the images that it takes."""
     method = made(name)
-    place = engine("auto").place
+    place = engine("auto").place_model
     model = place(method.prepare(model, request)).train()
     for consulted in method.reads().values():
         place(consulted)

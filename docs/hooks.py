@@ -108,7 +108,7 @@ def page(name: str, conf: Path, plane: pd.DataFrame, verdicts: dict[str, pd.Data
     Args:
         name: Of the method.
         conf: Folder of the configs.
-        plane: What was measured, as of ``unlearn.reporting.tables.advice.plane``.
+        plane: What was measured, as of ``unlearn.reporting.tables.advice.aggregate_plane``.
         verdicts: Of the advice, as of ``judged``.
     """
     values = content(conf / "method" / f"{name}.yaml", conf)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from unlearn.config.command_line import flags_first, parse
+from unlearn.config.command_line import flags_first, parse_command_line
 from unlearn.core import errors
 from unlearn.pipeline import context
 
@@ -171,11 +171,11 @@ def test_training_alone_ends_and_the_second_call_uses_the_cache(tmp_path: Path):
 
 
 def _unpacked() -> None:
-    flags_first([], parse(["seed=1"]))  # list.remove: nobody raised it by name
+    flags_first([], parse_command_line(["seed=1"]))  # list.remove: nobody raised it by name
 
 
 def _refused() -> None:
-    context.corrupted_count(5, 2)
+    context.count_corrupted(5, 2)
 
 
 def _library() -> None:
@@ -190,7 +190,7 @@ def test_only_an_error_that_is_raised_by_name_blames_the_user(
 ):
     with pytest.raises(ValueError) as caught:
         fails()
-    assert errors.internal(caught.value) is defect
+    assert errors.is_internal_error(caught.value) is defect
 
 
 def test_ctrl_c_while_training_says_one_line(tmp_path: Path):

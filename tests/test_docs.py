@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from unlearn.config.composition import composed, composing, resolved
+from unlearn.config.composition import compose_config, enable_composition, resolve_config
 from unlearn.config.registration import config_dir
-from unlearn.reporting.tables.advice import shipped
+from unlearn.reporting.tables.advice import load_shipped_plane
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -33,7 +33,7 @@ def test_the_site_builds_strictly_and_stands_alone(tmp_path: Path):
     assert "strength of the tie to the original" in page  # from the YAML
     assert "2404.05868" in page  # from the docstring
     assert page.count("<math") >= 2  # its formula and the symbols
-    product = shipped().set_index(["method", "corruption"])["healed_utility"]
+    product = load_shipped_plane().set_index(["method", "corruption"])["healed_utility"]
     rows = re.findall(r"<td>poison</td>(.*?)</tr>", page, re.DOTALL)
     assert f"{product['npo', 'poison'].iloc[7:].mean():.2f}</td>" in rows[0]  # rates 0.8 to 1
     for name in names:
@@ -69,8 +69,8 @@ def test_the_defaults_on_a_page_are_those_of_a_run(hooks: ModuleType, name: str)
     conf = REPOSITORY / "conf"
     told = leaves(hooks.content(conf / "method" / f"{name}.yaml", conf))
     words = [f"method={name}", "dataset=synthetic", "model=resnet9"]
-    with composing([config_dir()]):
-        used = leaves(resolved(composed("unlearn", words, [config_dir()]))["method"])
+    with enable_composition([config_dir()]):
+        used = leaves(resolve_config(compose_config("unlearn", words, [config_dir()]))["method"])
     told = {k: v for k, v in told.items() if ".search" not in k and "${" not in str(v)}
     assert told == {k: used[k] for k in told}
     assert len(told) > 8
@@ -82,7 +82,7 @@ def test_the_head_of_a_yaml_may_say_more_or_nothing(hooks: ModuleType, tmp_path:
     (tmp_path / "method").mkdir()
     target = "_target_: unlearn.methods.finetune.Finetune\nepochs: 3  # passes | all\n"
     (tmp_path / "method" / "mine.yaml").write_text(target)
-    page = hooks.page("mine", tmp_path, shipped(), hooks.judged(shipped()))
+    page = hooks.page("mine", tmp_path, load_shipped_plane(), hooks.judged(load_shipped_plane()))
     assert "| `epochs` | `3` | passes \\| all |" in page
     assert "Formula" not in page
     assert "It is not part of the measured plane" in page

@@ -11,13 +11,13 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
-from unlearn.models.expansion.expanded import Expanded, drop
+from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
 from unlearn.models.surgery import batch_norms
 from unlearn.models.vit import ViT
-from unlearn.training.stacked.unlearning import Course, Together, unfit
+from unlearn.training.stacked.unlearning import StackedRun, StackedUnlearner, find_stack_obstacle
 from unlearn.training.unlearning import LightningFit
 
 CONF = Path(config_dir())
@@ -36,8 +36,8 @@ METHODS = [p.stem for p in sorted((CONF / "method").glob("*.yaml"))]
 
 
 def composed_plain(*overrides, name="unlearn"):
-    with composing([config_dir()]):
-        return plain(composed(name, list(overrides), [config_dir()]))
+    with enable_composition([config_dir()]):
+        return to_plain_config(compose_config(name, list(overrides), [config_dir()]))
 
 
 def build(node):
@@ -138,7 +138,7 @@ def start(name, plain, task, engine):
 def sound(one, origin):
     """Check that a plain network came back, of the deployed size, with finite weights."""
     assert not isinstance(one, Expanded)
-    deployed = drop(origin).state_dict()
+    deployed = remove_extra_channels(origin).state_dict()
     assert {k: v.shape for k, v in one.state_dict().items()} == {
         k: v.shape for k, v in deployed.items()
     }
@@ -213,7 +213,9 @@ def test_a_network_of_ones_own_is_refused_by_name_and_reason(task, engine):
     assert not any(reasons[name] for name in ("finetune", "npo", "original", "retrain", "ssd"))
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if unfit(method_of(name)) is None])
+@pytest.mark.parametrize(
+    "name", [name for name in METHODS if find_stack_obstacle(method_of(name)) is None]
+)
 def test_a_method_that_says_so_is_stacked_without_a_change(name, network, task, engine):
     origin = start(name, network, task, engine)
     forget = task.discovered()
@@ -224,12 +226,14 @@ def test_a_method_that_says_so_is_stacked_without_a_change(name, network, task, 
         for t, fit in zip(tasks, fits, strict=True)
     ]
     pairs = zip(tasks, fits, strict=True)
-    courses = [Course(method_of(name), copy.deepcopy(origin), t.request(), fit) for t, fit in pairs]
+    courses = [
+        StackedRun(method_of(name), copy.deepcopy(origin), t.request(), fit) for t, fit in pairs
+    ]
     assert courses[0].kind == courses[1].kind  # so the first step is made together
-    Together(courses, contextlib.nullcontext).run()
+    StackedUnlearner(courses, contextlib.nullcontext).run_all()
     for one, course in zip(alone, courses, strict=True):
         assert course.error is None
-        healed = course.finish()
+        healed = course.finish_run()
         assert healed is not None
         for key, value in one.state_dict().items():
             torch.testing.assert_close(healed.state_dict()[key], value, rtol=1e-3, atol=1e-3)

@@ -17,22 +17,27 @@ from hydra.utils import instantiate
 from torch import nn
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.composition import composed, composing, preflight, resolved
-from unlearn.config.identity import identity
+from unlearn.config.composition import (
+    check_jobs,
+    compose_config,
+    enable_composition,
+    resolve_config,
+)
+from unlearn.config.identity import compute_run_id
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.data.task import Task
-from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.methods.base import UnlearningMethod
-from unlearn.pipeline.context import RunContext, engine_of, method_of
-from unlearn.pipeline.run_record import record_of
-from unlearn.pipeline.unlearn_job import unlearn_once
-from unlearn.pipeline.user_data import data_of
-from unlearn.pipeline.user_model import healing_of
+from unlearn.pipeline.context import RunContext, build_engine, build_method
+from unlearn.pipeline.run_record import make_record
+from unlearn.pipeline.unlearn_job import run_method
+from unlearn.pipeline.user_data import build_user_data
+from unlearn.pipeline.user_model import make_healing
 from unlearn.reporting.pages.healing_page import write_healing
 from unlearn.storage.model_card import read_card
 from unlearn.storage.record import RunRecord
-from unlearn.storage.user_checkpoint import digest, fit
+from unlearn.storage.user_checkpoint import hash_file, match_checkpoint
 
 SOURCE = "a model that was handed over in Python"
 
@@ -66,7 +71,7 @@ class Result:
         """
         if self.after is None:
             raise ValueError(f"no healed model to report on: {self.record.reason}")
-        healing = healing_of(self.context, self.record, self.after, SOURCE)
+        healing = make_healing(self.context, self.record, self.after, SOURCE)
         title = f"{self.record.names['method']} on {type(self.model).__name__}"
         return write_healing(Path(path), replace(healing, title=title))
 
@@ -109,34 +114,34 @@ def heal(
     Raises:
         ValueError: If something does not fit; an option is named.
     """
-    config = _config(model, method, options, overrides, seed, device, image_size, mean, std)
-    job = _job(config, Path(tempfile.gettempdir()))
-    dataset, rows, truth = data_of(job, model, forget, retain, test, mean, std, class_names)
+    config = _compose_call(model, method, options, overrides, seed, device, image_size, mean, std)
+    job = _make_job(config, Path(tempfile.gettempdir()))
+    dataset, rows, truth = build_user_data(job, model, forget, retain, test, mean, std, class_names)
     task = Task(dataset.train, dataset.test, truth, (rows,))
-    engine = engine_of(config, dataset.train.image.shape[-2])
+    engine = build_engine(config, dataset.train.image.shape[-2])
     context = RunContext(job, dataset, task, engine, "")
-    return _healed(context, model)
+    return _run_heal(context, model)
 
 
-def _healed(context: RunContext, model: nn.Module) -> Result:
+def _run_heal(context: RunContext, model: nn.Module) -> Result:
     started = time.perf_counter()
     home = next(model.parameters()).device
-    network = context.engine.place(copy.deepcopy(model)).eval()
-    check = method_of(context.job)
+    network = context.engine.place_model(copy.deepcopy(model)).eval()
+    check = build_method(context.job)
     if isinstance(check, UnlearningMethod):
         few = next(context.task.train.rows(torch.arange(2)).batches())
-        check.check(network, few.image.to(context.engine.device))
-    context = replace(context, before=predict(network, context.task))
+        check.check_model(network, few.image.to(context.engine.device))
+    context = replace(context, before=predict_task(network, context.task))
     with tempfile.TemporaryDirectory() as folder:
         own = replace(context.job, folder=Path(folder))
-        outcome = unlearn_once(
+        outcome = run_method(
             replace(context, job=own),
             network,
             seed=context.job.config["seeds"]["unlearn"],
             loggers=[],
         )
-    said = None if outcome.model is None else predict(outcome.model, context.task)
-    record = record_of(context, outcome, said, {}, started)
+    said = None if outcome.model is None else predict_task(outcome.model, context.task)
+    record = make_record(context, outcome, said, {}, started)
     healed = None if outcome.model is None else outcome.model.to(home)
     return Result(healed, record, context, said)
 
@@ -154,25 +159,27 @@ def load(run: str | Path, *, results: str | Path | None = None) -> nn.Module:
     folder = Path(run)
     if not folder.is_dir():
         if results is None:
-            with composing([config_dir()]):
-                results = resolved(composed("unlearn", [], [config_dir()]))["paths"]["results"]
+            with enable_composition([config_dir()]):
+                results = resolve_config(compose_config("unlearn", [], [config_dir()]))["paths"][
+                    "results"
+                ]
         folder = Path(str(results)) / str(run)
     card = read_card(folder)
     path = folder / card["file"]
-    if not path.is_file() or digest(path) != card["sha256"]:
+    if not path.is_file() or hash_file(path) != card["sha256"]:
         raise ValueError(f"{path} is not the file that its card was written for")
     shape = {key: card["input"][key] for key in ("in_channels", "image_size")}
-    network = _build(card["model"])(**shape, num_classes=len(card["classes"]))
-    fit(path, network, f"the model of {card['run_id']}").load_into(network)
+    network = _instantiate_node(card["model"])(**shape, num_classes=len(card["classes"]))
+    match_checkpoint(path, network, f"the model of {card['run_id']}").load_into(network)
     network.card = card
     return network.eval()
 
 
-def _build(node: Any) -> Any:
+def _instantiate_node(node: Any) -> Any:
     return instantiate(node, _convert_="all")
 
 
-def _config(
+def _compose_call(
     model: nn.Module,
     method: str,
     options: Mapping[str, Any] | None,
@@ -204,12 +211,12 @@ def _config(
         *(f"method.{k}={json.dumps(v)}" for k, v in (options or {}).items()),
         *overrides,
     ]
-    preflight("unlearn", Arguments(words, False, False, None, [config_dir()]))
-    with composing([config_dir()]):
-        config = resolved(composed("unlearn", words, [config_dir()]))
+    check_jobs("unlearn", Arguments(words, False, False, None, [config_dir()]))
+    with enable_composition([config_dir()]):
+        config = resolve_config(compose_config("unlearn", words, [config_dir()]))
     config.pop("tune")
     return config
 
 
-def _job(config: dict[str, Any], folder: Path) -> Job:
-    return Job(config, identity(config), folder, config["names"], _build, True)
+def _make_job(config: dict[str, Any], folder: Path) -> Job:
+    return Job(config, compute_run_id(config), folder, config["names"], _instantiate_node, True)

@@ -8,120 +8,124 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
-from unlearn.core.errors import ConfigError, interrupted
-from unlearn.orchestration.messages import say
-from unlearn.orchestration.outcomes import Outcomes
-from unlearn.orchestration.runner import Task
+from unlearn.core.errors import ConfigError, is_interruption
+from unlearn.orchestration.messages import print_error
+from unlearn.orchestration.outcomes import JobCounts
+from unlearn.orchestration.runner import JobRunner
 
 
 def train_main() -> None:
     """Pre-train (``python train.py``, ``unlearn-train``)."""
-    _main("train", "pretrain_job")
+    _run_command("train", "pretrain_job")
 
 
 def unlearn_main() -> None:
     """Unlearn (``python unlearn.py``, ``unlearn-run``)."""
-    _main("unlearn", "unlearn_job")
+    _run_command("unlearn", "unlearn_job")
 
 
 def evaluate_main() -> None:
     """Evaluate or summarise (``python evaluate.py``, ``unlearn-evaluate``)."""
-    _main("evaluate", "evaluate_job")
+    _run_command("evaluate", "evaluate_job")
 
 
-class Terminated(KeyboardInterrupt):
+class TerminatedError(KeyboardInterrupt):
     """SIGTERM: as Ctrl-C, so that everything is left in order."""
 
 
-def _terminate(signum: int, frame: object) -> NoReturn:
-    raise Terminated
+def _raise_terminated(signum: int, frame: object) -> NoReturn:
+    raise TerminatedError
 
 
-def _main(name: str, job: str) -> None:
-    signal.signal(signal.SIGTERM, _terminate)
+def _run_command(name: str, job: str) -> None:
+    signal.signal(signal.SIGTERM, _raise_terminated)
     try:
-        outcomes = _checked(name, sys.argv[1:])
+        outcomes = _check_command(name, sys.argv[1:])
         if outcomes is None:
             return
-        _run(name, job, outcomes)
+        _start_hydra(name, job, outcomes)
     except ConfigError as error:
-        say(f"error: {error}")
+        print_error(f"error: {error}")
         sys.exit(2)
     except (KeyboardInterrupt, SystemExit) as error:
-        if not interrupted(error):
+        if not is_interruption(error):
             raise
-        say("interrupted; finished runs are kept, the same command goes on")
-        sys.exit(143 if isinstance(error.__context__ or error, Terminated) else 130)
+        print_error("interrupted; finished runs are kept, the same command goes on")
+        sys.exit(143 if isinstance(error.__context__ or error, TerminatedError) else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except OSError as error:  # of hydra's own folders; those of a job are its own matter
-        say(f"error: {error}; UNLEARN_HOME names the folder that everything is written to")
+        print_error(f"error: {error}; UNLEARN_HOME names the folder that everything is written to")
         sys.exit(1)
-    if outcomes.several:
-        say(outcomes.closing())
-    sys.exit(outcomes.code())
+    if outcomes.is_sweep:
+        print_error(outcomes.format_summary())
+    sys.exit(outcomes.exit_code())
 
 
-def _checked(name: str, argv: list[str]) -> Outcomes | None:
+def _check_command(name: str, argv: list[str]) -> JobCounts | None:
     """Answer --help and --cfg, or check every job; None if there is nothing to run."""
     from unlearn.config import composition, launcher_choice
-    from unlearn.config.command_line import flags_first, implied, parse
+    from unlearn.config.command_line import add_checkpoint_defaults, flags_first, parse_command_line
 
-    argv = implied(name, argv)
-    arguments = parse(argv)
+    argv = add_checkpoint_defaults(name, argv)
+    arguments = parse_command_line(argv)
     if arguments.help or arguments.show == "job":
         from unlearn.config import help
 
-        first = replace(arguments, overrides=composition.points(name, arguments)[0])  # of a sweep
+        first = replace(
+            arguments, overrides=composition.expand_overrides(name, arguments)[0]
+        )  # of a sweep
         if arguments.help:
             print(help.show_help(name, first))
         else:
             print(help.show_config(name, first, resolve="--resolve" in argv))
         return None
-    bases = composition.bases_of(name, arguments)
-    jobs = composition.preflight(name, arguments, bases)
-    launcher = launcher_choice.chosen(name, arguments, jobs)
+    bases = composition.make_config_cache(name, arguments)
+    jobs = composition.check_jobs(name, arguments, bases)
+    launcher = launcher_choice.choose_launcher(name, arguments, jobs)
     sys.argv[1:] = [*flags_first(argv, arguments), *launcher]
-    outcomes = Outcomes(jobs)
-    return outcomes if name != "unlearn" or _sweep(arguments, outcomes, bases) else None
+    outcomes = JobCounts(jobs)
+    return outcomes if name != "unlearn" or _expand_sweep(arguments, outcomes, bases) else None
 
 
-def _sweep(arguments: Any, outcomes: Outcomes, bases: Any) -> bool:
+def _expand_sweep(arguments: Any, outcomes: JobCounts, bases: Any) -> bool:
     """Expand a sweep into cells; answer plan and status; say whether anything is to be run."""
     asked = {o.partition("=")[0]: o.partition("=")[2].lower() for o in outcomes.jobs[0]}
     plan, status = asked.get("plan", "false") == "true", asked.get("status", "false")
     studies = asked.get("tune.trials", "0") != "0"
-    if studies or not (outcomes.several or plan or status != "false"):
+    if studies or not (outcomes.is_sweep or plan or status != "false"):
         return True
     from unlearn.orchestration import cells, progress
 
-    found = cells.packed(list(cells.expand("unlearn", outcomes.jobs, arguments, bases)))
+    found = cells.group_by_dataset(
+        list(cells.expand_cells("unlearn", outcomes.jobs, arguments, bases))
+    )
     outcomes.jobs = [list(cell.overrides) for cell in found]
     if plan:
-        print("\n".join(progress.plan(found)))
+        print("\n".join(progress.describe_plan(found)))
         return False
     if status != "false":
-        progress.report(found, watching=status == "watch")
+        progress.print_status(found, watching=status == "watch")
         return False
     outcomes.progress = progress.Progress(found)
     if outcomes.progress.recorded and asked.get("force") != "true":
-        say(f"{outcomes.progress.recorded} of {len(found)} cells are recorded already")
+        print_error(f"{outcomes.progress.recorded} of {len(found)} cells are recorded already")
     return True
 
 
-def _run(name: str, job: str, outcomes: Outcomes) -> None:
+def _start_hydra(name: str, job: str, outcomes: JobCounts) -> None:
     import hydra
 
-    from unlearn.config.registration import config_dir, register
+    from unlearn.config.registration import config_dir, register_schemas
 
-    register()
+    register_schemas()
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what goes wrong, print no traceback
-    command = Task(name, job, outcomes)
+    command = JobRunner(name, job, outcomes)
 
-    def task(config: DictConfig) -> Any:
+    def run_job(config: DictConfig) -> Any:
         return command(config)
 
-    carrier: Any = task  # what our sweeper and launchers read
+    carrier: Any = run_job  # what our sweeper and launchers read
     carrier.task = command
-    hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(task)()
+    hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(run_job)()

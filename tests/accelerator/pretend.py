@@ -104,10 +104,9 @@ class End(L.Callback):
         waited[type(method).__name__] += waits() - trainer.waits_before  # type: ignore[attr-defined]
 
 
-def watch_stack(module: types.ModuleType, step: str, member: str) -> None:
+def watch_stack(module: types.ModuleType, stack: type, step: str, member: type, next_: str) -> None:
     """Count the waits of a stack's joint steps, without what its members do in between."""
-    together, single = module.Together, getattr(module, member)
-    advance, joint = single.advance, getattr(together, step)
+    advance, joint = getattr(member, next_), getattr(stack, step)
     between = Counter[str]()
 
     @functools.wraps(advance)
@@ -124,8 +123,8 @@ def watch_stack(module: types.ModuleType, step: str, member: str) -> None:
         waited.update({"stacked steps": 1, f"stack of {module.__name__}": number})
         return out
 
-    single.advance = advancing
-    setattr(together, step, stepping)
+    setattr(member, next_, advancing)
+    setattr(stack, step, stepping)
 
 
 def take_over() -> None:
@@ -145,9 +144,10 @@ def take_over() -> None:
     L.Trainer = on_device  # type: ignore[assignment, misc]
     of = engine.Engine
     of.device = property(lambda self: torch.device(NAME))  # type: ignore[assignment, misc]
-    of.fits = lambda self, size: RESIDENT  # type: ignore[assignment, method-assign]
-    watch_stack(unlearning, "_step", "Course")
-    watch_stack(pretraining, "_step", "Run")
+    of.fits_memory = lambda self, size: RESIDENT  # type: ignore[assignment, method-assign]
+    one, two = unlearning, pretraining
+    watch_stack(one, one.StackedUnlearner, "_step_group", one.StackedRun, "next_step")
+    watch_stack(two, two.StackedPretrainer, "_take_step", two.MemberRun, "next_batch")
 
 
 if __name__ == "__main__":

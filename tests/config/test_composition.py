@@ -3,12 +3,12 @@
 import pytest
 
 from unlearn.config import composition
-from unlearn.config.command_line import parse
+from unlearn.config.command_line import parse_command_line
 from unlearn.core import errors
 
 
 def checked(*arguments: str) -> int:
-    return len(composition.preflight("unlearn", parse(list(arguments))))
+    return len(composition.check_jobs("unlearn", parse_command_line(list(arguments))))
 
 
 @pytest.mark.parametrize(

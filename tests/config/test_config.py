@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 
 from unlearn.config import composition, help, validation
 from unlearn.config import identity as identities
-from unlearn.config.command_line import parse
-from unlearn.config.identity import plain, run_id
+from unlearn.config.command_line import parse_command_line
+from unlearn.config.identity import run_id_of_config, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.config.schema import SCHEMAS
 from unlearn.core import errors
@@ -27,20 +27,20 @@ FILES = sorted(p for p in CONF.rglob("*.yaml") if "hydra" not in p.relative_to(C
 
 @pytest.fixture
 def hydra() -> Iterator[None]:
-    with composition.composing(FOLDERS):
+    with composition.enable_composition(FOLDERS):
         yield
 
 
 def made(*overrides: str, name: str = "unlearn") -> DictConfig:
-    return composition.composed(name, list(overrides), FOLDERS)
+    return composition.compose_config(name, list(overrides), FOLDERS)
 
 
 def identity(*overrides: str, name: str = "unlearn") -> str:
-    return run_id(made(*overrides, name=name))
+    return run_id_of_config(made(*overrides, name=name))
 
 
 def checked(*overrides: str, name: str = "unlearn") -> int:
-    return len(composition.preflight(name, parse(list(overrides))))
+    return len(composition.check_jobs(name, parse_command_line(list(overrides))))
 
 
 def unexplained(tree: Any, notes: dict[str, str], prefix: str = "") -> Iterator[str]:
@@ -57,19 +57,19 @@ def unexplained(tree: Any, notes: dict[str, str], prefix: str = "") -> Iterator[
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(CONF)))
 def test_every_leaf_of_every_file_has_a_comment(path: Path):
     text = path.read_text()
-    assert list(unexplained(yaml.safe_load(text) or {}, help.comments(text))) == []
+    assert list(unexplained(yaml.safe_load(text) or {}, help.read_comments(text))) == []
 
 
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
 def test_every_option_of_a_composed_config_is_explained(name: str, hydra: None):
     identity = made(name=name)
-    notes = help.explained(name, identity.hydra.runtime.choices, FOLDERS)
-    assert list(unexplained(composition.resolved(identity), notes)) == []
+    notes = help.explain_options(name, identity.hydra.runtime.choices, FOLDERS)
+    assert list(unexplained(composition.resolve_config(identity), notes)) == []
 
 
 def test_comments_are_read_by_indentation():
     text = "a: 1  # one\nb:\n  c: '#no'  # see\n  d: x#y\ne:\n- 1\nf: [1]  # last\n"
-    assert help.comments(text) == {"a": "one", "b.c": "see", "f": "last"}
+    assert help.read_comments(text) == {"a": "one", "b.c": "see", "f": "last"}
 
 
 def test_comments_are_inherited_through_the_defaults_list():
@@ -81,7 +81,7 @@ def test_comments_are_inherited_through_the_defaults_list():
 
 def test_annotation_keeps_the_yaml():
     text = "a:\n  b: 1\n  c:\n  - 2\nd: 'x: y'\n"
-    noted = help.annotated(text, {"a.b": "one: two", "d": "# last"})
+    noted = help.annotate_yaml(text, {"a.b": "one: two", "d": "# last"})
     assert yaml.safe_load(noted) == yaml.safe_load(text)
     assert "b: 1  # one: two" in noted
 
@@ -118,19 +118,21 @@ def test_what_changes_a_result_changes_its_name(hydra: None, override: str):
 
 
 def test_own_seeds_follow_the_seed(hydra: None):
-    assert set(plain(made("seed=3"))["seeds"].values()) == {3}
-    assert plain(made("seed=3", "seeds.data=1"))["seeds"]["data"] == 1
+    assert set(to_plain_config(made("seed=3"))["seeds"].values()) == {3}
+    assert to_plain_config(made("seed=3", "seeds.data=1"))["seeds"]["data"] == 1
 
 
 def test_the_folder_bears_the_id(hydra: None):
     config = made()
-    assert Path(config.hydra.run.dir).name == run_id(config) == identity()
+    assert Path(config.hydra.run.dir).name == run_id_of_config(config) == identity()
 
 
 def test_columns_to_filter_by_need_no_plus(hydra: None):
     identity = made("where.corruption=poison", "where.discovery=0.5", name="evaluate")
-    assert plain(identity)["where"] == {"corruption": "poison", "discovery": 0.5}
-    assert plain(made("where={method: rem}", name="evaluate"))["where"] == {"method": "rem"}
+    assert to_plain_config(identity)["where"] == {"corruption": "poison", "discovery": 0.5}
+    assert to_plain_config(made("where={method: rem}", name="evaluate"))["where"] == {
+        "method": "rem"
+    }
 
 
 @pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
@@ -152,9 +154,9 @@ def test_a_class_that_moves_keeps_its_identity():
         "method": {"_target_": "unlearn.methods.npo.NPO", "steps": [{"_target_": "unlearn.a.B"}]}
     }
     there = {"method": {"_target_": "unlearn.other.NPO", "steps": [{"_target_": "unlearn.c.B"}]}}
-    assert identities.identity(here) == identities.identity(there)
+    assert identities.compute_run_id(here) == identities.compute_run_id(there)
     foreign = [{"method": {"_target_": f"{module}.NPO"}} for module in ("mine", "yours")]
-    assert identities.identity(foreign[0]) != identities.identity(foreign[1])
+    assert identities.compute_run_id(foreign[0]) != identities.compute_run_id(foreign[1])
 
 
 def test_a_sweep_is_expanded_as_hydra_does_it():

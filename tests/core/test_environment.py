@@ -38,7 +38,7 @@ def commit(folder: Path) -> str:
 
 
 def revision() -> str | None:
-    return environment.revision.__wrapped__()
+    return environment.find_revision.__wrapped__()
 
 
 def check_pair() -> None:
@@ -66,7 +66,7 @@ def test_a_pair_that_does_not_fit_gives_one_line(
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "torchvision", raising=False)
     versions = {"torch": "2.13.0+cpu", "torchvision": "0.28.0"}
-    monkeypatch.setattr(environment, "_version", versions.__getitem__)
+    monkeypatch.setattr(environment, "_find_version", versions.__getitem__)
     with pytest.raises(ValueError, match=said) as caught:
         check_pair()
     message = str(caught.value)
@@ -76,7 +76,7 @@ def test_a_pair_that_does_not_fit_gives_one_line(
 
 
 def test_versions_name_what_a_result_depends_on() -> None:
-    versions = environment.versions()
+    versions = environment.collect_versions()
     names = "python torch torchvision lightning hydra-core numpy torchmetrics unlearn".split()
     assert set(versions) == set(names)
     assert versions["unlearn"] == __version__
@@ -84,12 +84,12 @@ def test_versions_name_what_a_result_depends_on() -> None:
 
 
 def test_a_changed_copy_of_the_versions_changes_no_other_row() -> None:
-    environment.versions()["torch"] = "other"
-    assert environment.versions()["torch"] != "other"
+    environment.collect_versions()["torch"] = "other"
+    assert environment.collect_versions()["torch"] != "other"
 
 
 def test_a_package_that_is_missing_is_said_to_be() -> None:
-    assert environment._version("no-such-package-of-ours") == "not installed"
+    assert environment._find_version("no-such-package-of-ours") == "not installed"
 
 
 def test_nothing_heavy_is_imported() -> None:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from sklearn.svm import SVC
 
-from unlearn.evaluation.membership_inference import FEATURES, membership, stratified
+from unlearn.evaluation.membership_inference import FEATURES, classify_membership, draw_stratified
 
 
 def features(name, p, label):
@@ -32,15 +32,15 @@ def test_certainty_has_no_entropy_and_no_nan():
 
 def test_members_are_drawn_by_class_and_by_seed():
     label = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    drawn = stratified(label, 20, seed=0)
+    drawn = draw_stratified(label, 20, seed=0)
     assert torch.bincount(label[drawn]).tolist() == [12, 6, 2]
     assert len(drawn.unique()) == 20
-    assert torch.equal(drawn, stratified(label, 20, seed=0))
-    assert not torch.equal(drawn, stratified(label, 20, seed=1))
-    assert len(stratified(label, 7, seed=0)) == 7  # 4.2, 2.1, 0.7
-    assert torch.bincount(label[stratified(label, 7, seed=0)]).tolist() == [4, 2, 1]
+    assert torch.equal(drawn, draw_stratified(label, 20, seed=0))
+    assert not torch.equal(drawn, draw_stratified(label, 20, seed=1))
+    assert len(draw_stratified(label, 7, seed=0)) == 7  # 4.2, 2.1, 0.7
+    assert torch.bincount(label[draw_stratified(label, 7, seed=0)]).tolist() == [4, 2, 1]
     with pytest.raises(ValueError, match="cannot draw 101"):
-        stratified(label, 101, seed=0)
+        draw_stratified(label, 101, seed=0)
 
 
 def draw(low, high, count, seed):
@@ -50,10 +50,10 @@ def draw(low, high, count, seed):
 
 def test_the_attack_tells_what_looks_unseen():
     members, others = draw(0.8, 1.0, 100, 0), draw(0.0, 0.5, 100, 1)
-    assert membership(members, others, draw(0.0, 0.5, 40, 2)) == 1
-    assert membership(members, others, draw(0.8, 1.0, 40, 3)) == 0
+    assert classify_membership(members, others, draw(0.0, 0.5, 40, 2)) == 1
+    assert classify_membership(members, others, draw(0.8, 1.0, 40, 3)) == 0
     both = torch.cat([draw(0.8, 1.0, 30, 3), draw(0.0, 0.5, 10, 2)])
-    assert membership(members, others, both) == 0.25
+    assert classify_membership(members, others, both) == 0.25
 
 
 @pytest.mark.parametrize(("seen", "unseen"), [(0.99, 0.8), (0.6, 0.55), (0.4, 0.9)])
@@ -64,9 +64,9 @@ def test_equal_samples_are_learned_from_at_once_and_nothing_changes(seen, unseen
     label = [1] * 300 + [0] * 300
     plain = SVC(C=3, kernel="rbf", gamma="auto").fit(features, label)
     expected = (plain.predict(targets.numpy()) == 0).mean()
-    assert membership(members.float(), others.float(), targets) == expected
+    assert classify_membership(members.float(), others.float(), targets) == expected
 
 
 def test_the_attack_wants_balanced_classes():
     with pytest.raises(ValueError, match="got 3 and 2"):
-        membership(draw(0, 1, 3, 0), draw(0, 1, 2, 0), draw(0, 1, 1, 0))
+        classify_membership(draw(0, 1, 3, 0), draw(0, 1, 2, 0), draw(0, 1, 1, 0))

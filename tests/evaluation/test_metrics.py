@@ -11,11 +11,22 @@ from unlearn.data.corruption.poison import Poison
 from unlearn.data.forget_sets.discovered import Discovered
 from unlearn.data.task import Task
 from unlearn.evaluation import metrics
-from unlearn.evaluation.evaluator import collapse, declared, evaluate
-from unlearn.evaluation.metrics import attack, headline, metric, parts, tow
-from unlearn.evaluation.predictions import Predictions, predict
+from unlearn.evaluation.evaluator import evaluate_metrics, find_collapse, get_metric
+from unlearn.evaluation.metrics import (
+    compute_attack_success,
+    compute_headline,
+    compute_part_accuracies,
+    compute_tow,
+    metric,
+)
+from unlearn.evaluation.predictions import Predictions, predict_task
 
-ALL = {"headline": headline, "parts": parts, "test": metrics.test, "attack": attack}
+ALL = {
+    "headline": compute_headline,
+    "parts": compute_part_accuracies,
+    "test": metrics.compute_test_accuracy,
+    "attack": compute_attack_success,
+}
 
 
 def says(label, k=3):
@@ -53,7 +64,10 @@ def poisoned(clean):
 
 
 def test_extremes_on_label_noise(task):
-    good, bad = evaluate(ALL, perfect(task), task), evaluate(ALL, fooled(task), task)
+    good, bad = (
+        evaluate_metrics(ALL, perfect(task), task),
+        evaluate_metrics(ALL, fooled(task), task),
+    )
     assert good["healed"] == good["utility"] == good["healed_utility"] == 1
     assert good["hidden/accuracy_given"] == good["forget/accuracy_given"] == 0
     assert bad["healed"] == 0
@@ -65,7 +79,7 @@ def test_extremes_on_label_noise(task):
 
 
 def test_extremes_on_poison(poisoned):
-    good, bad = (evaluate(ALL, p(poisoned), poisoned) for p in (perfect, fooled))
+    good, bad = (evaluate_metrics(ALL, p(poisoned), poisoned) for p in (perfect, fooled))
     assert (good["attack_success_rate"], bad["attack_success_rate"]) == (0, 1)
     assert (good["test/fixed"], bad["test/fixed"]) == (1, pytest.approx(1 / 3))
     assert (good["train/accuracy_clean"], bad["train/accuracy_clean"]) == (1, 1)
@@ -75,7 +89,7 @@ def test_utility_of_confusion_leaves_out_the_confused_classes(clean):
     task = with_corruption(clean, InterclassConfusion(classes=(0, 1), pick="first"))
     p = perfect(task)
     wrong = says((task.test.label + (task.test.label < 2).long()) % 3)  # 0 -> 1, 1 -> 2
-    row = evaluate(ALL, Predictions(p.train, p.train_clean, wrong, None), task)
+    row = evaluate_metrics(ALL, Predictions(p.train, p.train_clean, wrong, None), task)
     assert row["utility"] == 1
     assert row["utility_full"] == pytest.approx(1 / 3)
     assert row["test/fixed"] == 0
@@ -83,16 +97,16 @@ def test_utility_of_confusion_leaves_out_the_confused_classes(clean):
 
 def test_nothing_hidden_has_no_value(clean, task):
     found = task.corrupted
-    row = evaluate(ALL, perfect(task), Task(task.train, task.test, task.truth, (found,)))
+    row = evaluate_metrics(ALL, perfect(task), Task(task.train, task.test, task.truth, (found,)))
     assert row["hidden/accuracy_given"] is None
     assert row["forget/accuracy_true"] == 1
 
 
 def test_tow_by_hand(task):
-    assert tow(perfect(task), task, perfect(task)) == {"tow": 1}
-    value = tow(fooled(task), task, perfect(task))["tow"]
+    assert compute_tow(perfect(task), task, perfect(task)) == {"tow": 1}
+    value = compute_tow(fooled(task), task, perfect(task))["tow"]
     assert value == pytest.approx(0 * (180 / 190))  # forget accuracy 1 against 0
-    assert evaluate({"tow": tow}, perfect(task), task)["tow"] is None
+    assert evaluate_metrics({"tow": compute_tow}, perfect(task), task)["tow"] is None
 
 
 def test_a_failed_metric_is_reported(task, caplog):
@@ -100,7 +114,7 @@ def test_a_failed_metric_is_reported(task, caplog):
     def broken(predictions, task, retrained):
         raise ZeroDivisionError("no")
 
-    row = evaluate({"broken": functools.partial(broken)}, perfect(task), task)
+    row = evaluate_metrics({"broken": functools.partial(broken)}, perfect(task), task)
     assert row == {"broken": None, "failed/broken": "ZeroDivisionError: no"}
     assert "broken" in caplog.text
 
@@ -109,17 +123,17 @@ def test_declarations_are_checked():
     with pytest.raises(ValueError, match="max or min"):
         metric({"a": "up"})
     with pytest.raises(ValueError, match="@metric"):
-        declared(lambda p, t, r: {})
+        get_metric(lambda p, t, r: {})
 
 
 def test_collapse_is_guessing():
-    assert collapse({"test/accuracy": 0.12}, 10) is not None
-    assert collapse({"test/accuracy": 0.9}, 10) is None
-    assert collapse({"test/accuracy": None}, 10) is None
+    assert find_collapse({"test/accuracy": 0.12}, 10) is not None
+    assert find_collapse({"test/accuracy": 0.9}, 10) is None
+    assert find_collapse({"test/accuracy": None}, 10) is None
 
 
 def test_predictions_of_triggers(poisoned, network):
-    p = predict(network, poisoned)
+    p = predict_task(network, poisoned)
     on = poisoned.truth.corrupted
     assert torch.equal(p.train[~on], p.train_clean[~on])
     assert not torch.equal(p.train[on], p.train_clean[on])
@@ -133,7 +147,7 @@ def test_confusion_of_the_only_two_classes_has_a_utility(clean):
     ]  # fmt: skip
     task = with_corruption(two, InterclassConfusion(classes=(0, 1), pick="first"))
     train, test = says(task.truth.clean_label, 2), says(task.test.label, 2)
-    row = evaluate(ALL, Predictions(train, train, test, None), task)
+    row = evaluate_metrics(ALL, Predictions(train, train, test, None), task)
     assert row["utility"] == row["utility_full"] == row["healed_utility"] == 1
 
 
@@ -146,9 +160,9 @@ def test_a_lost_reference_is_a_failed_metric_not_a_lost_row(task, monkeypatch):
     def collapsed(context):
         raise CollapsedError("loss is nan")
 
-    monkeypatch.setattr(run_record, "retrained", collapsed)
-    job = SimpleNamespace(config={"evaluation": None}, node=lambda key: ALL | {"tow": tow})
-    row = run_record.evaluate_all(SimpleNamespace(task=task, job=job), perfect(task))
+    monkeypatch.setattr(run_record, "predict_retrained", collapsed)
+    job = SimpleNamespace(config={"evaluation": None}, node=lambda key: ALL | {"tow": compute_tow})
+    row = run_record.evaluate_run(SimpleNamespace(task=task, job=job), perfect(task))
     assert row["tow"] is None
     assert "loss is nan" in row["failed/tow"]
     assert row["healed"] == 1

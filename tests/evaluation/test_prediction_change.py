@@ -7,9 +7,9 @@ import torch
 
 from unlearn.data.corruption.clean import Clean
 from unlearn.data.task import Task
-from unlearn.evaluation.evaluator import evaluate
-from unlearn.evaluation.intervals import paired_interval, wilson
-from unlearn.evaluation.prediction_change import by_class, change, kl_to_original
+from unlearn.evaluation.evaluator import evaluate_metrics
+from unlearn.evaluation.intervals import paired_interval, wilson_interval
+from unlearn.evaluation.prediction_change import by_class, compute_change, kl_to_original
 from unlearn.evaluation.predictions import Predictions
 
 
@@ -33,7 +33,7 @@ def model(task, forget=0, retain=0, test=0, **more):
 
 def test_the_original_itself_has_changed_nothing(plain):
     own = model(plain, 2, 9, 6)
-    row = change(replace(own, original=own), plain, None)
+    row = compute_change(replace(own, original=own), plain, None)
     assert row["forget/agreement"] == row["forget/agreement_original"] == pytest.approx(0.9)
     assert row["retain/agreement"] == pytest.approx(171 / 180)
     assert row["test/accuracy_original"] == pytest.approx(0.9)
@@ -46,7 +46,7 @@ def test_what_is_forgotten_and_what_is_lost(plain):
     known = torch.full((200,), -1)
     known[:10] = (plain.train.label[:10] + 1) % 3
     task = replace(plain, truth=replace(plain.truth, known_label=known))
-    row = change(model(task, 20, 0, 3, original=model(task)), task, None)
+    row = compute_change(model(task, 20, 0, 3, original=model(task)), task, None)
     assert (row["forget/agreement_original"], row["forget/agreement"]) == (1, 0)
     assert (row["forget/accuracy_known_original"], row["forget/accuracy_known"]) == (0, 1)
     assert (row["forget/changed"], row["retain/changed"]) == (1, 0)
@@ -58,10 +58,12 @@ def test_what_is_forgotten_and_what_is_lost(plain):
 
 def test_without_an_original_or_a_test_set(plain):
     own = model(plain)
-    assert evaluate({"change": change}, own, plain)["forget/agreement"] is None
+    assert evaluate_metrics({"change": compute_change}, own, plain)["forget/agreement"] is None
     nothing = plain.test.rows(torch.arange(0))
     empty = replace(own, test=own.test[:0])
-    row = evaluate({"change": change}, replace(empty, original=empty), replace(plain, test=nothing))
+    row = evaluate_metrics(
+        {"change": compute_change}, replace(empty, original=empty), replace(plain, test=nothing)
+    )
     assert row["forget/agreement"] == 1
     assert row["test/accuracy_original"] is None
     assert not [k for k in row if k.startswith("failed")]
@@ -77,9 +79,9 @@ def test_divergence_by_hand():
 
 def test_intervals():
     # Newcombe (1998), table I: 81 of 263 by the score method.
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
-    assert wilson(0, 20)[0] == 0
-    assert wilson(20, 20)[1] == 1
+    assert wilson_interval(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+    assert wilson_interval(0, 20)[0] == 0
+    assert wilson_interval(20, 20)[1] == 1
     n = 400
     before = torch.arange(n) < 300
     after = (torch.arange(n) >= 20) & (torch.arange(n) < 310)  # 20 fell, 10 rose

@@ -10,9 +10,9 @@ from torch import nn
 from unlearn.data.corruption.clean import Clean
 from unlearn.data.task import Task
 from unlearn.evaluation import reference_distance
-from unlearn.evaluation.evaluator import evaluate
-from unlearn.evaluation.predictions import Predictions, Shadows, Twins
-from unlearn.pipeline.reference_models import forget_loss, relearned
+from unlearn.evaluation.evaluator import evaluate_metrics
+from unlearn.evaluation.predictions import Predictions, SeedPairs, ShadowModels
+from unlearn.pipeline.reference_models import compute_forget_loss, count_relearn_steps
 
 
 @pytest.fixture
@@ -28,23 +28,25 @@ def normal(*shape, mean=0.0, seed=0):
 
 def test_margin_is_the_logit_of_the_labels_probability():
     p = torch.tensor([[0.7, 0.2, 0.1], [0.1, 0.1, 0.8]])
-    found = reference_distance.margin(p.log(), torch.tensor([0, 1]))
+    found = reference_distance.logit_margin(p.log(), torch.tensor([0, 1]))
     assert found.tolist() == pytest.approx([math.log(0.7 / 0.3), math.log(0.1 / 0.9)], rel=1e-5)
-    sure = reference_distance.margin(torch.tensor([[1000.0, 0.0]]), torch.tensor([0]))
+    sure = reference_distance.logit_margin(torch.tensor([[1000.0, 0.0]]), torch.tensor([0]))
     assert sure.item() == 1000  # where p is 1, and log(p / (1 - p)) of it infinite
 
 
 def test_divergences_by_hand():
     p, q = torch.tensor([[0.5, 0.5]]), torch.tensor([[0.9, 0.1]])
-    kl, js = reference_distance.divergences(p.log(), q.log())
+    kl, js = reference_distance.compute_divergences(p.log(), q.log())
     assert kl == pytest.approx(0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1), rel=1e-5)
     m = (0.7, 0.3)
     one = sum(a * math.log(a / b) for a, b in zip((0.5, 0.5), m, strict=True))
     two = sum(a * math.log(a / b) for a, b in zip((0.9, 0.1), m, strict=True))
     assert js == pytest.approx((one + two) / 2, rel=1e-5)
-    assert reference_distance.divergences(p.log(), p.log()) == (0, 0)
+    assert reference_distance.compute_divergences(p.log(), p.log()) == (0, 0)
     sure = torch.tensor([[1000.0, 0.0]])
-    assert reference_distance.divergences(sure, sure.flip(1))[1] == pytest.approx(math.log(2))
+    assert reference_distance.compute_divergences(sure, sure.flip(1))[1] == pytest.approx(
+        math.log(2)
+    )
 
 
 def test_divergence_of_gaussians_in_closed_form():
@@ -74,9 +76,9 @@ def test_likelihood_ratio_by_hand():
 
 def test_separation_at_its_extremes():
     high, low = normal(500, mean=50), normal(500, seed=1)
-    assert reference_distance.separation(high, low, 0.01) == (1, 1)
-    assert reference_distance.separation(low, high, 0.01)[0] == 0
-    area, rate = reference_distance.separation(low, normal(500, seed=2), 0.1)
+    assert reference_distance.separation_metrics(high, low, 0.01) == (1, 1)
+    assert reference_distance.separation_metrics(low, high, 0.01)[0] == 0
+    area, rate = reference_distance.separation_metrics(low, normal(500, seed=2), 0.1)
     assert area == pytest.approx(0.5, abs=0.05)
     assert rate == pytest.approx(0.1, abs=0.06)
 
@@ -95,7 +97,7 @@ def predictions(task, confidence, **more):
 def test_distances_per_set(plain):
     ours, theirs = predictions(plain, 0.9), predictions(plain, 0.6)
     ours.train[20:] = theirs.train[20:]
-    row = reference_distance.distances(ours, plain, theirs)
+    row = reference_distance.compute_distances(ours, plain, theirs)
     assert row["kl/retain"] == row["js/retain"] == 0
     expected = 0.6 * math.log(0.6 / 0.9) + 0.4 * math.log(0.4 / 0.1)
     assert row["kl/forget"] == pytest.approx(expected, rel=1e-4)
@@ -107,14 +109,14 @@ def twins(shift):
     """Return five pairs whose margins differ on the forget set alone."""
     ours, theirs = normal(5, 260), normal(5, 260, seed=1)
     ours[:, :20] += shift
-    return Twins(ours, theirs, 200, 60)
+    return SeedPairs(ours, theirs, 200, 60)
 
 
 def test_klom_sees_where_unlearned_models_are_apart(plain):
-    near = reference_distance.klom(
+    near = reference_distance.compute_klom(
         predictions(plain, 0.9, twins=twins(0)), plain, None, num_models=5
     )
-    far = reference_distance.klom(
+    far = reference_distance.compute_klom(
         predictions(plain, 0.9, twins=twins(10)), plain, None, num_models=5
     )
     assert far["klom/forget"] > 10 * near["klom/forget"]
@@ -133,7 +135,7 @@ def test_klom_sees_where_unlearned_models_are_apart(plain):
 def test_ulira_tells_unlearned_from_retrained_models_if_they_differ(plain):
     def attack(shift):
         model = predictions(plain, 0.9, twins=twins(shift))
-        return reference_distance.ulira(model, plain, None, num_models=5, max_fpr=0.01)
+        return reference_distance.compute_ulira(model, plain, None, num_models=5, max_fpr=0.01)
 
     assert attack(20) == {"ulira/auc": 1, "ulira/tpr": 1}
     assert attack(0)["ulira/auc"] == pytest.approx(0.5, abs=0.2)
@@ -143,13 +145,15 @@ def test_ulira_tells_unlearned_from_retrained_models_if_they_differ(plain):
 def test_lira_finds_members_by_the_models_that_saw_them(plain):
     inside = torch.rand(40, 200, generator=torch.Generator().manual_seed(0)) < 0.7
     margin = normal(40, 200) * 0.3 + torch.where(inside, 3.0, -1.0)
-    shadows = Shadows(inside, margin)
+    shadows = ShadowModels(inside, margin)
     unseen = predictions(plain, 1 / (1 + math.e))  # margin -1, as of what was never seen
     seen = predictions(plain, 1 / (1 + math.exp(-3)), shadows=shadows)
-    row = reference_distance.lira(seen, plain, unseen, max_fpr=0.01)
+    row = reference_distance.compute_lira(seen, plain, unseen, max_fpr=0.01)
     assert (row["lira/auc"], row["lira/tpr"]) == (1, 1)
     assert (row["lira/member"], row["lira/member_retrained"]) == (1, 0)
-    row = reference_distance.lira(replace(unseen, shadows=shadows), plain, unseen, max_fpr=0.01)
+    row = reference_distance.compute_lira(
+        replace(unseen, shadows=shadows), plain, unseen, max_fpr=0.01
+    )
     assert row["lira/auc"] == pytest.approx(0.5)
     assert row["lira/member"] == 0
 
@@ -158,9 +162,11 @@ def test_lira_leaves_out_whom_too_few_models_saw_or_missed(plain):
     inside = torch.arange(8)[:, None].expand(8, 200) < 4
     inside = inside.clone()
     inside[:, 0], inside[:, 1], inside[:, 2] = True, torch.arange(8) < 7, torch.arange(8) < 1
-    assert reference_distance.judged(inside).nonzero().flatten().tolist() == list(range(3, 200))
-    shadows = Shadows(inside, normal(8, 200))
-    row = reference_distance.lira(
+    assert reference_distance.has_enough_models(inside).nonzero().flatten().tolist() == list(
+        range(3, 200)
+    )
+    shadows = ShadowModels(inside, normal(8, 200))
+    row = reference_distance.compute_lira(
         predictions(plain, 0.9, shadows=shadows), plain, predictions(plain, 0.5)
     )
     assert row["lira/judged"] == pytest.approx(17 / 20)
@@ -168,12 +174,16 @@ def test_lira_leaves_out_whom_too_few_models_saw_or_missed(plain):
 
 
 def test_what_was_not_made_has_no_value(plain):
-    names = ("distances", "klom", "ulira", "lira", "relearn")
-    row = evaluate(
-        {n: getattr(reference_distance, n) for n in names}, predictions(plain, 0.9), plain
+    names = ("distances", "klom", "ulira", "lira", "relearn_time")
+    row = evaluate_metrics(
+        {n: getattr(reference_distance, f"compute_{n}") for n in names},
+        predictions(plain, 0.9),
+        plain,
     )
     assert set(row.values()) == {None}
-    row = reference_distance.relearn(predictions(plain, 0.9, relearned=(10, 40)), plain, None)
+    row = reference_distance.compute_relearn_time(
+        predictions(plain, 0.9, relearned=(10, 40)), plain, None
+    )
     assert row == {
         "relearn_steps": 10, "relearn_steps_retrained": 40, "relearn_gap": 0.75,
     }  # fmt: skip
@@ -185,9 +195,9 @@ def test_relearning_counts_steps_on_a_copy(plain):
     data = plain.train.rows(torch.arange(20))
     plan = {"tolerance": 0.0, "max_steps": 60, "batch_size": 10, "seed": 0}
     plan["optimizer"] = lambda p: torch.optim.SGD(p, lr=0.05)
-    before = forget_loss(model, data)
-    assert relearned(model, data, before, plan) == 0
-    near, far = (relearned(model, data, share * before, plan) for share in (0.8, 0.4))
+    before = compute_forget_loss(model, data)
+    assert count_relearn_steps(model, data, before, plan) == 0
+    near, far = (count_relearn_steps(model, data, share * before, plan) for share in (0.8, 0.4))
     assert 0 < near < far < 60
-    assert relearned(model, data, -1.0, plan) == 60
-    assert forget_loss(model, data) == before
+    assert count_relearn_steps(model, data, -1.0, plan) == 60
+    assert compute_forget_loss(model, data) == before

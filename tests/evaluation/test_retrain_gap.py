@@ -8,9 +8,9 @@ import torch
 from unlearn.data.corruption.clean import Clean
 from unlearn.data.task import Task
 from unlearn.evaluation import retrain_gap
-from unlearn.evaluation.evaluator import evaluate
-from unlearn.evaluation.membership_metrics import attacks, by_loss
-from unlearn.evaluation.metrics import tow
+from unlearn.evaluation.evaluator import evaluate_metrics
+from unlearn.evaluation.membership_metrics import by_loss, compute_attacks
+from unlearn.evaluation.metrics import compute_tow
 from unlearn.evaluation.predictions import Predictions
 
 
@@ -37,7 +37,11 @@ def model(task, forget=0, retain=0, test=0, **more):
 
 def test_the_retrained_model_itself_is_perfect(plain):
     p = model(plain, 3, 5, 6, seconds=2.0)
-    row = retrain_gap.gaps(p, plain, p) | retrain_gap.mia(p, plain, p) | tow(p, plain, p)
+    row = (
+        retrain_gap.compute_gaps(p, plain, p)
+        | retrain_gap.compute_mia(p, plain, p)
+        | compute_tow(p, plain, p)
+    )
     row |= retrain_gap.relative_time(p, plain, p)
     assert row["tow"] == row["tow_mia"] == row["relative_seconds"] == 1
     assert all(v == 0 for k, v in row.items() if k.endswith(("gap", "disagreement")))
@@ -45,13 +49,13 @@ def test_the_retrained_model_itself_is_perfect(plain):
 
 def test_gaps_and_tow_by_hand(plain):
     ours, theirs = model(plain, 2, 0, 6), model(plain, 10, 18, 12)
-    row = retrain_gap.gaps(ours, plain, theirs)
+    row = retrain_gap.compute_gaps(ours, plain, theirs)
     assert row["forget/accuracy"] == pytest.approx(0.9)
     assert row["forget/accuracy_gap"] == pytest.approx(0.4)
     assert row["retain/accuracy_gap"] == pytest.approx(0.1)
     assert row["test/accuracy_gap"] == pytest.approx(0.1)
     assert row["forget/disagreement"] == pytest.approx(8 / 20)
-    assert tow(ours, plain, theirs)["tow"] == pytest.approx(0.6 * 0.9 * 0.9)
+    assert compute_tow(ours, plain, theirs)["tow"] == pytest.approx(0.6 * 0.9 * 0.9)
 
 
 def test_disagreement_sees_what_accuracy_does_not(plain):
@@ -60,7 +64,7 @@ def test_disagreement_sees_what_accuracy_does_not(plain):
     other = plain.train.label[:20].clone()
     theirs.train[:20] = 4 * torch.nn.functional.one_hot(other, 3).float()
     theirs.train[10:20] = outputs(other[10:], 10)
-    row = retrain_gap.gaps(ours, plain, theirs)
+    row = retrain_gap.compute_gaps(ours, plain, theirs)
     assert row["forget/accuracy_gap"] == 0
     assert row["forget/disagreement"] == 1
 
@@ -86,37 +90,37 @@ def test_mia_counts_what_looks_like_the_test_set(plain):
     task, unseen = inferred(plain, forget=0.6)
     _, seen = inferred(plain, forget=0.95)
     options = {"feature": "confidence", "members": "stratified", "seed": 0}
-    assert retrain_gap.attacked(unseen, task, **options) == 1
-    assert retrain_gap.attacked(seen, task, **options) == 0
-    row = retrain_gap.mia(seen, task, unseen)
+    assert retrain_gap.attack_forget_set(unseen, task, **options) == 1
+    assert retrain_gap.attack_forget_set(seen, task, **options) == 0
+    row = retrain_gap.compute_mia(seen, task, unseen)
     assert (row["mia"], row["mia_retrained"], row["mia_gap"], row["tow_mia"]) == (0, 1, 1, 0)
     with pytest.raises(ValueError, match=r"feature of confidence.*got loss"):
-        retrain_gap.attacked(seen, task, **options | {"feature": "loss"})
+        retrain_gap.attack_forget_set(seen, task, **options | {"feature": "loss"})
 
 
 def test_mia_by_correctness_counts_the_forget_samples_that_are_wrong(plain):
     # Of the retain set all labels are met, of the test set none: who is wrong looks unseen.
     ours, theirs = model(plain, forget=5, test=60), model(plain, forget=12, test=60)
-    row = retrain_gap.mia(ours, plain, theirs)
+    row = retrain_gap.compute_mia(ours, plain, theirs)
     assert row["mia_correctness"] == pytest.approx(5 / 20)
     assert row["mia_correctness_retrained"] == pytest.approx(12 / 20)
     assert row["mia_correctness_gap"] == pytest.approx(7 / 20)
     task, unsure = inferred(plain, forget=0.6)  # right, but with little confidence
-    row = retrain_gap.mia(unsure, task, unsure)
+    row = retrain_gap.compute_mia(unsure, task, unsure)
     assert (row["mia"], row["mia_correctness"]) == (1, 0)
 
 
 def test_the_attack_learns_from_so_many_samples_at_most(plain, monkeypatch):
-    seen, real = [], retrain_gap.membership
+    seen, real = [], retrain_gap.classify_membership
 
     def watched(members, others, targets):
         seen.append((len(members), len(others), len(targets)))
         return real(members, others, targets)
 
-    monkeypatch.setattr(retrain_gap, "membership", watched)
+    monkeypatch.setattr(retrain_gap, "classify_membership", watched)
     for limit in (retrain_gap.LIMIT, 12):
         monkeypatch.setattr(retrain_gap, "LIMIT", limit)
-        retrain_gap.attacked(
+        retrain_gap.attack_forget_set(
             model(plain), plain, feature="confidence", members="stratified", seed=0
         )
     assert seen == [(60, 60, 20), (12, 12, 20)]
@@ -125,14 +129,14 @@ def test_the_attack_learns_from_so_many_samples_at_most(plain, monkeypatch):
 def test_further_features_and_a_threshold_on_the_loss(plain):
     task, unseen = inferred(plain, forget=0.6)
     _, seen = inferred(plain, forget=0.95)
-    row = evaluate({"attacks": attacks}, seen, task, unseen)
+    row = evaluate_metrics({"attacks": compute_attacks}, seen, task, unseen)
     for feature in ("entropy", "modified_entropy", "probabilities"):
         assert row[f"mia_{feature}"] == 0, feature
         assert row[f"mia_{feature}_retrained"] == row[f"mia_{feature}_gap"] == 1, feature
     assert row["loss_attack/auc"] == row["loss_attack/tpr"] == 1
     assert row["loss_attack/auc_retrained"] == pytest.approx(0.5, abs=0.05)
     assert row["loss_attack/tpr_retrained"] < 0.1
-    assert set(attacks.directions) == set(row)
+    assert set(compute_attacks.directions) == set(row)
 
 
 def test_a_threshold_on_the_loss_by_hand():
@@ -157,11 +161,14 @@ def test_accuracy_per_third_by_score(plain):
 
 
 def test_what_is_absent_has_no_value(plain):
-    every = {n: getattr(retrain_gap, n) for n in ("gaps", "mia", "by_score", "entanglement")}
-    row = evaluate(every, model(plain), plain)
+    every = {
+        n: getattr(retrain_gap, n)
+        for n in ("compute_gaps", "compute_mia", "by_score", "compute_entanglement")
+    }
+    row = evaluate_metrics(every, model(plain), plain)
     assert set(row.values()) == {None}
     phi = torch.randn(200, 4, generator=torch.Generator().manual_seed(0))
-    row = evaluate(every, model(plain, embedding=phi), plain, model(plain))
+    row = evaluate_metrics(every, model(plain, embedding=phi), plain, model(plain))
     assert row["forget_set/entanglement"] > 0
     assert row["forget/accuracy_low"] is None  # no score
     assert not any(k.startswith("failed/") for k in row)
@@ -177,23 +184,25 @@ def test_a_later_request_has_an_earlier_ones_samples_in_neither_set(plain):
 def test_tow_so_far_has_all_requests_as_its_forget_set(plain):
     task = replace(plain, forget=(torch.arange(20), torch.arange(20, 50)), step=1)
     ours, theirs = model(task, forget=5), model(task, retain=10)  # of the first request, the second
-    row = retrain_gap.gaps(ours, task, theirs)
+    row = retrain_gap.compute_gaps(ours, task, theirs)
     assert row["forget/accuracy_gap"] == pytest.approx(10 / 30)
     assert row["retain/accuracy_gap"] == row["test/accuracy_gap"] == 0
     assert row["tow_so_far"] == pytest.approx(1 - (10 - 5) / 50)
     assert row["so_far/accuracy"] == pytest.approx(1 - 5 / 50)
     assert row["so_far/accuracy_gap"] == pytest.approx((10 - 5) / 50)
     assert row["so_far/disagreement"] == pytest.approx((10 + 5) / 50)
-    assert "tow_so_far" not in retrain_gap.gaps(ours, replace(task, step=0), theirs)
+    assert "tow_so_far" not in retrain_gap.compute_gaps(ours, replace(task, step=0), theirs)
 
 
 def test_mia_so_far_has_all_requests_as_its_targets(plain):
     task, ours = inferred(plain, forget=0.6)
     _, theirs = inferred(plain, forget=0.95)
     task = replace(task, forget=(torch.arange(20), torch.arange(20, 50)), step=1)
-    row = retrain_gap.mia(ours, task, theirs)  # the second request looks like a member to both
+    row = retrain_gap.compute_mia(
+        ours, task, theirs
+    )  # the second request looks like a member to both
     assert (row["mia"], row["mia_gap"]) == (0, 0)
     assert row["so_far/mia"] == pytest.approx(20 / 50)
     assert row["so_far/mia_retrained"] == 0
     assert row["tow_mia_so_far"] == pytest.approx(1 - 20 / 50)
-    assert "so_far/mia" not in retrain_gap.mia(ours, replace(task, step=0), theirs)
+    assert "so_far/mia" not in retrain_gap.compute_mia(ours, replace(task, step=0), theirs)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unlearn.data.datasets.image_cache import cached
+from unlearn.data.datasets.image_cache import load_or_make
 
 PACKAGE = Path(__file__).resolve().parents[2] / "unlearn"
 KEY = "0123456789abcdef" * 2 + "feedbeef"  # of the length of W&B's keys
@@ -64,7 +64,7 @@ def test_no_file_of_tensors_runs_code(
 
 def test_a_data_cache_runs_no_code(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     torch.save({"image": Malicious(tmp_path / "owned")}, tmp_path / "key.pt")
-    assert cached(tmp_path, "key", lambda: {"made": True}) == {"made": True}
+    assert load_or_make(tmp_path, "key", lambda: {"made": True}) == {"made": True}
     assert not (tmp_path / "owned").exists() and "broken cache file" in caplog.text
 
 

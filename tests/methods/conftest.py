@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from unlearn.core.types import ImageSet
 from unlearn.data.corruption.random_label import RandomLabel
-from unlearn.models.inference import accuracy
+from unlearn.models.inference import compute_accuracy
 from unlearn.models.resnet9 import ResNet9
 from unlearn.models.vit import ViT
 from unlearn.training.schedules import Constant
@@ -25,7 +25,7 @@ def memorise(network, data: ImageSet, optimizer):
             optimizer.zero_grad()
             F.cross_entropy(network(batch.image), batch.label).backward()
             optimizer.step()
-        if accuracy(network, data) == 1:
+        if compute_accuracy(network, data) == 1:
             return network
     raise AssertionError("the network does not memorise its labels")
 

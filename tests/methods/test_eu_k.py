@@ -6,13 +6,13 @@ import pytest
 import torch
 
 from unlearn.methods.eu_k import EUk
-from unlearn.models.inference import accuracy
-from unlearn.models.surgery import fresh, unrelated
+from unlearn.models.inference import compute_accuracy
+from unlearn.models.surgery import draw_unrelated_network, reinitialize_network
 
 
 def test_last_layers_are_drawn_anew_and_the_rest_is_kept(known, task, recipe):
     before = copy.deepcopy(known.state_dict())
-    new = unrelated(known, 5).state_dict()
+    new = draw_unrelated_network(known, 5).state_dict()
     state = EUk(k=2, seed=5, **recipe()).prepare(known, task.request()).state_dict()
     last = ("conv4", "fc") if "conv1.0.weight" in state else ("fc", "norm", "blocks.1.mlp.2")
     for name, value in state.items():
@@ -24,10 +24,10 @@ def test_training_starts_from_the_new_layers(resnet, task, recipe, fit):
     request = task.request()
     method = EUk(k=1, seed=2, **recipe(lr=0.05, epochs=5))
     start = method.prepare(copy.deepcopy(resnet), request)
-    assert accuracy(start, request.retain) < 0.3  # a random last layer knows nothing
+    assert compute_accuracy(start, request.retain) < 0.3  # a random last layer knows nothing
     before = copy.deepcopy(resnet.state_dict())
     healed = method.unlearn(resnet, request, fit)
-    assert accuracy(healed, request.retain) > 0.85
+    assert compute_accuracy(healed, request.retain) > 0.85
     state = healed.state_dict()
     assert all(torch.equal(state[k], before[k]) for k in before if k != "fc.weight")
 
@@ -35,7 +35,7 @@ def test_training_starts_from_the_new_layers(resnet, task, recipe, fit):
 def test_one_seed_for_all_does_not_bring_back_the_weights_that_training_began_with(
     resnet, task, recipe
 ):
-    began_with = fresh(resnet, 0)  # the fixture's network was built from seed 0
+    began_with = reinitialize_network(resnet, 0)  # the fixture's network was built from seed 0
     model = EUk(k=1, seed=0, **recipe()).prepare(resnet, task.request())
     assert not torch.equal(model.fc.weight, began_with.fc.weight)
 

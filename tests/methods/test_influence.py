@@ -6,8 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from unlearn.methods.influence import Influence, influence, inverse_fisher
-from unlearn.models.inference import logits
+from unlearn.methods.influence import (
+    Influence,
+    compute_inverse_fisher_product,
+    compute_leave_out_gradient,
+)
+from unlearn.models.inference import compute_logits
 
 OPTIONS = {"alpha": 1.0, "num_samples": 50, "batch_size": 64, "seed": 0}
 
@@ -17,7 +21,7 @@ def parameters_to_vector(parameters):
 
 
 def test_influence_by_hand():
-    found = influence(torch.tensor([6.0, 0.0]), torch.tensor([3.0, 9.0]), (2, 3))
+    found = compute_leave_out_gradient(torch.tensor([6.0, 0.0]), torch.tensor([3.0, 9.0]), (2, 3))
     # (1/5) * 6 - 2 / (5 * 3) * 3
     assert found.tolist() == pytest.approx([1.2 - 0.4, -1.2])
 
@@ -25,9 +29,12 @@ def test_influence_by_hand():
 def test_the_recursion_by_hand():
     slopes = [torch.tensor([1.0, 0.0]), torch.tensor([1.0, 2.0])]
     # own = (1, 0), scale = 1, <product, slope> = 3 + 8 = 11: minus 11 / (10 + 1) along own
-    found = inverse_fisher(torch.tensor([3.0, 4.0]), slopes, 10)
+    found = compute_inverse_fisher_product(torch.tensor([3.0, 4.0]), slopes, 10)
     assert found.tolist() == pytest.approx([2.0, 4.0])
-    assert inverse_fisher(torch.tensor([3.0, 4.0]), slopes[:1], 10).tolist() == [3.0, 4.0]
+    assert compute_inverse_fisher_product(torch.tensor([3.0, 4.0]), slopes[:1], 10).tolist() == [
+        3.0,
+        4.0,
+    ]
 
 
 def test_the_recursion_as_a_loop_over_its_definition():
@@ -39,7 +46,7 @@ def test_the_recursion_as_a_loop_over_its_definition():
         along = sum(a * b for a, b in zip(k, slope, strict=True)) / (20 + t)
         k = [a - along * b for a, b in zip(k, o, strict=True)]
         o = [b - t / (20 + t) * b for b in o]
-    assert inverse_fisher(start, slopes, 20).tolist() == pytest.approx(k, rel=1e-4)
+    assert compute_inverse_fisher_product(start, slopes, 20).tolist() == pytest.approx(k, rel=1e-4)
 
 
 def test_a_step_of_no_length_changes_no_bit(known, task):
@@ -49,7 +56,7 @@ def test_a_step_of_no_length_changes_no_bit(known, task):
 
 
 def losses(model, data):
-    return F.cross_entropy(logits(model, data), data.label).item()
+    return F.cross_entropy(compute_logits(model, data), data.label).item()
 
 
 def test_the_step_raises_the_loss_of_the_forget_set_more_than_that_of_the_rest(known, task):

@@ -10,20 +10,20 @@ import torch
 import yaml
 from hydra.utils import instantiate
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.localization.all_parameters import Everything
-from unlearn.methods.localization.mask import Mask, allowed
+from unlearn.methods.localization.mask import Mask, count_allowed_parameters
 from unlearn.methods.localized import Localized
 from unlearn.methods.retrain import Retrain
-from unlearn.methods.rft import RFT, reset_values
-from unlearn.models.surgery import recalibrate, unrelated
+from unlearn.methods.rft import RFT, compute_reset_values
+from unlearn.models.surgery import draw_unrelated_network, recalibrate_batch_norm
 from unlearn.models.vit import ViT
-from unlearn.pipeline.context import method_of
-from unlearn.pipeline.run_record import _names
+from unlearn.pipeline.context import build_method
+from unlearn.pipeline.run_record import _display_names
 
 CONF = Path(config_dir())
 OPTIMIZERS = sorted(p.stem for p in (CONF / "optimizer").glob("*.yaml"))
@@ -34,8 +34,8 @@ RESET = {"reset_to": "fresh", "keep": 0.7, "seed": 0, "original_seed": 0}
 
 @cache
 def composed_plain(*overrides):
-    with composing([config_dir()]):
-        return plain(composed("unlearn", [*TINY, *overrides], [config_dir()]))
+    with enable_composition([config_dir()]):
+        return to_plain_config(compose_config("unlearn", [*TINY, *overrides], [config_dir()]))
 
 
 def job(*overrides):
@@ -107,17 +107,17 @@ def test_every_optimizer_leaves_the_rest_bit_for_bit(optimizer, either, task, re
     method = Watched(**plan)
     method.masks = masks
     after = localized(method, masks).unlearn(either, task.request(), fit)
-    assert still(before, after, masks) > 0.8 * Mask(masks).count()
+    assert still(before, after, masks) > 0.8 * Mask(masks).count_movable()
     assert method.steps == 6  # two epochs of 190 samples
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_can_be_localized_or_says_why_not(name, network, task, fit):
     if name == "del":
-        method = method_of(job("method=del", "budget=0.2"))
+        method = build_method(job("method=del", "budget=0.2"))
     else:
         try:
-            method = method_of(job(f"method={name}", "localization=salloc", "budget=0.2"))
+            method = build_method(job(f"method={name}", "localization=salloc", "budget=0.2"))
         except ValueError as error:
             assert "only those can be localized" in str(error) or (
                 name in ("rem", "etd") and "changes the network's shape" in str(error)
@@ -126,7 +126,7 @@ def test_every_method_can_be_localized_or_says_why_not(name, network, task, fit)
     before = copy.deepcopy(network)
     after = method.unlearn(network, task.request(), fit)
     masks = dict(method.moving)
-    assert Mask(masks).share() < 0.5
+    assert Mask(masks).compute_movable_share() < 0.5
     moved = still(before, after, masks)
     assert moved > 0 or name in (
         "original",
@@ -148,7 +148,7 @@ def test_running_statistics_move_stay_or_are_computed_anew(network, task, recipe
     assert all(not torch.equal(after["update"].state_dict()[k], v) for k, v in before.items())
     assert all(torch.equal(after["freeze"].state_dict()[k], v) for k, v in before.items())
     again = copy.deepcopy(after["recalibrate"])
-    recalibrate(again, (b.image for b in task.request().retain.batches(64)))
+    recalibrate_batch_norm(again, (b.image for b in task.request().retain.batches(64)))
     for key in before:
         assert torch.equal(again.state_dict()[key], after["recalibrate"].state_dict()[key])
         assert not torch.equal(again.state_dict()[key], after["update"].state_dict()[key])
@@ -156,7 +156,7 @@ def test_running_statistics_move_stay_or_are_computed_anew(network, task, recipe
 
 def test_without_training_rft_resets_the_mask_and_nothing_else(either, task, fit, recipe):
     before, masks = copy.deepcopy(either), half(either)
-    new = dict(unrelated(before, 0).named_parameters())
+    new = dict(draw_unrelated_network(before, 0).named_parameters())
     reset = RFT(**RESET, **recipe(epochs=0))
     after = localized(reset, masks).unlearn(either, task.request(), fit)
     for name, parameter in after.named_parameters():
@@ -178,7 +178,7 @@ def test_the_head_learns_as_it_is_told(mode, moves, either, task, fit, recipe):
     changed = {n for n, p in after.named_parameters() if not torch.equal(p, old[n])}
     head = {n for n in masks if n.startswith(("fc", "norm"))}
     assert changed == {"both": {first} | head, "mask": {first}, "head": head}[moves]
-    assert method.mask.count() == 1  # the head is not charged to the budget
+    assert method.mask.count_movable() == 1  # the head is not charged to the budget
 
 
 def test_named_parameters_may_move_besides_the_mask(either, task, fit, recipe):
@@ -194,8 +194,8 @@ def test_named_parameters_may_move_besides_the_mask(either, task, fit, recipe):
     changed = {n for n, p in after.named_parameters() if not torch.equal(p, before[n])}
     free = {n for n in names if n.endswith(".bias")}
     assert {names[0]} < changed <= {names[0]} | free and len(changed) > 2
-    assert method.mask.count() == 1
-    own = method_of(job("method=del", "mask_trainable=['*.bias']"))
+    assert method.mask.count_movable() == 1
+    own = build_method(job("method=del", "mask_trainable=['*.bias']"))
     assert own.trainable == ["*.bias"]
     wrong = Localized(Finetune(**recipe()), localizer=Given(masks), trainable=["x*"], **options)
     with pytest.raises(ValueError, match=r"mask_trainable: no parameter's name is like x\*"):
@@ -216,24 +216,29 @@ def test_reset_values_by_hand(network):
     options = {"keep": 0.7, "seed": 3, "original_seed": 0}
     old = {n: p.detach() for n, p in network.named_parameters()}
     zero, none, noise, first = (
-        reset_values(network, to, **options) for to in ("zero", "none", "perturb", "original_init")
+        compute_reset_values(network, to, **options)
+        for to in ("zero", "none", "perturb", "original_init")
     )
     assert all(not zero[n].any() and torch.equal(none[n], old[n]) for n in old)
     assert all(torch.equal(first[n], old[n]) for n in old)  # this network was never trained
     drawn = (noise["conv1.0.weight"] - 0.7 * old["conv1.0.weight"]) / 0.3
     expected = torch.randn(drawn.shape, generator=torch.Generator().manual_seed(3))
     assert torch.allclose(drawn, expected, atol=1e-5)
-    fresh = reset_values(network, "fresh", **options)
+    fresh = compute_reset_values(network, "fresh", **options)
     assert not torch.equal(fresh["conv1.0.weight"], old["conv1.0.weight"])
     assert bool((fresh["conv1.1.weight"] == 1).all() and (fresh["conv1.1.bias"] == 0).all())
 
 
 def test_the_row_says_what_moved(network, task, fit, recipe):
-    method = method_of(job("method=del", "budget=0.3"))
+    method = build_method(job("method=del", "budget=0.3"))
     method.epochs = 0
     method.prepare(copy.deepcopy(network), task.request())
     notes, total = method.notes, sum(p.numel() for p in network.parameters())
-    assert notes["localization/parameters"] == method.mask.count() <= allowed(total, 0.3)
+    assert (
+        notes["localization/parameters"]
+        == method.mask.count()
+        <= count_allowed_parameters(total, 0.3)
+    )
     assert notes["localization/share_global"] == method.mask.count() / total
     assert notes["localization/budget"] == 0.3
     layers = json.loads(notes["localization/layers"])
@@ -245,9 +250,9 @@ def test_the_row_says_what_moved(network, task, fit, recipe):
 
 
 def test_budget_and_localization_need_each_other():
-    assert method_of(job("method=del")).budget == 0.3  # the paper's
-    assert method_of(job("method=del", "budget=0.1")).budget == 0.1
-    assert type(method_of(job("method=finetune"))) is Finetune
+    assert build_method(job("method=del")).budget == 0.3  # the paper's
+    assert build_method(job("method=del", "budget=0.1")).budget == 0.1
+    assert type(build_method(job("method=finetune"))) is Finetune
     for overrides, text in (
         (["method=finetune", "budget=0.2"], "need a localization"),
         (["method=finetune", "mask_head=only"], "need a localization"),
@@ -255,7 +260,7 @@ def test_budget_and_localization_need_each_other():
         (["method=del", "localization=salloc", "budget=0.2"], "DEL brings its own localization"),
     ):
         with pytest.raises(ValueError, match=text):
-            method_of(job(*overrides))
+            build_method(job(*overrides))
 
 
 def test_bad_options_are_refused_by_key(network, task, recipe):
@@ -273,7 +278,7 @@ def test_bad_options_are_refused_by_key(network, task, recipe):
 
 
 def test_a_localized_run_has_a_name_of_its_own():
-    assert _names(job("method=finetune"))["method"] == "finetune"
+    assert _display_names(job("method=finetune"))["method"] == "finetune"
     one = job("method=neggrad_plus", "localization=salloc", "budget=0.2")
-    assert _names(one)["method"] == "neggrad_plus(salloc 0.2)"
-    assert _names(job("method=del", "budget=0.2"))["method"] == "del(0.2)"
+    assert _display_names(one)["method"] == "neggrad_plus(salloc 0.2)"
+    assert _display_names(job("method=del", "budget=0.2"))["method"] == "del(0.2)"

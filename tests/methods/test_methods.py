@@ -7,18 +7,18 @@ import torch
 from torch.nn import functional as F
 
 from unlearn.core.types import Batch
-from unlearn.methods.components.checkpoint_selection import BestByProxy, spread
-from unlearn.methods.components.losses import npo_loss, saturating
+from unlearn.methods.components.checkpoint_selection import ProxyCheckpoint, select_evenly_spaced
+from unlearn.methods.components.losses import npo_loss, scaled_log_sigmoid
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.gradient_ascent import GradientAscent
 from unlearn.methods.npo import NPO
 from unlearn.methods.original import Original
 from unlearn.methods.rem import REM
-from unlearn.methods.rem_objective import masked_mean, redirect_losses, removal_losses
-from unlearn.methods.rem_options import ORACLE
+from unlearn.methods.rem_objective import redirect_losses, removal_losses, share_weighted_mean
+from unlearn.methods.rem_options import ORACLE_RECORD
 from unlearn.methods.retrain import Retrain
-from unlearn.models.expansion.expanded import Expanded, drop
-from unlearn.models.inference import accuracy
+from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
+from unlearn.models.inference import compute_accuracy
 from unlearn.models.surgery import batch_norms
 from unlearn.training.optimizers import NormalizedSGD
 from unlearn.training.pretraining import pretrain
@@ -60,7 +60,7 @@ def trained(task, network, engine):
     torch.manual_seed(0)
     net = ResNet9(in_channels=1, image_size=12, num_classes=3, width=8)
     pretrain(net, task.train, plan, engine, augment=None, seed=0)
-    assert accuracy(net, task.request().forget) > 0.8
+    assert compute_accuracy(net, task.request().forget) > 0.8
     return net
 
 
@@ -88,7 +88,7 @@ def test_redirection_lowers_the_loss_in_every_form(form):
     if form != "ce":
         descending = loss.grad.diff() < 0
         assert descending.all() == (form == "logsig")
-    assert saturating(torch.tensor(-60.0), 1.0).isfinite()
+    assert scaled_log_sigmoid(torch.tensor(-60.0), 1.0).isfinite()
 
 
 @pytest.mark.parametrize("form", ["npo", "ga"])
@@ -101,7 +101,7 @@ def test_removal_raises_the_loss_in_every_form(form):
 
 def test_a_masked_mean_weighs_by_the_share():
     keep = torch.tensor([True, False, False, True])
-    assert masked_mean(torch.tensor([1.0, 5.0, 7.0, 3.0]), keep) == 1.0
+    assert share_weighted_mean(torch.tensor([1.0, 5.0, 7.0, 3.0]), keep) == 1.0
 
 
 def test_original_changes_nothing(trained, task, engine):
@@ -135,7 +135,7 @@ def test_retrain_starts_from_fresh_weights_and_never_sees_the_forget_set(trained
 def test_removal_forgets_and_stops_at_gamma(kind, trained, task, engine):
     method = GradientAscent(**REMOVAL) if kind == "ascent" else NPO(beta=1.0, **REMOVAL)
     healed = method.unlearn(trained, task.request(), fit(engine))
-    assert accuracy(healed, task.request().forget) <= 0.35
+    assert compute_accuracy(healed, task.request().forget) <= 0.35
     assert method.notes["converged"]
     again = GradientAscent(**REMOVAL)
     counter = fit(engine)
@@ -153,15 +153,15 @@ def test_removal_batch_norm_in_eval_mode_keeps_statistics(trained, task, engine)
 
 def test_proxy_prefers_what_forgets_and_keeps(trained, task):
     request = task.request()
-    best = BestByProxy(request, mode="proxy", threshold=0.2, samples=50)
-    best.offer(trained, 1.0, 0)
+    best = ProxyCheckpoint(request, mode="proxy", threshold=0.2, samples=50)
+    best.update(trained, 1.0, 0)
     wanted = copy.deepcopy(trained.state_dict())
-    best.offer(trained, 0.1, 1)
+    best.update(trained, 0.1, 1)
     torch.nn.init.zeros_(trained.fc.weight)
-    best.offer(trained, 0.0, 2)
-    assert best.restore(trained) == {"selected_epoch": 1, "converged": True}
+    best.update(trained, 0.0, 2)
+    assert best.restore_best_weights(trained) == {"selected_epoch": 1, "converged": True}
     assert torch.equal(trained.fc.weight, wanted["fc.weight"])
-    assert len(spread(request.retain, 50)) == 50
+    assert len(select_evenly_spaced(request.retain, 50)) == 50
 
 
 class Watch(REM):
@@ -170,7 +170,7 @@ class Watch(REM):
     def on_train_epoch_end(self, trainer, pl_module):
         super().on_train_epoch_end(trainer, pl_module)
         forget = self.request.forget
-        full = accuracy(pl_module.model, forget, masked=True)
+        full = compute_accuracy(pl_module.model, forget, masked=True)
         self.notes.setdefault("seen", []).append((self.forget_accuracy, full))
 
 
@@ -178,7 +178,7 @@ class Watch(REM):
 def test_rem_redirects_and_leaves_a_plain_network(own_batch, trained, task, engine):
     plain_shapes = {k: v.shape for k, v in trained.state_dict().items()}
     hidden = task.train.rows(task.undiscovered())
-    known = accuracy(trained, hidden)
+    known = compute_accuracy(trained, hidden)
     options = {"epochs": 12, "batch_size": 16, "optimizer": sgd(0.1), "gamma": 0.35}
     method = Watch(**(OPTIONS | options | {"removal_batch_size": own_batch}))
     healed = method.unlearn(trained, task.request(), fit(engine))
@@ -188,8 +188,8 @@ def test_rem_redirects_and_leaves_a_plain_network(own_batch, trained, task, engi
     assert full - base > 0.4  # the corruption lives in what was dropped
     assert method.notes["redirection_epochs"] == 12
     assert method.notes["removal_epochs"] >= 1
-    assert accuracy(healed, hidden) < known - 0.1  # forgotten without ever being named
-    assert accuracy(healed, task.test) > 0.8
+    assert compute_accuracy(healed, hidden) < known - 0.1  # forgotten without ever being named
+    assert compute_accuracy(healed, task.test) > 0.8
 
 
 def batches(task, n=24):
@@ -289,7 +289,7 @@ def test_separate_statistics_move_with_the_passes_of_their_own_mode(own_batch, t
     model(whole.image)
     assert torch.equal(model.network.get_buffer(layer), full)
     assert not torch.equal(model.base_state()[layer], base)
-    assert torch.equal(drop(model).get_buffer(layer), model.base_state()[layer])
+    assert torch.equal(remove_extra_channels(model).get_buffer(layer), model.base_state()[layer])
     method.mode = 0
     forget = next(task.request().forget.batches(8))
     batch = {"all": whole} | ({"forget": forget} if own_batch else {})
@@ -309,7 +309,7 @@ def test_rem_with_separate_statistics_redirects(trained, task, engine):
     healed = method.unlearn(trained, task.request(), fit(engine))
     base, full = method.notes["seen"][-1]
     assert full - base > 0.4
-    assert accuracy(healed, task.test) > 0.8
+    assert compute_accuracy(healed, task.test) > 0.8
 
 
 def test_rem_wakes_the_idle_half_of_a_half_capacity_network(task, engine):
@@ -318,7 +318,7 @@ def test_rem_wakes_the_idle_half_of_a_half_capacity_network(task, engine):
     plan = Pretraining(
         epochs=2, batch_size=32, optimizer=sgd(0.05), schedule=LINEAR, capacity=0.5, density=0.0
     )
-    net = plan.network(lambda **s: ResNet9(**s, width=4), task.train, seed=0, mask_seed=0)
+    net = plan.build_network(lambda **s: ResNet9(**s, width=4), task.train, seed=0, mask_seed=0)
     pretrain(net, task.train, plan, engine, augment=None, seed=0)
     method = REM(**(OPTIONS | {"epochs": 1, "max_removal_epochs": 2}))
     model = method.prepare(net, task.request())
@@ -358,7 +358,7 @@ def test_rem_without_expansion_relearns_the_retain_set_alone(trained, task, engi
     found = torch.isin(batch.index, task.discovered())
     assert loss == pytest.approx((own[~found].sum() / 200).item(), abs=1e-5)
     healed = REM(**(OPTIONS | ablation)).unlearn(trained, task.request(), fit(engine))
-    assert accuracy(healed, task.test) > 0.8
+    assert compute_accuracy(healed, task.test) > 0.8
 
 
 def test_ideal_rem_is_told_all_corrupted_samples_and_only_if_that_is_declared(trained, task):
@@ -367,11 +367,11 @@ def test_ideal_rem_is_told_all_corrupted_samples_and_only_if_that_is_declared(tr
     with pytest.raises(ValueError, match="oracle=true"):
         method.prepare(copy.deepcopy(trained), task.request())
     model = method.prepare(trained, task.request(oracle=True))
-    assert torch.equal(method.terms.known.nonzero().flatten(), task.corrupted)
+    assert torch.equal(method.terms.is_removal_target.nonzero().flatten(), task.corrupted)
     assert isinstance(model, Expanded)
-    gates = model.gates(task.corrupted)
+    gates = model.select_gates(task.corrupted)
     assert all(torch.equal(g, g[:1].expand_as(g)) for g in gates)  # one mask for all of them
-    assert ORACLE not in task.request().records
+    assert ORACLE_RECORD not in task.request().records
     with pytest.raises(ValueError, match="removal_batch_size"):
         REM(**(OPTIONS | {"ideal": True, "removal_batch_size": 8}))
 
@@ -396,4 +396,4 @@ def test_one_found_sample_is_enough(kind, trained, task, engine, caplog):
     method = kind(**(options if kind is REM else removal))
     healed = method.unlearn(trained, one.request(), fit(engine))
     assert "forget batches hold one sample" in caplog.text
-    assert accuracy(healed, one.request().forget) == 0
+    assert compute_accuracy(healed, one.request().forget) == 0

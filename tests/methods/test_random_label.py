@@ -7,18 +7,23 @@ import torch
 from torch.nn import functional as F
 
 from unlearn.core.types import Batch
-from unlearn.methods.random_label import RandomLabelling, any_labels, other_labels, relabelled
-from unlearn.models.inference import accuracy, logits
+from unlearn.methods.random_label import (
+    RandomLabelling,
+    draw_any_labels,
+    draw_other_labels,
+    replace_forget_labels,
+)
+from unlearn.models.inference import compute_accuracy, compute_logits
 
 PLAIN = {"exclude_true": True, "mix": "union", "seed": 0}
 
 
 def test_new_labels_differ_repeat_and_spread():
     label = torch.arange(5).repeat(2000)
-    new = other_labels(label, 5, seed=1)
+    new = draw_other_labels(label, 5, seed=1)
     assert not (new == label).any()
-    assert torch.equal(new, other_labels(label, 5, seed=1))
-    assert not torch.equal(new, other_labels(label, 5, seed=2))
+    assert torch.equal(new, draw_other_labels(label, 5, seed=1))
+    assert not torch.equal(new, draw_other_labels(label, 5, seed=2))
     for c in range(5):
         counts = torch.bincount(new[label == c], minlength=5)
         assert counts[c] == 0
@@ -33,7 +38,7 @@ def test_only_the_forget_set_is_relabelled_by_a_naive_loop():
     table = dict(zip(forget.tolist(), new.tolist(), strict=True))
     expected = [table.get(i, 7) for i in index.tolist()]
     by_index = torch.full((13,), -1).scatter(0, forget, new)
-    assert relabelled(batch, by_index).tolist() == expected == [2, 7, 0, 7, 1, 7]
+    assert replace_forget_labels(batch, by_index).tolist() == expected == [2, 7, 0, 7, 1, 7]
 
 
 def test_loss_is_that_of_the_new_labels(resnet, task, recipe):
@@ -54,9 +59,9 @@ def test_the_forget_set_takes_its_new_labels(resnet, task, recipe, fit):
     given = request.forget.label.clone()
     method = RandomLabelling(redraw=False, **PLAIN, **recipe(epochs=5))
     healed = method.unlearn(resnet, request, fit)
-    assert accuracy(healed, request.forget) < 0.4  # the original: 1
-    assert accuracy(healed, request.retain) > 0.9
-    predicted = logits(healed, request.forget).argmax(1)
+    assert compute_accuracy(healed, request.forget) < 0.4  # the original: 1
+    assert compute_accuracy(healed, request.retain) > 0.9
+    predicted = compute_logits(healed, request.forget).argmax(1)
     assert (predicted == method.new_label).float().mean() > 0.7
     assert torch.equal(request.forget.label, given)
 
@@ -76,10 +81,10 @@ def test_drawing_again_is_an_option(redraw, resnet, task, recipe, fit):
 
 def test_any_label_may_come_up_the_given_one_too():
     label = torch.arange(100).repeat(50)
-    new = any_labels(label, 100, seed=1)
+    new = draw_any_labels(label, 100, seed=1)
     assert 0 < (new == label).float().mean() < 0.03
     assert len(new.unique()) == 100  # of a hundred classes, not of ten
-    assert torch.equal(new, any_labels(label, 100, seed=1))
+    assert torch.equal(new, draw_any_labels(label, 100, seed=1))
 
 
 def test_a_drawing_with_the_given_label_is_an_option(resnet, task, recipe):
@@ -109,7 +114,7 @@ def test_the_relabelled_may_come_first_in_every_epoch(resnet, task, recipe, fit)
     once = [("forget", 10), ("retain", 95), ("retain", 95)]
     assert passes == once * 2
     assert len(set(drawn)) == 2  # per epoch of both passes, not per pass
-    assert accuracy(healed, request.retain) > 0.9
+    assert compute_accuracy(healed, request.retain) > 0.9
 
 
 def test_an_unknown_mix_is_refused(recipe):

@@ -7,10 +7,10 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
-from unlearn.methods.components.saliency import gradient_of, largest
+from unlearn.methods.components.saliency import compute_summed_gradient, select_top_fraction
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.original import Original
 from unlearn.methods.rum import RUM
@@ -124,8 +124,10 @@ def test_corrective_and_localized_methods_serve_parts(network, request_, fit):
     chosen = [
         f"method@method.steps.{p}={m}" for p, m in zip(NAMES, ("rem", "npo", "del"), strict=True)
     ]
-    with composing([config_dir()]):
-        node = plain(composed("unlearn", [*tiny, *chosen], [config_dir()]))["method"]
+    with enable_composition([config_dir()]):
+        node = to_plain_config(compose_config("unlearn", [*tiny, *chosen], [config_dir()]))[
+            "method"
+        ]
     for name in NAMES:
         node["steps"][name] |= {"epochs": 1, "batch_size": 64}
     node["steps"]["low"]["max_removal_epochs"] = 1
@@ -145,8 +147,8 @@ def test_salient_weights_are_found_anew_for_each_part(resnet, request_, recipe, 
     class Watched(SalUn):
         def prepare(self, model, request):
             model = super().prepare(model, request)
-            slope = gradient_of(model, request.forget, 100)
-            own = largest({k: v.abs() for k, v in slope.items()}, 0.3)
+            slope = compute_summed_gradient(model, request.forget, 100)
+            own = select_top_fraction({k: v.abs() for k, v in slope.items()}, 0.3)
             found.append((request.forget.index.tolist(), own, self.salient))
             return model
 

@@ -9,14 +9,14 @@ from torch.nn import functional as F
 
 from unlearn.core.types import Batch
 from unlearn.methods.components.saliency import (
-    drifting_gradient,
-    gradient_of,
+    compute_drifting_gradient,
+    compute_summed_gradient,
     input_saliency_loss,
-    largest,
+    select_top_fraction,
 )
 from unlearn.methods.random_label import RandomLabelling
 from unlearn.methods.salun import SalUn
-from unlearn.models.inference import accuracy, logits
+from unlearn.models.inference import compute_accuracy, compute_logits
 
 OPTIONS = {
     "form": "weight_saliency", "salient_fraction": 0.3, "salient": "largest", "drift": False,
@@ -37,7 +37,7 @@ def test_gradient_by_a_naive_loop_whatever_the_batches(known, task):
         for name, p in twin.named_parameters():
             expected[name] += p.grad
     for batch_size in (4, 100):
-        for name, slope in gradient_of(known, forget, batch_size).items():
+        for name, slope in compute_summed_gradient(known, forget, batch_size).items():
             scale = expected[name].abs().max().item()
             assert torch.allclose(slope, expected[name], rtol=1e-3, atol=1e-4 * scale + 1e-7), name
     assert modes == [m.training for m in known.modules()]
@@ -46,13 +46,13 @@ def test_gradient_by_a_naive_loop_whatever_the_batches(known, task):
 
 def test_the_largest_are_chosen_over_all_tensors_together():
     values = {"a": torch.tensor([[5.0, 1.0], [0.0, 3.0]]), "b": torch.tensor([4.0, 2.0])}
-    chosen = largest(values, 0.5)
+    chosen = select_top_fraction(values, 0.5)
     assert chosen["a"].tolist() == [[True, False], [False, True]]
     assert chosen["b"].tolist() == [True, False]
-    tied = largest({"a": torch.zeros(6), "b": torch.zeros(4)}, 0.3)
+    tied = select_top_fraction({"a": torch.zeros(6), "b": torch.zeros(4)}, 0.3)
     assert sum(int(m.sum()) for m in tied.values()) == 3  # exact where all are equal
-    assert all(m.all() for m in largest(values, 1.0).values())
-    assert sum(int(m.sum()) for m in largest(values, 0.01).values()) == 1
+    assert all(m.all() for m in select_top_fraction(values, 1.0).values())
+    assert sum(int(m.sum()) for m in select_top_fraction(values, 0.01).values()) == 1
 
 
 def test_unselected_weights_stay_bit_for_bit(known, task, recipe, fit):
@@ -89,12 +89,16 @@ def test_the_smallest_are_the_rest(resnet, task, recipe):
 
 def test_a_drifting_gradient_is_that_of_no_single_model(resnet, task):
     forget, before = task.request().forget, copy.deepcopy(resnet.state_dict())
-    still = drifting_gradient(resnet, forget, 5, lambda p, **k: torch.optim.SGD(p, lr=0.0, **k))
-    summed = gradient_of(resnet, forget, 100)
+    still = compute_drifting_gradient(
+        resnet, forget, 5, lambda p, **k: torch.optim.SGD(p, lr=0.0, **k)
+    )
+    summed = compute_summed_gradient(resnet, forget, 100)
     for name, slope in still.items():  # means over two batches of five, where the sum is over ten
         scale = summed[name].abs().max().item()
         assert torch.allclose(5 * slope, summed[name], rtol=1e-3, atol=1e-4 * scale + 1e-7), name
-    moved = drifting_gradient(resnet, forget, 5, lambda p, **k: torch.optim.SGD(p, lr=0.1, **k))
+    moved = compute_drifting_gradient(
+        resnet, forget, 5, lambda p, **k: torch.optim.SGD(p, lr=0.1, **k)
+    )
     both = [torch.cat([v.flatten() for v in s.values()]) for s in (still, moved)]
     assert both[1].norm() > both[0].norm()  # the loss rises, and its slope with it
     assert all(torch.equal(before[k], v) for k, v in resnet.state_dict().items())
@@ -103,7 +107,7 @@ def test_a_drifting_gradient_is_that_of_no_single_model(resnet, task):
 def test_what_moves_is_what_the_forget_set_cares_about(resnet, task, recipe):
     method = SalUn(**OPTIONS, **recipe())
     method.prepare(resnet, task.request())
-    slope = gradient_of(resnet, task.request().forget, 100)
+    slope = compute_summed_gradient(resnet, task.request().forget, 100)
     inside = torch.cat([slope[k][m].abs() for k, m in method.salient.items()])
     outside = torch.cat([slope[k][~m].abs() for k, m in method.salient.items()])
     assert inside.min() >= outside.max()
@@ -113,9 +117,9 @@ def test_the_forget_set_takes_its_new_labels(resnet, task, recipe, fit):
     request = task.request()
     method = SalUn(**OPTIONS, **recipe(lr=0.05, epochs=5, weight_decay=0.0))
     healed = method.unlearn(resnet, request, fit)
-    assert accuracy(healed, request.forget) < 0.4  # the original: 1
-    assert accuracy(healed, request.retain) > 0.9
-    predicted = logits(healed, request.forget).argmax(1)
+    assert compute_accuracy(healed, request.forget) < 0.4  # the original: 1
+    assert compute_accuracy(healed, request.retain) > 0.9
+    predicted = compute_logits(healed, request.forget).argmax(1)
     assert (predicted == method.new_label).float().mean() > 0.7
 
 

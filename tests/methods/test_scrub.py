@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from unlearn.methods.components.distillation import distillation
+from unlearn.methods.components.distillation import distillation_loss
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.scrub import Scrub
-from unlearn.models.inference import accuracy
+from unlearn.models.inference import compute_accuracy
 
 OPTIONS = {
     "form": "benchmark", "alpha": 0.01, "ce_weight": 1.0, "temperature": 4.0, "msteps": 15,
@@ -48,8 +48,8 @@ def naive_distillation(student, teacher, t):
 def test_distillation_by_a_naive_loop(t):
     student, teacher = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
     expected = naive_distillation(student, teacher, t)
-    assert distillation(student, teacher, t).item() == pytest.approx(expected, rel=1e-5)
-    assert distillation(teacher, teacher, t).item() == pytest.approx(0, abs=1e-6)
+    assert distillation_loss(student, teacher, t).item() == pytest.approx(expected, rel=1e-5)
+    assert distillation_loss(teacher, teacher, t).item() == pytest.approx(0, abs=1e-6)
 
 
 @pytest.mark.parametrize("form", ["benchmark", "original"])
@@ -118,9 +118,9 @@ def test_the_climb_is_what_forgets(resnet, task, recipe, fit):
         return Scrub(**options, **plan).unlearn(copy.deepcopy(resnet), request, fit)
 
     model = healed(40)
-    assert accuracy(model, request.forget) < 0.4
-    assert accuracy(model, request.retain) > 0.9
-    assert accuracy(healed(0), request.forget) > 0.8
+    assert compute_accuracy(model, request.forget) < 0.4
+    assert compute_accuracy(model, request.retain) > 0.9
+    assert compute_accuracy(healed(0), request.forget) > 0.8
 
 
 def test_the_teacher_stays_what_the_model_was(resnet, task, recipe, fit):

@@ -8,7 +8,7 @@ from torch import nn
 
 from unlearn.methods.base import UnlearningMethod
 from unlearn.models.external import imported_network, timm_network, torchvision_network
-from unlearn.models.surgery import fresh
+from unlearn.models.surgery import reinitialize_network
 
 SHAPE = {"in_channels": 3, "image_size": 32, "num_classes": 4}
 
@@ -53,7 +53,10 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     network = imported_network(path="ours:build", **SHAPE)
     assert isinstance(network, nn.Sequential)
-    one, other = fresh(network, 1), fresh(network, 2)  # built again, not merely copied
+    one, other = (
+        reinitialize_network(network, 1),
+        reinitialize_network(network, 2),
+    )  # built again, not merely copied
     assert one[0].weight.shape == network[0].weight.shape
     assert not torch.equal(one[0].weight, other[0].weight)
     for path, message in (

@@ -5,10 +5,15 @@ import copy
 import pytest
 import torch
 
-from unlearn.models.expansion.expanded import Expanded, draw_masks, drop, expand
+from unlearn.models.expansion.expanded import (
+    Expanded,
+    draw_masks,
+    expand_network,
+    remove_extra_channels,
+)
 from unlearn.models.resnet9 import ResNet9
 from unlearn.models.resnet18 import ResNet18
-from unlearn.models.surgery import batch_norms, fresh, recalibrate
+from unlearn.models.surgery import batch_norms, recalibrate_batch_norm, reinitialize_network
 from unlearn.models.vit import SplitLayerNorm, ViT, shifted_copies
 from unlearn.models.wide_resnet import WideResNet
 
@@ -61,7 +66,7 @@ def test_published_parameter_counts(kind, options, count):
 def test_masked_expansion_equals_the_original_exactly(kind, options):
     net = settled(kind, options)
     x = torch.randn(5, 3, 32, 32)
-    wide = expand(net, ratio=1.0, num_samples=9, density=0.4, seed=1)
+    wide = expand_network(net, ratio=1.0, num_samples=9, density=0.4, seed=1)
     with torch.no_grad():
         assert torch.equal(wide(x), net(x))
         assert (wide(x, torch.full((5,), -1)) - net(x)).abs().max() < 1e-5
@@ -71,14 +76,14 @@ def test_masked_expansion_equals_the_original_exactly(kind, options):
 @pytest.mark.parametrize(("kind", "options"), SMALL)
 def test_dropping_after_training_equals_base_mode_and_fits_the_plain_class(kind, options):
     net = settled(kind, options)
-    wide = expand(net, ratio=1.0, num_samples=9, density=0.4, seed=1).train()
+    wide = expand_network(net, ratio=1.0, num_samples=9, density=0.4, seed=1).train()
     optimizer = torch.optim.SGD(wide.parameters(), lr=0.05)
     x, index = torch.randn(9, 3, 32, 32), torch.arange(9)
     for _ in range(3):
         optimizer.zero_grad()
         (wide(x).square().mean() - wide(x, index).square().mean()).backward()
         optimizer.step()
-    plain = drop(wide).eval()
+    plain = remove_extra_channels(wide).eval()
     wide.eval()
     with torch.no_grad():
         assert torch.equal(plain(x), wide(x))
@@ -88,7 +93,7 @@ def test_dropping_after_training_equals_base_mode_and_fits_the_plain_class(kind,
 
 
 def test_base_mode_gives_new_channels_no_gradient():
-    wide = expand(settled(*SMALL[0]), ratio=1.0, num_samples=4, density=0.5, seed=0)
+    wide = expand_network(settled(*SMALL[0]), ratio=1.0, num_samples=4, density=0.5, seed=0)
     wide(torch.randn(4, 3, 32, 32)).sum().backward()
     for name, p in wide.network.named_parameters():
         inside = torch.zeros_like(p, dtype=torch.bool)
@@ -106,14 +111,14 @@ def test_idle_channels_of_half_capacity_equal_the_sliced_network():
     with torch.no_grad():
         assert (half(x) - half(x, torch.arange(6))).abs().max() < 1e-5
     assert grown.group_channels == (8, 16, 32, 16)
-    assert drop(half).group_channels == (4, 8, 16, 8)
+    assert remove_extra_channels(half).group_channels == (4, 8, 16, 8)
 
 
 def test_masks_are_fixed_shared_and_of_the_wanted_density():
-    wide = expand(settled(*SMALL[0]), ratio=1.0, num_samples=50, density=0.3, seed=5)
-    before = wide.gates(torch.arange(50))
-    wide.share(torch.tensor([3, 7]))
-    after = wide.gates(torch.arange(50))
+    wide = expand_network(settled(*SMALL[0]), ratio=1.0, num_samples=50, density=0.3, seed=5)
+    before = wide.select_gates(torch.arange(50))
+    wide.share_mask(torch.tensor([3, 7]))
+    after = wide.select_gates(torch.arange(50))
     for old, new in zip(before, after, strict=True):
         assert torch.equal(new[3], new[7])
         others = [i for i in range(50) if i not in (3, 7)]
@@ -128,7 +133,7 @@ def test_masks_are_fixed_shared_and_of_the_wanted_density():
 def test_recalibration_averages_batches_and_leaves_modes_alone():
     net = settled(*SMALL[0])
     images = [torch.randn(32, 3, 32, 32) + 2 for _ in range(4)]
-    recalibrate(net, images)
+    recalibrate_batch_norm(net, images)
     first = net.conv1[0](torch.cat(images))
     assert torch.allclose(net.conv1[1].running_mean, first.mean((0, 2, 3)), atol=1e-4)
     assert not net.training
@@ -136,10 +141,10 @@ def test_recalibration_averages_batches_and_leaves_modes_alone():
 
 
 def test_recalibrating_an_expanded_network_moves_only_old_statistics():
-    wide = expand(settled(*SMALL[0]), ratio=1.0, num_samples=4, density=0.5, seed=0).eval()
+    wide = expand_network(settled(*SMALL[0]), ratio=1.0, num_samples=4, density=0.5, seed=0).eval()
     bn = wide.network.conv1[1]
     old, new = bn.running_mean[:4].clone(), bn.running_mean[4:].clone()
-    recalibrate(wide, [torch.randn(32, 3, 32, 32) + 5])
+    recalibrate_batch_norm(wide, [torch.randn(32, 3, 32, 32) + 5])
     assert not torch.allclose(bn.running_mean[:4], old)
     assert torch.equal(bn.running_mean[4:], new)
 
@@ -149,17 +154,21 @@ def test_fresh_weights_differ_by_seed_and_leave_the_global_state():
     torch.manual_seed(3)
     expected = torch.rand(1)
     torch.manual_seed(3)
-    one, again, two = fresh(net, 1), fresh(net, 1), fresh(net, 2)
+    one, again, two = (
+        reinitialize_network(net, 1),
+        reinitialize_network(net, 1),
+        reinitialize_network(net, 2),
+    )
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(one.fc.weight, again.fc.weight)
     assert not torch.equal(one.fc.weight, two.fc.weight)
     plain = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3), torch.nn.BatchNorm2d(2))
-    assert not torch.equal(fresh(plain, 0)[0].weight, plain[0].weight)
+    assert not torch.equal(reinitialize_network(plain, 0)[0].weight, plain[0].weight)
 
 
 def test_a_network_that_cannot_be_expanded_says_so():
     with pytest.raises(ValueError, match="cannot be expanded"):
-        expand(torch.nn.Linear(2, 2), ratio=1.0, num_samples=1, density=0.5, seed=0)
+        expand_network(torch.nn.Linear(2, 2), ratio=1.0, num_samples=1, density=0.5, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +191,7 @@ def test_shifts_and_split_norm_by_hand():
 
 
 def test_an_expanded_network_can_be_copied():
-    wide = expand(settled(*SMALL[0]), ratio=0.5, num_samples=4, density=0.5, seed=0).eval()
+    wide = expand_network(settled(*SMALL[0]), ratio=0.5, num_samples=4, density=0.5, seed=0).eval()
     x = torch.randn(4, 3, 32, 32)
     with torch.no_grad():
         assert torch.equal(copy.deepcopy(wide)(x, torch.arange(4)), wide(x, torch.arange(4)))

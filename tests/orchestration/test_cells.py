@@ -8,11 +8,17 @@ import time
 import pytest
 
 from unlearn.config import composition
-from unlearn.config.command_line import parse
-from unlearn.config.identity import plain, run_id
+from unlearn.config.command_line import parse_command_line
+from unlearn.config.identity import run_id_of_config, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.orchestration import progress
-from unlearn.orchestration.cells import claim, expand, original_key, packed, taken
+from unlearn.orchestration.cells import (
+    expand_cells,
+    group_by_dataset,
+    is_locked,
+    original_key,
+    run_lock,
+)
 
 FOLDERS = [config_dir()]
 SWEEP = [
@@ -26,8 +32,10 @@ SWEEP = [
 
 
 def cells(*more):
-    arguments = parse([*SWEEP, *more])
-    return list(expand("unlearn", composition.points("unlearn", arguments), arguments))
+    arguments = parse_command_line([*SWEEP, *more])
+    return list(
+        expand_cells("unlearn", composition.expand_overrides("unlearn", arguments), arguments)
+    )
 
 
 @pytest.fixture
@@ -39,13 +47,13 @@ def home(tmp_path, monkeypatch):
 def test_a_cell_is_the_run_that_hydra_would_compose(home):
     found = cells()
     assert len(found) == 8
-    with composition.composing(FOLDERS):
+    with composition.enable_composition(FOLDERS):
         for cell in found:
-            config = composition.composed("unlearn", list(cell.overrides), FOLDERS)
-            assert cell.run_id == run_id(config)
+            config = composition.compose_config("unlearn", list(cell.overrides), FOLDERS)
+            assert cell.run_id == run_id_of_config(config)
             assert cell.folder == home / "results" / cell.run_id
             assert cell.names["method"] in " ".join(cell.overrides)
-            assert cell.original == original_key(plain(config))
+            assert cell.original == original_key(to_plain_config(config))
     assert len({c.run_id for c in found}) == 8
     assert len({c.original for c in found}) == 2  # one per seed: no rate and no method
 
@@ -54,10 +62,10 @@ def test_values_that_others_refer_to_reach_them(home):
     more = ["method=retrain,rem", "pretraining.epochs=2,3", "seeds.mask=5,6", "corrupted=0.1,20"]
     found = cells(*more, "optimizer@pretraining.optimizer=adam", "discovery=1", "seed=0")
     assert len(found) == 16
-    with composition.composing(FOLDERS):
+    with composition.enable_composition(FOLDERS):
         for cell in found:
-            config = composition.composed("unlearn", list(cell.overrides), FOLDERS)
-            assert cell.run_id == run_id(config)
+            config = composition.compose_config("unlearn", list(cell.overrides), FOLDERS)
+            assert cell.run_id == run_id_of_config(config)
     assert len({c.original for c in found}) == 8  # the same for both methods
 
 
@@ -68,36 +76,42 @@ def test_the_launcher_and_its_options_make_no_other_cell(home):
 
 
 def test_a_sweep_config_brings_its_own_values_and_the_command_line_wins(home):
-    arguments = parse(["sweep=task_space", "method=rem,npo", "--multirun"])
-    jobs = composition.points("unlearn", arguments)
+    arguments = parse_command_line(["sweep=task_space", "method=rem,npo", "--multirun"])
+    jobs = composition.expand_overrides("unlearn", arguments)
     assert len(jobs) == 3 * 10 * 2
     assert len({tuple(j) for j in jobs}) == 60
-    fewer = parse(["sweep=task_space", "discovery=0.3,0.6", "seed=4"])
-    jobs = composition.points("unlearn", fewer)  # sweep= alone makes it a multirun
+    fewer = parse_command_line(["sweep=task_space", "discovery=0.3,0.6", "seed=4"])
+    jobs = composition.expand_overrides("unlearn", fewer)  # sweep= alone makes it a multirun
     assert len(jobs) == 3 * 2
     assert all("seed=4" in job for job in jobs)
 
 
 def test_a_sweep_may_be_several_grids(home):
     """RUM's table: four methods in three modes, the two choices per part, two references."""
-    arguments = parse(["sweep=rum_digits", "seed=2"])
-    found = list(expand("unlearn", composition.points("unlearn", arguments), arguments))
+    arguments = parse_command_line(["sweep=rum_digits", "seed=2"])
+    found = list(
+        expand_cells("unlearn", composition.expand_overrides("unlearn", arguments), arguments)
+    )
     assert len(found) == len({c.run_id for c in found}) == 4 * 3 + 2 + 2
     assert len({c.original for c in found}) == 1
     last = found[-1].overrides
     assert {"candidates=refined_digits", "forget_set.size=120", "seed=2"} <= set(last)
-    jobs = composition.points("unlearn", parse(["sweep=rum", "forget_set.group=low"]))
+    jobs = composition.expand_overrides(
+        "unlearn", parse_command_line(["sweep=rum", "forget_set.group=low"])
+    )
     assert all("forget_set.group=low" in job for job in jobs)
 
 
 def test_cells_of_one_data_set_are_side_by_side_and_else_in_their_order(home):
     words = ["--multirun", "seed=0,1", "dataset=synthetic,digits,mnist", "discovery=0.5,1.0"]
-    arguments = parse(words)
-    found = list(expand("unlearn", composition.points("unlearn", arguments), arguments))
-    said = [cell.names["dataset"] for cell in packed(found)]
+    arguments = parse_command_line(words)
+    found = list(
+        expand_cells("unlearn", composition.expand_overrides("unlearn", arguments), arguments)
+    )
+    said = [cell.names["dataset"] for cell in group_by_dataset(found)]
     assert said == ["synthetic"] * 4 + ["digits"] * 4 + ["mnist"] * 4
-    assert packed(found)[:4] == [c for c in found if c.names["dataset"] == "synthetic"]
-    assert packed(found[:2]) == found[:2]
+    assert group_by_dataset(found)[:4] == [c for c in found if c.names["dataset"] == "synthetic"]
+    assert group_by_dataset(found[:2]) == found[:2]
 
 
 def write_row(cell, **values):
@@ -113,12 +127,12 @@ def test_states_plan_and_status(home):
     (broken.folder / "error.txt").write_text("Traceback\nRuntimeError: boom\n")
     busy.folder.mkdir()
     everything = [done, lost, broken, busy, *left]
-    with claim(busy.folder).acquire(timeout=0):
-        states = [c.state() for c in everything]
-        rows, lines = progress.status(everything)
-        plan = progress.plan(everything)
+    with run_lock(busy.folder).acquire(timeout=0):
+        states = [c.get_state() for c in everything]
+        rows, lines = progress.describe_status(everything)
+        plan = progress.describe_plan(everything)
     assert states == ["done", "collapsed", "failed", "running", *["missing"] * 4]
-    assert busy.state() == "missing"  # its process has gone
+    assert busy.get_state() == "missing"  # its process has gone
     assert rows[-1] == ["all", "1", "1", "1", "1", "4"]
     assert any("RuntimeError: boom" in line and str(broken.folder) in line for line in lines)
     assert any("loss is nan" in line for line in lines)
@@ -134,7 +148,7 @@ def test_an_estimate_takes_the_median_of_each_method(home):
     other = [c for c in found if c.names["method"] == "npo"]
     for cell, seconds in zip(first[:3], (1.0, 2.0, 9.0), strict=True):
         write_row(cell, wall_seconds=seconds, original_seconds=5.0)
-    guess = progress.estimate([first[3], *other], first[:3], 1)
+    guess = progress.estimate_time([first[3], *other], first[:3], 1)
     assert guess.cells == 2.0 + 4 * 2.0
     assert guess.trainings == 5.0
     assert guess.unknown == ["npo"]
@@ -150,35 +164,37 @@ def test_a_killed_process_frees_its_cell(tmp_path):
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
-    assert taken(tmp_path)
+    assert is_locked(tmp_path)
     process.kill()
     process.wait()
     process.stdout.close()
-    assert not taken(tmp_path)
+    assert not is_locked(tmp_path)
 
 
 def test_progress_counts_what_others_record(home, monkeypatch):
     found = cells()
     write_row(found[0])
     counted = progress.Progress(found, started=time.monotonic() - 20)
-    assert counted.line(0) == "1 of 8 done"
+    assert counted.format_line(0) == "1 of 8 done"
     write_row(found[1])
     write_row(found[2])
-    assert counted.line(0).startswith("3 of 8 done, about 50 s left")
-    assert counted.line(1).startswith("3 of 8 done, 1 failed, about 2")
+    assert counted.format_line(0).startswith("3 of 8 done, about 50 s left")
+    assert counted.format_line(1).startswith("3 of 8 done, 1 failed, about 2")
 
 
 def test_durations_are_said_as_a_person_would():
-    assert [progress.duration(s) for s in (4.4, 600, 9000)] == ["4 s", "10 min", "2.5 h"]
+    assert [progress.format_duration(s) for s in (4.4, 600, 9000)] == ["4 s", "10 min", "2.5 h"]
 
 
 def test_a_sweep_composes_once_per_choice_of_groups(home, monkeypatch):
-    made, whole = [], composition._compose
-    monkeypatch.setattr(composition, "_compose", lambda *a: made.append(a[1]) or whole(*a))
-    arguments = parse(SWEEP)
-    bases = composition.bases_of("unlearn", arguments)
-    jobs = composition.preflight("unlearn", arguments, bases)
-    assert len(list(expand("unlearn", jobs, arguments, bases))) == 8
+    made, whole = [], composition._compose_unchecked
+    monkeypatch.setattr(
+        composition, "_compose_unchecked", lambda *a: made.append(a[1]) or whole(*a)
+    )
+    arguments = parse_command_line(SWEEP)
+    bases = composition.make_config_cache("unlearn", arguments)
+    jobs = composition.check_jobs("unlearn", arguments, bases)
+    assert len(list(expand_cells("unlearn", jobs, arguments, bases))) == 8
     methods = [[o for o in groups if o.startswith("method")] for groups in made]
     assert sorted(methods) == [[], ["method=npo"], ["method=original"]]  # first, what it sweeps
 
@@ -191,4 +207,4 @@ def test_a_wrong_value_in_the_middle_of_a_sweep_is_found_and_explained(home):
         ("hydra.job.chdi=true", "hydra.job.chdi"),
     ):
         with pytest.raises(composition.ConfigError, match=said):
-            composition.preflight("unlearn", parse([*SWEEP[:4], wrong]))
+            composition.check_jobs("unlearn", parse_command_line([*SWEEP[:4], wrong]))

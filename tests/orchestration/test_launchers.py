@@ -20,7 +20,7 @@ from hydra_plugins.unlearn_launchers import joblib_launcher
 from hydra_plugins.unlearn_launchers.joblib_launcher import gpus, slots
 from hydra_plugins.unlearn_launchers.slurm_launcher import Array
 from unlearn.config import composition, launcher_choice
-from unlearn.config.command_line import parse
+from unlearn.config.command_line import parse_command_line
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 TINY = ("dataset=synthetic", "pretraining.epochs=1", "model.width=2", "save_model=false")
@@ -174,9 +174,9 @@ def test_swept_experiments_choose_the_launcher(home: Path):
     folders = ["--config-dir", str(home / "conf")]
 
     def chosen(*overrides: str) -> list[str]:
-        arguments = parse([*folders, "--multirun", *overrides])
-        jobs = composition.points("unlearn", arguments)
-        return launcher_choice.chosen("unlearn", arguments, jobs)
+        arguments = parse_command_line([*folders, "--multirun", *overrides])
+        jobs = composition.expand_overrides("unlearn", arguments)
+        return launcher_choice.choose_launcher("unlearn", arguments, jobs)
 
     assert chosen("experiment=one,two")[:2] == [
         "hydra/launcher=joblib",

@@ -9,12 +9,12 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.pipeline import method_selection, unlearn_job
-from unlearn.pipeline.run_method import Outcome, unlearn_once
+from unlearn.pipeline.run_method import UnlearningResult, run_method
 
 TINY = [
     "dataset=synthetic", "corruption=none", "pretraining.epochs=1", "pretraining.batch_size=64",
@@ -27,25 +27,26 @@ TINY = [
 def test_the_highest_mean_is_best_and_of_ties_the_cheapest():
     seconds = {"nothing": [0.0], "slow": [5.0], "fast": [1.0]}
     assert (
-        method_selection.best({"nothing": [0.8], "slow": [0.9], "fast": [0.89]}, seconds) == "slow"
+        method_selection.select_best({"nothing": [0.8], "slow": [0.9], "fast": [0.89]}, seconds)
+        == "slow"
     )
     assert (
-        method_selection.best({"nothing": [0.9], "slow": [0.9], "fast": [0.9]}, seconds)
+        method_selection.select_best({"nothing": [0.9], "slow": [0.9], "fast": [0.9]}, seconds)
         == "nothing"
     )
     # two seeds: 0.9 ± 12.7 * 0.01 / sqrt(2) reaches down to 0.81
     pairs = {name: value * 2 for name, value in seconds.items()}
     values = {"nothing": [0.7, 0.7], "slow": [0.895, 0.905], "fast": [0.87, 0.87]}
-    assert method_selection.best(values, pairs) == "fast"
-    assert method_selection.best(values | {"fast": [0.8, 0.8]}, pairs) == "slow"
+    assert method_selection.select_best(values, pairs) == "fast"
+    assert method_selection.select_best(values | {"fast": [0.8, 0.8]}, pairs) == "slow"
 
 
 @cache
 def config_of(*overrides: str) -> str:
-    with composing([config_dir()]):
+    with enable_composition([config_dir()]):
         kept = [o for o in TINY if "~" + o.partition("=")[0] not in overrides]
         asked = [*kept, *(o for o in overrides if not o.startswith("~"))]
-        return json.dumps(plain(composed("unlearn", asked, [config_dir()])))
+        return json.dumps(to_plain_config(compose_config("unlearn", asked, [config_dir()])))
 
 
 def build(node):
@@ -74,12 +75,12 @@ def job_of(tmp_path: Path, *overrides: str, methods=None, **more) -> Job:
 )
 def test_what_does_not_go_together_is_refused(tmp_path, overrides, text):
     with pytest.raises(ValueError, match=text):
-        method_selection.settled(job_of(tmp_path, *overrides), unlearn_once)
+        method_selection.choose_methods(job_of(tmp_path, *overrides), run_method)
 
 
 def test_other_runs_are_left_as_they_are(tmp_path):
     job = job_of(tmp_path, "method.mode=meta", "~candidates")
-    assert method_selection.settled(job, unlearn_once) == (job, {})
+    assert method_selection.choose_methods(job, run_method) == (job, {})
 
 
 def test_each_part_gets_what_is_closest_to_retraining(tmp_path, monkeypatch):
@@ -94,7 +95,7 @@ def test_each_part_gets_what_is_closest_to_retraining(tmp_path, monkeypatch):
             == context.job.config["seeds"]["train"]
             == 100
         )
-        return Outcome(model, 1.0 + len(asked), 0, 0, {})
+        return UnlearningResult(model, 1.0 + len(asked), 0, 0, {})
 
     def score(predictions, task, reference):
         name, _, forget = asked[-1]
@@ -103,10 +104,10 @@ def test_each_part_gets_what_is_closest_to_retraining(tmp_path, monkeypatch):
         return {"tow": 0.9 if part == wanted else 0.5}
 
     parts: dict[tuple[int, ...], int] = {}
-    monkeypatch.setattr(method_selection, "tow", score)
-    monkeypatch.setattr(method_selection, "mia", lambda *_: {"tow_mia": 0.0})
+    monkeypatch.setattr(method_selection, "compute_tow", score)
+    monkeypatch.setattr(method_selection, "compute_mia", lambda *_: {"tow_mia": 0.0})
     job = job_of(tmp_path, methods=("original", "finetune", "salun"))
-    settled, facts = method_selection.settled(job, attempt)
+    settled, facts = method_selection.choose_methods(job, attempt)
     assert [facts[f"chosen/{p}"] for p in ("low", "mid", "high")] == [
         "original", "finetune", "salun",
     ]  # fmt: skip
@@ -119,7 +120,7 @@ def test_each_part_gets_what_is_closest_to_retraining(tmp_path, monkeypatch):
     assert {(r["part"], r["method"]) for r in table if r["tow"] == 0.9} == {
         ("low", "original"), ("mid", "finetune"), ("high", "salun"),
     }  # fmt: skip
-    again, same = method_selection.settled(job, attempt)  # from the cache
+    again, same = method_selection.choose_methods(job, attempt)  # from the cache
     assert len(asked) == 9
     assert (again.config, same) == (settled.config, facts)
 
@@ -127,9 +128,11 @@ def test_each_part_gets_what_is_closest_to_retraining(tmp_path, monkeypatch):
 def test_a_lost_model_is_never_chosen(tmp_path):
     def attempt(context, model, *, seed, loggers):
         lost = "Original" not in context.job.config["method"]["_target_"]
-        return Outcome(None if lost else model, 0.0 if lost else 1.0, 0, 0, {})
+        return UnlearningResult(None if lost else model, 0.0 if lost else 1.0, 0, 0, {})
 
-    _, facts = method_selection.settled(job_of(tmp_path, methods=("original", "finetune")), attempt)
+    _, facts = method_selection.choose_methods(
+        job_of(tmp_path, methods=("original", "finetune")), attempt
+    )
     assert {facts[f"chosen/{p}"] for p in ("low", "mid", "high")} == {"original"}
 
 

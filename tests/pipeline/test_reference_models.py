@@ -9,13 +9,13 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.pipeline import reference_models, unlearn_job
-from unlearn.pipeline.context import prepare
-from unlearn.pipeline.forget_set import prepared
+from unlearn.pipeline.context import load_context
+from unlearn.pipeline.forget_set import load_task_context
 
 TINY = [
     "dataset=synthetic", "corruption=none", "pretraining.epochs=1", "pretraining.batch_size=64",
@@ -26,8 +26,10 @@ TINY = [
 
 @cache
 def config_of(*overrides: str) -> str:
-    with composing([config_dir()]):
-        return json.dumps(plain(composed("unlearn", [*TINY, *overrides], [config_dir()])))
+    with enable_composition([config_dir()]):
+        return json.dumps(
+            to_plain_config(compose_config("unlearn", [*TINY, *overrides], [config_dir()]))
+        )
 
 
 def build(node):
@@ -86,9 +88,11 @@ def test_shadows_are_the_models_of_the_score(tmp_path, monkeypatch):
     assert 0 <= row["lira/member"] <= 1
     assert 0.8 < row["lira/judged"] <= 1
     job = job_of(tmp_path, *options)
-    context = prepared(job)
-    monkeypatch.setattr(reference_models, "without", None)  # nothing is trained or loaded again
-    found = reference_models.shadows(context)
+    context = load_task_context(job)
+    monkeypatch.setattr(
+        reference_models, "train_without", None
+    )  # nothing is trained or loaded again
+    found = reference_models.load_shadow_models(context)
     assert found.inside.shape == found.margin.shape == (16, 200)
     assert found.inside.sum(1).tolist() == [140] * 16
 
@@ -96,11 +100,11 @@ def test_shadows_are_the_models_of_the_score(tmp_path, monkeypatch):
 def test_too_few_models_on_one_side_are_refused_before_anything_is_unlearned(tmp_path, monkeypatch):
     options = ["evaluation=lira", "score=memorization", "score.num_models=9"]
     job = job_of(tmp_path, *options, "score.subset_fraction=0.95")
-    context = prepare(job, forget=False)
+    context = load_context(job, forget=False)
     context = replace(context, task=replace(context.task, forget=(torch.arange(18),)))
     with pytest.raises(ValueError, match=r"only \d+% of them have that: raise score.num_models=9"):
-        reference_models.enough(context)
-    reference_models.enough(
+        reference_models.check_lira_coverage(context)
+    reference_models.check_lira_coverage(
         replace(context, job=job_of(tmp_path, *options, "score.subset_fraction=0.5"))
     )
 

@@ -9,16 +9,16 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain, run_id
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import run_id_of_config, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
-from unlearn.orchestration.stacking.stacked_cells import _begun
-from unlearn.pipeline.forget_set import prepared
-from unlearn.pipeline.sequential_requests import Requests
-from unlearn.pipeline.trained_models import original
+from unlearn.orchestration.stacking.stacked_cells import prepare_cell
+from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.sequential_requests import SequentialRequests
+from unlearn.pipeline.trained_models import load_original
 from unlearn.pipeline.unlearn_job import unlearn_job
-from unlearn.reporting.figures.score_histograms import figure, histograms
+from unlearn.reporting.figures.score_histograms import count_histograms, draw_histograms
 
 TINY = (
     "dataset=synthetic", "corruption=none", "model.width=4", "pretraining.epochs=4",
@@ -30,9 +30,9 @@ SCORE = ("score=holdout_retraining", "score.batch_size=20", "score.epochs=3")
 
 def job(root, *overrides, score=SCORE):
     given = [*TINY, *score, f"paths.root={root}", *overrides]
-    with composing([config_dir()]):
-        config = composed("unlearn", given, [config_dir()])
-        content, who = plain(config), run_id(config)
+    with enable_composition([config_dir()]):
+        config = compose_config("unlearn", given, [config_dir()])
+        content, who = to_plain_config(config), run_id_of_config(config)
     content.pop("tune")
     folder = root / "results" / who
     folder.mkdir(parents=True, exist_ok=True)
@@ -99,7 +99,7 @@ def test_one_request_leaves_no_histogram(root):
 
 def test_histograms_by_hand():
     before, after = np.array([0.0, -1.0, 1.0, 2.0]), np.array([-1.0, -1.0, -1.0, 2.0])
-    table = histograms([before, after], [np.array([3]), np.array([1])])  # bins of 0.1
+    table = count_histograms([before, after], [np.array([3]), np.array([1])])  # bins of 0.1
     kept = table[table["count"] > 0]
     columns = kept[["answered", "part", "low", "count"]].round(1)
     found = [tuple(row) for row in columns.to_numpy()]
@@ -107,7 +107,7 @@ def test_histograms_by_hand():
         (0, "left", -1.0, 1), (0, "left", 0.0, 1), (0, "left", 1.0, 1), (0, "next", 1.9, 1),
         (1, "left", -1.0, 2), (1, "next", -1.0, 1), (1, "forgotten", 1.9, 1),
     ]  # fmt: skip
-    panels = figure(table, "holdout_retraining").axes
+    panels = draw_histograms(table, "holdout_retraining").axes
     assert [ax.get_title() for ax in panels] == ["before any", "after 1"]
     assert [ax.get_xlabel() for ax in panels] == ["holdout retraining"] * 2
     assert panels[1].patches[0].get_data().values.sum() == 2
@@ -115,12 +115,12 @@ def test_histograms_by_hand():
 
 def test_a_score_that_is_never_negative_has_bins_of_equal_ratio():
     values = np.array([0.0, 1e-3, 1e-1, 10.0])
-    table = histograms([values], [np.array([0])])
+    table = count_histograms([values], [np.array([0])])
     one = table[table["part"] == "left"]
     assert table["count"].sum() == 4
     assert one["high"].iloc[-1] == 10 and one["low"].iloc[0] == 0
     assert (one["high"] / one["low"]).iloc[1:].round(6).nunique() == 1
-    assert figure(table, "x").axes[0].get_xscale() == "symlog"
+    assert draw_histograms(table, "x").axes[0].get_xscale() == "symlog"
 
 
 def test_a_score_of_the_originals_training_cannot_follow_the_model(tmp_path):
@@ -133,13 +133,13 @@ def test_a_score_of_the_originals_training_cannot_follow_the_model(tmp_path):
 
 def test_a_method_meets_the_scores_of_the_model_it_is_given(root):
     own = job(root, "forget_set.shared_requests=false")
-    context = prepared(own)
-    model = original(context)[0]
-    row = Requests(context)
-    first = row.at(0, context, model)
+    context = load_task_context(own)
+    model = load_original(context)[0]
+    row = SequentialRequests(context)
+    first = row.select_request(0, context, model)
     other = copy.deepcopy(model)
     torch.nn.init.normal_(other.fc.weight)
-    second = row.at(1, first, other)
+    second = row.select_request(1, first, other)
     before, after = (s.task.request().records["score"] for s in (first, second))
     assert torch.equal(before, row.seen[0]) and torch.equal(after, row.seen[1])
     assert not torch.equal(before, after)
@@ -148,8 +148,11 @@ def test_a_method_meets_the_scores_of_the_model_it_is_given(root):
 
 def test_a_row_of_requests_is_made_alone_whoever_chooses_them(root):
     for value in ("true", "false"):
-        assert _begun(job(root, "method=finetune", f"forget_set.shared_requests={value}")) is None
+        assert (
+            prepare_cell(job(root, "method=finetune", f"forget_set.shared_requests={value}"))
+            is None
+        )
     one = job(
         root, "method=finetune", "forget_set.shared_requests=false", "forget_set.num_requests=1"
     )
-    assert _begun(one) is not None
+    assert prepare_cell(one) is not None

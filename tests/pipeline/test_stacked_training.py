@@ -11,22 +11,27 @@ import pytest
 import torch
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import identity, plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import compute_run_id, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
-from unlearn.orchestration.cells import expand
-from unlearn.orchestration.outcomes import Outcomes
+from unlearn.orchestration.cells import expand_cells
+from unlearn.orchestration.outcomes import JobCounts
 from unlearn.orchestration.progress import Progress
-from unlearn.orchestration.runner import Task, _build
+from unlearn.orchestration.runner import JobRunner, _instantiate_node
 from unlearn.orchestration.stacking import shared_models
 from unlearn.pipeline import stacked_training
-from unlearn.pipeline.context import prepare
-from unlearn.pipeline.sample_scores import scored
-from unlearn.pipeline.trained_models import cache, original, retrained, training_of_original
+from unlearn.pipeline.context import load_context
+from unlearn.pipeline.sample_scores import compute_sample_scores
+from unlearn.pipeline.trained_models import (
+    checkpoint_cache,
+    load_original,
+    predict_retrained,
+    training_of_original,
+)
 from unlearn.storage.checkpoint_cache import CheckpointCache
-from unlearn.training.stacked.pretraining import Member
-from unlearn.training.stacked.speedup import speedup
+from unlearn.training.stacked.pretraining import StackMember
+from unlearn.training.stacked.speedup import measure_speedup
 
 TINY = (
     "dataset=synthetic", "pretraining.epochs=2", "pretraining.batch_size=64", "model.width=2",
@@ -36,9 +41,9 @@ TINY = (
 
 @functools.cache
 def content_of(*options: str) -> str:
-    with composing([config_dir()]):
+    with enable_composition([config_dir()]):
         words = [*TINY, "paths.root=HOME", *options]
-        return json.dumps(plain(composed("unlearn", words, [config_dir()])))
+        return json.dumps(to_plain_config(compose_config("unlearn", words, [config_dir()])))
 
 
 def job(home: Path, *options: str, seed: int = 0, discovery: float = 0.5) -> Job:
@@ -48,7 +53,7 @@ def job(home: Path, *options: str, seed: int = 0, discovery: float = 0.5) -> Job
         "discovery": discovery,
         "seeds": dict.fromkeys(content["seeds"], seed),
     }
-    return Job(content, identity(content), home, content["names"], _build)
+    return Job(content, compute_run_id(content), home, content["names"], _instantiate_node)
 
 
 def jobs(home: Path, *options: str) -> list[Job]:
@@ -72,10 +77,10 @@ def alike(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> None:
 def test_the_models_that_cells_share_are_those_that_they_would_train(tmp_path, pretraining):
     option = f"pretraining={pretraining}"
     for one in jobs(tmp_path / "alone", option, "stack=off"):
-        own = prepare(one, forget=True)
-        original(replace(own, job=one))
-        retrained(replace(own, job=one))
-    shared_models.train_ahead(jobs(tmp_path / "stacked", option, "stack=2"))
+        own = load_context(one, forget=True)
+        load_original(replace(own, job=one))
+        predict_retrained(replace(own, job=one))
+    shared_models.train_shared_models(jobs(tmp_path / "stacked", option, "stack=2"))
     alone, stacked = kept(tmp_path / "alone"), kept(tmp_path / "stacked")
     assert len(alone) == 2 + 4
     assert alone.keys() == stacked.keys()
@@ -84,20 +89,20 @@ def test_the_models_that_cells_share_are_those_that_they_would_train(tmp_path, p
 
 
 def test_a_later_single_run_finds_them(tmp_path, monkeypatch):
-    shared_models.train_ahead(jobs(tmp_path, "stack=2"))
+    shared_models.train_shared_models(jobs(tmp_path, "stack=2"))
     one = job(tmp_path, seed=1, discovery=1.0)
-    own = prepare(one, forget=True)
+    own = load_context(one, forget=True)
     monkeypatch.setattr("unlearn.pipeline.trained_models.pretrain", None)  # nothing is trained
-    _, trained = original(replace(own, job=one))
+    _, trained = load_original(replace(own, job=one))
     assert trained.notes["stacked"] == 2
-    assert retrained(replace(own, job=one)) is not None
+    assert predict_retrained(replace(own, job=one)) is not None
 
 
 def test_by_default_a_cpu_trains_one_by_one(tmp_path):
-    shared_models.train_ahead(jobs(tmp_path))
+    shared_models.train_shared_models(jobs(tmp_path))
     assert not kept(tmp_path)
     content = job(tmp_path).config
-    assert [stacked_training.width(content | {"stack": s}) for s in ("auto", "off", "7")] == [
+    assert [stacked_training.stack_width(content | {"stack": s}) for s in ("auto", "off", "7")] == [
         1,
         1,
         7,
@@ -108,7 +113,7 @@ def test_no_original_is_trained_where_the_user_brings_one(tmp_path):
     many = [job(tmp_path, "stack=2", "evaluation=standard", seed=k) for k in range(2)]
     for one in many:
         one.config["checkpoint"] = "own.pt"
-    shared_models.train_ahead(many)
+    shared_models.train_shared_models(many)
     assert not kept(tmp_path)
 
 
@@ -118,13 +123,13 @@ def test_how_models_are_trained_makes_no_other_run(tmp_path):
 
 def test_what_is_there_or_begun_alone_is_left_alone(tmp_path):
     many = [job(tmp_path, "stack=4", seed=k) for k in range(4)]
-    settings = [prepare(one, forget=False) for one in many]
+    settings = [load_context(one, forget=False) for one in many]
     pairs = [
         (s, training_of_original(replace(s, job=j))) for j, s in zip(many, settings, strict=True)
     ]
-    keys = [CheckpointCache.key(training.who) for _, training in pairs]
-    original(replace(settings[0], job=many[0]))
-    begun = cache(many[1]).folder(pairs[1][1].who) / "resume.ckpt"
+    keys = [CheckpointCache.compute_key(training.who) for _, training in pairs]
+    load_original(replace(settings[0], job=many[0]))
+    begun = checkpoint_cache(many[1]).model_folder(pairs[1][1].who) / "resume.ckpt"
     begun.parent.mkdir()
     begun.touch()
     made = stacked_training.train_missing(many[0], pairs)
@@ -139,11 +144,11 @@ def test_a_stack_that_fails_leaves_its_models_to_be_trained_alone(tmp_path, monk
 
     monkeypatch.setattr(stacked_training, "pretrain_stacked", full)
     with caplog.at_level(logging.WARNING):
-        shared_models.train_ahead(jobs(tmp_path, "stack=2", "evaluation=standard"))
+        shared_models.train_shared_models(jobs(tmp_path, "stack=2", "evaluation=standard"))
     assert "one by one: training as a stack failed: no room" in caplog.text
     assert not kept(tmp_path)
     one = jobs(tmp_path)[0]
-    original(replace(prepare(one, forget=False), job=one))  # no lock was left behind
+    load_original(replace(load_context(one, forget=False), job=one))  # no lock was left behind
     assert len(kept(tmp_path)) == 1
 
 
@@ -157,26 +162,28 @@ def test_an_interruption_keeps_what_has_ended_and_frees_the_rest(tmp_path, monke
     monkeypatch.setattr(stacked_training, "pretrain_stacked", stopped)
     many = [job(tmp_path, "stack=2", "evaluation=standard", seed=k) for k in range(2)]
     with pytest.raises(KeyboardInterrupt):
-        shared_models.train_ahead(many)
+        shared_models.train_shared_models(many)
     assert len(kept(tmp_path)) == 1
     for one in many:
-        original(replace(prepare(one, forget=False), job=one))
+        load_original(replace(load_context(one, forget=False), job=one))
     assert len(kept(tmp_path)) == 2
 
 
 def test_auto_keeps_to_one_by_one_where_a_stack_is_no_faster(tmp_path, monkeypatch):
     for module in (stacked_training, shared_models):
-        monkeypatch.setattr(module, "width", lambda config: 4)
+        monkeypatch.setattr(module, "stack_width", lambda config: 4)
     for times, made in ((1.1, 0), (3.0, 2)):
-        monkeypatch.setattr(stacked_training, "speedup", lambda *_, times=times, **__: times)
-        shared_models.train_ahead(jobs(tmp_path, "evaluation=standard"))
+        monkeypatch.setattr(
+            stacked_training, "measure_speedup", lambda *_, times=times, **__: times
+        )
+        shared_models.train_shared_models(jobs(tmp_path, "evaluation=standard"))
         assert len(kept(tmp_path)) == made
 
 
 def test_the_probe_measures_and_changes_nothing(clean, network, engine):
-    members = [Member(network, clean[0], 0), Member(copy.deepcopy(network), clean[0], 1)]
+    members = [StackMember(network, clean[0], 0), StackMember(copy.deepcopy(network), clean[0], 1)]
     before = copy.deepcopy(network.state_dict())
-    assert 0.05 < speedup(members, 16, engine, augment=None) < 20
+    assert 0.05 < measure_speedup(members, 16, engine, augment=None) < 20
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     assert all(p.grad is None for p in network.parameters())
 
@@ -186,7 +193,9 @@ def test_subset_models_are_trained_together_and_score_the_same(tmp_path):
     values, spent = [], []
     for stack, root in (("off", "alone"), ("3", "stacked")):
         one = job(tmp_path / root, *score, f"stack={stack}", "pretraining.epochs=1")
-        trained, _ = scored(replace(prepare(one, forget=False), job=one), one.config["score"])
+        trained, _ = compute_sample_scores(
+            replace(load_context(one, forget=False), job=one), one.config["score"]
+        )
         values.append(trained.records["score"])
         spent.append(trained.notes["seconds"])
     alone, stacked = kept(tmp_path / "alone"), kept(tmp_path / "stacked")
@@ -202,9 +211,9 @@ def test_subset_models_are_trained_together_and_score_the_same(tmp_path):
 
 def test_a_sweep_trains_ahead_what_its_cells_share_and_says_so(tmp_path, capsys):
     words = [[*TINY, f"paths.root={tmp_path}", "stack=2", f"seed={k}"] for k in (0, 1)]
-    cells = list(expand("unlearn", words, Arguments([], True, False, None, [config_dir()])))
-    outcomes = Outcomes(words, progress=Progress(cells))
-    Task("unlearn", "unlearn_job", outcomes).ahead()
+    cells = list(expand_cells("unlearn", words, Arguments([], True, False, None, [config_dir()])))
+    outcomes = JobCounts(words, progress=Progress(cells))
+    JobRunner("unlearn", "unlearn_job", outcomes).train_shared_models()
     assert len(kept(tmp_path)) == 2 + 2
     said = capsys.readouterr().err
     assert "training the original model: 2 at once (2 epochs) ..." in said
@@ -213,5 +222,5 @@ def test_a_sweep_trains_ahead_what_its_cells_share_and_says_so(tmp_path, capsys)
     broken = [replace(cell, content={"stack": "2"}) for cell in cells]
     for given, expected in ((off, ""), (broken, "not trained ahead: KeyError: 'paths'")):
         outcomes.progress = Progress(given)
-        Task("unlearn", "unlearn_job", outcomes).ahead()
+        JobRunner("unlearn", "unlearn_job", outcomes).train_shared_models()
         assert capsys.readouterr().err.strip() == expected

@@ -60,11 +60,11 @@ def test_a_report_of_two_methods(
     for seed in (0, 1):
         write(store, "rem", seed, 0.9)
         write(store, "npo", seed, 0.5)
-    folder = store.folder("rem-0-run") / "curves"
+    folder = store.run_folder("rem-0-run") / "curves"
     folder.mkdir()
     (folder / "metrics.csv").write_text(CURVES)
     store.write_failure("broken-run", "KeyError: 'x'")
-    paths = summary_report.report(config | {"where": {"corruption": "poison"}})
+    paths = summary_report.write_summary(config | {"where": {"corruption": "poison"}})
     names = [f"{n}.{s}" for n in ("summary", "regions", "tests") for s in ("csv", "md", "tex")]
     assert [p.name for p in paths] == [*names, "demo.png", "demo.pdf", "report.html"]
     assert all(p.stat().st_size for p in paths)
@@ -76,27 +76,29 @@ def test_a_report_of_two_methods(
 @pytest.mark.parametrize("figure", ["comparison", "heatmap", "none"])
 def test_other_figures(config: dict[str, Any], tmp_path: Path, figure: str):
     write(ResultsStore(tmp_path / "results"), "rem", 0, 0.9)
-    paths = summary_report.report(config | {"figure": figure})
+    paths = summary_report.write_summary(config | {"figure": figure})
     assert len(paths) == (7 if figure == "none" else 9)
 
 
 def test_what_cannot_be_reported(config: dict[str, Any], tmp_path: Path):
     with pytest.raises(ValueError, match="figure must be one of comparison, demo"):
-        summary_report.report(config | {"figure": "pie"})
+        summary_report.write_summary(config | {"figure": "pie"})
     with pytest.raises(ValueError, match="logger must be wandb or none for a summary, got csv"):
-        summary_report.report(config | {"logger": {"csv": {"_target_": "x"}}})
+        summary_report.write_summary(config | {"logger": {"csv": {"_target_": "x"}}})
     with pytest.raises(ValueError, match="expected: unknown colour"):
-        summary_report.report(config | {"expected": [{"colour": "red"}]})
+        summary_report.write_summary(config | {"expected": [{"colour": "red"}]})
     with pytest.raises(ValueError, match=r"no results in .* for where="):
-        summary_report.report(config | {"where": {"method": "rem"}})
+        summary_report.write_summary(config | {"where": {"method": "rem"}})
     write(ResultsStore(tmp_path / "results"), "rem", 0, 0.9)
     with pytest.raises(ValueError, match="no column 'metod'"):
-        summary_report.report(config | {"where": {"metod": "rem"}})
+        summary_report.write_summary(config | {"where": {"metod": "rem"}})
 
 
 def test_other_groups_keep_their_table(config: dict[str, Any], tmp_path: Path):
     write(ResultsStore(tmp_path / "results"), "rem", 0, 0.9)
-    paths = summary_report.report(config | {"figure": "none", "by": ["corruption", "method"]})
+    paths = summary_report.write_summary(
+        config | {"figure": "none", "by": ["corruption", "method"]}
+    )
     assert paths[0].read_text().splitlines()[0].startswith("corruption,method,n,healed")
 
 
@@ -105,7 +107,7 @@ def test_claims_are_printed_and_saved_with_the_ends_of_curves(
 ):
     store = ResultsStore(tmp_path / "results")
     write(store, "rem", 0, 0.9)
-    folder = store.folder("rem-0-run") / "curves"
+    folder = store.run_folder("rem-0-run") / "curves"
     folder.mkdir()
     (folder / "metrics.csv").write_text(CURVES)
     curve = "curve/base/hidden_accuracy_given"
@@ -115,14 +117,16 @@ def test_claims_are_printed_and_saved_with_the_ends_of_curves(
         {"method": "rem", "column": f"{curve}/last", "at_most": 0.1, "source": "s"},
         {"order": "rem > npo", "column": "healed", "source": "s"},
     ]
-    paths = summary_report.report(config | {"figure": "none", "expected": expected})
+    paths = summary_report.write_summary(config | {"figure": "none", "expected": expected})
     assert [p.name for p in paths[-3:-1]] == ["claims.csv", "claims.md"]
     table = pd.read_csv(paths[-3])
     assert table["verdict"].tolist() == ["outside", "inside", "inside", "missing"]
     out = capsys.readouterr().out
     assert out.count("inside") == 2 and "outside" in out and "missing" in out
     with pytest.raises(ValueError, match="must end in /first or /last, got middle"):
-        summary_report.report(config | {"expected": [expected[1] | {"column": f"{curve}/middle"}]})
+        summary_report.write_summary(
+            config | {"expected": [expected[1] | {"column": f"{curve}/middle"}]}
+        )
 
 
 def test_what_to_beware_of_is_said(
@@ -134,7 +138,7 @@ def test_what_to_beware_of_is_said(
     write(store, "npo", 0, 0.5)
     write(store, "npo", 0, 0.6, run="npo-other-run")
     write(store, "ssd", 1, 0.6, dataset="svhn")
-    summary_report.report(config | {"figure": "none"})
+    summary_report.write_summary(config | {"figure": "none"})
     said = caplog.text
     assert "2 settings of data" in said and "1 cells hold several runs" in said
     assert "npo 2, rem 1, ssd 2" in said
@@ -156,14 +160,14 @@ def test_data_that_nobody_corrupted_have_closeness_in_place_of_healing(
         for method, mode in (("original", None), ("rum(npo refined)", "refined")):
             close = {"tow": 0.75, "mia_gap": 0.25, "mode": mode}
             write(store, method, seed, run=f"{mode}-{seed}-run".lower(), corruption="none", **close)
-    paths = summary_report.report(config | {"figure": "auto"})
+    paths = summary_report.write_summary(config | {"figure": "auto"})
     names = [f"{n}.{s}" for n in ("refined", "rum") for s in ("csv", "md", "tex")]
     assert [p.name for p in paths] == [*names, "closeness.png", "closeness.pdf", "report.html"]
     said = capsys.readouterr().out
     assert "0.750 ± 0.000" in said
     assert "healed" not in said
     write(store, "rem", 0, 0.5)
-    paths = summary_report.report(config | {"figure": "auto"})
+    paths = summary_report.write_summary(config | {"figure": "auto"})
     assert {"summary.csv", "refined.csv", "comparison.png", "closeness.png"} <= {
         p.name for p in paths
     }
@@ -171,8 +175,8 @@ def test_data_that_nobody_corrupted_have_closeness_in_place_of_healing(
 
 
 def test_the_line_of_a_run_shows_what_it_has():
-    assert run_summary.line(
+    assert run_summary.format_headline(
         {"healed": 0.5, "utility": 1.0, "healed_utility": 0.5, "seconds": 1.0}
     ) == ("healed 0.500, utility 1.000, product 0.500, 1.0 s")
     plain = {"healed": None, "tow": 0.5, "tow_mia": 0.25, "mia_gap": 0.0, "seconds": 1.0}
-    assert run_summary.line(plain) == "ToW 0.500, ToW-MIA 0.250, MIA gap 0.000, 1.0 s"
+    assert run_summary.format_headline(plain) == "ToW 0.500, ToW-MIA 0.250, MIA gap 0.000, 1.0 s"

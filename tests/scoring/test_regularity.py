@@ -9,13 +9,13 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from unlearn.config.composition import composed, composing, resolved
-from unlearn.config.identity import identity
+from unlearn.config.composition import compose_config, enable_composition, resolve_config
+from unlearn.config.identity import compute_run_id
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
-from unlearn.pipeline.estimate_regularity import estimated, regularity
-from unlearn.pipeline.forget_set import prepared
-from unlearn.scoring.regularity import Regularity, concentration, consistency, held_out
+from unlearn.pipeline.estimate_regularity import estimate_list_regularity, estimate_regularity
+from unlearn.pipeline.forget_set import load_task_context
+from unlearn.scoring.regularity import Regularity, held_out, label_concentration, label_consistency
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 KINDS = ("random_label", "interclass_confusion", "poison")
@@ -23,16 +23,16 @@ KINDS = ("random_label", "interclass_confusion", "poison")
 
 def test_concentration_is_the_chance_that_two_share_a_label():
     every = torch.arange(10).repeat(20)
-    assert concentration(torch.full((7,), 3), every, 10) == 1
+    assert label_concentration(torch.full((7,), 3), every, 10) == 1
     pair = torch.tensor([0, 0, 1, 1])  # 4 of 12 ordered pairs; a tenth is usual
-    assert concentration(pair, every, 10) == pytest.approx((4 / 12 - 0.1) / 0.9)
-    assert concentration(torch.arange(10), every, 10) == 0
-    assert concentration(torch.tensor([0, 0]), torch.zeros(9, dtype=torch.int64), 2) == 0
+    assert label_concentration(pair, every, 10) == pytest.approx((4 / 12 - 0.1) / 0.9)
+    assert label_concentration(torch.arange(10), every, 10) == 0
+    assert label_concentration(torch.tensor([0, 0]), torch.zeros(9, dtype=torch.int64), 2) == 0
 
 
 def test_consistency_and_halves():
     logits = torch.eye(3)[[0, 1, 2, 2]]
-    assert consistency(logits, torch.tensor([0, 1, 2, 0])) == 0.75
+    assert label_consistency(logits, torch.tensor([0, 1, 2, 0])) == 0.75
     half = held_out(9, seed=1)
     assert len(half) == 4
     assert torch.equal(half, half.unique())
@@ -47,15 +47,15 @@ def test_the_nearest_kind():
 
 def job_of(folder: Path, *words: str) -> Job:
     usual = ["trainer.progress=false", "trainer.accelerator=cpu", f"paths.root={folder}"]
-    with composing([config_dir()]):
-        config = resolved(composed("evaluate", [*usual, *words], [config_dir()]))
+    with enable_composition([config_dir()]):
+        config = resolve_config(compose_config("evaluate", [*usual, *words], [config_dir()]))
     build = lambda node: instantiate(node, _convert_="all")  # noqa: E731
-    return Job(config, identity(config), folder, config["names"], build)
+    return Job(config, compute_run_id(config), folder, config["names"], build)
 
 
 def values(folder: Path, seed: int, *more: str) -> list[Regularity]:
     jobs = [job_of(folder, f"corruption={kind}", f"seed={seed}", *more) for kind in KINDS]
-    return [estimated(prepared(job)) for job in jobs]
+    return [estimate_regularity(load_task_context(job)) for job in jobs]
 
 
 def ordered(found: list[Regularity]) -> None:
@@ -76,8 +76,8 @@ def test_the_estimate_orders_the_kinds_for_each_seed(tmp_path: Path, seed: int):
 
 
 def test_what_is_known_is_not_estimated(tmp_path: Path):
-    assert regularity(job_of(tmp_path, "corruption=poison")) is None
-    assert regularity(job_of(tmp_path, "corruption=none", "discovery=null")) is None
+    assert estimate_list_regularity(job_of(tmp_path, "corruption=poison")) is None
+    assert estimate_list_regularity(job_of(tmp_path, "corruption=none", "discovery=null")) is None
 
 
 def test_the_command_on_a_folder(tmp_path: Path):

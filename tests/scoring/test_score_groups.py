@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from unlearn.scoring.score_groups import (
-    ascending,
     by_distance,
     center_of,
     entanglement_score,
-    graded,
-    picked,
+    rank_entanglements,
+    select_graded,
+    sort_ascending,
 )
 
 SCORE = torch.tensor([0.0, 0.9, 0.5, 0.0, 0.45, 1.0, 0.0, 0.7, 0.1])
@@ -19,20 +19,20 @@ SCORE = torch.tensor([0.0, 0.9, 0.5, 0.0, 0.45, 1.0, 0.0, 0.7, 0.1])
 
 def test_groups_by_hand():
     sizes = {"low": 2, "mid": 2, "high": 2}
-    groups, displaced = graded(SCORE, sizes, 0.5)
+    groups, displaced = select_graded(SCORE, sizes, 0.5)
     assert groups["high"].tolist() == [1, 5]
     assert groups["mid"].tolist() == [2, 4]
     assert set(groups["low"].tolist()) < {0, 3, 6}
     assert displaced == 0
     assert len(torch.cat(list(groups.values())).unique()) == 6
-    one, _ = graded(SCORE, {"mid": 2}, 0.9)
+    one, _ = select_graded(SCORE, {"mid": 2}, 0.9)
     assert one["mid"].tolist() == [1, 5]
 
 
 def test_the_groups_are_disjoint_where_the_score_is_tied():
     score = torch.zeros(9)
     score[8] = 1
-    groups, displaced = graded(score, {"low": 3, "mid": 3, "high": 3}, 0.0)
+    groups, displaced = select_graded(score, {"low": 3, "mid": 3, "high": 3}, 0.0)
     assert sorted(torch.cat(list(groups.values())).tolist()) == list(range(9))
     assert 8 in groups["high"].tolist()
     assert displaced > 0
@@ -40,9 +40,9 @@ def test_the_groups_are_disjoint_where_the_score_is_tied():
 
 def test_one_fixed_order_breaks_ties():
     score = torch.zeros(50)
-    assert torch.equal(ascending(score), ascending(score + 3))
-    assert not torch.equal(ascending(score), torch.arange(50))
-    assert not torch.equal(ascending(score), ascending(score, tie_seed=1))
+    assert torch.equal(sort_ascending(score), sort_ascending(score + 3))
+    assert not torch.equal(sort_ascending(score), torch.arange(50))
+    assert not torch.equal(sort_ascending(score), sort_ascending(score, tie_seed=1))
 
 
 def test_centres():
@@ -55,9 +55,9 @@ def test_centres():
 
 def test_a_score_must_be_a_number_and_the_groups_must_fit():
     with pytest.raises(ValueError, match="not finite"):
-        graded(torch.tensor([0.0, math.nan]), {"low": 1}, 0.5)
+        select_graded(torch.tensor([0.0, math.nan]), {"low": 1}, 0.5)
     with pytest.raises(ValueError, match="cannot choose 10 of 9"):
-        graded(SCORE, {"low": 5, "high": 5}, 0.5)
+        select_graded(SCORE, {"low": 5, "high": 5}, 0.5)
 
 
 def test_entanglement_of_four_points_by_hand():
@@ -98,8 +98,8 @@ def test_groups_by_distance_are_graded_by_their_entanglement():
     scores = [
         entanglement_score(phi, rows, everyone[~torch.isin(everyone, rows)]) for rows in groups
     ]
-    of = {name: scores[i] for name, i in picked(scores).items()}
+    of = {name: scores[i] for name, i in rank_entanglements(scores).items()}
     assert of["low"] == min(scores) < of["mid"] < of["high"] == max(scores)
-    assert picked([1.0, 90.0, 100.0, 9.0, math.inf]) == {"low": 0, "mid": 3, "high": 2}
+    assert rank_entanglements([1.0, 90.0, 100.0, 9.0, math.inf]) == {"low": 0, "mid": 3, "high": 2}
     with pytest.raises(ValueError, match="hold 40 each; cannot take 41"):
         by_distance(phi, 15, 41)

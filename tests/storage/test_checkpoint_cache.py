@@ -91,7 +91,7 @@ def ask(root: Path, *fates: str) -> list[tuple[int, str]]:
 
 
 def test_the_key_follows_content_not_order():
-    key = CheckpointCache.key
+    key = CheckpointCache.compute_key
     assert key({"a": 1, "b": {"c": 2, "d": [3]}}) == key({"b": {"d": [3], "c": 2}, "a": 1})
     assert key({"a": 1}) != key({"a": 2})
     assert key({"a": 1}) == "0aa12f3fff7a1ab9"  # caches on disk live longer than this code
@@ -102,15 +102,15 @@ def test_the_key_follows_content_not_order():
 
 def test_a_model_is_trained_once(tmp_path: Path):
     cache = CheckpointCache(tmp_path / "deep" / "cache")
-    assert cache.get(IDENTITY) is None and not cache.root.exists()
+    assert cache.load_model(IDENTITY) is None and not cache.root.exists()
     folders = []
     first, cached = cache.get_or_train(IDENTITY, lambda f: folders.append(f) or trained())
-    assert not cached and folders == [cache.folder(IDENTITY)]
+    assert not cached and folders == [cache.model_folder(IDENTITY)]
     second, cached = cache.get_or_train(IDENTITY, fail)
     assert cached and second.notes == first.notes
     for a, b in ((first.state, second.state), (first.records, second.records)):
         assert a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-    names = {p.name for p in cache.folder(IDENTITY).iterdir()}
+    names = {p.name for p in cache.model_folder(IDENTITY).iterdir()}
     assert names == {"model.pt", "identity.json"}
 
 
@@ -123,10 +123,10 @@ def test_other_identities_are_other_models(tmp_path: Path):
 
 def test_a_removed_model_is_trained_again(tmp_path: Path):
     cache = CheckpointCache(tmp_path)
-    cache.remove(IDENTITY)
+    cache.remove_model(IDENTITY)
     cache.get_or_train(IDENTITY, lambda _: trained())
-    cache.remove(IDENTITY)
-    assert cache.get(IDENTITY) is None
+    cache.remove_model(IDENTITY)
+    assert cache.load_model(IDENTITY) is None
     assert not cache.get_or_train(IDENTITY, lambda _: trained())[1]
 
 
@@ -134,7 +134,7 @@ def test_a_failed_training_leaves_nothing_and_frees_the_lock(tmp_path: Path):
     cache = CheckpointCache(tmp_path)
     with pytest.raises(AssertionError, match="trained again"):
         cache.get_or_train(IDENTITY, fail)
-    assert cache.get(IDENTITY) is None
+    assert cache.load_model(IDENTITY) is None
     assert not cache.get_or_train(IDENTITY, lambda _: trained())[1]
 
 
@@ -169,10 +169,10 @@ def test_killed_processes_leave_a_usable_cache(tmp_path: Path):
     cache = CheckpointCache(tmp_path)
     results = ask(tmp_path, "training", "writing")  # in either order, each gets its turn
     assert [code for code, _ in results] == [-signal.SIGKILL] * 2
-    folder = cache.folder(IDENTITY)
+    folder = cache.model_folder(IDENTITY)
     assert (folder / "resume.ckpt").exists() and not (folder / "model.pt").exists()
     (folder / ".model.pt.1.part").write_text("what the second would leave, had it come last")
-    assert cache.get(IDENTITY) is None
+    assert cache.load_model(IDENTITY) is None
     assert not cache.get_or_train(IDENTITY, lambda _: trained())[1]
     assert not list(folder.glob(".*.part"))
     assert cache.get_or_train(IDENTITY, fail)[1]
@@ -207,7 +207,7 @@ def test_a_broken_file_is_named_and_trained_again(
 ):
     cache = CheckpointCache(tmp_path)
     cache.get_or_train(IDENTITY, lambda _: trained(1.0))
-    path = cache.folder(IDENTITY) / "model.pt"
+    path = cache.model_folder(IDENTITY) / "model.pt"
     break_file(path, kind)
     with caplog.at_level(logging.WARNING):
         model, cached = cache.get_or_train(IDENTITY, lambda _: trained(2.0))
@@ -219,12 +219,12 @@ def test_a_broken_file_is_named_and_trained_again(
 def test_a_malicious_file_runs_no_code(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     cache = CheckpointCache(tmp_path / "cache")
     cache.get_or_train(IDENTITY, lambda _: trained())
-    path = cache.folder(IDENTITY) / "model.pt"
+    path = cache.model_folder(IDENTITY) / "model.pt"
     owned = tmp_path / "owned"
     torch.save({"state": Malicious(owned), "records": {}, "notes": {}}, path)
     with pytest.raises(ValueError) as caught:
         load_state(path)
-    assert cache.get(IDENTITY) is None
+    assert cache.load_model(IDENTITY) is None
     assert not owned.exists()
     for message in (str(caught.value), caplog.messages[0]):
         assert str(path) in message and "mkdir" in message and "\n" not in message
@@ -257,7 +257,7 @@ def test_every_kind_of_checkpoint_fits_the_network(tmp_path: Path, prefix: str, 
     else:
         cache = CheckpointCache(tmp_path)
         cache.get_or_train(IDENTITY, lambda _: Trained(wrapped, {}, {}))
-        path = cache.folder(IDENTITY) / "model.pt"
+        path = cache.model_folder(IDENTITY) / "model.pt"
     assert same(load_state(path), state)
     network().load_state_dict(load_state(path))
 
@@ -306,14 +306,14 @@ def test_several_are_trained_at_once_save_those_that_are_there_or_busy(tmp_path)
     def train(folders):
         asked.extend(folders)
         yield 3, model
-        with FileLock(tmp_path / f"{cache.key(who[3])}.lock").acquire(timeout=0):
+        with FileLock(tmp_path / f"{cache.compute_key(who[3])}.lock").acquire(timeout=0):
             pass  # what has ended is free for others at once
         yield 1, model
 
-    with FileLock(tmp_path / f"{cache.key(who[2])}.lock").acquire(timeout=0):
+    with FileLock(tmp_path / f"{cache.compute_key(who[2])}.lock").acquire(timeout=0):
         assert cache.train_missing(who, train) == [3, 1]
     assert asked == [1, 3]
-    assert [cache.get(w) is not None for w in who] == [True, True, False, True]
+    assert [cache.load_model(w) is not None for w in who] == [True, True, False, True]
     for one in who:
-        with FileLock(tmp_path / f"{cache.key(one)}.lock").acquire(timeout=0):
+        with FileLock(tmp_path / f"{cache.compute_key(one)}.lock").acquire(timeout=0):
             pass

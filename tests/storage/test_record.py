@@ -36,7 +36,7 @@ def record(**changes: Any) -> RunRecord:
 
 
 def test_a_row_is_flat():
-    assert record().flat() == {
+    assert record().to_row() == {
         "run_id": "0123456789ab",
         "step": 0,
         "dataset": "digits",
@@ -65,7 +65,7 @@ def test_a_row_is_flat():
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, np.float32("nan")])
 def test_what_is_no_number_becomes_null(value: float):
-    row = record(metrics={"loss": value}, config={"betas": [0.9, value]}, seconds=value).flat()
+    row = record(metrics={"loss": value}, config={"betas": [0.9, value]}, seconds=value).to_row()
     assert row["loss"] is None and row["seconds"] is None
     assert row["config/betas"] == "[0.9, null]"
     json.dumps(row, allow_nan=False)
@@ -73,7 +73,7 @@ def test_what_is_no_number_becomes_null(value: float):
 
 def test_scalars_of_numpy_become_plain():
     metrics: Any = {"a": np.float32(0.5), "b": np.int64(3), "c": np.bool_(True), "d": np.float64(1)}
-    row = record(metrics=metrics).flat()
+    row = record(metrics=metrics).to_row()
     assert [row[k] for k in "abcd"] == [0.5, 3, True, 1.0]
     assert [type(row[k]) for k in "abcd"] == [float, int, bool, float]
 
@@ -81,7 +81,7 @@ def test_scalars_of_numpy_become_plain():
 def test_what_json_does_not_know_is_refused_by_column():
     metrics: Any = {"curve": np.zeros(3)}
     with pytest.raises(ValueError, match="column 'curve': ndarray is no JSON value"):
-        record(metrics=metrics).flat()
+        record(metrics=metrics).to_row()
 
 
 @pytest.mark.parametrize(

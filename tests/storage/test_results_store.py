@@ -43,11 +43,11 @@ def test_results_do_not_load_torch():
 
 def test_a_row_comes_back(tmp_path: Path):
     store = ResultsStore(tmp_path / "results")
-    assert not store.done("aaaaaa-1")
+    assert not store.is_recorded("aaaaaa-1")
     store.write(record())
-    assert store.done("aaaaaa-1") and not store.done("aaaaaa-1", steps=2)
-    assert store.read("aaaaaa-1") == [record().flat()]
-    assert store.load().to_dict("records") == [record().flat()]
+    assert store.is_recorded("aaaaaa-1") and not store.is_recorded("aaaaaa-1", steps=2)
+    assert store.read_rows("aaaaaa-1") == [record().to_row()]
+    assert store.load().to_dict("records") == [record().to_row()]
     frame = pd.read_json(store.mirror, lines=True)
     assert frame["run_id"].tolist() == ["aaaaaa-1"] and frame["healed"].tolist() == [0.5]
     left = {p.name for p in store.root.rglob("*") if p.is_file()}
@@ -74,14 +74,19 @@ def test_steps_are_in_order(tmp_path: Path):
     store = ResultsStore(tmp_path)
     for step in (10, 2, 0, 1):
         store.write(record(step=step))
-    assert [row["step"] for row in store.read("aaaaaa-1")] == [0, 1, 2, 10]
-    assert store.done("aaaaaa-1", steps=3) and not store.done("aaaaaa-1", steps=4)
+    assert [row["step"] for row in store.read_rows("aaaaaa-1")] == [0, 1, 2, 10]
+    assert store.is_recorded("aaaaaa-1", steps=3) and not store.is_recorded("aaaaaa-1", steps=4)
 
 
 @pytest.mark.parametrize("run_id", ["../outside", "short", "UPPERCASE", "a" * 65, "aaaaaa\n", ""])
 def test_an_id_cannot_leave_the_root(tmp_path: Path, run_id: str):
     store = ResultsStore(tmp_path / "results")
-    for call in (store.folder, store.done, store.read, lambda i: store.write_failure(i, "")):
+    for call in (
+        store.run_folder,
+        store.is_recorded,
+        store.read_rows,
+        lambda i: store.write_failure(i, ""),
+    ):
         with pytest.raises(ValueError, match="run_id must match"):
             call(run_id)
     with pytest.raises(ValueError, match="run_id must match"):
@@ -171,7 +176,7 @@ def test_load_follows_removed_folders(tmp_path: Path):
 
 def test_loading_nothing_makes_nothing(tmp_path: Path):
     store = ResultsStore(tmp_path / "results")
-    assert store.load().empty and store.failures() == {} and not store.root.exists()
+    assert store.load().empty and store.read_failures() == {} and not store.root.exists()
 
 
 @pytest.mark.parametrize("content", ["", '{"run_id": "aaa', "[1]", "null", '{"run_id": "x"}', "\0"])
@@ -184,7 +189,7 @@ def test_a_broken_row_is_named(tmp_path: Path, content: str, caplog: pytest.LogC
     with caplog.at_level(logging.WARNING):
         assert store.load()["run_id"].tolist() == ["bbbbbb-1"]
     assert str(path) in caplog.text
-    assert not store.done("aaaaaa-1")
+    assert not store.is_recorded("aaaaaa-1")
     store.write(record())
     assert len(store.load()) == len(mirrored(store)) == 2
 
@@ -202,7 +207,7 @@ def test_half_written_files_are_not_rows(tmp_path: Path):
     store.write(record())
     (tmp_path / "aaaaaa-1" / ".row-1.json.part").write_text('{"run')
     (tmp_path / "aaaaaa-1" / "row-1.json.part").write_text('{"run')
-    assert len(store.load()) == 1 and len(store.read("aaaaaa-1")) == 1
+    assert len(store.load()) == 1 and len(store.read_rows("aaaaaa-1")) == 1
 
 
 def test_rows_are_chosen_by_column(tmp_path: Path):
@@ -226,10 +231,10 @@ def test_a_crash_is_kept_until_a_success(tmp_path: Path):
     path = store.write_failure("aaaaaa-1", "Traceback\n  here\nKeyError: 'x'\n")
     store.write_failure("bbbbbb-1", "")
     assert path.name == "error.txt"
-    assert store.failures() == {"aaaaaa-1": "KeyError: 'x'", "bbbbbb-1": "no traceback"}
-    assert not store.done("aaaaaa-1")
+    assert store.read_failures() == {"aaaaaa-1": "KeyError: 'x'", "bbbbbb-1": "no traceback"}
+    assert not store.is_recorded("aaaaaa-1")
     store.write(record())
-    assert list(store.failures()) == ["bbbbbb-1"]
+    assert list(store.read_failures()) == ["bbbbbb-1"]
 
 
 def test_rows_of_an_older_id_format_stay_in_tables_and_are_named(tmp_path, caplog):

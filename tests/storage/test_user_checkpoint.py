@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearn.storage.user_checkpoint import digest, fit
+from unlearn.storage.user_checkpoint import hash_file, match_checkpoint
 
 
 def network() -> Any:
@@ -67,13 +67,13 @@ def test_there_and_back(tmp_path, name):
     source, other = network(), network()
     nn.init.ones_(source.stem.weight)
     path, before = saved(tmp_path, name, source.state_dict())
-    given = fit(path, other, "the net")
+    given = match_checkpoint(path, other, "the net")
     given.load_into(other)
     assert torch.equal(other.stem.weight, torch.ones(4, 3, 3, 3))
     with torch.no_grad():
         other.fc.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
     target = tmp_path / given.healed_name
-    given.write(target, other.state_dict())
+    given.write_weights(target, other.state_dict())
     assert target.suffix == path.suffix
     after, before = leaves(read(target)), leaves(before)
     assert after.keys() == before.keys()
@@ -107,28 +107,28 @@ def test_what_does_not_fit_is_named(tmp_path):
     ):
         torch.save(content, tmp_path / "x.pt")
         with pytest.raises(ValueError, match=message) as caught:
-            fit(tmp_path / "x.pt", network(), "the net")
+            match_checkpoint(tmp_path / "x.pt", network(), "the net")
         assert "\n" not in str(caught.value)
 
 
 def test_a_missing_counter_is_no_problem(tmp_path):
     state = {k: v for k, v in network().state_dict().items() if not k.endswith("tracked")}
     torch.save(state, tmp_path / "old.pt")
-    given = fit(tmp_path / "old.pt", network(), "the net")
-    given.write(tmp_path / "new.pt", network().state_dict())
+    given = match_checkpoint(tmp_path / "old.pt", network(), "the net")
+    given.write_weights(tmp_path / "new.pt", network().state_dict())
     assert read(tmp_path / "new.pt").keys() == state.keys()
 
 
 def test_nothing_that_runs_code_is_read(tmp_path):
     torch.save(network(), tmp_path / "whole.pt")
     with pytest.raises(ValueError, match=r"cannot be read safely.*save model.state_dict\(\)"):
-        fit(tmp_path / "whole.pt", network(), "the net")
+        match_checkpoint(tmp_path / "whole.pt", network(), "the net")
     (tmp_path / "broken.safetensors").write_bytes(b"no such thing")
     pytest.importorskip("safetensors")
     with pytest.raises(ValueError, match=r"broken.safetensors cannot be read"):
-        fit(tmp_path / "broken.safetensors", network(), "the net")
+        match_checkpoint(tmp_path / "broken.safetensors", network(), "the net")
 
 
 def test_digest(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
-    assert digest(tmp_path / "a").startswith("ba7816bf")
+    assert hash_file(tmp_path / "a").startswith("ba7816bf")

@@ -12,8 +12,8 @@ import pytest
 import torch
 from hydra.utils import instantiate
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.training.unlearning import LightningFit
 
@@ -27,9 +27,9 @@ def test_a_loss_that_takes_gradients_runs_uncompiled(
 ):
     compiled: list[torch.nn.Module] = []
     monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
-    with composing([config_dir()]):
+    with enable_composition([config_dir()]):
         words = ["dataset=synthetic", "method=salun", f"method.form={form}", "method.epochs=1"]
-        node = plain(composed("unlearn", words, [config_dir()]))["method"]
+        node = to_plain_config(compose_config("unlearn", words, [config_dir()]))["method"]
     fit = LightningFit(replace(engine, compile=True), augment=None, seed=0)
     instantiate(node, _convert_="all").unlearn(copy.deepcopy(network), task.request(), fit)
     assert len(compiled) == times

@@ -12,7 +12,7 @@ from unlearn.core.errors import CollapsedError
 from unlearn.core.types import ImageSet
 from unlearn.models.vit import ViT
 from unlearn.scoring.memorization.learning_events import LearningEvents
-from unlearn.training.distributed import Rank, RankError, together
+from unlearn.training.distributed import Rank, RankError, run_distributed
 from unlearn.training.engine import Engine
 from unlearn.training.loader import ResidentLoader, num_batches
 from unlearn.training.pretraining import pretrain
@@ -59,7 +59,7 @@ def test_ranks_share_every_batch(clean: tuple[ImageSet, ImageSet], size: int):
         index = torch.cat([part.index for part in both])
         assert torch.equal(index.sort().values, one.index.sort().values)
         share = [len(part.label) * TWO / len(index) for part in both]
-        assert [part.weight(number) for part in parts] == pytest.approx(share)
+        assert [part.batch_weight(number) for part in parts] == pytest.approx(share)
 
 
 def test_no_rank_is_left_with_one_image():
@@ -81,7 +81,7 @@ def test_two_ranks_learn_what_one_process_learns(
         )  # fmt: skip
         files = sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
         curves = (folder / "curves" / "metrics.csv").read_text().splitlines()
-        results[name] = network.state_dict(), seen.records(), notes, files, curves
+        results[name] = network.state_dict(), seen.get_records(), notes, files, curves
     (state, records, notes, files, curves), (state2, records2, notes2, files2, curves2) = (
         results["one"], results["two"]
     )  # fmt: skip
@@ -136,7 +136,7 @@ def test_a_failed_rank_is_named_and_ends_the_others(
     import faulty_rank  # type: ignore[import-not-found]
 
     with pytest.raises(RankError) as caught:
-        together(faulty_rank.run, tmp_path, count=TWO, backend="gloo", threads=2)
+        run_distributed(faulty_rank.run, tmp_path, count=TWO, backend="gloo", threads=2)
     assert str(caught.value).startswith(line)
     for number in range(TWO):
         pid = int((tmp_path / str(number)).read_text())

@@ -11,11 +11,11 @@ import torch
 from unlearn.core.errors import CollapsedError
 from unlearn.data.datasets.augmentation import Augment
 from unlearn.models.expansion.expanded import Expanded
-from unlearn.models.inference import accuracy
+from unlearn.models.inference import compute_accuracy
 from unlearn.models.resnet9 import ResNet9
 from unlearn.training import pretraining as module
 from unlearn.training.loader import RequestLoader, ResidentLoader, num_batches
-from unlearn.training.optimizers import NormalizedSGD, quick
+from unlearn.training.optimizers import NormalizedSGD, use_fast_step
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant, WarmupLinear
@@ -75,7 +75,7 @@ def test_a_request_loader_repeats_the_forget_set_beside_the_rest(task):
         task.discovered().tolist()
     )
     with pytest.raises(ValueError, match="it asked for 'test'"):
-        loader.loader("test")
+        loader.get_loader("test")
 
 
 def test_schedule_of_the_benchmark_by_hand():
@@ -103,7 +103,7 @@ def test_pretraining_learns_and_repeats_bit_for_bit(task, network, engine):
     twin = copy.deepcopy(network)
     notes = pretrain(network, task.train, recipe(epochs=8), engine, augment=None, seed=1)
     pretrain(twin, task.train, recipe(epochs=8), engine, augment=None, seed=1)
-    assert accuracy(network, task.test) > 0.9
+    assert compute_accuracy(network, task.test) > 0.9
     assert notes["images_seen"] == 1600
     for one, other in zip(network.state_dict().values(), twin.state_dict().values(), strict=True):
         assert torch.equal(one, other)
@@ -164,7 +164,7 @@ def test_half_capacity_and_example_tied_dropout(density, task, engine):
     def factory(**shape):
         return ResNet9(**shape, width=4)
 
-    net = plan.network(factory, task.train, seed=0, mask_seed=0)
+    net = plan.build_network(factory, task.train, seed=0, mask_seed=0)
     assert isinstance(net, Expanded)
     idle = net.network.conv2[0].weight[:, 2:].detach().clone()
     pretrain(net, task.train, plan, engine, augment=None, seed=0)
@@ -213,12 +213,12 @@ def test_an_optimizer_steps_the_fast_way_unless_told(kind, network):
             [p.detach().flatten() for p in own.parameters()]
         )
 
-    group, weights = stepped(quick)
+    group, weights = stepped(use_fast_step)
     assert group["foreach"] is (True if kind is torch.optim.SGD else None) and not group["fused"]
     assert torch.equal(weights, stepped(lambda optimizer: optimizer)[1])  # not a bit differs
-    assert stepped(quick, foreach=False)[0]["foreach"] is False
+    assert stepped(use_fast_step, foreach=False)[0]["foreach"] is False
     plain = type("Plain", (kind,), {})
-    other = quick(plain(network.parameters(), lr=0.1))
+    other = use_fast_step(plain(network.parameters(), lr=0.1))
     assert other.param_groups[0]["foreach"] is None
 
 
@@ -226,7 +226,7 @@ def test_an_optimizer_is_fused_on_a_gpu(network):
     optimizer = torch.optim.AdamW(network.parameters(), lr=0.1)
     there = [type("OnGPU", (), {"device": torch.device("cuda")})()]
     optimizer.param_groups[0]["params"], own = there, optimizer.param_groups[0]["params"]
-    group = quick(optimizer).param_groups[0]
+    group = use_fast_step(optimizer).param_groups[0]
     assert group["fused"] is True and group["foreach"] is None
     group["params"] = own
     for p in own:

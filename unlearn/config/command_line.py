@@ -24,11 +24,11 @@ class Arguments:
     folders: list[str]
 
 
-def parse(argv: Sequence[str]) -> Arguments:
+def parse_command_line(argv: Sequence[str]) -> Arguments:
     """Return the command line's parts, by hydra's own parser."""
     parser = get_args_parser()
-    parser.error = _refuse  # argparse would print its whole usage
-    found = parser.parse_intermixed_args([spelled_out(word) for word in argv])
+    parser.error = _refuse_arguments  # argparse would print its whole usage
+    found = parser.parse_intermixed_args([expand_shorthand(word) for word in argv])
     for option in ("config_name", "config_path", "package"):
         if getattr(found, option):
             flag = option.replace("_", "-")
@@ -41,11 +41,11 @@ def parse(argv: Sequence[str]) -> Arguments:
         folders.append(str(folder))
     for word in argv:
         if re.fullmatch("discovery=(?!null$)[a-z_]+", word):
-            _known_detector(word.partition("=")[2], folders)
+            _check_detector(word.partition("=")[2], folders)
     return Arguments(found.overrides, found.multirun, found.help, found.cfg, folders)
 
 
-def spelled_out(word: str) -> str:
+def expand_shorthand(word: str) -> str:
     """Return an argument as hydra knows it.
 
     ``base=scrub`` chooses the method within a method, ``discovery=cleanlab`` what finds the forget
@@ -64,7 +64,7 @@ def spelled_out(word: str) -> str:
     return f"{group}={','.join(names)}"
 
 
-def _known_detector(word: str, folders: Sequence[str]) -> None:
+def _check_detector(word: str, folders: Sequence[str]) -> None:
     """Refuse a word for ``discovery`` that names nothing."""
     places = [Path(f) / g for f in folders for g in ("forget_set", "discovery_rate")]
     if any((place / f"{name}.yaml").exists() for place in places for name in word.split(",")):
@@ -79,7 +79,7 @@ IMPLIED = {"corruption": "none", "evaluation": "change"}
 """What a checkpoint of the user's own goes with: its data are as they are, nobody knows the truth."""
 
 
-def implied(name: str, argv: Sequence[str]) -> list[str]:
+def add_checkpoint_defaults(name: str, argv: Sequence[str]) -> list[str]:
     """Return the command line with what follows from a checkpoint to be healed."""
     own = [w for w in argv if w.startswith("checkpoint=") and w not in ("checkpoint=null",)]
     if name != "unlearn" or not own:
@@ -88,7 +88,7 @@ def implied(name: str, argv: Sequence[str]) -> list[str]:
                      if not any(w.startswith(f"{group}=") for w in argv))]  # fmt: skip
 
 
-def running() -> Arguments:
+def read_running_command() -> Arguments:
     """Return what the job asked for that hydra runs now."""
     own = HydraConfig.get()
     files = [s.path for s in own.runtime.config_sources if s.schema == "file"]
@@ -97,11 +97,11 @@ def running() -> Arguments:
 
 def flags_first(argv: Sequence[str], arguments: Arguments) -> list[str]:
     """Return the command line with overrides last: hydra's own parser takes them in no other way."""
-    rest = [spelled_out(word) for word in argv]
+    rest = [expand_shorthand(word) for word in argv]
     for override in arguments.overrides:
         rest.remove(override)
     return [*rest, *arguments.overrides]
 
 
-def _refuse(message: str) -> NoReturn:
+def _refuse_arguments(message: str) -> NoReturn:
     raise ConfigError(f"{message}; see --help")

@@ -19,10 +19,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.identity import plain
-from unlearn.config.registration import register
-from unlearn.config.resolved_cache import Bases, is_group
-from unlearn.config.validation import check, leaves, suggest
+from unlearn.config.identity import to_plain_config
+from unlearn.config.registration import register_schemas
+from unlearn.config.resolved_cache import ConfigCache, is_group
+from unlearn.config.validation import check_config, iterate_leaves, suggest_names
 from unlearn.core.errors import ConfigError
 
 RELATED = ("dataset", "corrupt", "discovery", "forget_set", "experiment")
@@ -30,9 +30,9 @@ RELATED = ("dataset", "corrupt", "discovery", "forget_set", "experiment")
 
 
 @contextmanager
-def composing(folders: Sequence[str]) -> Iterator[None]:
+def enable_composition(folders: Sequence[str]) -> Iterator[None]:
     """Let ``compose`` find the configs; hydra's global state is left clean."""
-    register()
+    register_schemas()
     outer = GlobalHydra.instance().hydra  # of the job within which this is called
     GlobalHydra.instance().clear()
     before = HydraConfig.instance().cfg
@@ -44,16 +44,16 @@ def composing(folders: Sequence[str]) -> Iterator[None]:
         GlobalHydra.instance().hydra = outer
 
 
-def composed(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
+def compose_config(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
     """Return a composed config with hydra's part; to be called within ``composing``.
 
     Raises:
         ConfigError: If it cannot be composed.
     """
     try:
-        config = _compose(name, overrides, folders)
+        config = _compose_unchecked(name, overrides, folders)
     except (HydraException, OmegaConfBaseException, ValueError) as error:
-        raise ConfigError(explain(error, name, overrides, folders)) from error
+        raise ConfigError(explain_error(error, name, overrides, folders)) from error
     HydraConfig.instance().set_config(config)
     for group, option in config.hydra.runtime.choices.items():
         if ".." in str(option).split("/"):  # choices are names, and names become those of files
@@ -61,25 +61,27 @@ def composed(name: str, overrides: Sequence[str], folders: Sequence[str]) -> Dic
     return config
 
 
-def _compose(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
+def _compose_unchecked(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
     path = ",".join("file://" + folder for folder in folders[1:])
     extra = [f"hydra.searchpath=[{path}]"] if path else []
     return compose(name, [*overrides, *extra], return_hydra_config=True)
 
 
-def resolved(config: DictConfig) -> dict[str, Any]:
+def resolve_config(config: DictConfig) -> dict[str, Any]:
     """Return a config's values.
 
     Raises:
         ConfigError: If an interpolation leads nowhere.
     """
     try:
-        return plain(config)
+        return to_plain_config(config)
     except OmegaConfBaseException as error:
         raise ConfigError(" ".join(str(error).split())) from error
 
 
-def explain(error: Exception, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
+def explain_error(
+    error: Exception, name: str, overrides: Sequence[str], folders: Sequence[str]
+) -> str:
     """Return one line for hydra's many."""
     text = str(error)
     if "Config group override must be a string" in text:
@@ -88,7 +90,7 @@ def explain(error: Exception, name: str, overrides: Sequence[str], folders: Sequ
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options or [])
         known = f"; available: {', '.join(options)}" if options else ""
-        hint = suggest(option, options)
+        hint = suggest_names(option, options)
         return f"unknown {group or 'config'} '{option}'{hint}{known}".replace("?;", "?")
     key = re.search(r"(?:Could not override|full_key:|Key) '?([\w./@-]+)'?", text)
     cause = error.__cause__
@@ -107,7 +109,9 @@ def explain(error: Exception, name: str, overrides: Sequence[str], folders: Sequ
         kind = next((k for word, k in kinds.items() if word in reason), "a value")
         return f"{key_} must be {kind}, got {value.splitlines()[0]}"
     if key and ("Could not override" in text or "not in" in text):
-        return f"unknown key '{key.group(1)}'" + _nearest(key.group(1), name, overrides, folders)
+        return f"unknown key '{key.group(1)}'" + _suggest_key(
+            key.group(1), name, overrides, folders
+        )
     return " ".join(text.split())
 
 
@@ -122,33 +126,33 @@ def _not_a_word(overrides: Sequence[str]) -> str:
     return "a group must be chosen by one of its names"
 
 
-def _nearest(key: str, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
-    groups = [o for o in overrides if "=" in o and _chooses(o)]
+def _suggest_key(key: str, name: str, overrides: Sequence[str], folders: Sequence[str]) -> str:
+    groups = [o for o in overrides if "=" in o and _chooses_group(o)]
     try:
-        config = _compose(name, groups, folders)
+        config = _compose_unchecked(name, groups, folders)
         HydraConfig.instance().set_config(config)
-        keys = [path for path, _ in leaves(plain(config)) if "._" not in path]
+        keys = [path for path, _ in iterate_leaves(to_plain_config(config)) if "._" not in path]
     except (HydraException, OmegaConfBaseException):
         return ""
     names = sorted({k.partition(".")[0] for k in keys}) if "." not in key else keys
-    return suggest(key, names)
+    return suggest_names(key, names)
 
 
-def _chooses(override: str) -> bool:
+def _chooses_group(override: str) -> bool:
     try:
         return is_group(OverridesParser.create().parse_override(override))
     except OverrideParseException:
         return False
 
 
-def _loader(folders: Sequence[str]) -> ConfigLoaderImpl:
+def _config_loader(folders: Sequence[str]) -> ConfigLoaderImpl:
     path = create_config_search_path(folders[0])
     for folder in folders[1:]:
         path.append("command-line", f"file://{folder}")
     return ConfigLoaderImpl(path)
 
 
-def points(name: str, arguments: Arguments) -> list[list[str]]:
+def expand_overrides(name: str, arguments: Arguments) -> list[list[str]]:
     """Return the overrides of every job, those that a config sweeps over by itself included.
 
     Raises:
@@ -179,7 +183,7 @@ def parsed_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[O
         ConfigError: If one cannot be read.
     """
     try:
-        parser = OverridesParser.create(_loader(folders))  # glob() looks for options
+        parser = OverridesParser.create(_config_loader(folders))  # glob() looks for options
         return parser.parse_overrides(list(overrides))
     except OverrideParseException as error:
         raise ConfigError(
@@ -195,15 +199,15 @@ def _own_sweep(
     A sweep is one grid, ``params``, or several that share it: ``grids``, one after the other.
     """
     fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
-    with composing(arguments.folders):
-        own = composed(name, fixed, arguments.folders).hydra
+    with enable_composition(arguments.folders):
+        own = compose_config(name, fixed, arguments.folders).hydra
     shared = own.sweeper.get("params") or {}
     grids = [grid or {} for grid in (own.sweeper.get("grids") or {"all": {}}).values()]
     said = [[f"{key}={value}" for key, value in {**shared, **grid}.items()] for grid in grids]
     return arguments.multirun or own.mode == RunMode.MULTIRUN, said
 
 
-def covering(jobs: list[list[str]]) -> list[list[str]]:
+def select_covering_jobs(jobs: list[list[str]]) -> list[list[str]]:
     """Return jobs that stand for all: each override occurs, and each mix that checks relate."""
     seen: set[str] = set()
     mixes: set[tuple[str, ...]] = set()
@@ -217,7 +221,9 @@ def covering(jobs: list[list[str]]) -> list[list[str]]:
     return chosen or jobs[:1]
 
 
-def preflight(name: str, arguments: Arguments, bases: Bases | None = None) -> list[list[str]]:
+def check_jobs(
+    name: str, arguments: Arguments, bases: ConfigCache | None = None
+) -> list[list[str]]:
     """Compose and check the jobs, each override at least once; return the overrides of each.
 
     Args:
@@ -228,27 +234,27 @@ def preflight(name: str, arguments: Arguments, bases: Bases | None = None) -> li
     Raises:
         ConfigError: At the first problem.
     """
-    bases = bases_of(name, arguments) if bases is None else bases
-    jobs = points(name, arguments)
-    with composing(arguments.folders):
-        for overrides in covering(jobs):
-            check(*_content(name, overrides, arguments, bases))
+    bases = make_config_cache(name, arguments) if bases is None else bases
+    jobs = expand_overrides(name, arguments)
+    with enable_composition(arguments.folders):
+        for overrides in select_covering_jobs(jobs):
+            check_config(*_resolve_with_defaults(name, overrides, arguments, bases))
     return jobs
 
 
-def _content(
-    name: str, overrides: Sequence[str], arguments: Arguments, bases: Bases
+def _resolve_with_defaults(
+    name: str, overrides: Sequence[str], arguments: Arguments, bases: ConfigCache
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a job's resolved config, and what it would be with its groups alone."""
-    if bases.plain(overrides):
+    if bases.is_cacheable(overrides):
         with suppress(ConfigError, HydraException, OmegaConfBaseException, ValueError):
-            return bases.content(overrides), bases.usual(overrides)
+            return bases.resolve_job(overrides), bases.resolve_defaults(overrides)
     # Composed as a whole: that tells what is wrong with it.
-    content = resolved(composed(name, overrides, arguments.folders))
-    groups = [o for o in overrides if _chooses(o)]
-    return content, resolved(composed(name, groups, arguments.folders))
+    content = resolve_config(compose_config(name, overrides, arguments.folders))
+    groups = [o for o in overrides if _chooses_group(o)]
+    return content, resolve_config(compose_config(name, groups, arguments.folders))
 
 
-def bases_of(name: str, arguments: Arguments) -> Bases:
+def make_config_cache(name: str, arguments: Arguments) -> ConfigCache:
     """Return the configs of a command line, to be composed within ``composing``."""
-    return Bases(lambda groups: composed(name, groups, arguments.folders))
+    return ConfigCache(lambda groups: compose_config(name, groups, arguments.folders))

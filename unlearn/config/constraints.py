@@ -8,27 +8,27 @@ from collections.abc import Callable
 from typing import Any
 
 
-def number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
     """Say whether a value is a finite number; a bool is none."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def whole(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
     """Say whether a value is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 Rule = tuple[Callable[[Any], bool], str]
 
-POSITIVE: Rule = (lambda v: number(v) and v > 0, "a number above 0")
-NOT_NEGATIVE: Rule = (lambda v: number(v) and v >= 0, "a number of at least 0")
-SHARE: Rule = (lambda v: number(v) and 0 <= v <= 1, "in [0, 1]")
-COUNT: Rule = (lambda v: whole(v) and v >= 1, "a whole number of at least 1")
+POSITIVE: Rule = (lambda v: is_number(v) and v > 0, "a number above 0")
+NOT_NEGATIVE: Rule = (lambda v: is_number(v) and v >= 0, "a number of at least 0")
+SHARE: Rule = (lambda v: is_number(v) and 0 <= v <= 1, "in [0, 1]")
+COUNT: Rule = (lambda v: is_integer(v) and v >= 1, "a whole number of at least 1")
 COUNT_OR_NULL: Rule = (
-    lambda v: v is None or (whole(v) and v >= 1),
+    lambda v: v is None or (is_integer(v) and v >= 1),
     "a whole number of at least 1, or null",
 )
-FROM_ZERO: Rule = (lambda v: whole(v) and v >= 0, "a whole number of at least 0")
+FROM_ZERO: Rule = (lambda v: is_integer(v) and v >= 0, "a whole number of at least 0")
 
 
 def one_of(*options: str) -> Rule:
@@ -38,7 +38,7 @@ def one_of(*options: str) -> Rule:
 
 RULES: dict[str, Rule] = {
     "lr": POSITIVE,
-    "momentum": (lambda v: number(v) and 0 <= v < 1, "in [0, 1)"),
+    "momentum": (lambda v: is_number(v) and 0 <= v < 1, "in [0, 1)"),
     "weight_decay": NOT_NEGATIVE,
     "epochs": FROM_ZERO,
     "batch_size": COUNT,
@@ -53,14 +53,17 @@ RULES: dict[str, Rule] = {
     "alpha": NOT_NEGATIVE,
     "ce_weight": NOT_NEGATIVE,
     "temperature": POSITIVE,
-    "k": (lambda v: whole(v) and (v == -1 or v >= 1), "-1 (all) or a whole number of at least 1"),
+    "k": (
+        lambda v: is_integer(v) and (v == -1 or v >= 1),
+        "-1 (all) or a whole number of at least 1",
+    ),
     "msteps": FROM_ZERO,
     "max_passes": FROM_ZERO,
     "forget_batch_size": COUNT_OR_NULL,
     "density": SHARE,
     "lambda_": NOT_NEGATIVE,
     "rho": SHARE,
-    "growth": (lambda v: number(v) and v > 1, "a number above 1"),
+    "growth": (lambda v: is_number(v) and v > 1, "a number above 1"),
     "tries": COUNT,
     "seed": FROM_ZERO,
     "devices": COUNT,
@@ -90,32 +93,32 @@ RULES: dict[str, Rule] = {
         "auto, off, or how many models to train at once, 2 or more",
     ),
     "status": one_of("true", "false", "watch"),
-    "budget": (lambda v: v is None or (number(v) and 0 < v <= 1), "in (0, 1]"),
+    "budget": (lambda v: v is None or (is_number(v) and 0 < v <= 1), "in (0, 1]"),
     "rewind_to": (
-        lambda v: (whole(v) and v >= 1) or (isinstance(v, str) and v != ""),
+        lambda v: (is_integer(v) and v >= 1) or (isinstance(v, str) and v != ""),
         "initial, fresh, an epoch from 1 or a checkpoint file",
     ),
     "corner": one_of("top_left", "top_right", "bottom_left", "bottom_right"),
     "discovery": (
-        lambda v: v is None or (number(v) and 0 < v <= 1),
+        lambda v: v is None or (is_number(v) and 0 < v <= 1),
         "in (0, 1]",
     ),
     "discovery_precision": (
-        lambda v: v is None or (number(v) and 0 < v <= 1),
+        lambda v: v is None or (is_number(v) and 0 < v <= 1),
         "in (0, 1], or null",
     ),
     "validation": (
-        lambda v: v is None or (number(v) and 0 < v < 1),
+        lambda v: v is None or (is_number(v) and 0 < v < 1),
         "a share in (0, 1), or null",
     ),
     "trials": FROM_ZERO,
     "discoveries": (
-        lambda v: isinstance(v, list) and v != [] and all(number(x) and 0 < x <= 1 for x in v),
+        lambda v: isinstance(v, list) and v != [] and all(is_number(x) and 0 < x <= 1 for x in v),
         "a list of numbers in (0, 1]",
     ),
     "corruptions": (lambda v: isinstance(v, list) and v != [], "a list of at least one"),
     "corrupted": (
-        lambda v: number(v) and (0 < v < 1 or (v >= 1 and v == int(v))),
+        lambda v: is_number(v) and (0 < v < 1 or (v >= 1 and v == int(v))),
         "a share in (0, 1) or a whole number of at least 1",
     ),
 }

@@ -12,7 +12,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.composition import composed, composing, resolved
+from unlearn.config.composition import compose_config, enable_composition, resolve_config
 from unlearn.config.schema import SCHEMAS
 
 LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$")
@@ -43,7 +43,7 @@ EXAMPLES = {
 }
 
 
-def comments(text: str) -> dict[str, str]:
+def read_comments(text: str) -> dict[str, str]:
     """Return the trailing comments of a YAML text by dotted path."""
     out: dict[str, str] = {}
     stack: list[tuple[int, str]] = []
@@ -77,7 +77,7 @@ def file_comments(group: str, option: str, folders: Sequence[str]) -> dict[str, 
                 source, _, package = str(key).removeprefix("/").partition("@")
                 found = file_comments(source, str(value), folders)
                 out |= {f"{package}.{k}": v for k, v in found.items()}
-    return out | comments(text)
+    return out | read_comments(text)
 
 
 def schema_comments(schema: Any) -> dict[str, str]:
@@ -92,10 +92,12 @@ def schema_comments(schema: Any) -> dict[str, str]:
     return out
 
 
-def explained(name: str, choices: Mapping[str, Any], folders: Sequence[str]) -> dict[str, str]:
+def explain_options(
+    name: str, choices: Mapping[str, Any], folders: Sequence[str]
+) -> dict[str, str]:
     """Return the comment of every option of a composed config by dotted path."""
     out = schema_comments(SCHEMAS[name])
-    ordered = sorted(choices.items(), key=lambda choice: _place(choice[0]))
+    ordered = sorted(choices.items(), key=lambda choice: _merge_order(choice[0]))
     for key, option in ordered:
         group = key.removesuffix("@_global_")
         if option is None or group.startswith("hydra"):
@@ -106,13 +108,13 @@ def explained(name: str, choices: Mapping[str, Any], folders: Sequence[str]) -> 
     return out
 
 
-def _place(group: str) -> tuple[int, bool]:
+def _merge_order(group: str) -> tuple[int, bool]:
     """Return when a group's values are merged, as far as it matters; ``tuned`` is listed twice."""
     name, at, _ = group.partition("@_global_")
     return (GLOBAL.index(name) if name in GLOBAL else -1, bool(at))
 
 
-def annotated(text: str, notes: Mapping[str, str]) -> str:
+def annotate_yaml(text: str, notes: Mapping[str, str]) -> str:
     """Return a YAML text with a trailing comment behind every key that has one."""
     out: list[str] = []
     stack: list[tuple[int, str]] = []
@@ -127,13 +129,13 @@ def annotated(text: str, notes: Mapping[str, str]) -> str:
     return "\n".join(out)
 
 
-def options(group: str, folders: Sequence[str]) -> list[str]:
+def list_options(group: str, folders: Sequence[str]) -> list[str]:
     """Return the names of a group's options."""
     found = {p.stem for f in folders for p in (Path(f) / group).glob("*.yaml")}
     return sorted(found)
 
 
-def called(name: str) -> str:
+def command_name(name: str) -> str:
     """Return the command as it was called: an installed package has no scripts."""
     program = Path(sys.argv[0]).stem
     return program if program.startswith("unlearn-") else f"python {name}.py"
@@ -141,12 +143,12 @@ def called(name: str) -> str:
 
 def show_help(name: str, arguments: Arguments) -> str:
     """Return the help text: usage, groups, and every option with default and explanation."""
-    with composing(arguments.folders):
-        config = composed(name, arguments.overrides, arguments.folders)
+    with enable_composition(arguments.folders):
+        config = compose_config(name, arguments.overrides, arguments.folders)
         choices = config.hydra.runtime.choices
-        values = resolved(config)
-    notes = explained(name, choices, arguments.folders)
-    command = called(name)
+        values = resolve_config(config)
+    notes = explain_options(name, choices, arguments.folders)
+    command = command_name(name)
     lines = [ABOUT[name], "", "Usage:"]
     lines += [f"  {command} {example}".rstrip() for example in EXAMPLES[name]]
     lines += [
@@ -159,12 +161,12 @@ def show_help(name: str, arguments: Arguments) -> str:
         "Groups (choose with group=option; * is chosen):",
     ]
     for group, chosen in choices.items():
-        if group.startswith("hydra") or not options(group, arguments.folders):
+        if group.startswith("hydra") or not list_options(group, arguments.folders):
             continue
-        names = [o + ("*" if o == chosen else "") for o in options(group, arguments.folders)]
+        names = [o + ("*" if o == chosen else "") for o in list_options(group, arguments.folders)]
         lines.append(f"  {group}: {', '.join(names)}")
     lines += ["", "Options (change with key=value):", ""]
-    text = annotated(_yaml(_without_targets(values)), notes)
+    text = annotate_yaml(_format_yaml(_without_targets(values)), notes)
     lines += ["  " + line for line in text.splitlines()]
     return "\n".join(lines)
 
@@ -177,16 +179,16 @@ def _without_targets(tree: Any) -> Any:
 
 def show_config(name: str, arguments: Arguments, *, resolve: bool = False) -> str:
     """Return the composed config as annotated YAML, interpolations replaced if wanted."""
-    with composing(arguments.folders):
-        config = composed(name, arguments.overrides, arguments.folders)
-        notes = explained(name, config.hydra.runtime.choices, arguments.folders)
+    with enable_composition(arguments.folders):
+        config = compose_config(name, arguments.overrides, arguments.folders)
+        notes = explain_options(name, config.hydra.runtime.choices, arguments.folders)
         if resolve:
-            return annotated(_yaml(resolved(config)), notes)
+            return annotate_yaml(_format_yaml(resolve_config(config)), notes)
         keys = [str(k) for k in config if k != "hydra"]
         content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys))
-        return annotated(_yaml(content), notes)
+        return annotate_yaml(_format_yaml(content), notes)
 
 
-def _yaml(content: Any) -> str:
+def _format_yaml(content: Any) -> str:
     """Return YAML with one line for each value, so that a comment fits behind it."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=math.inf)

@@ -33,30 +33,30 @@ CONTENT = ("checkpoint", "forget_set.path")
 """Keys that name a file of the user's: what it holds counts, not where it is."""
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def to_plain_config(config: DictConfig) -> dict[str, Any]:
     """Return the resolved config as plain types, without hydra's part and the ranges for tuning."""
     keys = [str(k) for k in config if k != "hydra"]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     assert isinstance(content, dict)
     for key in ("method", "candidates", "diagnose"):
-        _forget_search(content.get(key))
+        _drop_search_ranges(content.get(key))
     return {str(k): v for k, v in content.items()}
 
 
-def _forget_search(node: Any) -> None:
+def _drop_search_ranges(node: Any) -> None:
     """Drop the ranges for tuning, those of methods within a method included."""
     if isinstance(node, dict):
         node.pop("search", None)
         for part in node.values():
-            _forget_search(part)
+            _drop_search_ranges(part)
 
 
-def run_id(config: DictConfig) -> str:
+def run_id_of_config(config: DictConfig) -> str:
     """Return what stands for everything that determines a run's result."""
-    return identity(plain(config))
+    return compute_run_id(to_plain_config(config))
 
 
-def identity(content: Mapping[str, Any]) -> str:
+def compute_run_id(content: Mapping[str, Any]) -> str:
     """Return ``r<format>-`` and 12 hex digits for a resolved config, ``plain``.
 
     What is off (null) at the top does not count: a new feature leaves old results where they are.
@@ -77,14 +77,14 @@ def identity(content: Mapping[str, Any]) -> str:
         file = Path(str(node.get(leaf)))
         if node.get(leaf) is not None and file.is_file():
             status = file.stat()
-            node[leaf] = _digest(str(file.resolve()), status.st_mtime_ns, status.st_size)
+            node[leaf] = _hash_file(str(file.resolve()), status.st_mtime_ns, status.st_size)
     text = json.dumps(use_class_names(content), sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"r{ID_FORMAT}-{digits}"
 
 
 @functools.lru_cache(maxsize=64)
-def _digest(path: str, modified: int, size: int) -> str:
+def _hash_file(path: str, modified: int, size: int) -> str:
     """Return the SHA-256 of a file; a sweep asks for it once per cell."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

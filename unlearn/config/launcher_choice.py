@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from omegaconf import OmegaConf
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.composition import composed, composing, parsed_overrides
-from unlearn.config.validation import leaves
+from unlearn.config.composition import compose_config, enable_composition, parsed_overrides
+from unlearn.config.validation import iterate_leaves
 from unlearn.core.errors import ConfigError
 
 
-def chosen(name: str, arguments: Arguments, jobs: Sequence[Sequence[str]]) -> list[str]:
+def choose_launcher(name: str, arguments: Arguments, jobs: Sequence[Sequence[str]]) -> list[str]:
     """Return overrides for the launcher that swept experiments choose: hydra would not see it.
 
     Hydra makes the launcher before it knows which experiment a job has (its issue 2946).
@@ -24,12 +24,12 @@ def chosen(name: str, arguments: Arguments, jobs: Sequence[Sequence[str]]) -> li
     if not swept:
         return []
     found: dict[str, list[str]] = {}
-    with composing(arguments.folders):
+    with enable_composition(arguments.folders):
         for job in {o: j for j in jobs for o in j if o.startswith("experiment=")}.items():
-            own = composed(name, job[1], arguments.folders).hydra
+            own = compose_config(name, job[1], arguments.folders).hydra
             node = OmegaConf.to_container(own.launcher, resolve=True)
             assert isinstance(node, dict)
-            values = [(k, v) for k, v in leaves(node) if k != "_target_"]  # type: ignore[arg-type]
+            values = [(k, v) for k, v in iterate_leaves(node) if k != "_target_"]  # type: ignore[arg-type]
             found[job[0]] = [
                 f"hydra/launcher={own.runtime.choices['hydra/launcher']}",
                 *(f"hydra.launcher.{key}={json.dumps(value)}" for key, value in values),

@@ -6,7 +6,7 @@ from pathlib import Path
 from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 
-from unlearn.config.identity import run_id
+from unlearn.config.identity import run_id_of_config
 from unlearn.config.schema import SCHEMAS
 
 
@@ -17,7 +17,7 @@ def config_dir() -> str:
     return str(inside if inside.is_dir() else package.parent / "conf")
 
 
-def register() -> None:
+def register_schemas() -> None:
     """Make schemas and the ``run_id`` resolver known; calling it again does nothing new."""
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
@@ -31,4 +31,4 @@ def register() -> None:
 def _folder_name(_root_: DictConfig) -> str:
     """Return the name of a job's folder; each process of a study has one of its own for the while."""
     studies = bool(OmegaConf.select(_root_, "tune.trials", default=0))
-    return (f"tune-{os.getpid()}-" if studies else "") + run_id(_root_)
+    return (f"tune-{os.getpid()}-" if studies else "") + run_id_of_config(_root_)

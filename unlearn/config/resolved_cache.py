@@ -18,7 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from unlearn.config.identity import plain
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 
 
@@ -29,38 +29,40 @@ def is_group(override: Override) -> bool:
     )
 
 
-class Bases:
+class ConfigCache:
     """The configs of a command line, each composed once."""
 
     def __init__(self, compose: Callable[[Sequence[str]], DictConfig]) -> None:
         """Compose by ``compose``, called with the overrides that choose groups."""
         self._compose = compose
-        self._bases: dict[tuple[str, ...], _Base] = {}
+        self._bases: dict[tuple[str, ...], _CachedConfig] = {}
         self._converted: dict[str, Any] = {}
         self._parse = functools.cache(OverridesParser.create().parse_override)
 
-    def content(self, job: Sequence[str]) -> dict[str, Any]:
+    def resolve_job(self, job: Sequence[str]) -> dict[str, Any]:
         """Return the resolved config of a job; Hydra's own values are left out."""
-        values = [o for o in map(self._parse, job) if not (_shapes(o) or o.is_hydra_override())]
-        return self._base(job).resolved(values)
+        values = [
+            o for o in map(self._parse, job) if not (_changes_defaults(o) or o.is_hydra_override())
+        ]
+        return self._find_base(job).resolve_with(values)
 
-    def usual(self, job: Sequence[str]) -> dict[str, Any]:
+    def resolve_defaults(self, job: Sequence[str]) -> dict[str, Any]:
         """Return what a job's config would be with its groups alone."""
-        return self._base(job).resolved([])
+        return self._find_base(job).resolve_with([])
 
-    def plain(self, job: Sequence[str]) -> bool:
+    def is_cacheable(self, job: Sequence[str]) -> bool:
         """Say whether a job sets none of Hydra's own values."""
         return not any(o.is_hydra_override() for o in map(self._parse, job))
 
-    def _base(self, job: Sequence[str]) -> "_Base":
+    def _find_base(self, job: Sequence[str]) -> "_CachedConfig":
         parsed = map(self._parse, job)
-        groups = tuple(o.input_line or "" for o in parsed if _shapes(o))
+        groups = tuple(o.input_line or "" for o in parsed if _changes_defaults(o))
         if groups not in self._bases:
-            self._bases[groups] = _Base(self._compose(groups), self._converted)
+            self._bases[groups] = _CachedConfig(self._compose(groups), self._converted)
         return self._bases[groups]
 
 
-class _Base:
+class _CachedConfig:
     """A composed config that values are set on."""
 
     def __init__(self, config: DictConfig, converted: dict[str, Any]) -> None:
@@ -70,54 +72,54 @@ class _Base:
         self.references = " ".join(re.findall(r"\$\{[^}]*\}", json.dumps(own)))
         self.known: dict[tuple[str, ...], dict[str, Any]] = {}
 
-    def resolved(self, values: Sequence[Override]) -> dict[str, Any]:
+    def resolve_with(self, values: Sequence[Override]) -> dict[str, Any]:
         """Return the resolved config with the values set."""
-        free = [o for o in values if self._free(o)]
-        content = self._resolved([o for o in values if o not in free])
+        free = [o for o in values if self._is_independent(o)]
+        content = self._set_values([o for o in values if o not in free])
         for override in free:
             path = override.key_or_group.split(".")
-            content = _with(content, path, self._converted(override, path))
+            content = _set_leaf(content, path, self._convert_value(override, path))
         return content
 
-    def _converted(self, override: Override, path: Sequence[str]) -> Any:
+    def _convert_value(self, override: Override, path: Sequence[str]) -> Any:
         line = override.input_line or ""
         if len(path) == 1 and line in self.converted:
             return self.converted[line]
-        value = _at(self._resolved([override]), path)
+        value = _get_leaf(self._set_values([override]), path)
         if len(path) == 1:
             self.converted[line] = value
         return value
 
-    def _free(self, override: Override) -> bool:
+    def _is_independent(self, override: Override) -> bool:
         """Say whether a plain value is set that no reference can lead to."""
         plainly = not (override.is_add() or override.is_force_add() or override.is_delete())
         leaf = override.key_or_group.rpartition(".")[2]
         scalar = isinstance(override.value(), str | int | float | bool)
         return plainly and scalar and leaf not in self.references
 
-    def _resolved(self, values: Sequence[Override]) -> dict[str, Any]:
+    def _set_values(self, values: Sequence[Override]) -> dict[str, Any]:
         lines = tuple(o.input_line or "" for o in values)
         if lines not in self.known:
             config = copy.deepcopy(self.config)
             ConfigLoaderImpl._apply_overrides_to_config(list(values), config)
             HydraConfig.instance().set_config(config)
-            self.known[lines] = plain(config)
+            self.known[lines] = to_plain_config(config)
         return self.known[lines]
 
 
-def _at(tree: Any, path: Sequence[str]) -> Any:
+def _get_leaf(tree: Any, path: Sequence[str]) -> Any:
     for key in path:
         tree = tree[key]
     return tree
 
 
-def _with(tree: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
+def _set_leaf(tree: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[str, Any]:
     """Return a copy of a nested mapping with one leaf replaced; the rest is shared."""
     key, *rest = path
-    return {**tree, key: _with(tree[key], rest, value) if rest else value}
+    return {**tree, key: _set_leaf(tree[key], rest, value) if rest else value}
 
 
-def _shapes(override: Override) -> bool:
+def _changes_defaults(override: Override) -> bool:
     """Say whether an override takes part in the defaults list."""
     key = override.key_or_group
     return override.package is not None or "/" in key or is_group(override)

@@ -6,11 +6,11 @@ from typing import Any
 from omegaconf import MISSING
 
 
-def _option(default: Any, text: str) -> Any:
+def _make_option(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def _help(text: str) -> dict[str, str]:
+def _make_help(text: str) -> dict[str, str]:
     return {"help": text}
 
 
@@ -24,11 +24,11 @@ PRECISION = "share of the found that is corrupted, in (0, 1]: the rest are false
 class Seeds:
     """One seed per purpose."""
 
-    data: int = _option("${seed}", "of the corruption: which samples, which labels")
-    discovery: int = _option("${seed}", "of the order in which corrupted samples are found")
-    train: int = _option("${seed}", "of the original model")
-    unlearn: int = _option("${seed}", "of the unlearning")
-    mask: int = _option("${seed}", "of masks and new channels")
+    data: int = _make_option("${seed}", "of the corruption: which samples, which labels")
+    discovery: int = _make_option("${seed}", "of the order in which corrupted samples are found")
+    train: int = _make_option("${seed}", "of the original model")
+    unlearn: int = _make_option("${seed}", "of the unlearning")
+    mask: int = _make_option("${seed}", "of masks and new channels")
 
 
 @dataclass
@@ -65,20 +65,22 @@ class Paths:
 class Tune:
     """A study of a method's hyper-parameters, in place of a run."""
 
-    trials: int = _option(
+    trials: int = _make_option(
         0, "settings of the method to try; above 0: choose its options and run nothing"
     )
     corruptions: list[str] = field(
         default_factory=lambda: ["random_label", "interclass_confusion", "poison"],
-        metadata=_help("what a setting is scored on, with each of the discoveries"),
+        metadata=_make_help("what a setting is scored on, with each of the discoveries"),
     )
     discoveries: list[float] = field(
         default_factory=lambda: [0.1, 0.5, 1.0],
-        metadata=_help("discovery rates that a setting is scored on; half of the found is held"),
+        metadata=_make_help(
+            "discovery rates that a setting is scored on; half of the found is held"
+        ),
     )
-    seed: int = _option(100, "of data, models and search: one that no result uses")
-    prune: bool = _option(False, "end trials that lag behind the median; budgets differ then")
-    folder: str = _option(
+    seed: int = _make_option(100, "of data, models and search: one that no result uses")
+    prune: bool = _make_option(False, "end trials that lag behind the median; budgets differ then")
+    folder: str = _make_option(
         "${paths.tuning}",
         "gets tuned/<dataset>_<model>_<method>.yaml; conf: later runs in the checkout use it",
     )
@@ -88,39 +90,39 @@ class Tune:
 class Common:
     """What all commands share."""
 
-    seed: int = _option(0, "seed of everything that has no own one, 0 or more")
-    seeds: Seeds = field(default_factory=Seeds, metadata=_help("one seed per purpose"))
-    corrupted: float = _option(
+    seed: int = _make_option(0, "seed of everything that has no own one, 0 or more")
+    seeds: Seeds = field(default_factory=Seeds, metadata=_make_help("one seed per purpose"))
+    corrupted: float = _make_option(
         0.05, "corrupted training samples: a share in (0, 1), or a count of 1 or more"
     )
     names: dict[str, str] = field(
-        default_factory=dict, metadata=_help("what the choices are called in tables")
+        default_factory=dict, metadata=_make_help("what the choices are called in tables")
     )
-    validation: float | None = _option(
+    validation: float | None = _make_option(
         None, "share of every class held out of the training set, in (0, 1); null: none"
     )
-    stack: str = _option(
+    stack: str = _make_option(
         "auto",
         "models that are trained at once as one program: auto (by the device), off, 2, 3, ...",
     )
     class_order: list[str] | None = field(
         default=None,
-        metadata=_help(
+        metadata=_make_help(
             "all class names in the order of the model's outputs; null: as they are sorted"
         ),
     )
     dataset: Any = MISSING
     corruption: Any = MISSING
     model: Any = MISSING
-    trainer: Trainer = field(default_factory=Trainer, metadata=_help("how to compute"))
-    paths: Paths = field(default_factory=Paths, metadata=_help("where things are"))
+    trainer: Trainer = field(default_factory=Trainer, metadata=_make_help("how to compute"))
+    paths: Paths = field(default_factory=Paths, metadata=_make_help("where things are"))
 
 
 @dataclass
 class TrainConfig(Common):
     """Of train.py."""
 
-    force: bool = _option(False, "train again although the model is in the cache")
+    force: bool = _make_option(False, "train again although the model is in the cache")
     pretraining: Any = MISSING
     logger: Any = MISSING
 
@@ -129,48 +131,49 @@ class TrainConfig(Common):
 class UnlearnConfig(Common):
     """Of unlearn.py."""
 
-    discovery: float | None = _option(MISSING, DISCOVERY)
-    discovery_precision: float | None = _option(None, PRECISION)
-    force: bool = _option(False, "run again although the row is recorded")
-    plan: bool = _option(False, "say what the sweep will cost, and run nothing")
-    status: str = _option(
+    discovery: float | None = _make_option(MISSING, DISCOVERY)
+    discovery_precision: float | None = _make_option(None, PRECISION)
+    force: bool = _make_option(False, "run again although the row is recorded")
+    plan: bool = _make_option(False, "say what the sweep will cost, and run nothing")
+    status: str = _make_option(
         "false",
         "true: say which cells of the sweep are done, running, failed, collapsed, missing; watch",
     )
-    oracle: bool = _option(
+    oracle: bool = _make_option(
         False, "tell the method all corrupted samples: an upper bound, marked (IDEAL)"
     )
-    checkpoint: str | None = _option(
+    checkpoint: str | None = _make_option(
         None, "a model of your own to heal in place of one trained here; see docs/your_model.md"
     )
-    save_model: bool = _option(True, "keep the healed model as model.pt in the run's folder")
+    save_model: bool = _make_option(True, "keep the healed model as model.pt in the run's folder")
     tune: Tune = field(
-        default_factory=Tune, metadata=_help("choose the method's options in place of a run")
+        default_factory=Tune, metadata=_make_help("choose the method's options in place of a run")
     )
     pretraining: Any = MISSING
     forget_set: Any = MISSING
     score: Any = field(
-        default=None, metadata=_help("score of memorization that forget sets and methods may use")
+        default=None,
+        metadata=_make_help("score of memorization that forget sets and methods may use"),
     )
     method: Any = MISSING
     candidates: Any = field(
-        default=None, metadata=_help("methods that method=rum method.mode=auto chooses from")
+        default=None, metadata=_make_help("methods that method=rum method.mode=auto chooses from")
     )
     localization: Any = field(
-        default=None, metadata=_help("which parameters may move; null: all, and no budget")
+        default=None, metadata=_make_help("which parameters may move; null: all, and no budget")
     )
-    localization_name: str | None = _option(None, "what the localization is called in tables")
-    budget: float | None = _option(
+    localization_name: str | None = _make_option(None, "what the localization is called in tables")
+    budget: float | None = _make_option(
         None, "share of the parameters that may move under a localization, in (0, 1]"
     )
-    mask_batch_norm: str | None = _option(
+    mask_batch_norm: str | None = _make_option(
         None, "running statistics under a localization: update (null), freeze, recalibrate"
     )
-    mask_head: str | None = _option(
+    mask_head: str | None = _make_option(
         None, "the head under a localization: always moves, masked, only; null: as the method wants"
     )
     mask_trainable: list[str] | None = field(
-        default=None, metadata=_help("names of parameters that move besides the mask, with *")
+        default=None, metadata=_make_help("names of parameters that move besides the mask, with *")
     )
     evaluation: Any = MISSING
     logger: Any = MISSING
@@ -180,47 +183,47 @@ class UnlearnConfig(Common):
 class EvaluateConfig(Common):
     """Of evaluate.py."""
 
-    discovery: float | None = _option(MISSING, DISCOVERY)
-    discovery_precision: float | None = _option(None, PRECISION)
+    discovery: float | None = _make_option(MISSING, DISCOVERY)
+    discovery_precision: float | None = _make_option(None, PRECISION)
     forget_set: Any = MISSING
     pretraining: Any = MISSING
     score: Any = field(
-        default=None, metadata=_help("score of memorization that forget sets may use")
+        default=None, metadata=_make_help("score of memorization that forget sets may use")
     )
     scores: Any = field(
-        default=None, metadata=_help("scores of memorization to compute and to compare")
+        default=None, metadata=_make_help("scores of memorization to compute and to compare")
     )
     diagnose: Any = field(
         default=None,
-        metadata=_help("look at the original model layer by layer: layers, masks, all"),
+        metadata=_make_help("look at the original model layer by layer: layers, masks, all"),
     )
     evaluation: Any = MISSING
-    checkpoint: str | None = _option(
+    checkpoint: str | None = _make_option(
         None, "file to evaluate on the task, or a model to advise on; null: all recorded rows"
     )
-    advise: bool = _option(
+    advise: bool = _make_option(
         False,
         "say which methods to use for this corruption (none: unknown) and discovery (or none)",
     )
     by: list[str] = field(
-        default_factory=lambda: ["method"], metadata=_help("columns to group the table by")
+        default_factory=lambda: ["method"], metadata=_make_help("columns to group the table by")
     )
     where: dict[str, Any] = field(
         default_factory=dict,
-        metadata=_help("only rows whose columns equal these: where.corruption=poison"),
+        metadata=_make_help("only rows whose columns equal these: where.corruption=poison"),
     )
-    figure: str = _option(
+    figure: str = _make_option(
         "auto",
         "comparison, demo, heatmap, winners, tradeoff, worst, redirection, localization, "
         "sequence, closeness; auto: "
         "what the rows hold; all; none",
     )
-    title: str | None = _option(None, "title of the table")
-    dashboard: bool = _option(
+    title: str | None = _make_option(None, "title of the table")
+    dashboard: bool = _make_option(
         False, "create a W&B workspace that compares methods over the plane; needs logger=wandb"
     )
     expected: list[Any] = field(
-        default_factory=list, metadata=_help("claims to compare the results with")
+        default_factory=list, metadata=_make_help("claims to compare the results with")
     )
     logger: Any = MISSING
 

@@ -5,26 +5,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unlearn.config.constraints import number, rule_of, whole
+from unlearn.config.constraints import is_integer, is_number, rule_of
 from unlearn.core.errors import ConfigError
 
 
-def leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def iterate_leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yield dotted path and value of every leaf; lists count as leaves."""
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            yield from leaves(value, f"{prefix}{key}.")
+            yield from iterate_leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
 
-def suggest(word: str, options: list[str]) -> str:
+def suggest_names(word: str, options: list[str]) -> str:
     """Return `` did you mean 'x'?`` for the nearest options, or nothing."""
     near = difflib.get_close_matches(word, options, n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
 
-def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Check a resolved config.
 
     Args:
@@ -34,24 +34,24 @@ def check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: Naming the first key that is wrong, its value, and what is allowed.
     """
-    usual = dict(leaves(defaults))
+    usual = dict(iterate_leaves(defaults))
     check_shape(config, defaults)
-    for path, value in leaves(config):
+    for path, value in iterate_leaves(config):
         rule = rule_of(path)
         if value == "???":
             raise ConfigError(f"{path} is missing; give it on the command line: {path}=...")
         if rule is not None:
             if not rule[0](value):
-                raise ConfigError(f"{path} must be {rule[1]}, got {_yaml(value)}")
+                raise ConfigError(f"{path} must be {rule[1]}, got {_format_value(value)}")
         elif path in usual:
             check_type(path, value, usual[path])
     check_classes(config)
     check_discovery(config)
     check_amount(config)
-    check_given(config)
+    check_checkpoint(config)
 
 
-def check_given(config: Mapping[str, Any]) -> None:
+def check_checkpoint(config: Mapping[str, Any]) -> None:
     """Check what a checkpoint of the user's own goes with.
 
     Raises:
@@ -100,18 +100,20 @@ def check_type(path: str, value: Any, usual: Any) -> None:
         return  # a tuned default hides that null was allowed; the constructor knows
     for kind, fits, text in (
         (bool, lambda v: isinstance(v, bool), "true or false"),
-        (int, whole, "a whole number"),
-        (float, number, "a number"),
+        (int, is_integer, "a whole number"),
+        (float, is_number, "a number"),
         (str, lambda v: isinstance(v, str), "a word"),
         (list, lambda v: isinstance(v, list), "a list"),
     ):
         if isinstance(usual, kind):
             if not fits(value):
-                raise ConfigError(f"{path} must be {text} (as {_yaml(usual)}), got {_yaml(value)}")
+                raise ConfigError(
+                    f"{path} must be {text} (as {_format_value(usual)}), got {_format_value(value)}"
+                )
             return
 
 
-def _yaml(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Return a value as a user writes it."""
     named = {"None": "null", "True": "true", "False": "false"}
     return named.get(str(value), str(value))
@@ -144,7 +146,7 @@ def check_classes(config: Mapping[str, Any]) -> None:
     for key in ("target_class", "classes"):
         named = corruption.get(key)
         for c in named if isinstance(named, list) else [named]:
-            if c is not None and (not whole(c) or c < 0 or (k is not None and c >= k)):
+            if c is not None and (not is_integer(c) or c < 0 or (k is not None and c >= k)):
                 allowed = f"in 0..{k - 1}" if k is not None else "a class number"
                 raise ConfigError(f"corruption.{key} must be {allowed}, got {named}")
         if isinstance(named, list) and len(set(named)) < len(named):

@@ -11,7 +11,7 @@ from pathlib import Path
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "torchmetrics", "numpy")
 
 
-def _version(package: str) -> str:
+def _find_version(package: str) -> str:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -30,36 +30,36 @@ def check_pair() -> None:
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         # --upgrade would do nothing: "2.13.0+cpu" already satisfies torchvision's "torch==2.13.0".
         raise ValueError(
-            f"torch {_version('torch')} and torchvision {_version('torchvision')} do not fit "
+            f"torch {_find_version('torch')} and torchvision {_find_version('torchvision')} do not fit "
             f"({' '.join(str(error).split()) or type(error).__name__}); install both in one "
             "command: pip install --force-reinstall torch torchvision"
         ) from error
 
 
-def versions() -> dict[str, str]:
+def collect_versions() -> dict[str, str]:
     """Return versions by package name."""
     from unlearn import __version__
 
     return {
         "unlearn": __version__,
         "python": platform.python_version(),
-        **{p: _version(p) for p in PACKAGES},
+        **{p: _find_version(p) for p in PACKAGES},
     }
 
 
 @functools.cache
-def revision() -> str | None:
+def find_revision() -> str | None:
     """Return the git revision of the checkout that this package is in, or None."""
     folder = Path(__file__).resolve().parents[2]
 
-    def git(*arguments: str) -> str:
+    def run_git(*arguments: str) -> str:
         command = ["git", "-C", str(folder), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        if Path(git("rev-parse", "--show-toplevel")) != folder:
+        if Path(run_git("rev-parse", "--show-toplevel")) != folder:
             return None
-        return git("rev-parse", "HEAD") + ("-dirty" if git("status", "--porcelain") else "")
+        return run_git("rev-parse", "HEAD") + ("-dirty" if run_git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
 

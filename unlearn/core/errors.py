@@ -5,7 +5,7 @@ import traceback
 from pathlib import Path
 
 
-def interrupted(error: BaseException) -> bool:
+def is_interruption(error: BaseException) -> bool:
     """Say whether it was Ctrl-C, which Lightning turns into an exit of its own."""
     return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
 
@@ -17,7 +17,7 @@ def user_error(error: Exception) -> str | None:
     argument that it does not know or lacks, a value that it refuses.
     """
     if isinstance(error, ValueError | OSError):
-        return None if internal(error) else str(error)
+        return None if is_internal_error(error) else str(error)
     if type(error).__name__ != "InstantiationException":
         return None
     first, cause = str(error).splitlines()[0], error.__cause__
@@ -31,7 +31,7 @@ def user_error(error: Exception) -> str | None:
     return None
 
 
-def internal(error: BaseException) -> bool:
+def is_internal_error(error: BaseException) -> bool:
     """Say whether a ValueError is a defect: not raised by name in our own files.
 
     A failed unpacking or ``int("x")`` in our own code is no fault of the user's input either.

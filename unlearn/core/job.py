@@ -8,19 +8,19 @@ from typing import Any
 ID_FORMAT = 2
 """Format of run ids and cache keys; raised when the same config gets another id."""
 
-PLACES = ("root", "cache_dir")  # of a data set: where, not what
+LOCATION_KEYS = ("root", "cache_dir")  # of a data set: where, not what
 
 
 def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a resolved config that determines the original model: no rate, no method."""
     held = {} if config.get("validation") is None else {"validation": config["validation"]}
-    joined = together(config)
+    joined = distributed_identity(config)
     held |= {"together": joined} if joined else {}
     chosen = ("corruption", "corrupted", "model", "pretraining")
     return {
         **held,
         **{key: config[key] for key in chosen},
-        "dataset": {k: v for k, v in config["dataset"].items() if k not in PLACES},
+        "dataset": {k: v for k, v in config["dataset"].items() if k not in LOCATION_KEYS},
         "seeds": {key: config["seeds"][key] for key in ("data", "train", "mask")},
     }
 
@@ -40,21 +40,23 @@ def use_class_names(node: Any) -> Any:
     return new
 
 
-def reseeded(
+def change_seeds(
     config: Mapping[str, Any], parts: Sequence[str], seeds: Mapping[str, int], seed: int
 ) -> dict[str, Any]:
     """Return a resolved config with other seeds, also where ``parts`` of it have taken them over."""
 
-    def changed(node: Any) -> Any:
+    def change_node(node: Any) -> Any:
         if not isinstance(node, Mapping):
             return node
-        return {k: seed if k == "seed" and v is not None else changed(v) for k, v in node.items()}
+        return {
+            k: seed if k == "seed" and v is not None else change_node(v) for k, v in node.items()
+        }
 
-    new = {part: changed(config[part]) for part in parts}
+    new = {part: change_node(config[part]) for part in parts}
     return {**config, **new, "seeds": {**config["seeds"], **seeds}}
 
 
-def together(config: Mapping[str, Any]) -> dict[str, Any]:
+def distributed_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return how several devices train one model, which changes its weights; {} for one device."""
     trainer = config.get("trainer") or {"devices": 1}
     if trainer["devices"] == 1:
@@ -62,7 +64,7 @@ def together(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: trainer[key] for key in ("devices", "sync_batchnorm")}
 
 
-def found_by(config: Mapping[str, Any]) -> str:
+def describe_discovery(config: Mapping[str, Any]) -> str:
     """Return how the forget set is found, for people: the discovery rate, or the detector's name."""
     if config.get("discovery") is None and config.get("forget_set"):
         return detector_name(config["forget_set"])

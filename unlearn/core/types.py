@@ -98,7 +98,7 @@ class ImageSet:
             yield Batch(self.view(self.image[part], index), self.label[part], index)
 
 
-def join(first: ImageSet, second: ImageSet) -> ImageSet:
+def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
     """Return both sets as one, ordered by index."""
     order = torch.argsort(torch.cat([first.index, second.index]))
     return replace(
@@ -147,7 +147,7 @@ class Request:
 
     def everything(self) -> ImageSet:
         """Return forget and retain set as one set, ordered by index: the data as received."""
-        return join(self.forget, self.retain)
+        return join_sets(self.forget, self.retain)
 
 
 class Fit(Protocol):

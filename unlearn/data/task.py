@@ -16,7 +16,7 @@ from unlearn.core.types import ImageSet, InputView, Request
 class Trigger(Protocol):
     """A pattern that a backdoor answers to."""
 
-    def stamp(self, image: Tensor) -> Tensor:
+    def stamp_trigger(self, image: Tensor) -> Tensor:
         """Return a copy of normalised images (B, C, H, W) with the pattern on every one."""
         ...
 
@@ -69,24 +69,24 @@ class Task:
         """Indices of all corrupted samples, sorted."""
         return self.truth.corrupted.nonzero().flatten()
 
-    def discovered(self, step: int | None = None) -> Tensor:
+    def forget_indices(self, step: int | None = None) -> Tensor:
         """Return the sorted indices of request ``step``: the forget set."""
         return self.forget[self.step if step is None else step]
 
-    def asked(self, step: int | None = None) -> Tensor:
+    def requested_indices(self, step: int | None = None) -> Tensor:
         """Return the indices of all requests up to ``step``."""
         return torch.cat(self.forget[: (self.step if step is None else step) + 1])
 
-    def undiscovered(self, step: int | None = None) -> Tensor:
+    def hidden_indices(self, step: int | None = None) -> Tensor:
         """Return the corrupted samples that no request up to ``step`` holds: the hidden ones."""
         hidden = self.truth.corrupted.clone()
-        hidden[self.asked(step)] = False
+        hidden[self.requested_indices(step)] = False
         return hidden.nonzero().flatten()
 
     def believed_clean(self, step: int | None = None) -> Tensor:
         """Return the indices outside every request up to ``step``: the retain set."""
         keep = torch.ones(len(self.train), dtype=torch.bool)
-        keep[self.asked(step)] = False
+        keep[self.requested_indices(step)] = False
         return keep.nonzero().flatten()
 
     def request(self, step: int | None = None, *, oracle: bool = False) -> Request:
@@ -95,9 +95,9 @@ class Task:
         An oracle is told more, bool (N,) "oracle/corrupted": its runs are upper bounds, and marked.
         """
         device = self.train.label.device
-        data = sealed(self.train)
+        data = hide_view(self.train)
         return Request(
-            forget=data.rows(self.discovered(step).to(device)),
+            forget=data.rows(self.forget_indices(step).to(device)),
             retain=data.rows(self.believed_clean(step).to(device)),
             records={**self.records, "oracle/corrupted": self.truth.corrupted}
             if oracle
@@ -105,7 +105,7 @@ class Task:
         )
 
 
-def sealed(data: ImageSet) -> ImageSet:
+def hide_view(data: ImageSet) -> ImageSet:
     """Return the data with a bare function as view: the view itself may say what carries a trigger."""
     view = data.view
     return replace(data, view=lambda image, index: view(image, index))

@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 Row = dict[str, float | int | bool | str | None]
 
 
-def declared(entry: Any) -> Metric:
+def get_metric(entry: Any) -> Metric:
     """Return the declared metric behind a config's partial.
 
     Raises:
@@ -26,7 +26,7 @@ def declared(entry: Any) -> Metric:
     return function
 
 
-def evaluate(
+def evaluate_metrics(
     metrics: Mapping[str, Any],
     predictions: Predictions,
     task: Task,
@@ -51,7 +51,7 @@ def evaluate(
     have |= {need: getattr(predictions, need) is not None for need in further}
     row: Row = {}
     for name, entry in metrics.items():
-        function = declared(entry)
+        function = get_metric(entry)
         row |= dict.fromkeys(function.directions)
         if not all(have[need] for need in function.needs):
             continue
@@ -63,7 +63,7 @@ def evaluate(
     return row
 
 
-def collapse(row: Row, num_classes: int) -> str | None:
+def find_collapse(row: Row, num_classes: int) -> str | None:
     """Return why a model counts as collapsed, or None: its test accuracy is that of guessing."""
     value = row.get("test/accuracy")
     chance = 1 / num_classes

@@ -10,7 +10,7 @@ from torch import Tensor
 Z = 1.959964  # of a two-sided interval that holds with 95 %
 
 
-def wilson(hits: int, total: int) -> tuple[float, float]:
+def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     """Return the 95 % interval of a share (Wilson, 1927, doi 10.1080/01621459.1927.10502953).
 
     Args:
@@ -40,7 +40,7 @@ def paired_interval(before: Tensor, after: Tensor) -> tuple[float, float]:
     return max(-1.0, middle - half), min(1.0, middle + half)
 
 
-def half_width(values: Sequence[float]) -> float:
+def confidence_half_width(values: Sequence[float]) -> float:
     """Return half of the 95 % Student-t interval of a mean; NaN for fewer than two values."""
     n = len(values)
     if n < 2:

@@ -39,7 +39,7 @@ def modified_entropy(outputs: Tensor, label: Tensor) -> Tensor:
     return -(torch.where(own, 1 - p, p) * certain.log()).sum(1, keepdim=True).float()
 
 
-def probabilities(outputs: Tensor, label: Tensor) -> Tensor:
+def class_probabilities(outputs: Tensor, label: Tensor) -> Tensor:
     """Return the whole softmax, (B, K)."""
     return outputs.softmax(1)
 
@@ -49,11 +49,11 @@ FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "correctness": correctness,
     "entropy": entropy,
     "modified_entropy": modified_entropy,
-    "probabilities": probabilities,
+    "probabilities": class_probabilities,
 }
 
 
-def stratified(label: Tensor, count: int, seed: int) -> Tensor:
+def draw_stratified(label: Tensor, count: int, seed: int) -> Tensor:
     """Return sorted positions of ``count`` samples, each class with its share of the labels (N,).
 
     Shares that are no whole numbers are rounded so that the sum is exact (largest remainders).
@@ -74,7 +74,9 @@ def stratified(label: Tensor, count: int, seed: int) -> Tensor:
     return torch.cat(parts).sort().values
 
 
-def membership(members: Tensor, others: Tensor, targets: Tensor, *, penalty: float = 3.0) -> float:
+def classify_membership(
+    members: Tensor, others: Tensor, targets: Tensor, *, penalty: float = 3.0
+) -> float:
     """Return the share of targets that a support vector classifier takes for non-members.
 
     RBF kernel, C = ``penalty``, gamma = 1 / F, no scaling, trained on all of both classes.

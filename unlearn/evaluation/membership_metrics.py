@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from unlearn.data.task import Task
 from unlearn.evaluation.metrics import metric
 from unlearn.evaluation.predictions import Predictions
-from unlearn.evaluation.reference_distance import separation
-from unlearn.evaluation.retrain_gap import efficacy, outputs_of
+from unlearn.evaluation.reference_distance import separation_metrics
+from unlearn.evaluation.retrain_gap import compute_efficacy, select_outputs
 
 FURTHER = ("entropy", "modified_entropy", "probabilities")
 
@@ -33,7 +33,7 @@ def by_loss(
     one, two = (
         -F.cross_entropy(z.double(), label, reduction="none") for z, label in (forget, test)
     )
-    return separation(one, two, max_fpr)
+    return separation_metrics(one, two, max_fpr)
 
 
 @metric(
@@ -42,7 +42,7 @@ def by_loss(
     | {f"loss_attack/{v}{end}": "min" for v in ("auc", "tpr") for end in ("", "_retrained")},
     needs=("forget", "retrained"),
 )
-def attacks(
+def compute_attacks(
     predictions: Predictions,
     task: Task,
     retrained: Predictions | None,
@@ -58,9 +58,9 @@ def attacks(
     out: dict[str, float] = {}
     for feature in FURTHER:
         name = f"mia_{feature}"
-        out |= efficacy(predictions, task, retrained, name, feature=feature, **options)
+        out |= compute_efficacy(predictions, task, retrained, name, feature=feature, **options)
     for end, model in (("", predictions), ("_retrained", retrained)):
-        sets = outputs_of(model, task)
+        sets = select_outputs(model, task)
         auc, tpr = by_loss(sets["forget"], sets["test"], max_fpr)
         out |= {f"loss_attack/auc{end}": auc, f"loss_attack/tpr{end}": tpr}
     return out

@@ -47,12 +47,12 @@ def metric(directions: Mapping[str, str], needs: Sequence[str] = ()) -> Callable
     if set(directions.values()) - {"max", "min"} or set(needs) - set(NEEDS):
         raise ValueError(f"directions must be max or min, needs of {NEEDS}: {directions}, {needs}")
 
-    def declare(compute: Compute) -> Metric:
+    def declare_metric(compute: Compute) -> Metric:
         compute.directions = dict(directions)  # type: ignore[attr-defined]
         compute.needs = tuple(needs)  # type: ignore[attr-defined]
         return compute  # type: ignore[return-value]
 
-    return declare
+    return declare_metric
 
 
 def accuracy(outputs: Tensor, label: Tensor, keep: Tensor | None = None) -> float:
@@ -69,7 +69,7 @@ def accuracy(outputs: Tensor, label: Tensor, keep: Tensor | None = None) -> floa
     return multiclass_accuracy(outputs, label, num_classes=k, average="micro").item()
 
 
-def confused(task: Task) -> Tensor:
+def select_confused(task: Task) -> Tensor:
     """Return bool (T,), which test samples belong to a confused class."""
     return torch.isin(task.test.label.cpu(), torch.tensor(task.truth.confused_classes).long())
 
@@ -84,7 +84,7 @@ def confused(task: Task) -> Tensor:
     },
     needs=("corruption",),
 )
-def headline(
+def compute_headline(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
     """Return healed, utility and their product.
@@ -97,7 +97,7 @@ def headline(
     healed = accuracy(predictions.train, task.truth.clean_label.cpu(), task.corrupted.cpu())
     label = task.test.label.cpu()
     full = accuracy(predictions.test, label)
-    other = ~confused(task)
+    other = ~select_confused(task)
     utility = accuracy(predictions.test, label, other if other.any() else None)
     return {
         "healed": healed,
@@ -120,14 +120,16 @@ def headline(
     },
     needs=("corruption", "forget"),
 )
-def parts(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+def compute_part_accuracies(
+    predictions: Predictions, task: Task, retrained: Predictions | None
+) -> dict[str, float]:
     """Return accuracies on the discovered, hidden and clean parts of the training set.
 
     "given" counts the labels as received, "true" the right ones; with nothing hidden (discovery 1)
     the hidden part has no value.
     """
     given, true = task.train.label.cpu(), task.truth.clean_label.cpu()
-    found, hidden = task.discovered().cpu(), task.undiscovered().cpu()
+    found, hidden = task.forget_indices().cpu(), task.hidden_indices().cpu()
     intact = ~task.truth.corrupted.cpu()
     out = {
         "forget/accuracy_given": accuracy(predictions.train, given, found),
@@ -143,7 +145,9 @@ def parts(predictions: Predictions, task: Task, retrained: Predictions | None) -
 
 
 @metric({"test/accuracy": "max", "test/fixed": "max"})
-def test(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+def compute_test_accuracy(
+    predictions: Predictions, task: Task, retrained: Predictions | None
+) -> dict[str, float]:
     """Return clean test accuracy, and "fixed": test accuracy where the corruption would show.
 
     fixed: with the trigger on (poison), on the confused classes (confusion), else plain.
@@ -153,7 +157,7 @@ def test(predictions: Predictions, task: Task, retrained: Predictions | None) ->
     if predictions.test_triggered is not None:
         outputs = predictions.test_triggered
     elif task.truth.confused_classes:
-        keep = confused(task)
+        keep = select_confused(task)
     return {
         "test/accuracy": accuracy(predictions.test, label),
         "test/fixed": accuracy(outputs, label, keep),
@@ -161,7 +165,9 @@ def test(predictions: Predictions, task: Task, retrained: Predictions | None) ->
 
 
 @metric({"attack_success_rate": "min"}, needs=("trigger",))
-def attack(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+def compute_attack_success(
+    predictions: Predictions, task: Task, retrained: Predictions | None
+) -> dict[str, float]:
     """Return the share of triggered test images of other classes that go to the target class."""
     if predictions.test_triggered is None or task.truth.target_class is None:
         raise ValueError("no trigger")
@@ -172,7 +178,9 @@ def attack(predictions: Predictions, task: Task, retrained: Predictions | None) 
 
 
 @metric({"tow": "max"}, needs=("retrained",))
-def tow(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+def compute_tow(
+    predictions: Predictions, task: Task, retrained: Predictions | None
+) -> dict[str, float]:
     """Return ToW (arXiv 2406.01257): closeness to the retrained model on forget, retain and test set.
 
     The product of 1 - |accuracy difference|, given labels; the retrained model itself scores 1.
@@ -181,7 +189,7 @@ def tow(predictions: Predictions, task: Task, retrained: Predictions | None) -> 
         raise ValueError("no retrained model")
     given, label = task.train.label.cpu(), task.test.label.cpu()
     value = 1.0
-    for part in (task.discovered().cpu(), task.believed_clean().cpu()):
+    for part in (task.forget_indices().cpu(), task.believed_clean().cpu()):
         ours, theirs = (accuracy(p.train, given, part) for p in (predictions, retrained))
         value *= 1 - abs(ours - theirs)
     gap = abs(accuracy(predictions.test, label) - accuracy(retrained.test, label))

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from unlearn.data.task import Task
 from unlearn.evaluation.metrics import accuracy
 from unlearn.methods.base import UnlearningMethod
-from unlearn.models.inference import logits
+from unlearn.models.inference import compute_logits
 
 STEPS = 4
 """Steps between two looks: an epoch over a small forget set is one step, and costs less than a look."""
@@ -37,13 +37,13 @@ class Monitor(L.Callback):
         self.steps = 0  # since the last look
         self.phase = 0
         # A function, since methods meet this object among the trainer's callbacks: it holds no truth.
-        self._measure = _measure(task)
+        self._measure = _make_measure(task)
 
-    def _log(self, model: Any, step: int, epoch: int) -> None:
-        _wait()  # what the method has queued on the GPU is its own time
+    def _log_accuracies(self, model: Any, step: int, epoch: int) -> None:
+        _synchronize_device()  # what the method has queued on the GPU is its own time
         started = time.perf_counter()
         values: dict[str, float] = {"epoch": float(epoch)}
-        for name, masked in self.method.views(model).items():
+        for name, masked in self.method.get_monitored_modes(model).items():
             values |= {f"{name}/{k}": v for k, v in self._measure(model, masked).items()}
         for logger in self.loggers:
             logger.log_metrics(values, step=step)
@@ -51,8 +51,8 @@ class Monitor(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the state before the first step, as epoch 0."""
-        self._log(pl_module.model, 0, 0)
-        self.steps, self.phase = 0, self._phase()
+        self._log_accuracies(pl_module.model, 0, 0)
+        self.steps, self.phase = 0, self._current_phase()
 
     def on_train_batch_end(self, *_: Any) -> None:  # type: ignore[override]
         """Count the step."""
@@ -60,37 +60,41 @@ class Monitor(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Log the state after the epoch, if it is due."""
-        turn = self._phase() != self.phase
-        self.phase = self._phase()
+        turn = self._current_phase() != self.phase
+        self.phase = self._current_phase()
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         if turn or last or self.steps >= STEPS:
             self.steps = 0
-            self._log(pl_module.model, trainer.current_epoch + 1, trainer.current_epoch + 1)
+            self._log_accuracies(
+                pl_module.model, trainer.current_epoch + 1, trainer.current_epoch + 1
+            )
 
-    def _phase(self) -> int:
-        return getattr(self.method, "phase", int)()  # one that runs other methods has none
+    def _current_phase(self) -> int:
+        return getattr(
+            self.method, "get_optimizer_index", int
+        )()  # one that runs other methods has none
 
 
-def _measure(task: Task) -> Callable[[Any, bool], dict[str, float]]:
+def _make_measure(task: Task) -> Callable[[Any, bool], dict[str, float]]:
     """Return a function of a model and its mode: accuracies in [0, 1] on the corrupted samples."""
     where = task.corrupted
     data = task.train.rows(where.to(task.train.label.device))
     true, given = task.truth.clean_label[where].cpu(), data.label.cpu()
-    hidden = torch.isin(where, task.undiscovered()).cpu()
+    hidden = torch.isin(where, task.hidden_indices()).cpu()
 
-    def measure(model: Any, masked: bool) -> dict[str, float]:
+    def measure_accuracies(model: Any, masked: bool) -> dict[str, float]:
         if not len(given):
             return {}
-        outputs = logits(model, data, masked=masked).cpu()
+        outputs = compute_logits(model, data, masked=masked).cpu()
         values = {"healed": accuracy(outputs, true)}
         values["corrupted_accuracy_given"] = accuracy(outputs, given)
         if hidden.any():
             values["hidden_accuracy_given"] = accuracy(outputs, given, hidden)
         return values
 
-    return measure
+    return measure_accuracies
 
 
-def _wait() -> None:
+def _synchronize_device() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

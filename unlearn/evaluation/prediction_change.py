@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unlearn.data.task import Task
-from unlearn.evaluation.intervals import paired_interval, wilson
+from unlearn.evaluation.intervals import paired_interval, wilson_interval
 from unlearn.evaluation.metrics import accuracy, metric
 from unlearn.evaluation.predictions import Predictions
 
@@ -46,7 +46,9 @@ def kl_to_original(before: Tensor, after: Tensor) -> float:
     },
     needs=("forget", "original"),
 )
-def change(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+def compute_change(
+    predictions: Predictions, task: Task, retrained: Predictions | None
+) -> dict[str, float]:
     """Return how the model differs from the original on forget, retain and test set.
 
     agreement: share of the samples that are labelled as given (in the forget set: as the list says
@@ -59,13 +61,13 @@ def change(predictions: Predictions, task: Task, retrained: Predictions | None) 
     given, label = task.train.label.cpu(), task.test.label.cpu()
     out: dict[str, float] = {}
     for name, rows in (
-        ("forget", task.discovered().cpu()),
+        ("forget", task.forget_indices().cpu()),
         ("retain", task.believed_clean().cpu()),
     ):
         a, b = before.train[rows], predictions.train[rows]
         out[f"{name}/agreement_original"] = accuracy(a, given[rows])
         out[f"{name}/agreement"] = accuracy(b, given[rows])
-        out[f"{name}/changed"] = _changed(a, b)
+        out[f"{name}/changed"] = _change_rate(a, b)
         if name == "retain":
             out["retain/kl_original"] = kl_to_original(a, b)
     known = known_rows(task)
@@ -81,18 +83,18 @@ def change(predictions: Predictions, task: Task, retrained: Predictions | None) 
         before.test, predictions.test, label, [str(k) for k in range(task.test.num_classes)]
     )
     out["test/accuracy_lost_worst_class"] = max(r["before"] - r["after"] for r in rows)
-    out["test/changed"] = _changed(before.test, predictions.test)
+    out["test/changed"] = _change_rate(before.test, predictions.test)
     out["test/kl_original"] = kl_to_original(before.test, predictions.test)
     return out
 
 
-def _changed(before: Tensor, after: Tensor) -> float:
+def _change_rate(before: Tensor, after: Tensor) -> float:
     return (before.argmax(1) != after.argmax(1)).float().mean().item()
 
 
 def known_rows(task: Task) -> Tensor:
     """Return the samples of the forget set whose true label the user gave, (n,)."""
-    rows = task.discovered().cpu()
+    rows = task.forget_indices().cpu()
     if task.truth.known_label is None:
         return rows[:0]
     return rows[task.truth.known_label[rows] >= 0]
@@ -113,12 +115,13 @@ def by_class(
     for k in label.unique().tolist():
         own = label == k
         rows.append(
-            share(before[own].argmax(1) == k, after[own].argmax(1) == k) | {"class": names[k]}
+            compare_shares(before[own].argmax(1) == k, after[own].argmax(1) == k)
+            | {"class": names[k]}
         )
     return rows
 
 
-def share(before: Tensor, after: Tensor) -> dict[str, Any]:
+def compare_shares(before: Tensor, after: Tensor) -> dict[str, Any]:
     """Return a share before and after with its intervals and that of the change, n above 0.
 
     Args:
@@ -130,7 +133,7 @@ def share(before: Tensor, after: Tensor) -> dict[str, Any]:
         "count": n,
         "before": before.float().mean().item(),
         "after": after.float().mean().item(),
-        "interval_before": wilson(int(before.sum()), n),
-        "interval_after": wilson(int(after.sum()), n),
+        "interval_before": wilson_interval(int(before.sum()), n),
+        "interval_after": wilson_interval(int(after.sum()), n),
         "interval_change": paired_interval(before, after),
     }

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from unlearn.data.task import Task
-from unlearn.models.inference import logits
+from unlearn.models.inference import compute_logits
 
 
 @dataclass(frozen=True)
-class Twins:
+class SeedPairs:
     """Margins of models of several seeds, the run's own first; pairs of one original's training.
 
     Attributes:
@@ -29,7 +29,7 @@ class Twins:
 
 
 @dataclass(frozen=True)
-class Shadows:
+class ShadowModels:
     """Models of random parts of the training set.
 
     Attributes:
@@ -65,24 +65,24 @@ class Predictions:
     test_triggered: Tensor | None
     seconds: float | None = None
     embedding: Tensor | None = None
-    twins: Twins | None = None
-    shadows: Shadows | None = None
+    twins: SeedPairs | None = None
+    shadows: ShadowModels | None = None
     relearned: tuple[int, int] | None = None
     original: "Predictions | None" = None
 
 
-def predict(model: nn.Module, task: Task) -> Predictions:
+def predict_task(model: nn.Module, task: Task) -> Predictions:
     """Return the predictions of a model on a task."""
     truth = task.truth
-    train = logits(model, task.train)
+    train = compute_logits(model, task.train)
     train_clean = train
     if truth.clean_view is not None:
         where = task.corrupted
         bare = replace(task.train, view=truth.clean_view).rows(where.to(task.train.label.device))
         train_clean = train.clone()
-        train_clean[where.to(train.device)] = logits(model, bare)
+        train_clean[where.to(train.device)] = compute_logits(model, bare)
     triggered = None
     if truth.trigger is not None:
-        triggered = logits(model, task.test, change=truth.trigger.stamp).cpu()
-    test = logits(model, task.test)
+        triggered = compute_logits(model, task.test, change=truth.trigger.stamp_trigger).cpu()
+    test = compute_logits(model, task.test)
     return Predictions(train.cpu(), train_clean.cpu(), test.cpu(), triggered)

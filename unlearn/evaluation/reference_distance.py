@@ -14,29 +14,29 @@ from torch import Tensor
 
 from unlearn.data.task import Task
 from unlearn.evaluation.metrics import metric
-from unlearn.evaluation.predictions import Predictions, Twins
-from unlearn.evaluation.retrain_gap import PARTS, outputs_of
+from unlearn.evaluation.predictions import Predictions, SeedPairs
+from unlearn.evaluation.retrain_gap import PARTS, select_outputs
 
 FLOOR = 0.01
 """Least variance of a margin: models that agree to the last digit have no distribution."""
 
 
-def margin(outputs: Tensor, label: Tensor) -> Tensor:
+def logit_margin(outputs: Tensor, label: Tensor) -> Tensor:
     """Return log(p / (1 - p)) of the label's probability for outputs (..., K), (...)."""
     own = outputs.double().gather(-1, label.expand(outputs.shape[:-1])[..., None])[..., 0]
     others = outputs.double().scatter(-1, label.expand(outputs.shape[:-1])[..., None], -math.inf)
     return own - others.logsumexp(-1)
 
 
-def divergences(reference: Tensor, outputs: Tensor) -> tuple[float, float]:
+def compute_divergences(reference: Tensor, outputs: Tensor) -> tuple[float, float]:
     """Return the means of KL(reference, other) and of JS for outputs (N, K), in nats."""
     p, q = reference.double().log_softmax(1), outputs.double().log_softmax(1)
     middle = torch.logaddexp(p, q) - math.log(2)
 
-    def kl(a: Tensor, b: Tensor) -> Tensor:
+    def mean_kl(a: Tensor, b: Tensor) -> Tensor:
         return (a.exp() * (a - b)).sum(1).mean()
 
-    return kl(p, q).item(), ((kl(p, middle) + kl(q, middle)) / 2).item()
+    return mean_kl(p, q).item(), ((mean_kl(p, middle) + mean_kl(q, middle)) / 2).item()
 
 
 def gaussian_kl(first: Tensor, second: Tensor) -> Tensor:
@@ -70,13 +70,13 @@ def likelihood_ratio(
     return parts[0] - parts[1]
 
 
-def judged(inside: Tensor) -> Tensor:
+def has_enough_models(inside: Tensor) -> Tensor:
     """Return which samples two models at least saw and two did not, bool (N,), of bool (M, N)."""
     seen = inside.sum(0)
     return (seen >= 2) & (len(inside) - seen >= 2)
 
 
-def separation(positive: Tensor, negative: Tensor, max_fpr: float) -> tuple[float, float]:
+def separation_metrics(positive: Tensor, negative: Tensor, max_fpr: float) -> tuple[float, float]:
     """Return the area under the ROC curve, and the true positive rate at a false positive rate."""
     truth = torch.cat([torch.ones_like(positive), torch.zeros_like(negative)]).numpy()
     score = torch.cat([positive, negative]).numpy()
@@ -84,26 +84,26 @@ def separation(positive: Tensor, negative: Tensor, max_fpr: float) -> tuple[floa
     return float(roc_auc_score(truth, score)), float(tpr[fpr <= max_fpr].max())
 
 
-def _known(retrained: Predictions | None) -> Predictions:
+def _require_retrained(retrained: Predictions | None) -> Predictions:
     if retrained is None:
         raise ValueError("no retrained model")
     return retrained
 
 
 @metric({f"{d}/{p}": "min" for d in ("kl", "js") for p in PARTS}, needs=("forget", "retrained"))
-def distances(
+def compute_distances(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
     """Return KL(retrained, model) and JS of predictions, means over each set, in nats."""
-    theirs = outputs_of(_known(retrained), task)
+    theirs = select_outputs(_require_retrained(retrained), task)
     out = {}
-    for part, (ours, _) in outputs_of(predictions, task).items():
-        out[f"kl/{part}"], out[f"js/{part}"] = divergences(theirs[part][0], ours)
+    for part, (ours, _) in select_outputs(predictions, task).items():
+        out[f"kl/{part}"], out[f"js/{part}"] = compute_divergences(theirs[part][0], ours)
     return out
 
 
 @metric({f"klom/{p}{end}": "min" for p in PARTS for end in ("", "_95")}, needs=("forget", "twins"))
-def klom(
+def compute_klom(
     predictions: Predictions, task: Task, retrained: Predictions | None, *, num_models: int = 5
 ) -> dict[str, float]:
     """Return KL between the margins of retrained and of unlearned models, per set.
@@ -111,8 +111,8 @@ def klom(
     Each sample's margins over ``num_models`` models of each kind are taken for Gaussian (the paper:
     histograms over a hundred); the mean over samples, and the 95th percentile as ``_95``.
     """
-    twins = _twins(predictions)
-    keep = {"forget": task.discovered().cpu(), "retain": task.believed_clean().cpu()}
+    twins = _require_pairs(predictions)
+    keep = {"forget": task.forget_indices().cpu(), "retain": task.believed_clean().cpu()}
     out = {}
     for part in PARTS:
         pair = (twins.retrained, twins.unlearned)
@@ -123,14 +123,14 @@ def klom(
     return out
 
 
-def _twins(predictions: Predictions) -> Twins:
+def _require_pairs(predictions: Predictions) -> SeedPairs:
     if predictions.twins is None:
         raise ValueError("no models of other seeds")
     return predictions.twins
 
 
 @metric({"ulira/auc": "min", "ulira/tpr": "min"}, needs=("forget", "twins"))
-def ulira(
+def compute_ulira(
     predictions: Predictions,
     task: Task,
     retrained: Predictions | None,
@@ -144,7 +144,7 @@ def ulira(
     margins of all other pairs decide. Differs: every pair has the run's forget set, where the paper draws
     one for each. 0.5 is best; ``tpr`` is over all pairs, at a false positive rate of ``max_fpr``.
     """
-    twins, forget = _twins(predictions), task.discovered().cpu()
+    twins, forget = _require_pairs(predictions), task.forget_indices().cpu()
     ours, theirs = twins.unlearned[:, forget], twins.retrained[:, forget]
     every = torch.ones(len(ours) - 1, len(forget), dtype=torch.bool)
     found: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -152,8 +152,8 @@ def ulira(
         others = torch.arange(len(ours)) != k
         for value, scores in zip((ours[k], theirs[k]), found, strict=True):
             scores.append(likelihood_ratio(value, ours[others], theirs[others], every, every))
-    areas = [separation(a, b, max_fpr)[0] for a, b in zip(*found, strict=True)]
-    tpr = separation(torch.cat(found[0]), torch.cat(found[1]), max_fpr)[1]
+    areas = [separation_metrics(a, b, max_fpr)[0] for a, b in zip(*found, strict=True)]
+    tpr = separation_metrics(torch.cat(found[0]), torch.cat(found[1]), max_fpr)[1]
     return {"ulira/auc": sum(areas) / len(areas), "ulira/tpr": tpr}
 
 
@@ -162,7 +162,7 @@ def ulira(
     | {"lira/judged": "max"},
     needs=("forget", "retrained", "shadows"),
 )
-def lira(
+def compute_lira(
     predictions: Predictions, task: Task, retrained: Predictions | None, *, max_fpr: float = 0.01
 ) -> dict[str, float]:
     """Return LiRA on the forget set, by the models that the memorization score has trained.
@@ -172,19 +172,19 @@ def lira(
     in the retrained model: ``auc`` 0.5 is best. ``member``: share that looks like a member. Samples
     without two models on each side are left out; ``judged`` is the share of the others.
     """
-    shadows, forget = predictions.shadows, task.discovered().cpu()
+    shadows, forget = predictions.shadows, task.forget_indices().cpu()
     if shadows is None:
         raise ValueError("no models of parts of the training set")
-    keep = judged(shadows.inside)[forget]
+    keep = has_enough_models(shadows.inside)[forget]
     share = keep.double().mean().item()
     forget = forget[keep]
     label, inside = task.train.label.cpu()[forget], shadows.inside[:, forget]
     values = shadows.margin[:, forget]
     ratios = [
-        likelihood_ratio(margin(p.train[forget], label), values, values, inside, ~inside)
-        for p in (predictions, _known(retrained))
+        likelihood_ratio(logit_margin(p.train[forget], label), values, values, inside, ~inside)
+        for p in (predictions, _require_retrained(retrained))
     ]
-    auc, tpr = separation(ratios[0], ratios[1], max_fpr)
+    auc, tpr = separation_metrics(ratios[0], ratios[1], max_fpr)
     shares = [(ratio > 0).double().mean().item() for ratio in ratios]
     return {
         "lira/judged": share,
@@ -199,7 +199,7 @@ def lira(
     {"relearn_steps": "max", "relearn_steps_retrained": "max", "relearn_gap": "min"},
     needs=("forget", "relearned"),
 )
-def relearn(
+def compute_relearn_time(
     predictions: Predictions, task: Task, retrained: Predictions | None, **_: object
 ) -> dict[str, float]:
     """Return the steps on the forget set after which its loss is the original model's again.

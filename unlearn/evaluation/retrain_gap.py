@@ -13,20 +13,25 @@ import torch
 from torch import Tensor
 
 from unlearn.data.task import Task
-from unlearn.evaluation.membership_inference import FEATURES, MEMBERS, membership, stratified
+from unlearn.evaluation.membership_inference import (
+    FEATURES,
+    MEMBERS,
+    classify_membership,
+    draw_stratified,
+)
 from unlearn.evaluation.metrics import accuracy, metric
 from unlearn.evaluation.predictions import Predictions
-from unlearn.scoring.score_groups import GROUPS, ascending, entanglement_score
+from unlearn.scoring.score_groups import GROUPS, entanglement_score, sort_ascending
 
 PARTS = ("forget", "retain", "test")
 LIMIT = 10_000
 """Most samples of each side that the attack learns from: its cost grows with their square."""
 
 
-def outputs_of(predictions: Predictions, task: Task) -> dict[str, tuple[Tensor, Tensor]]:
+def select_outputs(predictions: Predictions, task: Task) -> dict[str, tuple[Tensor, Tensor]]:
     """Return outputs and given labels of the forget, retain and test set."""
     label = task.train.label.cpu()
-    forget, retain = task.discovered().cpu(), task.believed_clean().cpu()
+    forget, retain = task.forget_indices().cpu(), task.believed_clean().cpu()
     return {
         "forget": (predictions.train[forget], label[forget]),
         "retain": (predictions.train[retain], label[retain]),
@@ -36,10 +41,10 @@ def outputs_of(predictions: Predictions, task: Task) -> dict[str, tuple[Tensor, 
 
 def so_far(task: Task) -> Task:
     """Return the task as if all that was asked for up to its step had been one request."""
-    return replace(task, forget=(task.asked().sort().values,), step=0)
+    return replace(task, forget=(task.requested_indices().sort().values,), step=0)
 
 
-def _reference(retrained: Predictions | None) -> Predictions:
+def _require_retrained(retrained: Predictions | None) -> Predictions:
     if retrained is None:
         raise ValueError("no retrained model")
     return retrained
@@ -53,15 +58,17 @@ def _reference(retrained: Predictions | None) -> Predictions:
     | {"so_far/disagreement": "min"},
     needs=("forget", "retrained"),
 )
-def gaps(predictions: Predictions, task: Task, retrained: Predictions | None) -> dict[str, float]:
+def compute_gaps(
+    predictions: Predictions, task: Task, retrained: Predictions | None
+) -> dict[str, float]:
     """Return accuracies, |gap to the retrained model's|, and the share both label differently.
 
     ToW compares averages; disagreement compares sample by sample. "so far", in a row of requests,
     has everything that was to be forgotten up to there as its forget set.
     """
     out = {}
-    theirs = outputs_of(_reference(retrained), task)
-    for part, (ours, label) in outputs_of(predictions, task).items():
+    theirs = select_outputs(_require_retrained(retrained), task)
+    for part, (ours, label) in select_outputs(predictions, task).items():
         other = theirs[part][0]
         value = accuracy(ours, label)
         if part != "test":  # the metric of that name has it
@@ -70,7 +77,7 @@ def gaps(predictions: Predictions, task: Task, retrained: Predictions | None) ->
         differ = ours.argmax(1) != other.argmax(1)
         out[f"{part}/disagreement"] = differ.float().mean().item()
     if task.step:
-        union = gaps(predictions, so_far(task), retrained)
+        union = compute_gaps(predictions, so_far(task), retrained)
         kept = (1 - out["retain/accuracy_gap"]) * (1 - out["test/accuracy_gap"])
         out["tow_so_far"] = (1 - union["forget/accuracy_gap"]) * kept
         for name in ("accuracy", "accuracy_gap", "disagreement"):
@@ -78,7 +85,7 @@ def gaps(predictions: Predictions, task: Task, retrained: Predictions | None) ->
     return out
 
 
-def attacked(
+def attack_forget_set(
     predictions: Predictions, task: Task, *, feature: str, members: str, seed: int
 ) -> float:
     """Return the membership inference on the forget set: the share that looks unseen.
@@ -98,25 +105,25 @@ def attacked(
             f"evaluation: mia must have a feature of {', '.join(FEATURES)} and members of "
             f"{', '.join(MEMBERS)}, got {feature} and {members}"
         )
-    sets = outputs_of(predictions, task)
+    sets = select_outputs(predictions, task)
     count = min(len(sets["retain"][1]), len(sets["test"][1]), LIMIT)
     keep = {
-        "retain": stratified(sets["retain"][1], count, seed)
+        "retain": draw_stratified(sets["retain"][1], count, seed)
         if members == "stratified"
         else torch.arange(count),
-        "test": stratified(sets["test"][1], count, seed),
+        "test": draw_stratified(sets["test"][1], count, seed),
         "forget": slice(None),
     }
     f = {p: FEATURES[feature](z[keep[p]], y[keep[p]]).float() for p, (z, y) in sets.items()}
-    return membership(f["retain"], f["test"], f["forget"])
+    return classify_membership(f["retain"], f["test"], f["forget"])
 
 
-def efficacy(
+def compute_efficacy(
     predictions: Predictions, task: Task, retrained: Predictions | None, name: str, **options: Any
 ) -> dict[str, float]:
     """Return MIA of the model as ``name``, of the retrained one, and their gap; see ``attacked``."""
-    ours = attacked(predictions, task, **options)
-    theirs = attacked(_reference(retrained), task, **options)
+    ours = attack_forget_set(predictions, task, **options)
+    theirs = attack_forget_set(_require_retrained(retrained), task, **options)
     return {name: ours, f"{name}_retrained": theirs, f"{name}_gap": abs(ours - theirs)}
 
 
@@ -127,7 +134,7 @@ def efficacy(
     | {"tow_mia_so_far": "max"},
     needs=("forget", "retrained"),
 )
-def mia(
+def compute_mia(
     predictions: Predictions,
     task: Task,
     retrained: Predictions | None,
@@ -142,16 +149,18 @@ def mia(
     alone stands beside it: published values were read both ways (arXiv 2412.02432).
     """
     options = {"members": members, "seed": seed}
-    out = efficacy(predictions, task, retrained, "mia", feature=feature, **options)
-    out |= efficacy(
+    out = compute_efficacy(predictions, task, retrained, "mia", feature=feature, **options)
+    out |= compute_efficacy(
         predictions, task, retrained, "mia_correctness", feature="correctness", **options
     )
-    rest = gaps(predictions, task, retrained)
+    rest = compute_gaps(predictions, task, retrained)
     kept = (1 - rest["retain/accuracy_gap"]) * (1 - rest["test/accuracy_gap"])
     out["tow_mia"] = (1 - out["mia_gap"]) * kept
     if task.step:
         union = so_far(task)
-        out |= efficacy(predictions, union, retrained, "so_far/mia", feature=feature, **options)
+        out |= compute_efficacy(
+            predictions, union, retrained, "so_far/mia", feature=feature, **options
+        )
         out["tow_mia_so_far"] = (1 - out["so_far/mia_gap"]) * kept
     return out
 
@@ -161,7 +170,7 @@ def relative_time(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
     """Return the seconds of the unlearning relative to those of retraining."""
-    reference = _reference(retrained)
+    reference = _require_retrained(retrained)
     if predictions.seconds is None or reference.seconds is None:
         return {}
     return {"relative_seconds": predictions.seconds / reference.seconds}
@@ -171,7 +180,7 @@ def relative_time(
     {"forget_set/entanglement": "min", "forget_set/entanglement_midpoint": "min"},
     needs=("forget", "embedding"),
 )
-def entanglement(
+def compute_entanglement(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
     """Return the entanglement of forget and retain set in the original model's last features."""
@@ -180,7 +189,7 @@ def entanglement(
     score: Callable[[str], float] = functools.partial(
         entanglement_score,
         predictions.embedding,
-        task.discovered().cpu(),
+        task.forget_indices().cpu(),
         task.believed_clean().cpu(),
     )
     return {
@@ -198,10 +207,10 @@ def by_score(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
     """Return forget accuracy, and its gap to the retrained model, per third of the forget set by score."""
-    forget = task.discovered().cpu()
-    label, other = task.train.label.cpu(), _reference(retrained)
+    forget = task.forget_indices().cpu()
+    label, other = task.train.label.cpu(), _require_retrained(retrained)
     out = {}
-    parts = ascending(task.records["score"].cpu()[forget]).tensor_split(len(GROUPS))
+    parts = sort_ascending(task.records["score"].cpu()[forget]).tensor_split(len(GROUPS))
     for group, rows in zip(GROUPS, parts, strict=True):
         part = forget[rows]
         if not len(part):

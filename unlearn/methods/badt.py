@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.components.distillation import REDUCTIONS, bad_teaching_loss, frozen_copy
-from unlearn.methods.components.lookup_tensors import Held
-from unlearn.methods.components.losses import table
-from unlearn.models.surgery import unrelated
+from unlearn.methods.components.lookup_tensors import BufferDict
+from unlearn.methods.components.losses import build_membership_table
+from unlearn.models.surgery import draw_unrelated_network
 
 
 class BadT(UnlearningMethod):
@@ -48,12 +48,12 @@ class BadT(UnlearningMethod):
         """Set up both teachers."""
         model = super().prepare(model, request)
         self.competent = frozen_copy(model)
-        self.incompetent = frozen_copy(unrelated(model, self.seed))
-        forgotten = table(request.forget.index, request.indices())
-        self.held = Held(forgotten=forgotten.to(next(model.parameters()).device))
+        self.incompetent = frozen_copy(draw_unrelated_network(model, self.seed))
+        forgotten = build_membership_table(request.forget.index, request.indices())
+        self.held = BufferDict(forgotten=forgotten.to(next(model.parameters()).device))
         return model
 
-    def reads(self) -> dict[str, nn.Module]:
+    def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the teachers, and which samples are to be forgotten."""
         return {
             "competent": self.competent, "incompetent": self.incompetent, "held": self.held,

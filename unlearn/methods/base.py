@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Fit, Forward, Request
-from unlearn.models.expansion.expanded import drop
+from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.models.surgery import batch_norms
 
 log = logging.getLogger(__name__)
@@ -73,9 +73,9 @@ class UnlearningMethod(L.Callback, ABC):
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Return the model to train; before the optimizer exists. Default: without extra channels."""
-        return drop(model)
+        return remove_extra_channels(model)
 
-    def check(self, model: nn.Module, image: Tensor) -> None:
+    def check_model(self, model: nn.Module, image: Tensor) -> None:
         """Refuse, before any work, a network that the method cannot work on.
 
         Args:
@@ -94,7 +94,7 @@ class UnlearningMethod(L.Callback, ABC):
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss of one step, a scalar."""
 
-    def reads(self) -> dict[str, nn.Module]:
+    def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the modules besides the model that the loss of a stackable method consults."""
         return {}
 
@@ -106,11 +106,11 @@ class UnlearningMethod(L.Callback, ABC):
         """Return B for each name that ``uses`` may return."""
         return dict.fromkeys(("forget", "retain", "all"), self.batch_size)
 
-    def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
         """Return the optimizers; ``phase`` says which one steps."""
         return [self.optimizer(model.parameters())]
 
-    def phase(self) -> int:
+    def get_optimizer_index(self) -> int:
         """Return the index of the optimizer that steps now; the first one spends the budget."""
         return 0
 
@@ -122,7 +122,7 @@ class UnlearningMethod(L.Callback, ABC):
         """Say, after ``prepare``, whether there is anything to train."""
         return self.epochs > 0
 
-    def views(self, model: nn.Module) -> dict[str, bool]:
+    def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return what a monitor may look at: name to whether it is the masked mode."""
         return {"model": False}
 
@@ -138,7 +138,7 @@ class UnlearningMethod(L.Callback, ABC):
         return self.finish(model)
 
 
-def batch_statistics(batch_norm: str, request: Request, batch_size: int) -> bool:
+def can_use_batch_statistics(batch_norm: str, request: Request, batch_size: int) -> bool:
     """Say whether batch norm may use the statistics of forget batches, as ``batch_norm`` wants.
 
     One sample alone has none worth the name (torch refuses one value per channel).

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.methods.components.frozen_parameters import Frozen
+from unlearn.methods.components.frozen_parameters import FrozenParameters
 from unlearn.methods.finetune import Finetune
-from unlearn.models.layers import layers
+from unlearn.models.layers import list_layers
 
 
-def last_layers(model: nn.Module, k: int) -> tuple[list[nn.Module], list[nn.Module]]:
+def split_last_layers(model: nn.Module, k: int) -> tuple[list[nn.Module], list[nn.Module]]:
     """Return the modules before the last ``k`` layers, and those of the last ``k``; -1: of all.
 
     Raises:
         ValueError: If the network has fewer than ``k`` layers.
     """
-    parts = layers(model)
+    parts = list_layers(model)
     if k > len(parts):
         raise ValueError(
             f"method.k must be -1 (all layers) or in 1..{len(parts)}, the layers of "
@@ -32,7 +32,7 @@ def last_layers(model: nn.Module, k: int) -> tuple[list[nn.Module], list[nn.Modu
     return [m for part in early for m in part], [m for part in late for m in part]
 
 
-def free_parameters(model: nn.Module, still: list[nn.Module]) -> dict[str, Tensor]:
+def build_trainable_mask(model: nn.Module, still: list[nn.Module]) -> dict[str, Tensor]:
     """Return a mask per parameter, all True unless it belongs to one of the modules ``still``."""
     own = {id(p) for module in still for p in module.parameters(recurse=False)}
     return {
@@ -59,8 +59,8 @@ class CFk(Finetune):
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Choose what is frozen."""
         model = super().prepare(model, request)
-        self.still, self.moving = last_layers(model, self.k)
-        self.frozen = [Frozen(free_parameters(model, self.still))]
+        self.still, self.moving = split_last_layers(model, self.k)
+        self.frozen = [FrozenParameters(build_trainable_mask(model, self.still))]
         return model
 
     def callbacks(self) -> list[L.Callback]:

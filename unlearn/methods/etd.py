@@ -23,7 +23,7 @@ class ETD(OneShot):
         """Take no options: shares and masks belong to the pre-training."""
         super().__init__(batch_size=1)
 
-    def check(self, model: nn.Module, image: Tensor) -> None:
+    def check_model(self, model: nn.Module, image: Tensor) -> None:
         """Refuse a network that is not to be trained with example-tied dropout.
 
         Raises:
@@ -41,5 +41,5 @@ class ETD(OneShot):
         Raises:
             ValueError: If the network was not trained with example-tied dropout.
         """
-        self.check(model, request.forget.image[:1])
+        self.check_model(model, request.forget.image[:1])
         return super().prepare(model, request)

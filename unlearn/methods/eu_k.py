@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 from unlearn.core.types import Request
-from unlearn.methods.cf_k import CFk, last_layers
-from unlearn.models.surgery import unrelated
+from unlearn.methods.cf_k import CFk, split_last_layers
+from unlearn.models.surgery import draw_unrelated_network
 
 
 class EUk(CFk):
@@ -22,7 +22,7 @@ class EUk(CFk):
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Draw new weights and statistics for the last k layers."""
         model = super().prepare(model, request)
-        _, source = last_layers(unrelated(model, self.seed), self.k)
+        _, source = split_last_layers(draw_unrelated_network(model, self.seed), self.k)
         for old, new in zip(self.moving, source, strict=True):
             values = [*new.parameters(recurse=False), *new.buffers(recurse=False)]
             places = [*old.parameters(recurse=False), *old.buffers(recurse=False)]

@@ -14,7 +14,7 @@ from unlearn.methods.components.one_shot import OneShot
 from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
 
 
-def influence(forget: Tensor, retain: Tensor, counts: tuple[int, int]) -> Tensor:
+def compute_leave_out_gradient(forget: Tensor, retain: Tensor, counts: tuple[int, int]) -> Tensor:
     """Return the gradient of leaving the forget set out of the mean loss, (P,).
 
     Args:
@@ -27,7 +27,7 @@ def influence(forget: Tensor, retain: Tensor, counts: tuple[int, int]) -> Tensor
     return forget / total - retain * (n_forget / (total * n_retain))
 
 
-def inverse_fisher(start: Tensor, slopes: Iterable[Tensor], count: int) -> Tensor:
+def compute_inverse_fisher_product(start: Tensor, slopes: Iterable[Tensor], count: int) -> Tensor:
     """Return an estimate of the inverse Fisher matrix times a vector, (P,): WoodFisher's recursion.
 
     Args:
@@ -70,11 +70,15 @@ class Influence(OneShot):
         self.num_samples = num_samples
         self.seed = seed
 
-    def edit(self, model: nn.Module, request: Request) -> nn.Module:
+    def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
         """Take the step."""
-        sums = [self._gradient(model, data) for data in (request.forget, request.retain)]
-        start = influence(*sums, counts=(len(request.forget), len(request.retain)))
-        step = inverse_fisher(start, self._slopes(model, request.retain), self.num_samples)
+        sums = [
+            self._compute_flat_gradient(model, data) for data in (request.forget, request.retain)
+        ]
+        start = compute_leave_out_gradient(*sums, counts=(len(request.forget), len(request.retain)))
+        step = compute_inverse_fisher_product(
+            start, self._iterate_sample_gradients(model, request.retain), self.num_samples
+        )
         weights = list(model.parameters())
         with torch.no_grad():
             for weight, part in zip(weights, step.split([w.numel() for w in weights]), strict=True):
@@ -82,14 +86,14 @@ class Influence(OneShot):
         self.notes["step_norm"] = (self.alpha * step).norm().item()
         return model
 
-    def _gradient(self, model: nn.Module, data: ImageSet) -> Tensor:
+    def _compute_flat_gradient(self, model: nn.Module, data: ImageSet) -> Tensor:
         """Return the gradient of the summed cross-entropy in eval mode, (P,)."""
         parameters, batches = dict(model.named_parameters()), data.batches(self.batch_size)
         found = gradient_sums(model, parameters, batches, summed_cross_entropy)[0]
         return torch.cat([slope.flatten() for slope in found.values()])
 
-    def _slopes(self, model: nn.Module, data: ImageSet) -> Iterator[Tensor]:
+    def _iterate_sample_gradients(self, model: nn.Module, data: ImageSet) -> Iterator[Tensor]:
         """Yield the gradients of single samples in a random order."""
         generator = torch.Generator().manual_seed(self.seed)
         for row in torch.randperm(len(data), generator=generator)[: self.num_samples]:
-            yield self._gradient(model, data.rows(row[None].to(data.label.device)))
+            yield self._compute_flat_gradient(model, data.rows(row[None].to(data.label.device)))

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.components.lookup_tensors import Held
+from unlearn.methods.components.lookup_tensors import BufferDict
 
 
 def penalty_weight(epoch: int, epochs: int, free_epochs: int, gamma: float) -> float:
@@ -46,7 +46,7 @@ class L1Sparse(UnlearningMethod):
             )
         self.gamma = gamma
         self.free_epochs = free_epochs
-        self.held = Held(weight=torch.tensor(float(gamma)))
+        self.held = BufferDict(weight=torch.tensor(float(gamma)))
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Keep the network: all of its parameters, biases and norms included, are penalised."""
@@ -54,7 +54,7 @@ class L1Sparse(UnlearningMethod):
         self.held.to(next(self.model.parameters()).device)
         return self.model
 
-    def reads(self) -> dict[str, nn.Module]:
+    def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the penalty's weight."""
         return {"held": self.held}
 

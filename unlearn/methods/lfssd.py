@@ -2,12 +2,12 @@
 
 from typing import ClassVar
 
-from unlearn.methods.components.importance import Measure, squared_norm
+from unlearn.methods.components.importance import Measure, squared_logit_norm
 from unlearn.methods.ssd import SSD
 
 
 class LFSSD(SSD):
     """SSD by the gradient of the logits' squared norm: no label is looked at."""
 
-    measure: ClassVar[Measure] = staticmethod(squared_norm)
+    measure: ClassVar[Measure] = staticmethod(squared_logit_norm)
     power: ClassVar[int] = 1

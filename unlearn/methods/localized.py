@@ -12,23 +12,23 @@ from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.components.frozen_parameters import Frozen
+from unlearn.methods.components.frozen_parameters import FrozenParameters
 from unlearn.methods.components.masked_training import (
-    HEAD,
-    StillStatistics,
-    chosen,
-    named,
-    put_back,
-    shares,
-    update_mask,
-    values_of,
+    HEAD_MODES,
+    FrozenBatchNorm,
+    build_training_mask,
+    compute_mask,
+    copy_parameters,
+    describe_mask,
+    match_parameter_names,
+    restore_outside_mask,
 )
 from unlearn.methods.localization.base import Localizer
-from unlearn.models.expansion.expanded import drop
-from unlearn.models.layer_groups import example, head, layer_groups
-from unlearn.models.surgery import recalibrate
+from unlearn.models.expansion.expanded import remove_extra_channels
+from unlearn.models.layer_groups import example_images, group_by_layer, list_head_parameters
+from unlearn.models.surgery import recalibrate_batch_norm
 
-BATCH_NORM = ("update", "freeze", "recalibrate")
+BATCH_NORM_MODES = ("update", "freeze", "recalibrate")
 
 
 class Localized(UnlearningMethod):
@@ -62,8 +62,8 @@ class Localized(UnlearningMethod):
         recipe = ("epochs", "batch_size", "optimizer", "schedule")
         super().__init__(**{name: getattr(method, name) for name in recipe})
         for key, value, options in (
-            ("batch_norm", batch_norm, BATCH_NORM),
-            ("head", head or method.head, HEAD),
+            ("batch_norm", batch_norm, BATCH_NORM_MODES),
+            ("head", head or method.head, HEAD_MODES),
         ):
             if value not in options:
                 raise ValueError(f"mask_{key} must be one of {', '.join(options)}, got {value}")
@@ -84,41 +84,46 @@ class Localized(UnlearningMethod):
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Choose the mask, let the method prepare, and undo what it did outside the mask."""
-        model, self.request = drop(model), request
-        before, image = values_of(model), example(request)
-        self.mask = chosen(self.localizer, model, request, self.budget)
-        self.moving = update_mask(
-            self.mask, head(model, image), self.head_mode, named(self.mask, self.trainable)
+        model, self.request = remove_extra_channels(model), request
+        before, image = copy_parameters(model), example_images(request)
+        self.mask = compute_mask(self.localizer, model, request, self.budget)
+        self.moving = build_training_mask(
+            self.mask,
+            list_head_parameters(model, image),
+            self.head_mode,
+            match_parameter_names(self.mask, self.trainable),
         )
-        self.notes |= shares(self.mask, self.moving, layer_groups(model, image))
+        self.notes |= describe_mask(self.mask, self.moving, group_by_layer(model, image))
         self.notes["localization/budget"] = self.budget
         self.notes["localization/seconds"] = self.mask.facts["seconds"]
         model = self.method.prepare(model, request)
-        put_back(model, self.mask, before)
-        self.start = values_of(model)
-        self.frozen = [Frozen(self.moving)]
+        restore_outside_mask(model, self.mask, before)
+        self.start = copy_parameters(model)
+        self.frozen = [FrozenParameters(self.moving)]
         return model
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Finish; a method that keeps its best weights may hand back none that moved."""
         model = self.method.finish(model)
-        put_back(model, self.moving, self.start)
+        restore_outside_mask(model, self.moving, self.start)
         if self.batch_norm == "recalibrate":
-            recalibrate(model, (b.image for b in self.request.retain.batches(self.batch_size)))
+            recalibrate_batch_norm(
+                model, (b.image for b in self.request.retain.batches(self.batch_size))
+            )
         return model
 
     def callbacks(self) -> list[L.Callback]:
         """Return what holds the rest in place, first, and the method's own."""
-        still = [StillStatistics()] if self.batch_norm == "freeze" else []
+        still = [FrozenBatchNorm()] if self.batch_norm == "freeze" else []
         return [*self.frozen, *self.method.callbacks(), *still]
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the method's loss."""
         return self.method.loss(forward, batch)
 
-    def reads(self) -> dict[str, nn.Module]:
+    def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return what the method's loss consults."""
-        return self.method.reads()
+        return self.method.get_loss_modules()
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return what the method uses."""
@@ -128,13 +133,13 @@ class Localized(UnlearningMethod):
         """Return the method's."""
         return self.method.batch_sizes()
 
-    def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
         """Return the method's."""
-        return self.method.optimizers(model)
+        return self.method.build_optimizers(model)
 
-    def phase(self) -> int:
+    def get_optimizer_index(self) -> int:
         """Return the method's."""
-        return self.method.phase()
+        return self.method.get_optimizer_index()
 
     def max_epochs(self) -> int:
         """Return the method's."""
@@ -144,6 +149,6 @@ class Localized(UnlearningMethod):
         """Ask the method."""
         return self.method.needs_training()
 
-    def views(self, model: nn.Module) -> dict[str, bool]:
+    def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the method's."""
-        return self.method.views(model)
+        return self.method.get_monitored_modes(model)

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn.core.types import Batch, Forward, Request
-from unlearn.methods.base import UnlearningMethod, batch_statistics
-from unlearn.models.inference import accuracy
+from unlearn.methods.base import UnlearningMethod, can_use_batch_statistics
+from unlearn.models.inference import compute_accuracy
 
-BATCH_NORM = ("separate", "joint")
+BATCH_NORM_MODES = ("separate", "joint")
 
 
 def neggrad_plus_loss(retain: Tensor, forget: Tensor, beta: float) -> Tensor:
@@ -58,7 +58,7 @@ class NegGradPlus(UnlearningMethod):
             raise ValueError(f"method.beta must be in (0, 1], got {beta}")
         if not 0 <= gamma <= 1:
             raise ValueError(f"method.gamma must be in [0, 1], got {gamma}")
-        if batch_norm not in BATCH_NORM:
+        if batch_norm not in BATCH_NORM_MODES:
             raise ValueError(f"method.batch_norm must be separate or joint, got {batch_norm}")
         self.beta = beta
         self.gamma = gamma
@@ -70,13 +70,13 @@ class NegGradPlus(UnlearningMethod):
         """See whether there is anything to forget."""
         model = super().prepare(model, request)
         self.forget = request.forget
-        self.notes["already_forgotten"] = self.stop and self._forgotten(model)
-        own = batch_statistics("train", request, self.forget_batch_size)
+        self.notes["already_forgotten"] = self.stop and self._is_forgotten(model)
+        own = can_use_batch_statistics("train", request, self.forget_batch_size)
         self.joint = self.joint or not own
         return model
 
-    def _forgotten(self, model: nn.Module) -> bool:
-        return accuracy(model, self.forget) <= self.gamma
+    def _is_forgotten(self, model: nn.Module) -> bool:
+        return compute_accuracy(model, self.forget) <= self.gamma
 
     def needs_training(self) -> bool:
         """Say whether the forget set is still known, if that is what ends the training."""
@@ -106,5 +106,5 @@ class NegGradPlus(UnlearningMethod):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop once the forget set is forgotten."""
         model: Any = pl_module.model
-        if self.stop and self._forgotten(model):
+        if self.stop and self._is_forgotten(model):
             trainer.should_stop = True

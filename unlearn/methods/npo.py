@@ -37,7 +37,7 @@ class NPO(RemovalMethod):
         self.reference = frozen_copy(model)
         return model
 
-    def reads(self) -> dict[str, nn.Module]:
+    def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the reference."""
         return {"reference": self.reference}
 

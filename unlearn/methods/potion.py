@@ -11,15 +11,15 @@ import torch
 from torch import nn
 
 from unlearn.core.types import Request
-from unlearn.methods.components.dampening import Dampening, dampen, share_of_forget
+from unlearn.methods.components.dampening import Dampening, compute_forget_share, dampen_model
 from unlearn.methods.components.importance import (
     Measure,
-    kept_percent,
-    norm,
+    compute_sorted_ratios,
+    compute_undampened_percentile,
+    logit_norm,
     percentile,
-    sorted_ratios,
 )
-from unlearn.models.inference import accuracy
+from unlearn.models.inference import compute_accuracy
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 class Potion(Dampening):
     """Dampen the original again and again, each time more of its weights."""
 
-    measure: ClassVar[Measure] = staticmethod(norm)
+    measure: ClassVar[Measure] = staticmethod(logit_norm)
     power: ClassVar[int] = 1
 
     def __init__(
@@ -57,17 +57,17 @@ class Potion(Dampening):
         self.growth = growth
         self.tries = tries
 
-    def edit(self, model: nn.Module, request: Request) -> nn.Module:
+    def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
         """Search; without success the last dampened weights are kept."""
-        forget, retain = self.importances(model, request)
-        ratios = sorted_ratios(forget, retain)
+        forget, retain = self.compute_importances(model, request)
+        ratios = compute_sorted_ratios(forget, retain)
         original = [weight.detach().clone() for weight in model.parameters()]
-        phi = share_of_forget(request)
+        phi = compute_forget_share(request)
         for number in range(1, self.tries + 1):
-            _restore(model, original)
-            alpha = percentile(ratios, kept_percent(phi))
-            fraction = dampen(model, forget, retain, alpha=alpha, lambda_=1.0)
-            converged = accuracy(model, request.forget) <= self.rho
+            _restore_weights(model, original)
+            alpha = percentile(ratios, compute_undampened_percentile(phi))
+            fraction = dampen_model(model, forget, retain, alpha=alpha, lambda_=1.0)
+            converged = compute_accuracy(model, request.forget) <= self.rho
             self.notes |= {"tries": number, "alpha": alpha, "dampened_fraction": fraction}
             self.notes["converged"] = converged
             if converged:
@@ -78,6 +78,6 @@ class Potion(Dampening):
 
 
 @torch.no_grad()
-def _restore(model: nn.Module, original: list[torch.Tensor]) -> None:
+def _restore_weights(model: nn.Module, original: list[torch.Tensor]) -> None:
     for weight, before in zip(model.parameters(), original, strict=True):
         weight.copy_(before)

@@ -14,23 +14,23 @@ from torch.nn import functional as F
 
 from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.components.lookup_tensors import Held
+from unlearn.methods.components.lookup_tensors import BufferDict
 
 
-def other_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
+def draw_other_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
     """Return for each label (n,) another one, each of the K - 1 others with the same chance."""
     generator = torch.Generator().manual_seed(seed)
     away = torch.randint(1, num_classes, label.shape, generator=generator)
     return (label + away.to(label.device)) % num_classes
 
 
-def any_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
+def draw_any_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
     """Return for each label (n,) one of all K with the same chance, its own included."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, num_classes, label.shape, generator=generator).to(label.device)
 
 
-def relabelled(batch: Batch, new_label: Tensor) -> Tensor:
+def replace_forget_labels(batch: Batch, new_label: Tensor) -> Tensor:
     """Return the labels (B,) of a batch with those of the forget set replaced.
 
     Args:
@@ -41,7 +41,7 @@ def relabelled(batch: Batch, new_label: Tensor) -> Tensor:
     return torch.where(new < 0, batch.label, new)
 
 
-MIXES = ("union", "sequential")
+MIX_MODES = ("union", "sequential")
 
 
 class RandomLabelling(UnlearningMethod):
@@ -68,11 +68,11 @@ class RandomLabelling(UnlearningMethod):
             ValueError: If ``mix`` is unknown.
         """
         super().__init__(**recipe)
-        if mix not in MIXES:
+        if mix not in MIX_MODES:
             raise ValueError(f"method.mix must be union or sequential, got {mix}")
         self.redraw = redraw
-        self.draw = other_labels if exclude_true else any_labels
-        self.passes = MIXES.index(mix) + 1
+        self.draw = draw_other_labels if exclude_true else draw_any_labels
+        self.passes = MIX_MODES.index(mix) + 1
         self.seed = seed
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
@@ -80,23 +80,25 @@ class RandomLabelling(UnlearningMethod):
         model = super().prepare(model, request)
         self.forget = request.forget.to(next(model.parameters()).device)
         highest = int(request.indices().max())
-        self.held = Held(new_label=torch.full((highest + 1,), -1, device=self.forget.label.device))
-        self._draw(0)
+        self.held = BufferDict(
+            new_label=torch.full((highest + 1,), -1, device=self.forget.label.device)
+        )
+        self._draw_labels(0)
         return model
 
-    def _draw(self, epoch: int) -> None:
+    def _draw_labels(self, epoch: int) -> None:
         seed = self.seed * 1_000_003 + epoch
         self.new_label = self.draw(self.forget.label, self.forget.num_classes, seed)
         self.held["new_label"][self.forget.index] = self.new_label
 
-    def reads(self) -> dict[str, nn.Module]:
+    def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the new labels."""
         return {"held": self.held}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw again, if that is wanted."""
         if self.redraw:
-            self._draw(trainer.current_epoch // self.passes)
+            self._draw_labels(trainer.current_epoch // self.passes)
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return everything, or the sets in turn."""
@@ -109,5 +111,5 @@ class RandomLabelling(UnlearningMethod):
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the mean cross-entropy with the new labels."""
         (part,) = batch.values()
-        label = relabelled(part, self.held["new_label"])
+        label = replace_forget_labels(part, self.held["new_label"])
         return F.cross_entropy(forward(part.image), label)

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Forward, Request
-from unlearn.methods.base import UnlearningMethod, batch_statistics, set_batch_norm
-from unlearn.methods.components.checkpoint_selection import BestByProxy
+from unlearn.methods.base import UnlearningMethod, can_use_batch_statistics, set_batch_norm
+from unlearn.methods.components.checkpoint_selection import ProxyCheckpoint
 from unlearn.methods.components.distillation import frozen_copy
-from unlearn.methods.components.losses import table
-from unlearn.methods.rem_objective import Terms
+from unlearn.methods.components.losses import build_membership_table
+from unlearn.methods.rem_objective import REMObjective
 from unlearn.methods.rem_options import REMOptions
-from unlearn.models.expansion.any_architecture import check_growable, grow
-from unlearn.models.expansion.expanded import Expanded, drop
-from unlearn.models.inference import accuracy
-from unlearn.models.surgery import recalibrate
+from unlearn.models.expansion.any_architecture import check_growable, grow_network
+from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
+from unlearn.models.inference import compute_accuracy
+from unlearn.models.surgery import recalibrate_batch_norm
 
 REMOVE, REDIRECT = 1, 0
 
@@ -71,7 +71,7 @@ class REM(UnlearningMethod):
         self.redirected = self.removals = self.removals_in_a_row = 0
         self.mode = REDIRECT
 
-    def check(self, model: nn.Module, image: Tensor) -> None:
+    def check_model(self, model: nn.Module, image: Tensor) -> None:
         """Refuse a network of whose layers none can be expanded."""
         if self.options.expand:
             check_growable(model, image)
@@ -79,35 +79,42 @@ class REM(UnlearningMethod):
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Expand the network, freeze the reference and see whether removal is due."""
         o = self.options
-        new = self._expanded(model, request)
-        known = o.known(request)
+        new = self._build_expanded_model(model, request)
+        known = o.get_removal_indices(request)
         if isinstance(new, Expanded) and o.shared_mask:
-            new.share(known)
+            new.share_mask(known)
         if isinstance(new, Expanded) and o.batch_norm == "separate":
-            new.separate()
-        tables = [table(part, request.indices()) for part in (request.forget.index, known)]
-        self.terms = Terms(o, frozen_copy(new), *tables).to(next(new.parameters()).device)
+            new.separate_statistics()
+        tables = [
+            build_membership_table(part, request.indices())
+            for part in (request.forget.index, known)
+        ]
+        self.terms = REMObjective(o, frozen_copy(new), *tables).to(next(new.parameters()).device)
         self.request = request
-        self.best = BestByProxy(request, mode=o.select, threshold=o.gamma, samples=o.select_samples)
-        self.removal_statistics = batch_statistics(o.removal_batch_norm, request, self.batch_size)
-        self._look(new)
+        self.best = ProxyCheckpoint(
+            request, mode=o.select, threshold=o.gamma, samples=o.select_samples
+        )
+        self.removal_statistics = can_use_batch_statistics(
+            o.removal_batch_norm, request, self.batch_size
+        )
+        self._update_mode(new)
         return new
 
-    def _expanded(self, model: nn.Module, request: Request) -> nn.Module:
+    def _build_expanded_model(self, model: nn.Module, request: Request) -> nn.Module:
         o = self.options
         if not o.expand:
-            return drop(model)
+            return remove_extra_channels(model)
         if isinstance(model, Expanded):
             if not model.density:  # trained with idle channels: wake them
-                model.redraw(density=o.density, seed=self.seed)
+                model.redraw_masks(density=o.density, seed=self.seed)
             return model
         samples = len(request.forget) + len(request.retain)
         image = next(request.forget.batches(2)).image
         options: Any = {"num_samples": samples, "density": o.density, "seed": self.seed}
-        return grow(model, image, ratio=o.ratio, **options)
+        return grow_network(model, image, ratio=o.ratio, **options)
 
-    def _look(self, model: nn.Module) -> None:
-        self.forget_accuracy = accuracy(model, self.request.forget)
+    def _update_mode(self, model: nn.Module) -> None:
+        self.forget_accuracy = compute_accuracy(model, self.request.forget)
         wanted = self.forget_accuracy > self.options.gamma
         allowed = self.removals_in_a_row < self.options.max_removal_epochs
         self.mode = REMOVE if wanted and allowed else REDIRECT
@@ -124,12 +131,12 @@ class REM(UnlearningMethod):
         own = forget if self.mode == REDIRECT and forget else self.batch_size
         return {"all": self.batch_size, "forget": own}
 
-    def optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
+    def build_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
         """Return one optimizer for redirection and, if it has its own, one for removal."""
         makers = [self.optimizer, self.removal_optimizer or None]
         return [make(model.parameters()) for make in makers if make is not None]
 
-    def phase(self) -> int:
+    def get_optimizer_index(self) -> int:
         """Return 1 while removing."""
         return self.mode
 
@@ -137,21 +144,21 @@ class REM(UnlearningMethod):
         """Return -1: the number of removal epochs is not known beforehand."""
         return -1
 
-    def views(self, model: nn.Module) -> dict[str, bool]:
+    def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return both networks."""
         return {"base": False, "full": True} if self.options.expand else {"base": False}
 
-    def reads(self) -> dict[str, nn.Module]:
+    def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the frozen reference, with who is to be removed."""
         return {"terms": self.terms}
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss of the current step."""
         if self.mode == REMOVE:
-            return self.terms.remove(forward, batch["forget"])
+            return self.terms.compute_removal_step_loss(forward, batch["forget"])
         if "forget" in batch:
-            return self.terms.redirect_beside(forward, batch["all"], batch["forget"])
-        return self.terms.redirect_within(forward, batch["all"])
+            return self.terms.compute_separate_batch_loss(forward, batch["all"], batch["forget"])
+        return self.terms.compute_joint_batch_loss(forward, batch["all"])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Choose the batch-norm mode of the phase."""
@@ -164,19 +171,19 @@ class REM(UnlearningMethod):
         if self.mode == REMOVE:
             self.removals += 1
             self.removals_in_a_row += 1
-            self._look(model)
+            self._update_mode(model)
             return
         self.redirected += 1
         self.removals_in_a_row = 0
         if self.options.batch_norm == "recalibrate":
             retain = self.request.retain.batches(self.batch_size)
-            recalibrate(model, (b.image for b in retain))
-        self._look(model)
-        self.best.offer(model, self.forget_accuracy, self.redirected)
+            recalibrate_batch_norm(model, (b.image for b in retain))
+        self._update_mode(model)
+        self.best.update(model, self.forget_accuracy, self.redirected)
         trainer.should_stop = self.redirected >= self.epochs
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Return the chosen checkpoint without the new channels."""
         self.notes |= {"removal_epochs": self.removals, "redirection_epochs": self.redirected}
-        self.notes |= self.best.restore(model)
-        return drop(model)
+        self.notes |= self.best.restore_best_weights(model)
+        return remove_extra_channels(model)

@@ -8,18 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Forward
-from unlearn.methods.components.losses import sample_losses, saturating
+from unlearn.methods.components.losses import sample_losses, scaled_log_sigmoid
 from unlearn.methods.rem_options import REMOptions
 
 
-class Terms(nn.Module):
+class REMObjective(nn.Module):
     """REM's losses with its options and its frozen reference.
 
     Samples are named by a table over all indices: cells of a stack differ in their number.
     """
 
-    forget: Tensor
-    known: Tensor
+    is_forget_sample: Tensor
+    is_removal_target: Tensor
 
     def __init__(
         self, options: REMOptions, reference: nn.Module, forget: Tensor, known: Tensor
@@ -34,63 +34,81 @@ class Terms(nn.Module):
         """
         super().__init__()
         self.options, self.reference = options, reference
-        self.register_buffer("forget", forget)
-        self.register_buffer("known", known)
+        self.register_buffer("is_forget_sample", forget)
+        self.register_buffer("is_removal_target", known)
 
-    def remove(self, forward: Forward, forget: Batch) -> Tensor:
+    def compute_removal_step_loss(self, forward: Forward, forget: Batch) -> Tensor:
         """Return the loss of a removal step."""
-        return self._removal(sample_losses(forward(forget.image), forget.label), forget).mean()
+        return self._compute_removal_losses(
+            sample_losses(forward(forget.image), forget.label), forget
+        ).mean()
 
-    def redirect_within(self, forward: Forward, batch: Batch) -> Tensor:
+    def compute_joint_batch_loss(self, forward: Forward, batch: Batch) -> Tensor:
         """Removal acts on the forget samples of the joint batch, weighted by their share (paper)."""
         if not self.options.removal_term:
-            return self._redirect(self._masked(forward, batch), batch)
+            return self._compute_redirection_loss(
+                self._compute_masked_losses(forward, batch), batch
+            )
         base = sample_losses(forward(batch.image), batch.label)
-        full = self._masked(forward, batch) if self.options.expand else base
-        found = self.known[batch.index]
-        removal = masked_mean(self._removal(base, batch), found)
+        full = self._compute_masked_losses(forward, batch) if self.options.expand else base
+        found = self.is_removal_target[batch.index]
+        removal = share_weighted_mean(self._compute_removal_losses(base, batch), found)
         if self.options.removal_weight == "mean":
             removal = removal * len(found) / found.sum().clamp(min=1)
-        return self._redirect(full, batch) + removal
+        return self._compute_redirection_loss(full, batch) + removal
 
-    def redirect_beside(self, forward: Forward, batch: Batch, forget: Batch) -> Tensor:
+    def compute_separate_batch_loss(self, forward: Forward, batch: Batch, forget: Batch) -> Tensor:
         """Removal has a batch of its own, run with the new channels off in one joint forward.
 
         With statistics of its own the base network has a forward of its own too.
         """
         if self.options.batch_norm == "separate":
-            loss = self._redirect(self._masked(forward, batch), batch)
-            return loss + self.remove(forward, forget) if self.options.removal_term else loss
+            loss = self._compute_redirection_loss(
+                self._compute_masked_losses(forward, batch), batch
+            )
+            return (
+                loss + self.compute_removal_step_loss(forward, forget)
+                if self.options.removal_term
+                else loss
+            )
         index = torch.cat([batch.index, torch.full_like(forget.index, -1)])
-        logits = forward(torch.cat([batch.image, forget.image]), *self._index(index))
+        logits = forward(torch.cat([batch.image, forget.image]), *self._get_mask_arguments(index))
         losses = sample_losses(logits, torch.cat([batch.label, forget.label]))
         full, base = losses.split([len(batch.label), len(forget.label)])
-        loss = self._redirect(full, batch)
-        return loss + self._removal(base, forget).mean() if self.options.removal_term else loss
+        loss = self._compute_redirection_loss(full, batch)
+        return (
+            loss + self._compute_removal_losses(base, forget).mean()
+            if self.options.removal_term
+            else loss
+        )
 
-    def _index(self, index: Tensor, wanted: bool = True) -> tuple[Tensor, ...]:
+    def _get_mask_arguments(self, index: Tensor, wanted: bool = True) -> tuple[Tensor, ...]:
         return (index,) if wanted and self.options.expand else ()
 
-    def _masked(self, forward: Forward, batch: Batch) -> Tensor:
-        return sample_losses(forward(batch.image, *self._index(batch.index)), batch.label)
+    def _compute_masked_losses(self, forward: Forward, batch: Batch) -> Tensor:
+        return sample_losses(
+            forward(batch.image, *self._get_mask_arguments(batch.index)), batch.label
+        )
 
-    def _reference(self, batch: Batch, form: str) -> Tensor:
+    def _compute_reference_losses(self, batch: Batch, form: str) -> Tensor:
         if form in ("ce", "ga"):  # these know no reference
             return torch.zeros(())
-        index = self._index(batch.index, self.options.reference == "masked")
+        index = self._get_mask_arguments(batch.index, self.options.reference == "masked")
         with torch.no_grad():
             return sample_losses(self.reference(batch.image, *index).float(), batch.label)
 
-    def _removal(self, base: Tensor, batch: Batch) -> Tensor:
+    def _compute_removal_losses(self, base: Tensor, batch: Batch) -> Tensor:
         o = self.options
-        return removal_losses(base, self._reference(batch, o.removal_loss), o.beta, o.removal_loss)
+        return removal_losses(
+            base, self._compute_reference_losses(batch, o.removal_loss), o.beta, o.removal_loss
+        )
 
-    def _redirect(self, full: Tensor, batch: Batch) -> Tensor:
+    def _compute_redirection_loss(self, full: Tensor, batch: Batch) -> Tensor:
         o, form = self.options, self.options.redirect_loss
-        losses = redirect_losses(full, self._reference(batch, form), o.beta, form)
+        losses = redirect_losses(full, self._compute_reference_losses(batch, form), o.beta, form)
         if o.redirect_on == "all":
             return losses.mean()
-        return masked_mean(losses, ~self.forget[batch.index])
+        return share_weighted_mean(losses, ~self.is_forget_sample[batch.index])
 
 
 def redirect_losses(loss: Tensor, reference: Tensor, beta: float, form: str) -> Tensor:
@@ -105,7 +123,7 @@ def redirect_losses(loss: Tensor, reference: Tensor, beta: float, form: str) -> 
     if form == "ce":
         return loss
     gap = loss - reference
-    return saturating(gap, beta) if form == "logsig" else -saturating(-gap, beta)
+    return scaled_log_sigmoid(gap, beta) if form == "logsig" else -scaled_log_sigmoid(-gap, beta)
 
 
 def removal_losses(loss: Tensor, reference: Tensor, beta: float, form: str) -> Tensor:
@@ -117,10 +135,10 @@ def removal_losses(loss: Tensor, reference: Tensor, beta: float, form: str) -> T
         beta: Above 0.
         form: "npo" (arXiv 2404.05868) or "ga", plain ascent.
     """
-    return -loss if form == "ga" else -saturating(loss - reference, beta)
+    return -loss if form == "ga" else -scaled_log_sigmoid(loss - reference, beta)
 
 
-def masked_mean(values: Tensor, keep: Tensor) -> Tensor:
+def share_weighted_mean(values: Tensor, keep: Tensor) -> Tensor:
     """Return the sum of the kept values over the number of all, a scalar; values, keep (B,).
 
     The share of the kept is their weight, as in the paper.

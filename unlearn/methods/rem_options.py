@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from unlearn.core.types import Request
-from unlearn.methods.components.checkpoint_selection import MODES
+from unlearn.methods.components.checkpoint_selection import SELECT_MODES
 
-ORACLE = "oracle/corrupted"
+ORACLE_RECORD = "oracle/corrupted"
 """Record that names all corrupted samples; there only with oracle=true, which marks the run."""
 
 CHOICES = {
@@ -18,7 +18,7 @@ CHOICES = {
     "removal_weight": ("share", "mean"),
     "removal_batch_norm": ("train", "eval"),
     "batch_norm": ("shared", "recalibrate", "separate"),
-    "select": MODES,
+    "select": SELECT_MODES,
 }
 
 
@@ -97,7 +97,7 @@ class REMOptions:
                 "could be drawn from holds the discovered samples alone"
             )
 
-    def known(self, request: Request) -> Tensor:
+    def get_removal_indices(self, request: Request) -> Tensor:
         """Return the samples that share a mask and are removed, int64 (n,): the forget set.
 
         Raises:
@@ -105,6 +105,6 @@ class REMOptions:
         """
         if not self.ideal:
             return request.forget.index
-        if ORACLE not in request.records:
+        if ORACLE_RECORD not in request.records:
             raise ValueError("method.ideal needs oracle=true: it is told all corrupted samples")
-        return request.records[ORACLE].nonzero().flatten().to(request.forget.index.device)
+        return request.records[ORACLE_RECORD].nonzero().flatten().to(request.forget.index.device)

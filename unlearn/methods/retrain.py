@@ -6,8 +6,8 @@ from torch import nn
 
 from unlearn.core.types import Request
 from unlearn.methods.finetune import Finetune
-from unlearn.models.expansion.expanded import drop
-from unlearn.models.surgery import fresh
+from unlearn.models.expansion.expanded import remove_extra_channels
+from unlearn.models.surgery import reinitialize_network
 
 
 class Retrain(Finetune):
@@ -20,4 +20,4 @@ class Retrain(Finetune):
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Return fresh weights."""
-        return fresh(drop(model), self.seed)
+        return reinitialize_network(remove_extra_channels(model), self.seed)

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from unlearn.core.types import Request
 from unlearn.methods.finetune import Finetune
-from unlearn.models.surgery import fresh, unrelated
+from unlearn.models.surgery import draw_unrelated_network, reinitialize_network
 
-VALUES = ("fresh", "original_init", "zero", "perturb", "none")
+RESET_MODES = ("fresh", "original_init", "zero", "perturb", "none")
 
 
-def reset_values(
+def compute_reset_values(
     model: nn.Module, to: str, *, keep: float, seed: int, original_seed: int
 ) -> dict[str, Tensor]:
     """Return the values that parameters are reset to, by name.
@@ -39,7 +39,11 @@ def reset_values(
         return {name: keep * p + (1 - keep) * noise[name] for name, p in old.items()}
     if to == "none":
         return old
-    new = unrelated(model, seed) if to == "fresh" else fresh(model, original_seed)
+    new = (
+        draw_unrelated_network(model, seed)
+        if to == "fresh"
+        else reinitialize_network(model, original_seed)
+    )
     return {name: p.detach() for name, p in new.named_parameters()}
 
 
@@ -57,8 +61,10 @@ class RFT(Finetune):
             ValueError: If an option is out of range.
         """
         super().__init__(**recipe)
-        if reset_to not in VALUES:
-            raise ValueError(f"method.reset_to must be one of {', '.join(VALUES)}, got {reset_to}")
+        if reset_to not in RESET_MODES:
+            raise ValueError(
+                f"method.reset_to must be one of {', '.join(RESET_MODES)}, got {reset_to}"
+            )
         if not 0 <= keep <= 1:
             raise ValueError(f"method.keep must be in [0, 1], got {keep}")
         self.reset_to = reset_to
@@ -68,7 +74,7 @@ class RFT(Finetune):
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Reset everything; a localization puts back what it holds."""
         model = super().prepare(model, request)
-        new = reset_values(model, self.reset_to, **self.options)  # type: ignore[arg-type]
+        new = compute_reset_values(model, self.reset_to, **self.options)  # type: ignore[arg-type]
         for name, parameter in model.named_parameters():
             parameter.copy_(new[name])
         return model

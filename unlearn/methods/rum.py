@@ -12,17 +12,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn.core.types import Fit, Request, Unlearner, join
+from unlearn.core.types import Fit, Request, Unlearner, join_sets
 from unlearn.scoring.memorization.partition import Partition
 
 log = logging.getLogger(__name__)
 
 MODES = ("vanilla", "shuffle", "refined", "meta", "auto")
-CHOSEN = ("meta", "auto")  # a method of its own for each part
-RETAIN = ("cumulative", "final")
+PER_PART_MODES = ("meta", "auto")  # a method of its own for each part
+RETAIN_MODES = ("cumulative", "final")
 
 
-def part_request(request: Request, now: Tensor, later: Tensor) -> Request:
+def build_part_request(request: Request, now: Tensor, later: Tensor) -> Request:
     """Return the request of one part.
 
     Args:
@@ -30,7 +30,7 @@ def part_request(request: Request, now: Tensor, later: Tensor) -> Request:
         now: Positions in the forget set to unlearn now.
         later: Positions that count as retain data until their turn.
     """
-    retain = join(request.retain, request.forget.rows(later)) if len(later) else request.retain
+    retain = join_sets(request.retain, request.forget.rows(later)) if len(later) else request.retain
     return replace(request, forget=request.forget.rows(now), retain=retain)
 
 
@@ -71,9 +71,9 @@ class RUM:
         """
         if mode not in MODES:
             raise ValueError(f"method.mode must be one of {', '.join(MODES)}, got {mode}")
-        if retain not in RETAIN:
+        if retain not in RETAIN_MODES:
             raise ValueError(f"method.retain must be cumulative or final, got {retain}")
-        if mode in CHOSEN and set(order) - set(steps):
+        if mode in PER_PART_MODES and set(order) - set(steps):
             raise ValueError(f"method.order {order} names parts without a method in method.steps")
         self.mode = mode
         self.base = base
@@ -83,7 +83,7 @@ class RUM:
         self.cumulative = retain == "cumulative"
         self.notes: dict[str, Any] = {"mode": mode, "retain": retain}
 
-    def views(self, model: nn.Module) -> dict[str, bool]:
+    def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return what a monitor may look at: the one model that goes from part to part."""
         return {"model": False}
 
@@ -94,20 +94,20 @@ class RUM:
             ValueError: If ``order`` is not the partition's parts.
         """
         if self.mode == "vanilla":
-            return self._step("all", self.base, model, request, fit)
+            return self._unlearn_part("all", self.base, model, request, fit)
         parts = self.partition(model, request)
         if sorted(parts) != sorted(self.order):
             raise ValueError(f"method.order must hold the parts {list(parts)}, got {self.order}")
         self.notes["sizes"] = [len(parts[name]) for name in self.order]
         for done, name in enumerate(self.order):
-            method = self.steps[name] if self.mode in CHOSEN else self.base
+            method = self.steps[name] if self.mode in PER_PART_MODES else self.base
             waiting = [parts[n] for n in self.order[done + 1 :]] if self.cumulative else []
             later = torch.cat(waiting) if waiting else torch.tensor([], dtype=torch.long)
-            own = part_request(request, parts[name], later)
-            model = self._step(name, method, model, own, fit)
+            own = build_part_request(request, parts[name], later)
+            model = self._unlearn_part(name, method, model, own, fit)
         return model
 
-    def _step(
+    def _unlearn_part(
         self, name: str, method: Unlearner, model: nn.Module, request: Request, fit: Fit
     ) -> nn.Module:
         method = copy.deepcopy(method)  # an instance serves one unlearning

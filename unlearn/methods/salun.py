@@ -12,17 +12,17 @@ import lightning.pytorch as L
 from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Forward, Request
-from unlearn.methods.components.frozen_parameters import Frozen
-from unlearn.methods.components.losses import member
+from unlearn.methods.components.frozen_parameters import FrozenParameters
+from unlearn.methods.components.losses import is_member
 from unlearn.methods.components.saliency import (
-    drifting_gradient,
-    gradient_of,
+    compute_drifting_gradient,
+    compute_summed_gradient,
     input_saliency_loss,
-    largest,
+    select_top_fraction,
 )
 from unlearn.methods.random_label import RandomLabelling
 
-ENDS = ("largest", "smallest")
+SALIENT_CHOICES = ("largest", "smallest")
 FORMS = ("weight_saliency", "input_saliency")
 
 
@@ -55,7 +55,7 @@ class SalUn(RandomLabelling):
         super().__init__(**relabelling)
         if form not in FORMS:
             raise ValueError(f"method.form must be one of {', '.join(FORMS)}, got {form}")
-        if salient not in ENDS:
+        if salient not in SALIENT_CHOICES:
             raise ValueError(f"method.salient must be largest or smallest, got {salient}")
         if not 0 < salient_fraction <= 1:
             raise ValueError(f"method.salient_fraction must be in (0, 1], got {salient_fraction}")
@@ -74,13 +74,15 @@ class SalUn(RandomLabelling):
         model = super().prepare(model, request)
         if self.by_weight:
             slope = (
-                drifting_gradient(model, request.forget, self.batch_size, self.optimizer)
+                compute_drifting_gradient(model, request.forget, self.batch_size, self.optimizer)
                 if self.drift
-                else gradient_of(model, request.forget, self.batch_size)
+                else compute_summed_gradient(model, request.forget, self.batch_size)
             )
             size = {name: value.abs() for name, value in slope.items()}
-            self.salient = largest(size, self.salient_fraction, descending=self.descending)
-            self.frozen = [Frozen(self.salient)]
+            self.salient = select_top_fraction(
+                size, self.salient_fraction, descending=self.descending
+            )
+            self.frozen = [FrozenParameters(self.salient)]
         return model
 
     def callbacks(self) -> list[L.Callback]:
@@ -92,5 +94,5 @@ class SalUn(RandomLabelling):
         if self.by_weight:
             return super().loss(forward, batch)
         (part,) = batch.values()
-        found = member(part.index, self.forget.index)
+        found = is_member(part.index, self.forget.index)
         return input_saliency_loss(forward, part, found, self.alpha)

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn.core.types import Batch, Forward, Request
-from unlearn.methods.base import UnlearningMethod, batch_statistics, set_batch_norm
-from unlearn.methods.components.distillation import distillation, frozen_copy
+from unlearn.methods.base import UnlearningMethod, can_use_batch_statistics, set_batch_norm
+from unlearn.methods.components.distillation import distillation_loss, frozen_copy
 
 
 class Scrub(UnlearningMethod):
@@ -72,10 +72,12 @@ class Scrub(UnlearningMethod):
         model = super().prepare(model, request)
         self.teacher = frozen_copy(model)
         self.climbing = (self.max_passes if self.original else self.msteps) > 0
-        self.batch_statistics = batch_statistics(self.batch_norm, request, self.forget_batch_size)
+        self.batch_statistics = can_use_batch_statistics(
+            self.batch_norm, request, self.forget_batch_size
+        )
         return model
 
-    def reads(self) -> dict[str, nn.Module]:
+    def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the teacher."""
         return {"teacher": self.teacher}
 
@@ -87,7 +89,7 @@ class Scrub(UnlearningMethod):
         """Return B of either set."""
         return {"retain": self.batch_size, "forget": self.forget_batch_size}
 
-    def phase(self) -> int:
+    def get_optimizer_index(self) -> int:
         """Return 1 for a step that is not paid from the budget."""
         return int(self.original and self.climbing)
 
@@ -101,7 +103,7 @@ class Scrub(UnlearningMethod):
         logits = forward(part.image)
         with torch.no_grad():
             teacher = self.teacher(part.image).float()
-        distance = distillation(logits, teacher, self.temperature)
+        distance = distillation_loss(logits, teacher, self.temperature)
         loss = self.ce_weight * F.cross_entropy(logits, part.label) + self.alpha * distance
         if name == "forget":
             return -distance if self.original else -loss

@@ -7,7 +7,7 @@ retain set; differs: the paper compares with all training data.
 from torch import nn
 
 from unlearn.core.types import Request
-from unlearn.methods.components.dampening import Dampening, dampen
+from unlearn.methods.components.dampening import Dampening, dampen_model
 
 
 class SSD(Dampening):
@@ -35,10 +35,10 @@ class SSD(Dampening):
         self.alpha = alpha
         self.lambda_ = lambda_ * alpha if lambda_relative else lambda_
 
-    def edit(self, model: nn.Module, request: Request) -> nn.Module:
+    def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
         """Dampen once."""
-        forget, retain = self.importances(model, request)
-        self.notes["dampened_fraction"] = dampen(
+        forget, retain = self.compute_importances(model, request)
+        self.notes["dampened_fraction"] = dampen_model(
             model, forget, retain, alpha=self.alpha, lambda_=self.lambda_
         )
         return model

@@ -16,12 +16,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from unlearn.models.surgery import evaluating
+from unlearn.models.surgery import eval_mode
 
 Build = Callable[..., nn.Module]
 
 
-def _tried(what: str, build: Build, shape: dict[str, int], grown: tuple[float, float]) -> nn.Module:
+def _try_network(
+    what: str, build: Build, shape: dict[str, int], grown: tuple[float, float]
+) -> nn.Module:
     """Return a network after one forward pass; it remembers how it can be built again.
 
     Raises:
@@ -32,15 +34,17 @@ def _tried(what: str, build: Build, shape: dict[str, int], grown: tuple[float, f
     try:
         network = build(**shape)
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"{what} cannot be built: {_line(error)}") from error
+        raise ValueError(f"{what} cannot be built: {_error_line(error)}") from error
     if not isinstance(network, nn.Module) or not any(True for _ in network.parameters()):
         raise ValueError(f"{what} must be a torch.nn.Module with weights, got {type(network)}")
     c, size, k = shape["in_channels"], shape["image_size"], shape["num_classes"]
     try:
-        with evaluating(network):
+        with eval_mode(network):
             out = network(torch.zeros(2, c, size, size))
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
-        raise ValueError(f"{what} cannot read images {(c, size, size)}: {_line(error)}") from error
+        raise ValueError(
+            f"{what} cannot read images {(c, size, size)}: {_error_line(error)}"
+        ) from error
     if not isinstance(out, Tensor) or out.shape != (2, k):
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(f"{what} must answer two images with (2, {k}) logits, got {got}")
@@ -48,11 +52,11 @@ def _tried(what: str, build: Build, shape: dict[str, int], grown: tuple[float, f
     return network
 
 
-def _line(error: Exception) -> str:
+def _error_line(error: Exception) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _known(key: str, name: str, names: Sequence[str]) -> None:
+def _check_known(key: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"; did you mean {', '.join(near)}?" if near else f"; there are {len(names)}"
@@ -85,9 +89,9 @@ def timm_network(
         import timm
     except ImportError as error:
         raise ValueError("model=timm needs timm: pip install 'unlearn-bench[timm]'") from error
-    _known("model.name (timm)", name.partition(".")[0], timm.list_models())
+    _check_known("model.name (timm)", name.partition(".")[0], timm.list_models())
 
-    def build(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+    def build_network(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
         about = timm.get_pretrained_cfg(name)
         sized: dict[str, Any] = (
             {"img_size": image_size} if about is not None and about.fixed_input_size else {}
@@ -97,7 +101,7 @@ def timm_network(
         )
 
     shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
-    return _tried(f"timm's {name}", build, shape, (capacity, extra))
+    return _try_network(f"timm's {name}", build_network, shape, (capacity, extra))
 
 
 def torchvision_network(
@@ -124,14 +128,14 @@ def torchvision_network(
     """
     from torchvision import models
 
-    _known("model.name (torchvision)", name, models.list_models(module=models))
+    _check_known("model.name (torchvision)", name, models.list_models(module=models))
     if in_channels != 3:
         raise ValueError(
             f"torchvision's {name} reads 3 channels, the images have {in_channels}: "
             "dataset.mean and dataset.std with three values make them RGB"
         )
 
-    def build(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+    def build_network(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
         builder = models.get_model_builder(name)
         options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
         if builder.__module__.endswith("vision_transformer"):
@@ -141,7 +145,7 @@ def torchvision_network(
         return builder(**options)
 
     shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
-    return _tried(f"torchvision's {name}", build, shape, (capacity, extra))
+    return _try_network(f"torchvision's {name}", build_network, shape, (capacity, extra))
 
 
 def imported_network(
@@ -167,21 +171,21 @@ def imported_network(
     Raises:
         ValueError: If there is no such function, or what it builds does not fit.
     """
-    make = _found(path)
+    make = _import_object(path)
     taken = inspect.signature(make).parameters
     # What takes anything hands it on to what may not: the number of classes alone is usual.
     more = any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
-    def build(**shape: int) -> nn.Module:
+    def build_network(**shape: int) -> nn.Module:
         return make(
             **{k: v for k, v in shape.items() if k in taken or (more and k == "num_classes")}
         )
 
     shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
-    return _tried(path, build, shape, (capacity, extra))
+    return _try_network(path, build_network, shape, (capacity, extra))
 
 
-def _found(path: str) -> Build:
+def _import_object(path: str) -> Build:
     module, _, name = path.partition(":")
     if not module or not name:
         raise ValueError(f"model.path must be module:function, got {path}")
@@ -193,7 +197,7 @@ def _found(path: str) -> Build:
             found = getattr(found, part)
     except (ImportError, AttributeError) as error:
         raise ValueError(
-            f"model.path: cannot import {path}: {_line(error)}; is its folder on PYTHONPATH?"
+            f"model.path: cannot import {path}: {_error_line(error)}; is its folder on PYTHONPATH?"
         ) from error
     if not callable(found):
         raise ValueError(f"model.path: {path} is not callable")

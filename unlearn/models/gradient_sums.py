@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn.core.types import Batch
-from unlearn.models.surgery import evaluating
+from unlearn.models.surgery import eval_mode
 
 Measure = Callable[[Tensor, Tensor], Tensor]
 """``measure(logits (B, K), label (B,))``: the scalar that is differentiated."""
@@ -42,7 +42,7 @@ def gradient_sums(
     device = next(model.parameters()).device
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     sizes = []
-    with evaluating(model), torch.enable_grad():
+    with eval_mode(model), torch.enable_grad():
         for batch in batches:
             value = measure(model(batch.image.to(device)).float(), batch.label.to(device))
             slopes = torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import ImageSet
-from unlearn.models.surgery import evaluating
+from unlearn.models.surgery import eval_mode
 
 
-def logits(
+def compute_logits(
     model: nn.Module,
     data: ImageSet,
     *,
@@ -31,7 +31,7 @@ def logits(
     """
     device = next(model.parameters()).device
     parts = []
-    with evaluating(model):
+    with eval_mode(model):
         for batch in data.batches(batch_size):
             image = batch.image.to(device)
             image = change(image) if change else image
@@ -40,13 +40,13 @@ def logits(
     return torch.cat(parts) if parts else torch.zeros(0, data.num_classes)
 
 
-def accuracy(model: nn.Module, data: ImageSet, *, masked: bool = False) -> float:
+def compute_accuracy(model: nn.Module, data: ImageSet, *, masked: bool = False) -> float:
     """Return the share of a set that the model labels as given, in [0, 1]."""
-    predicted = logits(model, data, masked=masked).argmax(1)
+    predicted = compute_logits(model, data, masked=masked).argmax(1)
     return (predicted == data.label.to(predicted.device)).float().mean().item()
 
 
-def embedding(model: nn.Module, data: ImageSet, batch_size: int = 1024) -> Tensor:
+def compute_embedding(model: nn.Module, data: ImageSet, batch_size: int = 1024) -> Tensor:
     """Return what the last linear map of a model is given, float32 (N, E), in eval mode.
 
     In the networks here that is the pooled output of the last stage.
@@ -62,7 +62,7 @@ def embedding(model: nn.Module, data: ImageSet, batch_size: int = 1024) -> Tenso
         lambda _, inputs: seen.append(inputs[0].detach().float().flatten(1).cpu())
     )
     try:
-        logits(model, data, batch_size=batch_size)
+        compute_logits(model, data, batch_size=batch_size)
     finally:
         handle.remove()
     return torch.cat(seen)

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.models.layers import COUNTED, trainable
-from unlearn.models.surgery import evaluating
+from unlearn.models.layers import COUNTED, get_trainable_parameters
+from unlearn.models.surgery import eval_mode
 
 
 @dataclass
-class _Group:
+class _LayerGroup:
     """A layer as it grows."""
 
     names: list[str] = field(default_factory=list)
@@ -23,13 +23,13 @@ class _Group:
     opened_by_norm: bool = False
 
 
-def example(request: Request) -> Tensor:
+def example_images(request: Request) -> Tensor:
     """Return up to two images of the forget set as network input, (B, C, H, W)."""
     few = torch.arange(min(2, len(request.forget)), device=request.forget.label.device)
     return next(request.forget.rows(few).batches()).image
 
 
-def executed(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module]]:
+def list_executed_modules(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module]]:
     """Return the modules that do something themselves, in the order of their first call.
 
     These are modules without children, and those with parameters of their own.
@@ -40,12 +40,12 @@ def executed(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module]]:
         if any(True for _ in module.children()) and not module._parameters:
             continue
 
-        def note(module: nn.Module, _: object, name: str = name) -> None:
+        def note_module(module: nn.Module, _: object, name: str = name) -> None:
             found.setdefault(name, module)
 
-        handles.append(module.register_forward_pre_hook(note))
+        handles.append(module.register_forward_pre_hook(note_module))
     try:
-        with evaluating(model):
+        with eval_mode(model):
             model(image.to(next(model.parameters()).device))
     finally:
         for handle in handles:
@@ -53,11 +53,11 @@ def executed(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module]]:
     return list(found.items())
 
 
-def _layer_norm(module: nn.Module) -> bool:
+def _is_layer_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.LayerNorm | nn.RMSNorm)
 
 
-def layer_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
+def group_by_layer(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
     """Return the names of the parameters of each layer, by the layer's name, the input's first.
 
     A convolution or linear map begins a layer, and what runs after it (its norm) belongs to it. A
@@ -72,18 +72,18 @@ def layer_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
     Raises:
         ValueError: If some parameter belongs to no module that is run.
     """
-    groups: list[_Group] = []
+    groups: list[_LayerGroup] = []
     waiting: list[str] = []
     placed: set[str] = set()
     place: dict[str, int] = {}
-    wanted = trainable(model)
-    for path, module in executed(model, image):
+    wanted = get_trainable_parameters(model)
+    for path, module in list_executed_modules(model, image):
         own = [f"{path}.{n}" if path else n for n, p in module.named_parameters(recurse=False)]
         own = [n for n in own if n in wanted and n not in placed]
         placed.update(own)
-        norm, counted = _layer_norm(module), isinstance(module, COUNTED)
+        norm, counted = _is_layer_norm(module), isinstance(module, COUNTED)
         if norm or (counted and not (groups and groups[-1].opened_by_norm)):
-            groups.append(_Group(waiting, opened_by_norm=norm))
+            groups.append(_LayerGroup(waiting, opened_by_norm=norm))
             waiting = []
         place[path] = max(0, len(groups) - 1)
         if groups:
@@ -99,7 +99,7 @@ def layer_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
     return {(g.titles or g.names)[0]: g.names for g in groups if g.names}
 
 
-def block_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
+def group_by_block(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
     """Return the names of the parameters of each block: the stem, every residual block, the head.
 
     A block is the outermost module that does more than run its children one after the other; a
@@ -112,7 +112,7 @@ def block_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
     plain = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
     modules = dict(model.named_modules())
     out: dict[str, list[str]] = {}
-    for title, names in layer_groups(model, image).items():
+    for title, names in group_by_layer(model, image).items():
         parts = title.split(".")
         above = (".".join(parts[:i]) for i in range(1, len(parts)))
         block = next((p for p in above if not isinstance(modules[p], plain)), title)
@@ -120,7 +120,7 @@ def block_groups(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
     return out
 
 
-def head(model: nn.Module, image: Tensor) -> list[str]:
+def list_head_parameters(model: nn.Module, image: Tensor) -> list[str]:
     """Return the parameters of the classification head: the last linear map, and its layer norm.
 
     Args:
@@ -130,11 +130,15 @@ def head(model: nn.Module, image: Tensor) -> list[str]:
     Raises:
         ValueError: If the network has neither convolutions nor linear maps.
     """
-    run = [(n, m) for n, m in executed(model, image) if not any(True for _ in m.children())]
+    run = [
+        (n, m)
+        for n, m in list_executed_modules(model, image)
+        if not any(True for _ in m.children())
+    ]
     last = max((i for i, (_, m) in enumerate(run) if isinstance(m, COUNTED)), default=None)
     if last is None:
         raise ValueError(f"{type(model).__name__} has no linear map that could be its head")
-    first = last - 1 if last and _layer_norm(run[last - 1][1]) else last
+    first = last - 1 if last and _is_layer_norm(run[last - 1][1]) else last
     return [
         f"{path}.{name}" if path else name
         for path, module in run[first : last + 1]

@@ -5,7 +5,7 @@ from torch import nn
 COUNTED = (nn.modules.conv._ConvNd, nn.Linear)
 
 
-def layers(model: nn.Module) -> list[list[nn.Module]]:
+def list_layers(model: nn.Module) -> list[list[nn.Module]]:
     """Return the modules of every layer, the input's first, in the order of registration.
 
     A layer is one convolution or linear map, with the norms that follow it and with whatever else
@@ -19,7 +19,7 @@ def layers(model: nn.Module) -> list[list[nn.Module]]:
     waiting: list[nn.Module] = []
     seen: set[nn.Module] = set()
 
-    def walk(module: nn.Module) -> None:
+    def walk_modules(module: nn.Module) -> None:
         nonlocal waiting
         if module in seen:
             return
@@ -30,9 +30,9 @@ def layers(model: nn.Module) -> list[list[nn.Module]]:
             return
         (found[-1] if found and _is_norm(module) else waiting).append(module)
         for child in module.children():
-            walk(child)
+            walk_modules(child)
 
-    walk(model)
+    walk_modules(model)
     if not found:
         raise ValueError(f"{type(model).__name__} has no convolution and no linear map")
     found[-1].extend(waiting)
@@ -44,6 +44,6 @@ def _is_norm(module: nn.Module) -> bool:
     return "norm" in type(module).__name__.lower() and not any(True for _ in module.children())
 
 
-def trainable(model: nn.Module) -> dict[str, nn.Parameter]:
+def get_trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that count, by name, in the network's order; buffers do not count."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

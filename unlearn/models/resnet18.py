@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.models.expansion.gates import Gates, gate
+from unlearn.models.expansion.gates import Gates, apply_gate
 
 STAGES = (1, 2, 4, 8)
 """Channels of the four stages in units of ``width``; each stage is one gate group."""
@@ -100,8 +100,8 @@ class ResNet18(nn.Module):
 
     def forward(self, x: Tensor, gates: Gates | None = None) -> Tensor:
         """Return logits (B, K) for normalised images (B, C, H, W)."""
-        x = gate(F.relu(self.bn1(self.conv1(x))), gates, 0)
+        x = apply_gate(F.relu(self.bn1(self.conv1(x))), gates, 0)
         for group, stage in enumerate(self.stages):
             for block in stage:  # type: ignore[attr-defined]
-                x = gate(block(x), gates, group)
+                x = apply_gate(block(x), gates, group)
         return self.fc(self.avgpool(x).flatten(1))

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unlearn.models.expansion.gates import Gates, gate
+from unlearn.models.expansion.gates import Gates, apply_gate
 
 GROUPS = (1, 2, 4, 2)
 """Channels at the four gate groups, in units of ``width``."""
@@ -95,10 +95,10 @@ class ResNet9(nn.Module):
 
     def forward(self, x: Tensor, gates: Gates | None = None) -> Tensor:
         """Return logits (B, K) for normalised images (B, C, H, W)."""
-        x = gate(self.conv1(x), gates, 0)
-        x = gate(self.conv2(x), gates, 1)
-        x = gate(self.res1(x), gates, 1)
-        x = gate(self.halve(self.conv3(x)), gates, 2)
-        x = gate(self.res2(x), gates, 2)
-        x = gate(self.conv4(x), gates, 3)
+        x = apply_gate(self.conv1(x), gates, 0)
+        x = apply_gate(self.conv2(x), gates, 1)
+        x = apply_gate(self.res1(x), gates, 1)
+        x = apply_gate(self.halve(self.conv3(x)), gates, 2)
+        x = apply_gate(self.res2(x), gates, 2)
+        x = apply_gate(self.conv4(x), gates, 3)
         return self.fc(self.pool(x).flatten(1))

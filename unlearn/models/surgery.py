@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 
-def fresh(model: nn.Module, seed: int) -> nn.Module:
+def reinitialize_network(model: nn.Module, seed: int) -> nn.Module:
     """Return a network of the same architecture with new random weights.
 
     Args:
@@ -43,13 +43,13 @@ def fresh(model: nn.Module, seed: int) -> nn.Module:
         return new.to(device)
 
 
-def unrelated(model: nn.Module, seed: int) -> nn.Module:
+def draw_unrelated_network(model: nn.Module, seed: int) -> nn.Module:
     """Return what ``fresh`` returns, but never the weights that ``model`` itself started from.
 
     One seed often serves a whole run: ``fresh`` would give the trained layers the very weights they
     grew from, to which the layers that stay are still fitted.
     """
-    return fresh(model, seed + 1_234_567_891)
+    return reinitialize_network(model, seed + 1_234_567_891)
 
 
 def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
@@ -59,7 +59,7 @@ def batch_norms(model: nn.Module) -> list[nn.modules.batchnorm._BatchNorm]:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
+def eval_mode(model: nn.Module) -> Iterator[None]:
     """Put the model into eval mode without gradients; restore each layer's mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -72,7 +72,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def recalibrate(model: nn.Module, images: Iterable[Tensor]) -> None:
+def recalibrate_batch_norm(model: nn.Module, images: Iterable[Tensor]) -> None:
     """Recompute running batch-norm statistics as plain averages over ``images``, in place.
 
     Args:

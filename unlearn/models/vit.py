@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.models.expansion.gates import Gates, gate
+from unlearn.models.expansion.gates import Gates, apply_gate
 
 
 class SplitLayerNorm(nn.LayerNorm):
@@ -76,8 +76,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, gates: Gates | None) -> Tensor:
         """Return (B, T, d); gated after the norms too, whose bias would wake masked channels."""
-        x = gate(x + self.attention(gate(self.norm1(x), gates, 0)), gates, 0)
-        return gate(x + self.mlp(gate(self.norm2(x), gates, 0)), gates, 0)
+        x = apply_gate(x + self.attention(apply_gate(self.norm1(x), gates, 0)), gates, 0)
+        return apply_gate(x + self.mlp(apply_gate(self.norm2(x), gates, 0)), gates, 0)
 
 
 class ViT(nn.Module):
@@ -154,7 +154,7 @@ class ViT(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def tokens(self, image: Tensor) -> Tensor:
+    def embed_tokens(self, image: Tensor) -> Tensor:
         """Return patch, class and position embeddings, (B, T, d)."""
         p = self.patch_size
         patches = F.unfold(shifted_copies(image), p, stride=p).transpose(1, 2)
@@ -163,7 +163,7 @@ class ViT(nn.Module):
 
     def forward(self, x: Tensor, gates: Gates | None = None) -> Tensor:
         """Return logits (B, K) for normalised images (B, C, H, W)."""
-        x = gate(self.tokens(x), gates, 0)
+        x = apply_gate(self.embed_tokens(x), gates, 0)
         for block in self.blocks:
             x = block(x, gates)
-        return self.fc(gate(self.norm(x), gates, 0)[:, 0])
+        return self.fc(apply_gate(self.norm(x), gates, 0)[:, 0])

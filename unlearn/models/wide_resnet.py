@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from unlearn.models.expansion.gates import Gates, gate
+from unlearn.models.expansion.gates import Gates, apply_gate
 
 STEM = 16
 """Channels of the stem; stages have 1, 2 and 4 times as many, times ``width``."""
@@ -101,8 +101,8 @@ class WideResNet(nn.Module):
 
     def forward(self, x: Tensor, gates: Gates | None = None) -> Tensor:
         """Return logits (B, K) for normalised images (B, C, H, W)."""
-        x = gate(self.conv1(x), gates, 0)
+        x = apply_gate(self.conv1(x), gates, 0)
         for group, stage in enumerate(self.stages, start=1):
             for block in stage:  # type: ignore[attr-defined]
-                x = gate(block(x), gates, group)
+                x = apply_gate(block(x), gates, group)
         return self.fc(self.avgpool(x).flatten(1))

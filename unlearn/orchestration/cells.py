@@ -10,9 +10,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.composition import bases_of, composing
-from unlearn.config.identity import identity
-from unlearn.config.resolved_cache import Bases
+from unlearn.config.composition import enable_composition, make_config_cache
+from unlearn.config.identity import compute_run_id
+from unlearn.config.resolved_cache import ConfigCache
 from unlearn.core.job import original_identity, use_class_names
 from unlearn.storage.run_errors import last_line
 
@@ -42,33 +42,33 @@ class Cell:
     checkpoints: Path
     content: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    def state(self) -> str:
+    def get_state(self) -> str:
         """Return one of ``STATES``."""
-        row = self.row()
+        row = self.read_row()
         if row is not None:
             return "done" if row.get("status") == "ok" else str(row.get("status"))
-        if taken(self.folder):
+        if is_locked(self.folder):
             return "running"
         return "failed" if (self.folder / "error.txt").exists() else "missing"
 
-    def recorded(self) -> bool:
+    def is_recorded(self) -> bool:
         """Say whether there is a row."""
         return (self.folder / "row-0.json").exists()
 
-    def busy(self) -> bool:
+    def is_running(self) -> bool:
         """Say whether a process is at this run now."""
-        return taken(self.folder)
+        return is_locked(self.folder)
 
-    def row(self) -> dict[str, Any] | None:
+    def read_row(self) -> dict[str, Any] | None:
         """Return the recorded row; None if there is none that can be read."""
-        return row_of(self.folder)
+        return read_first_row(self.folder)
 
-    def error(self) -> str:
+    def read_error(self) -> str:
         """Return the last line of the traceback that a broken run left."""
         return last_line(self.folder / "error.txt")
 
 
-def row_of(folder: Path) -> dict[str, Any] | None:
+def read_first_row(folder: Path) -> dict[str, Any] | None:
     """Return the row of a run's folder; None if there is none that can be read."""
     try:
         row = json.loads((folder / "row-0.json").read_text())
@@ -77,7 +77,7 @@ def row_of(folder: Path) -> dict[str, Any] | None:
     return row if isinstance(row, dict) else None
 
 
-def claim(folder: Path) -> FileLock:
+def run_lock(folder: Path) -> FileLock:
     """Return the lock of a run's folder: held while the run is made, freed if its process dies.
 
     Its patience of a moment is for those who only look whether it is taken.
@@ -85,12 +85,12 @@ def claim(folder: Path) -> FileLock:
     return FileLock(folder / LOCK, timeout=0.2, poll_interval=0.02)
 
 
-def taken(folder: Path) -> bool:
+def is_locked(folder: Path) -> bool:
     """Say whether a process is making this run now."""
     if not (folder / LOCK).exists():
         return False
     try:
-        with claim(folder).acquire(timeout=0):
+        with run_lock(folder).acquire(timeout=0):
             return False
     except Timeout:
         return True
@@ -102,8 +102,8 @@ def original_key(content: dict[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def expand(
-    name: str, jobs: Sequence[Sequence[str]], arguments: Arguments, bases: Bases | None = None
+def expand_cells(
+    name: str, jobs: Sequence[Sequence[str]], arguments: Arguments, bases: ConfigCache | None = None
 ) -> Iterator[Cell]:
     """Yield the cell of each job.
 
@@ -113,14 +113,14 @@ def expand(
         arguments: Of the command line.
         bases: What has been composed already.
     """
-    bases = bases_of(name, arguments) if bases is None else bases
-    with composing(arguments.folders):
+    bases = make_config_cache(name, arguments) if bases is None else bases
+    with enable_composition(arguments.folders):
         for job in jobs:
             # Hydra's own values, as those of a launcher, make no other run; here they are read-only.
-            yield _cell(tuple(job), bases.content(job))
+            yield _make_cell(tuple(job), bases.resolve_job(job))
 
 
-def packed(cells: Sequence[Cell]) -> list[Cell]:
+def group_by_dataset(cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells with those of one data set side by side, else in their order.
 
     A process keeps the data that it has loaded last. Originals are not put side by side: processes
@@ -135,9 +135,9 @@ def packed(cells: Sequence[Cell]) -> list[Cell]:
     return [cells[number] for number in order]
 
 
-def _cell(overrides: tuple[str, ...], content: dict[str, Any]) -> Cell:
+def _make_cell(overrides: tuple[str, ...], content: dict[str, Any]) -> Cell:
     paths = content["paths"]
-    who = identity(content)
+    who = compute_run_id(content)
     return Cell(
         overrides,
         who,
@@ -149,7 +149,7 @@ def _cell(overrides: tuple[str, ...], content: dict[str, Any]) -> Cell:
     )
 
 
-def trained(checkpoints: Path) -> set[str]:
+def list_trained_originals(checkpoints: Path) -> set[str]:
     """Return the keys of the original models in the cache."""
     keys = set()
     for path in checkpoints.glob("*/identity.json"):

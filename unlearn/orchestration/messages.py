@@ -6,23 +6,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-def say(line: str) -> None:
+def print_error(line: str) -> None:
     """Write one line to standard error."""
     print(line, file=sys.stderr, flush=True)
 
 
-class _Aloud(logging.Handler):
+class _StderrHandler(logging.Handler):
     """Says what is logged."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say one line."""
-        say(record.getMessage())
+        print_error(record.getMessage())
 
 
 @contextmanager
-def _aloud() -> Iterator[None]:
+def log_to_stderr() -> Iterator[None]:
     """Say what is logged: hydra sets up logging for each job, and none runs yet."""
-    aloud, logger = _Aloud(logging.INFO), logging.getLogger("unlearn")
+    aloud, logger = _StderrHandler(logging.INFO), logging.getLogger("unlearn")
     level = logger.level
     logger.setLevel(logging.INFO)
     logger.addHandler(aloud)

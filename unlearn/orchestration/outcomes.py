@@ -6,7 +6,7 @@ from typing import Any
 
 
 @dataclass
-class Outcomes:
+class JobCounts:
     """The jobs of a command and what became of them.
 
     Attributes:
@@ -28,38 +28,38 @@ class Outcomes:
     quiet: bool = False
 
     @property
-    def several(self) -> bool:
+    def is_sweep(self) -> bool:
         """Whether this is a sweep."""
         return len(self.jobs) > 1
 
     @property
-    def bad(self) -> int:
+    def num_failed(self) -> int:
         """How many jobs failed."""
         return self.wrong + self.broken
 
-    def code(self) -> int:
+    def exit_code(self) -> int:
         """Return the exit code: 1 for a broken job, 2 for a wrong input, 0."""
         return 1 if self.broken else 2 if self.wrong else 0
 
-    def take(self) -> dict[str, int]:
+    def take_counts(self) -> dict[str, int]:
         """Return the counts and begin again at nothing."""
         counts = {"started": self.started, "wrong": self.wrong, "broken": self.broken}
         self.started = self.wrong = self.broken = 0
         return counts
 
-    def add(self, counts: Mapping[str, int]) -> None:
+    def add_counts(self, counts: Mapping[str, int]) -> None:
         """Count what another process has counted."""
         self.started += counts["started"]
         self.wrong += counts["wrong"]
         self.broken += counts["broken"]
 
-    def closing(self) -> str:
+    def format_summary(self) -> str:
         """Return the last line of a sweep."""
-        failed = f", {self.bad} failed"
+        failed = f", {self.num_failed} failed"
         if self.submitted:
             failed += f", {self.submitted} submitted"
         if self.progress is None:
-            return f"{self.started - self.bad} of {len(self.jobs)} jobs done{failed}"
+            return f"{self.started - self.num_failed} of {len(self.jobs)} jobs done{failed}"
         skipped = len(self.jobs) - self.started - self.submitted
-        note = "; status=true names each with its error" if self.bad else ""
-        return f"{self.started - self.bad} done{failed}, {skipped} skipped{note}"
+        note = "; status=true names each with its error" if self.num_failed else ""
+        return f"{self.started - self.num_failed} done{failed}, {skipped} skipped{note}"

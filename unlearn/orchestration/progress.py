@@ -8,25 +8,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from unlearn.orchestration.cells import STATES, Cell, trained
+from unlearn.orchestration.cells import STATES, Cell, list_trained_originals
 
 
 def by_state(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     """Return the cells in each state."""
     out: dict[str, list[Cell]] = {state: [] for state in STATES}
     for cell in cells:
-        out[cell.state()].append(cell)
+        out[cell.get_state()].append(cell)
     return out
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Return a time as a person says it: 45 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def method_of(cell: Cell) -> str:
+def method_name(cell: Cell) -> str:
     """Return what a cell's method is called, with how its original model was trained."""
     variant = cell.names.get("pretraining", "standard")
     return cell.names["method"] + ("" if variant == "standard" else f"({variant})")
@@ -47,7 +47,7 @@ class Estimate:
     unknown: list[str] = field(default_factory=list)
 
 
-def estimate(missing: Sequence[Cell], recorded: Sequence[Cell], trainings: int) -> Estimate:
+def estimate_time(missing: Sequence[Cell], recorded: Sequence[Cell], trainings: int) -> Estimate:
     """Judge missing cells by the median of recorded ones of the same method.
 
     Args:
@@ -58,54 +58,54 @@ def estimate(missing: Sequence[Cell], recorded: Sequence[Cell], trainings: int) 
     seconds: dict[str, list[float]] = defaultdict(list)
     originals: list[float] = []
     for cell in recorded:
-        row = cell.row() or {}
+        row = cell.read_row() or {}
         if row.get("wall_seconds") is not None:
-            seconds[method_of(cell)].append(row["wall_seconds"])
+            seconds[method_name(cell)].append(row["wall_seconds"])
         if row.get("original_seconds") is not None:
             originals.append(row["original_seconds"])
     if not seconds:
         return Estimate(None, None)
     usual = {method: statistics.median(values) for method, values in seconds.items()}
     others = statistics.mean(usual.values())
-    total = sum(usual.get(method_of(cell), others) for cell in missing)
-    unknown = sorted({method_of(cell) for cell in missing} - set(usual))
+    total = sum(usual.get(method_name(cell), others) for cell in missing)
+    unknown = sorted({method_name(cell) for cell in missing} - set(usual))
     training = trainings * statistics.median(originals) if originals else None
     return Estimate(total, training, unknown)
 
 
-def untrained(cells: Iterable[Cell]) -> int:
+def count_untrained(cells: Iterable[Cell]) -> int:
     """Return how many original models the cells need that are not in the cache."""
     wanted: dict[Path, set[str]] = defaultdict(set)
     for cell in cells:
         wanted[cell.checkpoints].add(cell.original)
-    return sum(len(keys - trained(folder)) for folder, keys in wanted.items())
+    return sum(len(keys - list_trained_originals(folder)) for folder, keys in wanted.items())
 
 
-def plan(cells: Sequence[Cell]) -> list[str]:
+def describe_plan(cells: Sequence[Cell]) -> list[str]:
     """Return lines that say what a sweep will cost, without running anything."""
     states = by_state(cells)
     recorded = states["done"] + states["collapsed"]
     missing = states["missing"] + states["failed"]
-    models, needed = len({c.original for c in missing}), untrained(missing)
-    guess = estimate(missing, recorded, needed)
+    models, needed = len({c.original for c in missing}), count_untrained(missing)
+    guess = estimate_time(missing, recorded, needed)
     lines = [
         f"{len(cells)} cells: {len(recorded)} recorded, {len(states['running'])} running, "
         f"{len(missing)} to run",
         f"original models: {models} needed, {models - needed} in the cache, {needed} to train",
     ]
-    methods = Counter(method_of(c) for c in missing)
+    methods = Counter(method_name(c) for c in missing)
     lines += [f"  {method}: {count} cells" for method, count in sorted(methods.items())]
     if not missing:
         return lines
     if guess.cells is None:
         return [*lines, "time: unknown; no row of this sweep is recorded yet to judge from"]
-    text = f"time: about {duration(guess.cells + (guess.trainings or 0))} on one process"
+    text = f"time: about {format_duration(guess.cells + (guess.trainings or 0))} on one process"
     if guess.unknown:
         text += f"; no row yet of {', '.join(guess.unknown)}: taken as the mean of the others"
     return [*lines, text]
 
 
-def status(cells: Sequence[Cell]) -> tuple[list[list[str]], list[str]]:
+def describe_status(cells: Sequence[Cell]) -> tuple[list[list[str]], list[str]]:
     """Return the state of a sweep: a row of counts per method, and a line per problem.
 
     Returns:
@@ -115,10 +115,10 @@ def status(cells: Sequence[Cell]) -> tuple[list[list[str]], list[str]]:
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     lines = []
     for cell in cells:
-        state = cell.state()
-        counts[method_of(cell)][state] += 1
+        state = cell.get_state()
+        counts[method_name(cell)][state] += 1
         if state in ("failed", "collapsed"):
-            why = cell.error() if state == "failed" else (cell.row() or {}).get("reason")
+            why = cell.read_error() if state == "failed" else (cell.read_row() or {}).get("reason")
             asked = " ".join(o for o in cell.overrides if not o.startswith("status="))
             lines.append(f"{state}: {asked}: {why} ({cell.folder})")
     total = sum(counts.values(), Counter[str]())
@@ -136,16 +136,16 @@ class Progress:
 
     def __post_init__(self) -> None:
         """Count what was there before."""
-        self.recorded = sum(self._there())
+        self.recorded = sum(self._count_recorded())
 
-    def _there(self) -> list[bool]:
-        return [cell.recorded() for cell in self.cells]
+    def _count_recorded(self) -> list[bool]:
+        return [cell.is_recorded() for cell in self.cells]
 
-    def line(self, failed: int) -> str:
+    def format_line(self, failed: int) -> str:
         """Return done, running, failed and time left; what other processes do counts too."""
-        there = self._there()
+        there = self._count_recorded()
         done = sum(there)
-        running = sum(c.busy() for c, t in zip(self.cells, there, strict=True) if not t)
+        running = sum(c.is_running() for c, t in zip(self.cells, there, strict=True) if not t)
         left = len(self.cells) - done - failed
         new = done - self.recorded + failed
         text = f"{done} of {len(self.cells)} done"
@@ -155,11 +155,11 @@ class Progress:
             text += f", {failed} failed"
         if new and left > 0:
             pace = (time.monotonic() - self.started) / new
-            text += f", about {duration(left * pace)} left"
+            text += f", about {format_duration(left * pace)} left"
         return text
 
 
-def show(cells: Sequence[Cell]) -> Any:
+def render_status(cells: Sequence[Cell]) -> Any:
     """Return the status as a renderable table."""
     from rich.table import Table
 
@@ -167,7 +167,7 @@ def show(cells: Sequence[Cell]) -> Any:
     table.add_column("method")
     for state in STATES:
         table.add_column(state, justify="right")
-    rows, _ = status(cells)
+    rows, _ = describe_status(cells)
     for row in rows[:-1]:
         table.add_row(*row)
     table.add_section()
@@ -175,23 +175,23 @@ def show(cells: Sequence[Cell]) -> Any:
     return table
 
 
-def report(cells: Sequence[Cell], *, watching: bool) -> None:
+def print_status(cells: Sequence[Cell], *, watching: bool) -> None:
     """Print the state of a sweep, or keep showing it until all is done."""
     from rich.console import Console
 
     if watching:
-        watch(cells)
+        watch_status(cells)
     else:
-        Console().print(show(cells))
-    for line in status(cells)[1]:
+        Console().print(render_status(cells))
+    for line in describe_status(cells)[1]:
         print(line)
 
 
-def watch(cells: Sequence[Cell], seconds: float = 2.0) -> None:
+def watch_status(cells: Sequence[Cell], seconds: float = 2.0) -> None:
     """Show the status until nothing is running or missing, or the user ends it."""
     from rich.live import Live
 
-    with Live(show(cells), auto_refresh=False) as live:
-        while any(cell.state() in ("running", "missing") for cell in cells):
+    with Live(render_status(cells), auto_refresh=False) as live:
+        while any(cell.get_state() in ("running", "missing") for cell in cells):
             time.sleep(seconds)
-            live.update(show(cells), refresh=True)
+            live.update(render_status(cells), refresh=True)

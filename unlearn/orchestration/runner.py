@@ -12,181 +12,185 @@ from typing import Any
 from omegaconf import DictConfig
 
 from unlearn.core.errors import user_error
-from unlearn.core.job import Job, found_by
-from unlearn.orchestration.messages import _aloud, say
-from unlearn.orchestration.outcomes import Outcomes
-from unlearn.orchestration.stacking.stack_queue import Convoy
-from unlearn.storage.run_errors import note
+from unlearn.core.job import Job, describe_discovery
+from unlearn.orchestration.messages import log_to_stderr, print_error
+from unlearn.orchestration.outcomes import JobCounts
+from unlearn.orchestration.stacking.stack_queue import StackQueue
+from unlearn.storage.run_errors import write_error
 
-HYDRAS_OWN = {".hydra", "run.log", ".lock"}
+HYDRA_FILES = {".hydra", "run.log", ".lock"}
 
 
 @dataclass
-class Task:
+class JobRunner:
     """What hydra calls for every job, with the account of all; other processes get a copy."""
 
     name: str
     function: str
-    outcomes: Outcomes
-    convoy: Convoy = field(default_factory=Convoy)
+    outcomes: JobCounts
+    convoy: StackQueue = field(default_factory=StackQueue)
 
     def __call__(self, config: DictConfig) -> Any:
         """Run one job."""
-        return _one(config, self)
+        return _run_job(config, self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Arrive in another process, which does not know our schemas and resolver yet."""
-        from unlearn.config.registration import register
+        from unlearn.config.registration import register_schemas
 
-        register()
+        register_schemas()
         vars(self).update(state)
 
-    def elsewhere(self) -> "Task":
+    def copy_for_process(self) -> "JobRunner":
         """Return a copy for another process, which counts from nothing and announces nothing."""
-        return replace(self, outcomes=Outcomes(self.outcomes.jobs[:2], quiet=True))
+        return replace(self, outcomes=JobCounts(self.outcomes.jobs[:2], quiet=True))
 
-    def due(self, number: int) -> bool:
+    def needs_run(self, number: int) -> bool:
         """Say whether a job still has to run: it may be recorded, or another process at it."""
         progress = self.outcomes.progress
         cell = progress.cells[number] if progress else None
-        if cell is not None and self.convoy.holds(cell.run_id):
+        if cell is not None and self.convoy.is_claimed(cell.run_id):
             return True
         forced = any(o.lower() == "force=true" for o in self.outcomes.jobs[number])
         return cell is None or not (cell.busy() or (cell.recorded() and not forced))
 
-    def ahead(self) -> None:
+    def train_shared_models(self) -> None:
         """Train what the jobs of a sweep share, several models at once, where ``stack`` wants that."""
         progress = self.outcomes.progress
         cells = progress.cells if progress else []
-        due = [cell for number, cell in enumerate(cells) if self.due(number)]
-        if len(due) < 2 or all(_one_by_one(cell) for cell in due):
+        due = [cell for number, cell in enumerate(cells) if self.needs_run(number)]
+        if len(due) < 2 or all(_is_unstacked(cell) for cell in due):
             return
-        from unlearn.orchestration.stacking.shared_models import train_ahead
+        from unlearn.orchestration.stacking.shared_models import train_shared_models
 
         try:
-            with _aloud():
-                train_ahead([_of(cell) for cell in due])
+            with log_to_stderr():
+                train_shared_models([_make_job(cell) for cell in due])
         except Exception as error:  # whoever needs the models meets it again, and tells it in full
-            say(f"not trained ahead: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+            print_error(
+                f"not trained ahead: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            )
 
-    def beside(self, number: int) -> None:
+    def unlearn_stack(self, number: int) -> None:
         """Unlearn a cell at once with others of its kind, where ``stack`` wants that."""
         progress = self.outcomes.progress
-        if progress is None or _one_by_one(progress.cells[number]):
+        if progress is None or _is_unstacked(progress.cells[number]):
             return
         try:
-            with _aloud():
-                self.convoy.gather(progress.cells, number, self.due, _of)
+            with log_to_stderr():
+                self.convoy.unlearn_stack(progress.cells, number, self.needs_run, _make_job)
         except Exception as error:  # each meets it again in its turn
-            say(
+            print_error(
                 f"not unlearned at once: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             )
 
-    def announce(self, overrides: Sequence[str]) -> None:
+    def announce_job(self, overrides: Sequence[str]) -> None:
         """Say that a job begins in another process."""
-        _announce(self.outcomes, overrides)
+        _print_start(self.outcomes, overrides)
 
-    def say(self, line: str) -> None:
+    def print_line(self, line: str) -> None:
         """Write one line to standard error."""
-        say(line)
+        print_error(line)
 
-    def report(self, number: int, where: str) -> None:
+    def report_job(self, number: int, where: str) -> None:
         """Say how a job that ran elsewhere ended, and why it failed."""
         cell = self.outcomes.progress.cells[number] if self.outcomes.progress else None
         fate = cell.state() if cell else "ended"
         why = f": {cell.error()}" if cell and fate == "failed" else ""
-        asked = _asked(self.outcomes.jobs[number])
-        say(f"[{_how_far(self.outcomes)}] {fate} in {where}: {asked}{why}")
+        asked = _format_overrides(self.outcomes.jobs[number])
+        print_error(f"[{_format_progress(self.outcomes)}] {fate} in {where}: {asked}{why}")
 
-    def take(self) -> dict[str, int]:
+    def take_counts(self) -> dict[str, int]:
         """Return what became of the jobs since the last call."""
-        return self.outcomes.take()
+        return self.outcomes.take_counts()
 
-    def lose(self, number: int, why: str) -> None:
+    def record_lost_job(self, number: int, why: str) -> None:
         """Note that a job ended without a word, and why; a sweep's status shows it."""
-        self.outcomes.add({"started": 1, "wrong": 0, "broken": 1})
+        self.outcomes.add_counts({"started": 1, "wrong": 0, "broken": 1})
         why = " ".join(why.split())
-        say(f"error: {_asked(self.outcomes.jobs[number])}: {why}")
+        print_error(f"error: {_format_overrides(self.outcomes.jobs[number])}: {why}")
         if self.outcomes.progress is not None:
             cell = self.outcomes.progress.cells[number]
-            note(cell.folder, why + "\n")
+            write_error(cell.folder, why + "\n")
 
 
-def _of(cell: Any) -> Job:
+def _make_job(cell: Any) -> Job:
     """Return the job of a cell."""
-    return Job(dict(cell.content), cell.run_id, cell.folder, cell.names, _build)
+    return Job(dict(cell.content), cell.run_id, cell.folder, cell.names, _instantiate_node)
 
 
-def _one_by_one(cell: Any) -> bool:
+def _is_unstacked(cell: Any) -> bool:
     return str(cell.content["stack"]).lower() in ("off", "false")
 
 
-def _build(node: Any) -> Any:
+def _instantiate_node(node: Any) -> Any:
     """Make a node's object; one function for all jobs, since data sets are remembered by it."""
     from hydra.utils import instantiate
 
     return instantiate(node, _convert_="all")
 
 
-def _job(config: DictConfig, *, brief: bool) -> Job:
+def _job_of_config(config: DictConfig, *, brief: bool) -> Job:
     from hydra.core.hydra_config import HydraConfig
 
-    from unlearn.config.identity import plain, run_id
+    from unlearn.config.identity import run_id_of_config, to_plain_config
 
-    content = plain(config)
+    content = to_plain_config(config)
     folder = Path(HydraConfig.get().runtime.output_dir)
-    return Job(content, run_id(config), folder, content["names"], _build, brief)
+    return Job(
+        content, run_id_of_config(config), folder, content["names"], _instantiate_node, brief
+    )
 
 
-def _one(config: DictConfig, task: Task) -> Any:
+def _run_job(config: DictConfig, task: JobRunner) -> Any:
     """Run one job; problems are counted, so that the jobs after it go on."""
     outcomes = task.outcomes
-    job = _job(config, brief=outcomes.several)
+    job = _job_of_config(config, brief=outcomes.is_sweep)
     outcomes.started += 1
-    if outcomes.several and not outcomes.quiet:
+    if outcomes.is_sweep and not outcomes.quiet:
         from hydra.core.hydra_config import HydraConfig
 
-        _announce(outcomes, HydraConfig.get().overrides.task)
+        _print_start(outcomes, HydraConfig.get().overrides.task)
     if task.name != "unlearn":
-        return _attempt(job, task.function, outcomes)
+        return _call_job(job, task.function, outcomes)
     if job.config["tune"]["trials"]:
-        best = _attempt(job, "tune_job", outcomes)
-        _clean(job.folder)
+        best = _call_job(job, "tune_job", outcomes)
+        _remove_empty_folder(job.folder)
         return best
     job.config.pop("tune")  # no part of a run's row
     from filelock import Timeout
 
-    lock, outcome = task.convoy.leave(job.run_id, job.folder)
+    lock, outcome = task.convoy.take_result(job.run_id, job.folder)
     try:
         with lock:
             # Only whoever holds the run knows: another process may have ended it a moment ago.
-            if not job.config["force"] and _recorded(job):
+            if not job.config["force"] and _print_recorded_row(job):
                 outcomes.started -= 1
                 return None
-            return _attempt(replace(job, ready=outcome), task.function, outcomes)
+            return _call_job(replace(job, ready=outcome), task.function, outcomes)
     except Timeout:
-        say(f"another process is at this run: {job.folder}")
+        print_error(f"another process is at this run: {job.folder}")
         outcomes.started -= 1
     finally:
         lock.release(force=True)  # of a cell that was made beside others: it is ours since then
     return None
 
 
-def _announce(outcomes: Outcomes, overrides: Sequence[str]) -> None:
-    say(f"[{_how_far(outcomes)}] {_asked(overrides)}")
+def _print_start(outcomes: JobCounts, overrides: Sequence[str]) -> None:
+    print_error(f"[{_format_progress(outcomes)}] {_format_overrides(overrides)}")
 
 
-def _asked(overrides: Sequence[str]) -> str:
+def _format_overrides(overrides: Sequence[str]) -> str:
     return " ".join(o for o in overrides if not o.startswith(("hydra.", "hydra/")))
 
 
-def _how_far(outcomes: Outcomes) -> str:
+def _format_progress(outcomes: JobCounts) -> str:
     if outcomes.progress is not None:
-        return outcomes.progress.line(outcomes.bad)
+        return outcomes.progress.line(outcomes.num_failed)
     return f"{outcomes.started}/{len(outcomes.jobs)}"
 
 
-def _attempt(job: Job, function: str, outcomes: Outcomes) -> Any:
+def _call_job(job: Job, function: str, outcomes: JobCounts) -> Any:
     try:
         package = "unlearn.orchestration.tuning" if function == "tune_job" else "unlearn.pipeline"
         call: Callable[[Job], Any] = getattr(import_module(f"{package}.{function}"), function)
@@ -194,41 +198,41 @@ def _attempt(job: Job, function: str, outcomes: Outcomes) -> Any:
     except Exception as error:
         problem = user_error(error)
         if problem is None:
-            return _broken(job, outcomes)
+            return _record_defect(job, outcomes)
         outcomes.wrong += 1
         problem = " ".join(problem.split())
-        say(f"error: {problem}")
-        if outcomes.several:  # a sweep's status names it
-            note(job.folder, problem + "\n")
+        print_error(f"error: {problem}")
+        if outcomes.is_sweep:  # a sweep's status names it
+            write_error(job.folder, problem + "\n")
         else:
-            _clean(job.folder)
+            _remove_empty_folder(job.folder)
     return None
 
 
-def _broken(job: Job, outcomes: Outcomes) -> None:
+def _record_defect(job: Job, outcomes: JobCounts) -> None:
     outcomes.broken += 1
-    error, where = sys.exc_info()[1], note(job.folder, traceback.format_exc())
-    say(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]} ({where})")
+    error, where = sys.exc_info()[1], write_error(job.folder, traceback.format_exc())
+    print_error(f"error: {type(error).__name__}: {' '.join(str(error).split())[:300]} ({where})")
 
 
-def _clean(folder: Path) -> None:
+def _remove_empty_folder(folder: Path) -> None:
     """Remove a run's folder if nothing but hydra has written to it."""
-    if folder.is_dir() and {p.name for p in folder.iterdir()} <= HYDRAS_OWN:
+    if folder.is_dir() and {p.name for p in folder.iterdir()} <= HYDRA_FILES:
         shutil.rmtree(folder)
 
 
-def _recorded(job: Job) -> bool:
+def _print_recorded_row(job: Job) -> bool:
     """Say whether the row is there, and if so, what it holds; needs nothing heavy."""
-    from unlearn.orchestration.cells import row_of
+    from unlearn.orchestration.cells import read_first_row
 
-    row = row_of(job.folder)
+    row = read_first_row(job.folder)
     if row is None:
         return False
     shown = ("healed", "utility", "healed_utility", "tow", "tow_mia", "mia_gap")
     values = [f"{k} {row[k]:.3f}" for k in shown if row.get(k) is not None]
-    say(
+    print_error(
         f"already recorded: {row['method']} on {row['dataset']}, {row['corruption']}, discovery "
-        f"{found_by(job.config)}: {', '.join(values) or row['status']} ({job.folder}); "
+        f"{describe_discovery(job.config)}: {', '.join(values) or row['status']} ({job.folder}); "
         "force=true runs it again"
     )
     return True

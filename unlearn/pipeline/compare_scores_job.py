@@ -8,11 +8,15 @@ import pandas as pd
 from torch import Tensor
 
 from unlearn.core.job import Job
-from unlearn.pipeline.context import RunContext, prepare
-from unlearn.pipeline.sample_scores import scored
+from unlearn.pipeline.context import RunContext, load_context
+from unlearn.pipeline.sample_scores import compute_sample_scores
 from unlearn.reporting.figures import canvas, refined
 from unlearn.reporting.tables import formats
-from unlearn.scoring.memorization.agreement import kendall, overlap, spearman
+from unlearn.scoring.memorization.agreement import (
+    group_overlap,
+    kendall_correlation,
+    spearman_correlation,
+)
 
 log = logging.getLogger(__name__)
 
@@ -29,14 +33,15 @@ def score_job(job: Job) -> float | None:
     nodes: dict[str, Any] = job.config["scores"]
     if len(nodes) < 2:
         raise ValueError(f"scores must be at least two to compare, got {list(nodes)}")
-    context = prepare(job, forget=False)
+    context = load_context(job, forget=False)
     reference = "memorization" if "memorization" in nodes else next(iter(nodes))
-    found = {name: scored(context, node) for name, node in nodes.items()}
+    found = {name: compute_sample_scores(context, node) for name, node in nodes.items()}
     values = {name: trained.records["score"] for name, (trained, _) in found.items()}
     notes = {name: trained.notes for name, (trained, _) in found.items()}
     centers = {name: score.center for name, (_, score) in found.items()}
     rows = [
-        _row(name, values, centers, reference) | _cost(name, notes, reference) for name in values
+        _score_row(name, values, centers, reference) | _cost_row(name, notes, reference)
+        for name in values
     ]
     table = pd.DataFrame(rows)
     text = table.map(lambda v: f"{v:.3g}" if isinstance(v, float) else v)
@@ -45,26 +50,29 @@ def score_job(job: Job) -> float | None:
     formats.print_table(text, title)
     folder = Path(job.config["paths"]["reports"])
     formats.save_tables(text, folder / "scores")
-    _keep(context, values, folder / "score_values.csv")
+    _write_scores(context, values, folder / "score_values.csv")
     rank = {row["score"]: float(row["Spearman"]) for row in rows}
-    figure = refined.against({k: v.numpy() for k, v in values.items()}, reference, rank)
-    canvas.save(figure, folder / "scores")
+    figure = refined.draw_scores_against({k: v.numpy() for k, v in values.items()}, reference, rank)
+    canvas.save_figure(figure, folder / "scores")
     log.info("in %s: scores, score_values.csv", folder)
     return None
 
 
-def _row(
+def _score_row(
     name: str, values: dict[str, Tensor], centers: dict[str, str | float], reference: str
 ) -> dict[str, Any]:
     mine, other = values[name], values[reference]
     size = max(1, round(GROUP_FRACTION * len(mine)))
-    shared = overlap(mine, other, size, (centers[name], centers[reference]))
+    shared = group_overlap(mine, other, size, (centers[name], centers[reference]))
     row = {"score": name, "n": len(mine)}
-    row |= {"Spearman": spearman(mine, other), "Kendall": kendall(mine, other)}
+    row |= {
+        "Spearman": spearman_correlation(mine, other),
+        "Kendall": kendall_correlation(mine, other),
+    }
     return row | {f"{group} shared": share for group, share in shared.items()}
 
 
-def _cost(name: str, notes: dict[str, dict[str, Any]], reference: str) -> dict[str, Any]:
+def _cost_row(name: str, notes: dict[str, dict[str, Any]], reference: str) -> dict[str, Any]:
     seconds = float(notes[name]["seconds"])
     return {
         "seconds": seconds,
@@ -74,7 +82,7 @@ def _cost(name: str, notes: dict[str, dict[str, Any]], reference: str) -> dict[s
     }
 
 
-def _keep(context: RunContext, values: dict[str, Tensor], path: Path) -> None:
+def _write_scores(context: RunContext, values: dict[str, Tensor], path: Path) -> None:
     """Write the scores sample by sample."""
     label = context.task.train.label.cpu().numpy()
     frame = pd.DataFrame({"label": label, **{k: v.numpy() for k, v in values.items()}})

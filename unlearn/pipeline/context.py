@@ -55,13 +55,13 @@ class RunContext:
 
 
 @functools.lru_cache(maxsize=2)
-def _dataset(node: str, build: Callable[[Any], Any]) -> tuple[Dataset, bytes]:
+def _load_dataset(node: str, build: Callable[[Any], Any]) -> tuple[Dataset, bytes]:
     """Return a data set and the hash of its training images, once for all jobs of a process."""
     dataset: Dataset = build(json.loads(node)).load()
     return dataset, hashlib.sha256(dataset.train.image.numpy().tobytes()).digest()
 
 
-def engine_of(config: dict[str, Any], image_size: int) -> Engine:
+def build_engine(config: dict[str, Any], image_size: int) -> Engine:
     """Return how to compute.
 
     Args:
@@ -84,7 +84,7 @@ def engine_of(config: dict[str, Any], image_size: int) -> Engine:
     return Engine(**options, image_size=image_size)
 
 
-def corrupted_count(corrupted: float, size: int, multiple: int = 1) -> int:
+def count_corrupted(corrupted: float, size: int, multiple: int = 1) -> int:
     """Return how many of ``size`` samples to corrupt: a share below 1, else a count.
 
     Args:
@@ -106,20 +106,20 @@ def corrupted_count(corrupted: float, size: int, multiple: int = 1) -> int:
     return count
 
 
-def prepare(job: Job, *, forget: bool) -> RunContext:
+def load_context(job: Job, *, forget: bool) -> RunContext:
     """Load the data, corrupt them and, if wanted, choose the forget set."""
     config = job.config
-    dataset, pixels = _dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
+    dataset, pixels = _load_dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
     if config.get("class_order") is not None:
-        dataset = dataset.in_order(config["class_order"])
+        dataset = dataset.reorder_classes(config["class_order"])
     choose = job.node("forget_set")
     if isinstance(choose, ForgetSet):
-        dataset = choose.adopt(dataset)
+        dataset = choose.restore_listed(dataset)
     if config.get("validation") is not None:
         dataset = dataset.hold_out(config["validation"])
-    engine = engine_of(config, dataset.train.image.shape[-1])
+    engine = build_engine(config, dataset.train.image.shape[-1])
     corruption: Corruption = job.node("corruption")
-    count = corrupted_count(config["corrupted"], len(dataset.train), corruption.multiple)
+    count = count_corrupted(config["corrupted"], len(dataset.train), corruption.multiple)
     train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
     digest = hashlib.sha256(
         pixels + train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
@@ -129,12 +129,12 @@ def prepare(job: Job, *, forget: bool) -> RunContext:
         if isinstance(choose, Detector):
             raise ValueError("options are tuned where discovery is simulated: discovery=0.5")
         found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
-        found = alarmed(config, found, truth)
+        found = add_false_alarms(config, found, truth)
     task = Task(train=train, test=dataset.test, truth=truth, forget=found)
-    return RunContext(job, dataset, _resident(task, engine), engine, digest)
+    return RunContext(job, dataset, _move_to_device(task, engine), engine, digest)
 
 
-def alarmed(
+def add_false_alarms(
     config: Mapping[str, Any], found: tuple[torch.Tensor, ...], truth: Truth
 ) -> tuple[torch.Tensor, ...]:
     """Return requests with the false alarms that discovery_precision asks for."""
@@ -144,34 +144,34 @@ def alarmed(
     return tuple(with_false_alarms(part, truth.corrupted, precision, seed) for part in found)
 
 
-def _resident(task: Task, engine: Engine) -> Task:
+def _move_to_device(task: Task, engine: Engine) -> Task:
     """Move the images to the GPU if they take less than half of its free memory."""
     if engine.device.type == "cpu":
         return task
     size = task.train.image.numel() + task.test.image.numel()
-    if not engine.fits(size):
+    if not engine.fits_memory(size):
         log.info("the images stay in main memory: %.1f GB do not fit on the GPU", size / 1e9)
         return task
     return replace(task, train=task.train.to(engine.device), test=task.test.to(engine.device))
 
 
-def fresh(context: RunContext) -> tuple[Pretraining, nn.Module]:
+def new_network(context: RunContext) -> tuple[Pretraining, nn.Module]:
     """Return the original's recipe, and its network with fresh weights."""
     seeds = context.job.config["seeds"]
     recipe: Pretraining = context.job.node("pretraining")
     factory = context.job.node("model")
-    network = recipe.network(
+    network = recipe.build_network(
         factory, context.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
     return recipe, network
 
 
-def network_of(context: RunContext) -> nn.Module:
+def build_network(context: RunContext) -> nn.Module:
     """Return the network that the job works on, with fresh weights."""
-    return fresh(context)[1]
+    return new_network(context)[1]
 
 
-def method_of(job: Job, node: Any = None) -> UnlearningMethod:
+def build_method(job: Job, node: Any = None) -> UnlearningMethod:
     """Return a new copy of the job's method, within its localization if it has one.
 
     Args:
@@ -201,7 +201,7 @@ def method_of(job: Job, node: Any = None) -> UnlearningMethod:
     return Localized(method, localizer=localizer, budget=budget, **options)
 
 
-def identity(context: RunContext) -> dict[str, Any]:
+def original_model_identity(context: RunContext) -> dict[str, Any]:
     """Return everything that determines the original model's weights; no rate and no method."""
     found = {"data_digest": context.digest, "precision": context.engine.resolved_precision()}
     return original_identity(context.job.config) | found

@@ -10,29 +10,29 @@ from torch import Tensor, nn
 
 from unlearn.core import environment
 from unlearn.core.job import Job
-from unlearn.evaluation.diagnosis.layer_gradients import accounting
-from unlearn.evaluation.diagnosis.layer_retraining import BATCH_NORM, retrained
-from unlearn.evaluation.diagnosis.layer_rewinding import accuracies, rewinding
-from unlearn.evaluation.diagnosis.stop_at_epoch import Until
-from unlearn.methods.components.masked_training import chosen
-from unlearn.models.expansion.expanded import drop
-from unlearn.models.layer_groups import block_groups, example, layer_groups
-from unlearn.models.surgery import unrelated
-from unlearn.pipeline.context import RunContext, network_of
-from unlearn.pipeline.forget_set import prepared
-from unlearn.pipeline.trained_models import keep_trained, original, training_of_original
+from unlearn.evaluation.diagnosis.layer_gradients import measure_layer_gradients
+from unlearn.evaluation.diagnosis.layer_retraining import BATCH_NORM, retrain_layer
+from unlearn.evaluation.diagnosis.layer_rewinding import measure_accuracies, measure_rewinding
+from unlearn.evaluation.diagnosis.stop_at_epoch import StopAtEpoch
+from unlearn.methods.components.masked_training import compute_mask
+from unlearn.models.expansion.expanded import remove_extra_channels
+from unlearn.models.layer_groups import example_images, group_by_block, group_by_layer
+from unlearn.models.surgery import draw_unrelated_network
+from unlearn.pipeline.context import RunContext, build_network
+from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.trained_models import load_or_train, load_original, training_of_original
 from unlearn.reporting.figures import canvas, diagnosis
 from unlearn.reporting.figures.diagnosis import Diagnosis
 from unlearn.reporting.tables import formats
-from unlearn.storage.user_checkpoint import fit
+from unlearn.storage.user_checkpoint import match_checkpoint
 from unlearn.training.unlearning import LightningFit
 
 log = logging.getLogger(__name__)
 
-GROUPINGS = {"layer": layer_groups, "block": block_groups}
+GROUPINGS = {"layer": group_by_layer, "block": group_by_block}
 
 
-def check(options: dict[str, Any], config: dict[str, Any]) -> None:
+def check_diagnosis(options: dict[str, Any], config: dict[str, Any]) -> None:
     """Check the options of a diagnosis before anything is trained.
 
     Args:
@@ -71,7 +71,7 @@ def check(options: dict[str, Any], config: dict[str, Any]) -> None:
         )
 
 
-def earlier(context: RunContext, network: nn.Module) -> dict[str, Tensor]:
+def load_earlier_parameters(context: RunContext, network: nn.Module) -> dict[str, Tensor]:
     """Return the parameters that layers are rewound to, by name, on the network's device.
 
     Args:
@@ -80,28 +80,28 @@ def earlier(context: RunContext, network: nn.Module) -> dict[str, Tensor]:
     """
     to = context.job.config["diagnose"]["rewind_to"]
     if to == "initial":
-        source = drop(network_of(context))
+        source = remove_extra_channels(build_network(context))
     elif to == "fresh":
-        source = unrelated(network, context.job.config["seeds"]["unlearn"])
+        source = draw_unrelated_network(network, context.job.config["seeds"]["unlearn"])
     elif isinstance(to, int):
-        source = drop(_after(context, to))
+        source = remove_extra_channels(_train_to_epoch(context, to))
     else:
         source = copy.deepcopy(network)
-        fit(Path(to), source, f"model={context.job.names['model']}").load_into(source)
+        match_checkpoint(Path(to), source, f"model={context.job.names['model']}").load_into(source)
     device = next(network.parameters()).device
     return {name: p.detach().to(device) for name, p in source.named_parameters()}
 
 
-def _after(context: RunContext, epoch: int) -> nn.Module:
+def _train_to_epoch(context: RunContext, epoch: int) -> nn.Module:
     """Return the original model as it was after an epoch of its training; cached."""
     whole = training_of_original(context)
     part = replace(
         whole,
         who=whole.who | {"until": epoch, "forget": []},
         title=f"training the original model to epoch {epoch}",
-        recorders=(Until(epoch),),
+        recorders=(StopAtEpoch(epoch),),
     )
-    keep_trained(context, part)
+    load_or_train(context, part)
     return part.network
 
 
@@ -109,32 +109,32 @@ def diagnose_job(job: Job) -> float | None:
     """Diagnose the original model of a task, or a checkpoint on it; write tables and a figure."""
     environment.check_pair()
     options: dict[str, Any] = job.config["diagnose"]
-    check(options, job.config)
+    check_diagnosis(options, job.config)
     masks = options.get("masks") or {}
     strategies = {n: job.build(node) for n, node in masks.get("strategies", {}).items()}
-    context = prepared(job)
-    network = drop(original(context)[0]).eval()
+    context = load_task_context(job)
+    network = remove_extra_channels(load_original(context)[0]).eval()
     request = context.task.request()
-    groups = GROUPINGS[options["grouping"]](network, example(request))
-    before = earlier(context, network)
+    groups = GROUPINGS[options["grouping"]](network, example_images(request))
+    before = load_earlier_parameters(context, network)
     size = {name: p.numel() for name, p in network.named_parameters()}
     found = Diagnosis(
         groups=groups,
         parameters={layer: sum(size[n] for n in names) for layer, names in groups.items()},
-        whole=accuracies(network, request),
-        gradients=accounting(network, request, groups, options["batch_size"]),
-        rewound=rewinding(network, before, request, groups),
+        whole=measure_accuracies(network, request),
+        gradients=measure_layer_gradients(network, request, groups, options["batch_size"]),
+        rewound=measure_rewinding(network, before, request, groups),
     )
     for name, strategy in strategies.items():
         limit = masks["budget"] if strategy.needs_budget else None
-        found.masks[name] = chosen(strategy, network, request, limit)
+        found.masks[name] = compute_mask(strategy, network, request, limit)
     if options.get("retraining") is not None:
-        _retrain(context, network, before, found)
-    _write(job, found)
+        _retrain_layers(context, network, before, found)
+    _write_diagnosis(job, found)
     return None
 
 
-def _retrain(
+def _retrain_layers(
     context: RunContext, network: nn.Module, before: dict[str, Tensor], found: Diagnosis
 ) -> None:
     """Rewind and train each layer; note the curves."""
@@ -149,7 +149,7 @@ def _retrain(
             seed=context.job.config["seeds"]["unlearn"],
             title=title,
         )
-        _, curve, reason = retrained(
+        _, curve, reason = retrain_layer(
             network, before, context.task.request(), names, method,
             batch_norm=options["batch_norm"], fit=compute,
         )  # fmt: skip
@@ -158,7 +158,7 @@ def _retrain(
         found.retrained[layer] = curve
 
 
-def _write(job: Job, found: Diagnosis) -> None:
+def _write_diagnosis(job: Job, found: Diagnosis) -> None:
     """Print and keep the tables, the curves and the figure."""
     folder, names = Path(job.config["paths"]["reports"]), job.names
     context = f"{names['dataset']}, {names['corruption']}, {names['model']}"
@@ -169,11 +169,11 @@ def _write(job: Job, found: Diagnosis) -> None:
         "diagnosis_masks": "masks: share of all parameters, mean depth (0 input, 1 output)",
         "diagnosis_overlap": "Jaccard overlap of the masks",
     }
-    made = diagnosis.tables(found)
+    made = diagnosis.make_tables(found)
     for name, table in made.items():
         formats.print_table(table, titles[name])
         formats.save_tables(table, folder / name)
     if found.retrained:
-        diagnosis.curves(found).to_csv(folder / "diagnosis_retraining.csv", index=False)
-    canvas.save(diagnosis.figure(found), folder / "diagnosis")
+        diagnosis.make_curves(found).to_csv(folder / "diagnosis_retraining.csv", index=False)
+    canvas.save_figure(diagnosis.draw_diagnosis(found), folder / "diagnosis")
     log.info("in %s: %s", folder, ", ".join(made))

@@ -9,22 +9,28 @@ import torch
 
 from unlearn.core.job import Job, detector_name
 from unlearn.data.forget_sets.base import ForgetSet
-from unlearn.data.forget_sets.sample_list import Names
-from unlearn.data.forget_sets.uniform import digest
+from unlearn.data.forget_sets.sample_list import ImageIndex
+from unlearn.data.forget_sets.uniform import hash_indices
 from unlearn.data.task import Task
-from unlearn.pipeline.context import RunContext, alarmed, prepare
-from unlearn.pipeline.sample_scores import _judged, _said, features, name_of, scored
-from unlearn.pipeline.trained_models import cache
+from unlearn.pipeline.context import RunContext, add_false_alarms, load_context
+from unlearn.pipeline.sample_scores import (
+    _run_scorer,
+    _scored_model_identity,
+    compute_features,
+    compute_sample_scores,
+    score_name,
+)
+from unlearn.pipeline.trained_models import checkpoint_cache
 from unlearn.scoring.detection.base import Detector, precision_recall
 from unlearn.storage.checkpoint_cache import Trained
 
 log = logging.getLogger(__name__)
 
-MANY = 0.2
+LONG_LIST_FRACTION = 0.2
 """Share of the training set beyond which a detector's list is doubted aloud."""
 
 
-def waits(job: Job) -> bool:
+def needs_original_model(job: Job) -> bool:
     """Say whether choosing the forget set needs the original model: then it must be there first."""
     choose = job.node("forget_set")
     if job.config.get("score") is not None or isinstance(choose, Detector):
@@ -32,12 +38,12 @@ def waits(job: Job) -> bool:
     return bool({"embedding", "score", "center"} & set(choose.needs))
 
 
-def prepared(job: Job) -> RunContext:
+def load_task_context(job: Job) -> RunContext:
     """Load the data of a job and choose its forget set; see ``with_forget_set``."""
-    return with_forget_set(prepare(job, forget=False))
+    return add_forget_set(load_context(job, forget=False))
 
 
-def with_forget_set(context: RunContext) -> RunContext:
+def add_forget_set(context: RunContext) -> RunContext:
     """Return the context with the forget set, and with the score that the job names.
 
     Raises:
@@ -46,34 +52,34 @@ def with_forget_set(context: RunContext) -> RunContext:
     config, task = context.job.config, context.task
     choose = context.job.node("forget_set")
     files = context.dataset.files
-    names = Names(files, len(task.train), test_folder=context.dataset.split_off is None)
+    names = ImageIndex(files, len(task.train), test_folder=context.dataset.split_off is None)
     known: dict[str, Any] = {"names": names, "class_names": context.dataset.class_names}
     cost: dict[str, Any] = {}
     if config.get("score") is not None:
-        trained, score = scored(context, config["score"])
+        trained, score = compute_sample_scores(context, config["score"])
         known |= {"score": trained.records["score"], "center": score.center}
-        cost = {"score": name_of(config["score"]), "score_seconds": trained.notes["seconds"]}
+        cost = {"score": score_name(config["score"]), "score_seconds": trained.notes["seconds"]}
         task = replace(task, records=trained.records)
     if isinstance(choose, Detector):
-        found, facts = (detected(context, choose),), choose.notes
+        found, facts = (detect_suspects(context, choose),), choose.notes
         cost |= {"discovery/by": detector_name(config["forget_set"])}
     else:
-        found = _chosen(context, choose, known)
+        found = _choose_requests(context, choose, known)
         facts = choose.notes
         task = replace(task, truth=replace(task.truth, known_label=choose.true_label))
-    found = alarmed(config, found, task.truth)
-    facts = {"size": len(found[0]), **facts, "hash": digest(torch.cat(found))[:12]}
-    cost |= {f"forget_set/{k}": v for k, v in facts.items()} | _quality(task, found)
+    found = add_false_alarms(config, found, task.truth)
+    facts = {"size": len(found[0]), **facts, "hash": hash_indices(torch.cat(found))[:12]}
+    cost |= {f"forget_set/{k}": v for k, v in facts.items()} | _discovery_quality(task, found)
     return replace(context, task=replace(task, forget=found), facts=cost)
 
 
-def _chosen(
+def _choose_requests(
     context: RunContext, choose: ForgetSet, known: dict[str, Any]
 ) -> tuple[torch.Tensor, ...]:
     """Return the requests of a forget set that is built from the truth."""
     config, needs = context.job.config, choose.needs
     if "embedding" in needs:
-        known = known | {"embedding": features(context)}
+        known = known | {"embedding": compute_features(context)}
     absent = [need for need in needs if need not in known]
     if absent:
         raise ValueError(
@@ -88,7 +94,7 @@ def _chosen(
     )
 
 
-def _quality(task: Task, found: tuple[torch.Tensor, ...]) -> dict[str, Any]:
+def _discovery_quality(task: Task, found: tuple[torch.Tensor, ...]) -> dict[str, Any]:
     """Return size, precision and recall of what was found, if the corruption is simulated."""
     every = torch.cat(found)
     if not task.truth.corrupted.any():
@@ -97,7 +103,7 @@ def _quality(task: Task, found: tuple[torch.Tensor, ...]) -> dict[str, Any]:
     return {f"discovery/{k}": v for k, v in quality.items()}
 
 
-def detected(context: RunContext, detector: Detector) -> torch.Tensor:
+def detect_suspects(context: RunContext, detector: Detector) -> torch.Tensor:
     """Return what a detector suspects, from the cache or searched for; its notes get the cost.
 
     Raises:
@@ -105,12 +111,12 @@ def detected(context: RunContext, detector: Detector) -> torch.Tensor:
     """
     node = context.job.config["forget_set"]
 
-    def search(folder: Path) -> Trained:
-        suspects, _, seconds = _said(context, detector)
+    def run_detector(folder: Path) -> Trained:
+        suspects, _, seconds = _run_scorer(context, detector)
         return Trained({}, {"suspects": suspects}, {"seconds": seconds} | detector.notes)
 
-    who = _judged(context) | {"detector": node, "forget": []}
-    result, _ = cache(context.job).get_or_train(who, search)
+    who = _scored_model_identity(context) | {"detector": node, "forget": []}
+    result, _ = checkpoint_cache(context.job).get_or_train(who, run_detector)
     suspects, total = result.records["suspects"], len(context.task.train)
     if not 0 < len(suspects) < total:
         raise ValueError(
@@ -118,7 +124,7 @@ def detected(context: RunContext, detector: Detector) -> torch.Tensor:
             "which leaves nothing to unlearn or nothing to retain; change forget_set.* or choose "
             "another"
         )
-    if len(suspects) > MANY * total:
+    if len(suspects) > LONG_LIST_FRACTION * total:
         log.warning(
             "discovery=%s suspects %d of %d training samples: few lists of that length are right, and "
             "unlearning clean images harms the model; look at some, or choose another detector",

@@ -15,24 +15,26 @@ from typing import Any
 import numpy as np
 import torch
 
-from unlearn.core.job import Job, reseeded
-from unlearn.evaluation.intervals import half_width
-from unlearn.evaluation.metrics import tow
-from unlearn.evaluation.predictions import Predictions, predict
-from unlearn.evaluation.retrain_gap import mia
-from unlearn.pipeline.context import RunContext, identity
-from unlearn.pipeline.forget_set import prepared
-from unlearn.pipeline.trained_models import cache, original, without
+from unlearn.core.job import Job, change_seeds
+from unlearn.evaluation.intervals import confidence_half_width
+from unlearn.evaluation.metrics import compute_tow
+from unlearn.evaluation.predictions import Predictions, predict_task
+from unlearn.evaluation.retrain_gap import compute_mia
+from unlearn.pipeline.context import RunContext, original_model_identity
+from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.trained_models import checkpoint_cache, load_original, train_without
 from unlearn.storage.checkpoint_cache import Trained
 
 log = logging.getLogger(__name__)
 
 METRICS = ("tow", "tow_mia")
-Attempt = Callable[..., Any]
+RunMethod = Callable[..., Any]
 """``attempt(context, model, seed=, loggers=)``: one unlearning, with its model and seconds."""
 
 
-def best(scores: Mapping[str, Sequence[float]], seconds: Mapping[str, Sequence[float]]) -> str:
+def select_best(
+    scores: Mapping[str, Sequence[float]], seconds: Mapping[str, Sequence[float]]
+) -> str:
     """Return the name with the highest mean; of those within its 95 % interval, the cheapest.
 
     Args:
@@ -41,12 +43,12 @@ def best(scores: Mapping[str, Sequence[float]], seconds: Mapping[str, Sequence[f
     """
     means = {name: float(np.mean(values)) for name, values in scores.items()}
     top = max(means, key=means.__getitem__)
-    margin = np.nan_to_num(half_width(list(scores[top])))  # one seed has no interval
+    margin = np.nan_to_num(confidence_half_width(list(scores[top])))  # one seed has no interval
     tied = [name for name, value in means.items() if value >= means[top] - margin]
     return min(tied, key=lambda name: (float(np.mean(seconds[name])), -means[name]))
 
 
-def check(job: Job) -> bool:
+def needs_selection(job: Job) -> bool:
     """Return whether there is anything to choose.
 
     Raises:
@@ -72,12 +74,12 @@ def check(job: Job) -> bool:
     return True
 
 
-def settled(job: Job, attempt: Attempt) -> tuple[Job, dict[str, Any]]:
+def choose_methods(job: Job, attempt: RunMethod) -> tuple[Job, dict[str, Any]]:
     """Return the job with the chosen method for each part, and what was chosen, for the row."""
-    if not check(job):
+    if not needs_selection(job):
         return job, {}
     node = job.config["candidates"]
-    rows = [row for seed in node["seeds"] for row in _judged(job, seed, attempt)]
+    rows = [row for seed in node["seeds"] for row in _score_candidates(job, seed, attempt)]
     steps: dict[str, Any] = {}
     facts: dict[str, Any] = {"chosen/seconds": sum(row["seconds"] for row in rows)}
     for part in job.config["method"]["order"]:
@@ -86,7 +88,7 @@ def settled(job: Job, attempt: Attempt) -> tuple[Job, dict[str, Any]]:
             {n: [r[key] for r in own if r["method"] == n] for n in node["methods"]}
             for key in (node["metric"], "seconds")
         )
-        name = best(values, seconds)
+        name = select_best(values, seconds)
         steps[part], facts[f"chosen/{part}"] = node["methods"][name], name
         shown = ", ".join(f"{n} {np.mean(v):.3f}" for n, v in values.items())
         log.info("part %s: %s is chosen by held-out %s (%s)", part, name, node["metric"], shown)
@@ -96,16 +98,16 @@ def settled(job: Job, attempt: Attempt) -> tuple[Job, dict[str, Any]]:
     return replace(job, config=job.config | {"method": method}), facts
 
 
-def _judged(job: Job, seed: int, attempt: Attempt) -> list[dict[str, Any]]:
+def _score_candidates(job: Job, seed: int, attempt: RunMethod) -> list[dict[str, Any]]:
     """Return part, method, metrics and seconds of every candidate on every part, for one seed."""
     drawn = ("score", "forget_set", "method", "candidates")
     seeds = dict.fromkeys(job.config["seeds"], seed)
-    own = replace(job, config=reseeded(job.config, drawn, seeds, seed))
-    context = prepared(own)
+    own = replace(job, config=change_seeds(job.config, drawn, seeds, seed))
+    context = load_task_context(own)
     held = context.dataset.validation
     assert held is not None
     context = replace(context, task=replace(context.task, test=held))
-    model = original(context)[0]
+    model = load_original(context)[0]
     request = context.task.request()
     parts = job.build(own.config["method"]["partition"])(model, request)
     rows = []
@@ -113,34 +115,36 @@ def _judged(job: Job, seed: int, attempt: Attempt) -> list[dict[str, Any]]:
         forget = request.forget.index.cpu()[places]
         now = replace(context, task=replace(context.task, forget=(forget,)))
         for name, node in own.config["candidates"]["methods"].items():
-            found = _candidate(now, node, model, attempt)
+            found = _score_candidate(now, node, model, attempt)
             rows.append({"seed": seed, "part": part, "method": name} | found)
     return rows
 
 
-def _candidate(
-    context: RunContext, node: dict[str, Any], model: torch.nn.Module, attempt: Attempt
+def _score_candidate(
+    context: RunContext, node: dict[str, Any], model: torch.nn.Module, attempt: RunMethod
 ) -> dict[str, Any]:
     """Return metrics and seconds of one candidate on one part, from the cache or measured."""
-    forget = context.task.discovered()
+    forget = context.task.forget_indices()
 
-    def measure(folder: Path) -> Trained:
+    def run_candidate(folder: Path) -> Trained:
         plain = {"method": node, "candidates": None, "localization": None, "budget": None}
         inner = replace(context.job, config=context.job.config | plain, folder=folder)
         seed = context.job.config["seeds"]["unlearn"]
         outcome = attempt(replace(context, job=inner), model, seed=seed, loggers=())
         notes = dict.fromkeys(METRICS, 0.0)  # of a model whose loss was lost
         if outcome.model is not None:
-            said = predict(outcome.model, context.task)
-            reference = _reference(context, forget)
-            found = tow(said, context.task, reference) | mia(said, context.task, reference)
+            said = predict_task(outcome.model, context.task)
+            reference = _predict_reference(context, forget)
+            found = compute_tow(said, context.task, reference) | compute_mia(
+                said, context.task, reference
+            )
             notes = {key: found[key] for key in METRICS}
         return Trained({}, {}, notes | {"seconds": outcome.seconds})
 
-    who = identity(context) | {"candidate": node, "forget": forget.tolist()}
-    return cache(context.job).get_or_train(who, measure)[0].notes
+    who = original_model_identity(context) | {"candidate": node, "forget": forget.tolist()}
+    return checkpoint_cache(context.job).get_or_train(who, run_candidate)[0].notes
 
 
-def _reference(context: RunContext, forget: torch.Tensor) -> Predictions:
-    network, _, _ = without(context, forget, "the retrained reference of a part")
-    return predict(network, context.task)
+def _predict_reference(context: RunContext, forget: torch.Tensor) -> Predictions:
+    network, _, _ = train_without(context, forget, "the retrained reference of a part")
+    return predict_task(network, context.task)

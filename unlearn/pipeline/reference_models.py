@@ -17,25 +17,25 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn.core.errors import CollapsedError
-from unlearn.core.job import Job, reseeded
+from unlearn.core.job import Job, change_seeds
 from unlearn.core.types import ImageSet
-from unlearn.evaluation.evaluator import declared
-from unlearn.evaluation.predictions import Shadows, Twins
-from unlearn.evaluation.reference_distance import judged, margin
-from unlearn.models.expansion.expanded import drop
-from unlearn.models.inference import logits
-from unlearn.pipeline.context import RunContext, identity
-from unlearn.pipeline.trained_models import cache, original, without
-from unlearn.scoring.memorization.memorization import Memorization, subset
+from unlearn.evaluation.evaluator import get_metric
+from unlearn.evaluation.predictions import SeedPairs, ShadowModels
+from unlearn.evaluation.reference_distance import has_enough_models, logit_margin
+from unlearn.models.expansion.expanded import remove_extra_channels
+from unlearn.models.inference import compute_logits
+from unlearn.pipeline.context import RunContext, original_model_identity
+from unlearn.pipeline.trained_models import checkpoint_cache, load_original, train_without
+from unlearn.scoring.memorization.memorization import Memorization, draw_subset
 from unlearn.storage.checkpoint_cache import Trained
 
 log = logging.getLogger(__name__)
 
-FEWEST = {"twins": 3, "shadows": 8}
-APART = 1000  # between the seeds of twins: no run's own
+MIN_MODELS = {"twins": 3, "shadows": 8}
+SEED_STEP = 1000  # between the seeds of twins: no run's own
 
 
-def options(job: Job) -> dict[str, dict[str, Any]]:
+def reference_options(job: Job) -> dict[str, dict[str, Any]]:
     """Return the options of the metric that needs each kind of further models, by kind.
 
     Raises:
@@ -43,27 +43,27 @@ def options(job: Job) -> dict[str, dict[str, Any]]:
     """
     found: dict[str, dict[str, Any]] = {}
     for entry in job.node("evaluation").values():
-        for need in declared(entry).needs:
+        for need in get_metric(entry).needs:
             if need in ("twins", "shadows", "relearned"):
                 found[need] = found.get(need, {}) | getattr(entry, "keywords", {})
-    number = found.get("twins", {}).get("num_models", FEWEST["twins"])
-    if number < FEWEST["twins"]:
+    number = found.get("twins", {}).get("num_models", MIN_MODELS["twins"])
+    if number < MIN_MODELS["twins"]:
         raise ValueError(
-            f"evaluation: klom and ulira need num_models of at least {FEWEST['twins']}, got {number}"
+            f"evaluation: klom and ulira need num_models of at least {MIN_MODELS['twins']}, got {number}"
         )
     if "shadows" in found:
         score = job.node("score")
         if not isinstance(score, Memorization):
             raise ValueError("evaluation=lira needs the models of score=memorization")
-        if score.num_models < FEWEST["shadows"]:
+        if score.num_models < MIN_MODELS["shadows"]:
             raise ValueError(
-                f"evaluation=lira needs score.num_models of at least {FEWEST['shadows']}, "
+                f"evaluation=lira needs score.num_models of at least {MIN_MODELS['shadows']}, "
                 f"got {score.num_models}"
             )
     return found
 
 
-def further(
+def collect_references(
     context: RunContext, model: nn.Module, attempt: Callable[..., Any] | None
 ) -> dict[str, Any]:
     """Return what the job's metrics need beyond predictions, as fields of ``Predictions``.
@@ -74,75 +74,89 @@ def further(
         attempt: ``attempt(context, model, seed=, loggers=)`` unlearns; None: nothing was unlearned.
     """
     try:
-        return _further(context, model, attempt)
+        return _collect_references(context, model, attempt)
     except CollapsedError as error:  # of a reference; the run's own row stands
         log.warning("no further models to compare with: %s", error)
         return {}
 
 
-def _further(
+def _collect_references(
     context: RunContext, model: nn.Module, attempt: Callable[..., Any] | None
 ) -> dict[str, Any]:
-    wanted = options(context.job)
+    wanted = reference_options(context.job)
     out: dict[str, Any] = {}
     if "twins" in wanted and attempt is not None and not context.task.step:
-        out["twins"] = _twins(context, model, wanted["twins"]["num_models"], attempt)
+        out["twins"] = _train_seed_pairs(context, model, wanted["twins"]["num_models"], attempt)
     if "shadows" in wanted:
-        out["shadows"] = shadows(context)
+        out["shadows"] = load_shadow_models(context)
     if "relearned" in wanted:
-        gone = context.task.asked().sort().values
-        reference = without(context, gone, "the retrained reference")[0]
-        loss = forget_loss(drop(original(context)[0]), _forget(context))
+        gone = context.task.requested_indices().sort().values
+        reference = train_without(context, gone, "the retrained reference")[0]
+        loss = compute_forget_loss(
+            remove_extra_channels(load_original(context)[0]), _forget_images(context)
+        )
         out["relearned"] = tuple(
-            relearned(m, _forget(context), loss, wanted["relearned"]) for m in (model, reference)
+            count_relearn_steps(m, _forget_images(context), loss, wanted["relearned"])
+            for m in (model, reference)
         )
     return out
 
 
-def _margins(model: nn.Module, context: RunContext) -> torch.Tensor:
+def _compute_margins(model: nn.Module, context: RunContext) -> torch.Tensor:
     """Return the margins of the training and test samples, (N + T,)."""
     sets = (context.task.train, context.task.test)
-    return torch.cat([margin(logits(model, s).cpu(), s.label.cpu()) for s in sets])
+    return torch.cat([logit_margin(compute_logits(model, s).cpu(), s.label.cpu()) for s in sets])
 
 
-def _twins(
+def _train_seed_pairs(
     context: RunContext, model: nn.Module, number: int, attempt: Callable[..., Any]
-) -> Twins:
+) -> SeedPairs:
     """Return the margins of the run's own pair and of those of other seeds."""
-    gone = context.task.asked().sort().values
-    own = without(context, gone, "the retrained reference")[0]
-    pairs = [(_margins(model, context), _margins(own, context))]
+    gone = context.task.requested_indices().sort().values
+    own = train_without(context, gone, "the retrained reference")[0]
+    pairs = [(_compute_margins(model, context), _compute_margins(own, context))]
     for k in range(1, number):
-        seed = int(context.job.config["seeds"]["train"]) + APART * k
+        seed = int(context.job.config["seeds"]["train"]) + SEED_STEP * k
         seeds: dict[str, int] = dict.fromkeys(("train", "unlearn", "mask"), seed)
-        other = replace(context.job, config=reseeded(context.job.config, ("method",), seeds, seed))
+        other = replace(
+            context.job, config=change_seeds(context.job.config, ("method",), seeds, seed)
+        )
         log.info("twin %d of %d: another original, unlearned and retrained", k, number - 1)
         other = replace(context, job=other)
-        start = original(other)[0]
+        start = load_original(other)[0]
         outcome = attempt(other, start, seed=seed, loggers=())
         if outcome.model is None:
             log.warning("a twin has collapsed and is left out: %s", outcome.reason)
             continue
-        reference = without(other, gone, "a retrained reference of another seed")[0]
-        pairs.append((_margins(outcome.model, context), _margins(reference, context)))
-    if len(pairs) < FEWEST["twins"]:
+        reference = train_without(other, gone, "a retrained reference of another seed")[0]
+        pairs.append(
+            (_compute_margins(outcome.model, context), _compute_margins(reference, context))
+        )
+    if len(pairs) < MIN_MODELS["twins"]:
         raise ValueError(f"{len(pairs)} pairs of models are left for klom and ulira")
     ours, theirs = (torch.stack(group) for group in zip(*pairs, strict=True))
-    return Twins(ours, theirs, len(context.task.train), len(context.task.test))
+    return SeedPairs(ours, theirs, len(context.task.train), len(context.task.test))
 
 
-def enough(context: RunContext) -> None:
+def check_lira_coverage(context: RunContext) -> None:
     """Check, before anything is unlearned, that LiRA can judge half of the forget set.
 
     Raises:
         ValueError: If it cannot: each sample needs two models that saw it and two that did not.
     """
-    if "shadows" not in options(context.job):
+    if "shadows" not in reference_options(context.job):
         return
     score: Memorization = context.job.node("score")
     size = len(context.task.train)
-    masks = [subset(size, score.subset_fraction, score.seed + k) for k in range(score.num_models)]
-    share = judged(torch.stack(masks))[context.task.discovered().cpu()].double().mean().item()
+    masks = [
+        draw_subset(size, score.subset_fraction, score.seed + k) for k in range(score.num_models)
+    ]
+    share = (
+        has_enough_models(torch.stack(masks))[context.task.forget_indices().cpu()]
+        .double()
+        .mean()
+        .item()
+    )
     if share < 0.5:
         raise ValueError(
             f"evaluation=lira needs two models that saw a forget sample and two that did not; only "
@@ -150,44 +164,50 @@ def enough(context: RunContext) -> None:
         )
 
 
-def shadows(context: RunContext) -> Shadows:
+def load_shadow_models(context: RunContext) -> ShadowModels:
     """Return margins of the models that the memorization score has trained, from the cache."""
     node = context.job.config["score"]
     score: Memorization = context.job.node("score")
     size = len(context.task.train)
 
-    def compute(folder: Path) -> Trained:
+    def train_shadow_models(folder: Path) -> Trained:
         inside, found = [], []
         for k in range(score.num_models):
             seed = score.seed + k
-            mask = subset(size, score.subset_fraction, seed)
+            mask = draw_subset(size, score.subset_fraction, seed)
             own = replace(
                 context.job,
                 config=context.job.config
                 | {"seeds": context.job.config["seeds"] | {"train": seed}},
             )
-            model = without(replace(context, job=own), (~mask).nonzero().flatten(), "a part")[0]
+            model = train_without(replace(context, job=own), (~mask).nonzero().flatten(), "a part")[
+                0
+            ]
             inside.append(mask)
-            found.append(_margins(model, context)[:size].float())
+            found.append(_compute_margins(model, context)[:size].float())
         kept = {"inside": torch.stack(inside), "margin": torch.stack(found)}
         return Trained({}, kept, {})
 
-    who = identity(context) | {"shadows": node, "forget": []}
-    kept = cache(context.job).get_or_train(who, compute)[0].records
-    return Shadows(kept["inside"], kept["margin"].double())
+    who = original_model_identity(context) | {"shadows": node, "forget": []}
+    kept = checkpoint_cache(context.job).get_or_train(who, train_shadow_models)[0].records
+    return ShadowModels(kept["inside"], kept["margin"].double())
 
 
-def _forget(context: RunContext) -> ImageSet:
-    return context.task.train.rows(context.task.discovered().to(context.task.train.label.device))
+def _forget_images(context: RunContext) -> ImageSet:
+    return context.task.train.rows(
+        context.task.forget_indices().to(context.task.train.label.device)
+    )
 
 
-def forget_loss(model: nn.Module, data: ImageSet) -> float:
+def compute_forget_loss(model: nn.Module, data: ImageSet) -> float:
     """Return the mean cross-entropy in eval mode."""
-    outputs = logits(model, data)
+    outputs = compute_logits(model, data)
     return F.cross_entropy(outputs, data.label.to(outputs.device)).item()
 
 
-def relearned(model: nn.Module, data: ImageSet, loss: float, plan: Mapping[str, Any]) -> int:
+def count_relearn_steps(
+    model: nn.Module, data: ImageSet, loss: float, plan: Mapping[str, Any]
+) -> int:
     """Return after how many steps on ``data`` a copy's loss is back; at most ``max_steps``.
 
     Args:
@@ -209,7 +229,7 @@ def relearned(model: nn.Module, data: ImageSet, loss: float, plan: Mapping[str, 
         for _ in itertools.count()
     )
     for step in range(plan["max_steps"]):
-        if forget_loss(own.eval(), data) <= near:
+        if compute_forget_loss(own.eval(), data) <= near:
             return step
         own.train()
         batch = next(data.rows(next(rows).to(data.label.device)).batches(len(data)))

@@ -17,13 +17,13 @@ from unlearn.evaluation.monitor import Monitor
 from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.localization.mask import Mask
 from unlearn.methods.localized import Localized
-from unlearn.models.expansion.expanded import drop
-from unlearn.pipeline.context import RunContext, method_of
+from unlearn.models.expansion.expanded import remove_extra_channels
+from unlearn.pipeline.context import RunContext, build_method
 from unlearn.training.unlearning import LightningFit
 
 
 @dataclass
-class Outcome:
+class UnlearningResult:
     """What an unlearning left behind.
 
     Attributes:
@@ -46,7 +46,7 @@ class Outcome:
     curves: Sequence[tuple[dict[str, float], int]] = ()
     mask: Mask | None = None
 
-    def replay(self, loggers: Sequence[Logger]) -> None:
+    def replay_curves(self, loggers: Sequence[Logger]) -> None:
         """Hand curves that no logger has seen yet to the loggers."""
         for logger in loggers:
             for values, step in self.curves:
@@ -55,16 +55,16 @@ class Outcome:
                 logger.save()
 
 
-def mask_of(method: UnlearningMethod) -> Mask | None:
+def get_mask(method: UnlearningMethod) -> Mask | None:
     """Return what a localized method chose; None of another."""
     return method.mask if isinstance(method, Localized) else None
 
 
-def equipped(
+def build_run(
     context: RunContext, *, seed: int, loggers: Sequence[Logger]
 ) -> tuple[UnlearningMethod, Monitor, LightningFit, Request]:
     """Return the job's method, what watches it, what trains it, and what it may see."""
-    method = method_of(context.job)
+    method = build_method(context.job)
     monitor = Monitor(method, context.task, loggers)
     fit = LightningFit(
         context.engine,
@@ -77,11 +77,11 @@ def equipped(
     return method, monitor, fit, context.task.request(oracle=context.job.config["oracle"])
 
 
-def unlearn_once(
+def run_method(
     context: RunContext, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
-) -> Outcome:
+) -> UnlearningResult:
     """Run the method on its own copy of ``model``, timed without the evaluator's share."""
-    method, monitor, fit, request = equipped(context, seed=seed, loggers=loggers)
+    method, monitor, fit, request = build_run(context, seed=seed, loggers=loggers)
     own = copy.deepcopy(model)
     environment.reset_peak()
     started = time.perf_counter()
@@ -93,12 +93,12 @@ def unlearn_once(
     except CollapsedError as error:
         seconds = time.perf_counter() - started - monitor.seconds
         peak = environment.peak_bytes()
-        return Outcome(None, seconds, peak, fit.images_seen, method.notes, str(error))
-    return Outcome(
-        drop(healed).eval(),
+        return UnlearningResult(None, seconds, peak, fit.images_seen, method.notes, str(error))
+    return UnlearningResult(
+        remove_extra_channels(healed).eval(),
         seconds,
         environment.peak_bytes(),
         fit.images_seen,
         method.notes,
-        mask=mask_of(method),
+        mask=get_mask(method),
     )

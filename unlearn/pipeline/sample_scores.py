@@ -11,44 +11,49 @@ import torch
 from torch import nn
 
 from unlearn.core.job import Job
-from unlearn.data.task import sealed
-from unlearn.models.expansion.expanded import drop
-from unlearn.models.inference import embedding
-from unlearn.pipeline.context import RunContext, identity
-from unlearn.pipeline.stacked_training import train_missing, width
-from unlearn.pipeline.trained_models import cache, original, training_without, without
-from unlearn.scoring.base import Judge, Score, Subject
+from unlearn.data.task import hide_view
+from unlearn.models.expansion.expanded import remove_extra_channels
+from unlearn.models.inference import compute_embedding
+from unlearn.pipeline.context import RunContext, original_model_identity
+from unlearn.pipeline.stacked_training import stack_width, train_missing
+from unlearn.pipeline.trained_models import (
+    checkpoint_cache,
+    load_original,
+    train_without,
+    training_without,
+)
+from unlearn.scoring.base import SampleScorer, Score, ScoringInputs
 from unlearn.storage.checkpoint_cache import Trained
-from unlearn.storage.user_checkpoint import digest as file_digest
+from unlearn.storage.user_checkpoint import hash_file as file_digest
 
 
-def _said(context: RunContext, judge: Judge) -> tuple[torch.Tensor, Trained, float]:
+def _run_scorer(context: RunContext, judge: SampleScorer) -> tuple[torch.Tensor, Trained, float]:
     """Return what a score or detector says of the original model, that model, and the seconds."""
-    network, trained = original(context)
+    network, trained = load_original(context)
     started = time.perf_counter()
     spent: list[float] = []
-    said = judge(_subject(context, network, trained.records, spent))
+    said = judge(_scoring_inputs(context, network, trained.records, spent))
     return said, trained, time.perf_counter() - started + sum(spent)
 
 
-def _judged(context: RunContext) -> dict[str, Any]:
+def _scored_model_identity(context: RunContext) -> dict[str, Any]:
     """Return the identity of the original model: of the user's own, what its file holds counts."""
     path = context.job.config.get("checkpoint")
     own = {} if path is None else {"checkpoint": file_digest(Path(path))}
-    return identity(context) | own
+    return original_model_identity(context) | own
 
 
-def features(context: RunContext) -> torch.Tensor:
+def compute_features(context: RunContext) -> torch.Tensor:
     """Return the last features of the training images in the original model, (N, E)."""
-    return embedding(drop(original(context)[0]), context.task.train)
+    return compute_embedding(remove_extra_channels(load_original(context)[0]), context.task.train)
 
 
-def name_of(node: Mapping[str, Any]) -> str:
+def score_name(node: Mapping[str, Any]) -> str:
     """Return what a score is called in tables."""
     return str(node.get("event") or str(node["_target_"]).split(".")[-2])
 
 
-def scored(context: RunContext, node: dict[str, Any]) -> tuple[Trained, Score]:
+def compute_sample_scores(context: RunContext, node: dict[str, Any]) -> tuple[Trained, Score]:
     """Return a score of every training sample, from the cache or computed.
 
     Returns:
@@ -61,37 +66,37 @@ def scored(context: RunContext, node: dict[str, Any]) -> tuple[Trained, Score]:
         else context.job.build(node)
     )
 
-    def compute(folder: Path) -> Trained:
-        values, trained, seconds = _said(context, score)
-        recorder = score.recorder()
+    def run_score(folder: Path) -> Trained:
+        values, trained, seconds = _run_scorer(context, score)
+        recorder = score.make_recorder()
         if recorder is not None:
             seconds += trained.notes[f"seconds/{recorder.name}"]
         notes = {"seconds": seconds, "original_seconds": trained.notes["seconds"]} | score.notes
         return Trained({}, trained.records | {"score": values.float()}, notes)
 
-    who = _judged(context) | {"score": node, "forget": []}
-    return cache(context.job).get_or_train(who, compute)[0], score
+    who = _scored_model_identity(context) | {"score": node, "forget": []}
+    return checkpoint_cache(context.job).get_or_train(who, run_score)[0], score
 
 
-def rescored(context: RunContext, network: nn.Module) -> tuple[torch.Tensor, float]:
+def score_samples_again(context: RunContext, network: nn.Module) -> tuple[torch.Tensor, float]:
     """Return the job's score of every training sample for another model, (N,), and its seconds."""
     score: Score = context.job.node("score")
     started = time.perf_counter()
-    values = score(_subject(context, network, context.task.records, []))
+    values = score(_scoring_inputs(context, network, context.task.records, []))
     return values.float(), time.perf_counter() - started
 
 
-def _subject(
+def _scoring_inputs(
     context: RunContext,
     network: nn.Module,
     records: Mapping[str, torch.Tensor],
     spent: list[float],
-) -> Subject:
+) -> ScoringInputs:
     """Return what a score may look at; ``spent`` gets what models from the cache once took."""
 
     def subset_models(parts: Sequence[tuple[torch.Tensor, int]]) -> Iterator[nn.Module]:
-        wanted = [_left_out(context, rows, seed) for rows, seed in parts]
-        step = max(1, width(context.job.config))
+        wanted = [_subset_job(context, rows, seed) for rows, seed in parts]
+        step = max(1, stack_width(context.job.config))
         for start in range(0, len(wanted), step):
             some = wanted[start : start + step]
             fresh = set()
@@ -102,16 +107,16 @@ def _subject(
                 ]
                 fresh = set(train_missing(context.job, new))
             for own, gone in some:
-                model, trained, cached = without(replace(context, job=own), gone, "a part")
-                key = cache(context.job).key(
-                    identity(replace(context, job=own)) | {"forget": gone.tolist()}
+                model, trained, cached = train_without(replace(context, job=own), gone, "a part")
+                key = checkpoint_cache(context.job).compute_key(
+                    original_model_identity(replace(context, job=own)) | {"forget": gone.tolist()}
                 )
                 spent.append(trained.notes["seconds"] if cached and key not in fresh else 0.0)
                 yield model
 
-    return Subject(
-        data=sealed(context.task.train),
-        model=lambda: drop(copy.deepcopy(network)).eval(),
+    return ScoringInputs(
+        data=hide_view(context.task.train),
+        model=lambda: remove_extra_channels(copy.deepcopy(network)).eval(),
         records=records,
         validation=context.dataset.validation,
         test=context.task.test,
@@ -119,7 +124,7 @@ def _subject(
     )
 
 
-def _left_out(context: RunContext, rows: torch.Tensor, seed: int) -> tuple[Job, torch.Tensor]:
+def _subset_job(context: RunContext, rows: torch.Tensor, seed: int) -> tuple[Job, torch.Tensor]:
     """Return a job with the seed of a model that sees some rows alone, and the other rows."""
     own = replace(
         context.job,

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.job import Job
-from unlearn.data.forget_sets.uniform import digest
+from unlearn.data.forget_sets.uniform import hash_indices
 from unlearn.data.task import Task
 from unlearn.pipeline.context import RunContext
-from unlearn.pipeline.sample_scores import name_of, rescored
+from unlearn.pipeline.sample_scores import score_name, score_samples_again
 from unlearn.reporting.figures import canvas, score_histograms
 from unlearn.scoring.detection.base import Detector
 
 log = logging.getLogger(__name__)
 
 
-def check(job: Job) -> None:
+def check_requests(job: Job) -> None:
     """Check, before anything is trained, that requests can be chosen as they are to be.
 
     Raises:
@@ -33,14 +33,14 @@ def check(job: Job) -> None:
         return
     node = job.config["score"]
     if node is None or not job.node("score").post_hoc:
-        name = "none" if node is None else name_of(node)
+        name = "none" if node is None else score_name(node)
         raise ValueError(
             "forget_set.shared_requests=false needs a score that any model has, "
             f"score=holdout_retraining; got {name}"
         )
 
 
-class Requests:
+class SequentialRequests:
     """The requests of a run, one after the other.
 
     Attributes:
@@ -59,7 +59,7 @@ class Requests:
         self.watched = self.count > 1 and self.score is not None and self.score.post_hoc
         self.seen: list[Tensor] = []
 
-    def at(self, step: int, context: RunContext, model: nn.Module) -> RunContext:
+    def select_request(self, step: int, context: RunContext, model: nn.Module) -> RunContext:
         """Return the setting with the request of a step.
 
         Args:
@@ -70,19 +70,19 @@ class Requests:
         if self.watched and step == 0:
             self.seen.append(context.task.records["score"].cpu())
         elif self.watched:
-            values, seconds = rescored(context, model)
+            values, seconds = score_samples_again(context, model)
             self.seen.append(values)
             if not self.shared:
-                context = self._following(context, values, seconds)
+                context = self._add_request(context, values, seconds)
         return replace(context, task=replace(context.task, step=step))
 
-    def _following(self, context: RunContext, values: Tensor, seconds: float) -> RunContext:
+    def _add_request(self, context: RunContext, values: Tensor, seconds: float) -> RunContext:
         """Return the setting with one more request, by the score of the current model."""
         task = context.task
-        new = self.choose.following(values, self.score.center, torch.cat(task.forget))
+        new = self.choose.choose_next(values, self.score.center, torch.cat(task.forget))
         forget = (*task.forget, new)
         facts = {
-            "forget_set/hash": digest(torch.cat(forget))[:12],
+            "forget_set/hash": hash_indices(torch.cat(forget))[:12],
             "forget_set/score_mean": values[new].mean().item(),
             "forget_set/displaced": self.choose.notes["displaced"],
             "discovery/size": sum(len(part) for part in forget),
@@ -91,7 +91,7 @@ class Requests:
         task = replace(task, forget=forget, records={**task.records, "score": values})
         return replace(context, task=task, facts=context.facts | facts)
 
-    def end(self, context: RunContext, model: nn.Module | None, folder: Path) -> None:
+    def write_histograms(self, context: RunContext, model: nn.Module | None, folder: Path) -> None:
         """Note the score after the last step; leave histograms of all in the run's folder.
 
         Args:
@@ -102,15 +102,19 @@ class Requests:
         if not self.watched:
             return
         if model is not None:
-            self.seen.append(rescored(context, model)[0])
-        table = score_histograms.histograms([v.numpy() for v in self.seen], _asked(context.task))
+            self.seen.append(score_samples_again(context, model)[0])
+        table = score_histograms.count_histograms(
+            [v.numpy() for v in self.seen], _request_arrays(context.task)
+        )
         table.to_csv(folder / "proxy_histogram.csv", index=False)
-        name = name_of(self.job.config["score"])
-        canvas.save(score_histograms.figure(table, name), folder / "proxy_histogram")
+        name = score_name(self.job.config["score"])
+        canvas.save_figure(
+            score_histograms.draw_histograms(table, name), folder / "proxy_histogram"
+        )
         log.info("score before and after each request: %s", folder / "proxy_histogram.png")
 
 
-def _asked(task: Task) -> list[Any]:
+def _request_arrays(task: Task) -> list[Any]:
     return [part.cpu().numpy() for part in task.forget]
 
 

@@ -13,18 +13,18 @@ from lightning.pytorch.loggers import CSVLogger
 
 from unlearn.core.job import Job
 from unlearn.pipeline.context import RunContext
-from unlearn.pipeline.trained_models import RESUME, Training, cache, cpu_state
+from unlearn.pipeline.trained_models import RESUME, TrainingSpec, checkpoint_cache, cpu_state
 from unlearn.storage.checkpoint_cache import Trained
-from unlearn.training.stacked.pretraining import Member, obstacle, pretrain_stacked
-from unlearn.training.stacked.speedup import speedup
+from unlearn.training.stacked.pretraining import StackMember, find_obstacle, pretrain_stacked
+from unlearn.training.stacked.speedup import measure_speedup
 
 log = logging.getLogger(__name__)
 
 MOST = 16  # models at once where stack=auto chooses
-WORTH = 1.2  # times as fast as one by one, or stack=auto keeps to that
+MIN_SPEEDUP = 1.2  # times as fast as one by one, or stack=auto keeps to that
 
 
-def width(config: dict[str, Any]) -> int:
+def stack_width(config: dict[str, Any]) -> int:
     """Return how many models to train at once by ``stack``; 1: one by one."""
     asked = str(config.get("stack", "auto")).lower()
     if asked == "auto":
@@ -33,14 +33,14 @@ def width(config: dict[str, Any]) -> int:
     return int(asked) if asked.isdigit() else 1
 
 
-def lacking(job: Job, training: Training) -> bool:
+def must_train(job: Job, training: TrainingSpec) -> bool:
     """Say whether a model is neither in the cache nor begun alone, nor watched while it learns."""
-    folder = cache(job).folder(training.who)
+    folder = checkpoint_cache(job).model_folder(training.who)
     there = any((folder / name).exists() for name in ("model.pt", RESUME))
     return not there and not training.recorders
 
 
-def train_missing(job: Job, wanted: Sequence[tuple[RunContext, Training]]) -> list[str]:
+def train_missing(job: Job, wanted: Sequence[tuple[RunContext, TrainingSpec]]) -> list[str]:
     """Train those models that are not in the cache, if there are several and it pays.
 
     A model that is being trained elsewhere, was begun alone, is watched while it learns, or whose
@@ -53,54 +53,54 @@ def train_missing(job: Job, wanted: Sequence[tuple[RunContext, Training]]) -> li
     Returns:
         Keys of the models that were trained.
     """
-    most, store = width(job.config), cache(job)
-    absent = {store.key(t.who): (s, t) for s, t in wanted if lacking(job, t)}
+    most, store = stack_width(job.config), checkpoint_cache(job)
+    absent = {store.compute_key(t.who): (s, t) for s, t in wanted if must_train(job, t)}
     made: list[str] = []
     while most > 1 and len(absent) > 1:
         # Of equal parts: 17 models are 9 and 8, not 16 and 1.
         take = -(-len(absent) // -(-len(absent) // most))
         part = [absent.pop(key) for key in list(absent)[:take]]
         if len(part) > 1:
-            made += _together(job, part)
+            made += _train_stack(job, part)
     return made
 
 
-def _together(job: Job, part: Sequence[tuple[RunContext, Training]]) -> list[str]:
+def _train_stack(job: Job, part: Sequence[tuple[RunContext, TrainingSpec]]) -> list[str]:
     """Train a stack; return the keys of the models that it has left in the cache."""
     context, first = part[0]
-    reason = obstacle(context.engine, first.network)
+    reason = find_obstacle(context.engine, first.network)
     if reason is not None:
         log.info("one by one: %s", reason)
         return []
-    store, identities = cache(job), [training.who for _, training in part]
+    store, identities = checkpoint_cache(job), [training.who for _, training in part]
 
-    def train(folders: dict[int, Path]) -> Iterator[tuple[int, Trained]]:
-        yield from _stack(job, {n: part[n] for n in folders}, folders)
+    def train_members(folders: dict[int, Path]) -> Iterator[tuple[int, Trained]]:
+        yield from _pretrain_members(job, {n: part[n] for n in folders}, folders)
 
-    before = {n for n, who in enumerate(identities) if store.get(who) is not None}
+    before = {n for n, who in enumerate(identities) if store.load_model(who) is not None}
     try:
-        store.train_missing(identities, train)
+        store.train_missing(identities, train_members)
     except RuntimeError as error:  # out of memory, or an operation that cannot be batched
         log.warning("one by one: training as a stack failed: %s", str(error).splitlines()[0])
-    there = {n for n, who in enumerate(identities) if store.get(who) is not None}
-    return [store.key(identities[n]) for n in sorted(there - before)]
+    there = {n for n, who in enumerate(identities) if store.load_model(who) is not None}
+    return [store.compute_key(identities[n]) for n in sorted(there - before)]
 
 
-def _stack(
-    job: Job, part: dict[int, tuple[RunContext, Training]], folders: dict[int, Path]
+def _pretrain_members(
+    job: Job, part: dict[int, tuple[RunContext, TrainingSpec]], folders: dict[int, Path]
 ) -> Iterator[tuple[int, Trained]]:
     if len(part) < 2:
         return
     numbers = list(part)
     context, first = part[numbers[0]]
     members = [
-        Member(t.network, t.data, t.seed, [CSVLogger(folders[n], name="curves", version="")])
+        StackMember(t.network, t.data, t.seed, [CSVLogger(folders[n], name="curves", version="")])
         for n, (_, t) in part.items()
     ]
     augment = context.dataset.augment
     if str(job.config["stack"]).lower() == "auto":
-        times = speedup(members, first.recipe.batch_size, context.engine, augment=augment)
-        if times < WORTH:
+        times = measure_speedup(members, first.recipe.batch_size, context.engine, augment=augment)
+        if times < MIN_SPEEDUP:
             log.info("one by one: %d at once are %.2f times as fast", len(members), times)
             return
     log.info("%s: %d at once (%d epochs) ...", first.title, len(members), first.recipe.epochs)

@@ -12,16 +12,16 @@ from torch import nn
 
 from unlearn.core.job import Job
 from unlearn.core.types import ImageSet
-from unlearn.evaluation.evaluator import declared
-from unlearn.evaluation.predictions import Predictions, predict
-from unlearn.models.expansion.expanded import drop
-from unlearn.pipeline.context import RunContext, fresh, identity, network_of
+from unlearn.evaluation.evaluator import get_metric
+from unlearn.evaluation.predictions import Predictions, predict_task
+from unlearn.models.expansion.expanded import remove_extra_channels
+from unlearn.pipeline.context import RunContext, build_network, new_network, original_model_identity
 from unlearn.scoring.base import Recorder
 from unlearn.scoring.detection.base import Detector
 from unlearn.storage.checkpoint_cache import CheckpointCache, Trained
 from unlearn.storage.state_dicts import epochs_done
-from unlearn.storage.user_checkpoint import Given, fit
-from unlearn.training.loggers import continued
+from unlearn.storage.user_checkpoint import UserCheckpoint, match_checkpoint
+from unlearn.training.loggers import continue_csv_logger
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 RESUME = "resume.ckpt"  # in a model's folder while it is trained alone
 
 
-def cache(job: Job) -> CheckpointCache:
+def checkpoint_cache(job: Job) -> CheckpointCache:
     """Return the cache of trained models."""
     return CheckpointCache(Path(job.config["paths"]["checkpoints"]))
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingSpec:
     """A model of the cache, there or to be trained.
 
     Attributes:
@@ -58,10 +58,10 @@ class Training:
     recorders: Sequence[Recorder] = ()
 
 
-def keep_trained(context: RunContext, new: Training) -> tuple[Trained, bool]:
+def load_or_train(context: RunContext, new: TrainingSpec) -> tuple[Trained, bool]:
     """Fill the network from the cache, or train it and keep it with what is recorded."""
 
-    def train(folder: Path) -> Trained:
+    def train_network(folder: Path) -> Trained:
         resume = folder / RESUME
         done = epochs_done(resume)
         after = f", going on after epoch {done}" if done else ""
@@ -70,17 +70,17 @@ def keep_trained(context: RunContext, new: Training) -> tuple[Trained, bool]:
             new.network, new.data, new.recipe, context.engine,
             augment=context.dataset.augment,
             seed=new.seed,
-            loggers=[continued(folder, done)],
+            loggers=[continue_csv_logger(folder, done)],
             recorders=new.recorders,
             resume=resume,
             title=new.title,
         )  # fmt: skip
-        records = {k: v for r in new.recorders for k, v in r.records().items()}
+        records = {k: v for r in new.recorders for k, v in r.get_records().items()}
         return Trained(state=cpu_state(new.network), records=records, notes=notes)
 
-    trained, cached = cache(context.job).get_or_train(new.who, train)
+    trained, cached = checkpoint_cache(context.job).get_or_train(new.who, train_network)
     new.network.load_state_dict(trained.state)
-    context.engine.place(new.network).eval()
+    context.engine.place_model(new.network).eval()
     return trained, cached
 
 
@@ -89,19 +89,19 @@ def cpu_state(network: nn.Module) -> dict[str, torch.Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
 
 
-def training_of_original(context: RunContext) -> Training:
+def training_of_original(context: RunContext) -> TrainingSpec:
     """Return the original model as something to be found or trained."""
-    recipe, network = fresh(context)
-    watching = recorders(context.job)
-    who = identity(context)
+    recipe, network = new_network(context)
+    watching = build_recorders(context.job)
+    who = original_model_identity(context)
     if watching:
-        who |= {"records": [r.options() for r in watching]}
+        who |= {"records": [r.get_options() for r in watching]}
     seed = context.job.config["seeds"]["train"]
     title = "training the original model"
-    return Training(who, network, context.task.train, recipe, seed, title, watching)
+    return TrainingSpec(who, network, context.task.train, recipe, seed, title, watching)
 
 
-def original(context: RunContext) -> tuple[nn.Module, Trained]:
+def load_original(context: RunContext) -> tuple[nn.Module, Trained]:
     """Find the original model in the cache or train it.
 
     Returns:
@@ -111,31 +111,31 @@ def original(context: RunContext) -> tuple[nn.Module, Trained]:
         ValueError: If the user's own checkpoint does not fit, or was not watched while it learned.
     """
     if context.job.config.get("checkpoint") is not None:
-        return _loaded(context)
+        return _load_user_model(context)
     new = training_of_original(context)
-    trained, cached = keep_trained(context, new)
+    trained, cached = load_or_train(context, new)
     if cached:
         log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
     return new.network, trained
 
 
-def _loaded(context: RunContext) -> tuple[nn.Module, Trained]:
+def _load_user_model(context: RunContext) -> tuple[nn.Module, Trained]:
     """Return the user's own model, with notes as if its training had cost nothing."""
-    if recorders(context.job):
+    if build_recorders(context.job):
         what = "discovery" if isinstance(context.job.node("forget_set"), Detector) else "score"
         raise ValueError(
             f"{what}: this one must watch the model being trained, and checkpoint is a model that was "
             f"trained already; choose another {what}"
         )
-    network = network_of(context)
-    given = brought(context.job, network)
+    network = build_network(context)
+    given = read_user_checkpoint(context.job, network)
     assert given is not None
     given.load_into(network)
-    context.engine.place(network).eval()
+    context.engine.place_model(network).eval()
     return network, Trained({}, {}, {"seconds": 0.0, "images_seen": 0})
 
 
-def brought(job: Job, network: nn.Module) -> Given | None:
+def read_user_checkpoint(job: Job, network: nn.Module) -> UserCheckpoint | None:
     """Return the user's own checkpoint, fitted to ``network``; None if the original is trained here.
 
     Raises:
@@ -145,51 +145,51 @@ def brought(job: Job, network: nn.Module) -> Given | None:
         return None
     name = job.config["model"].get("name") or job.config["model"].get("path")
     what = f"model={job.names['model']}" + (f" ({name})" if name else "")
-    return fit(Path(job.config["checkpoint"]), network, what)
+    return match_checkpoint(Path(job.config["checkpoint"]), network, what)
 
 
-def recorders(job: Job) -> list[Recorder]:
+def build_recorders(job: Job) -> list[Recorder]:
     """Return what watches the original's training, once each, for scores and detector of the job."""
     compared = (job.config.get("scores") or {}).values()
     watching = [job.node("score"), *(job.build(node) for node in compared)]
     watching = [watcher for watcher in watching if watcher is not None]
     finder = job.node("forget_set")
     watching += [finder] if isinstance(finder, Detector) else []
-    made = [watcher.recorder() for watcher in watching]
-    return list({json.dumps(r.options()): r for r in made if r is not None}.values())
+    made = [watcher.make_recorder() for watcher in watching]
+    return list({json.dumps(r.get_options()): r for r in made if r is not None}.values())
 
 
-def training_without(context: RunContext, forget: torch.Tensor, title: str) -> Training:
+def training_without(context: RunContext, forget: torch.Tensor, title: str) -> TrainingSpec:
     """Return a model that never sees some samples, by the original's recipe."""
-    recipe, network = fresh(context)
-    who = identity(context) | {"forget": forget.tolist()}
+    recipe, network = new_network(context)
+    who = original_model_identity(context) | {"forget": forget.tolist()}
     plain = replace(recipe, capacity=1.0, density=0.0)
     keep = torch.ones(len(context.task.train), dtype=torch.bool)
     keep[forget] = False
     part = context.task.train.rows(keep.to(context.task.train.label.device))
     seed = context.job.config["seeds"]["train"]
-    return Training(who, drop(network), part, plain, seed, f"training {title}")
+    return TrainingSpec(who, remove_extra_channels(network), part, plain, seed, f"training {title}")
 
 
-def without(
+def train_without(
     context: RunContext, forget: torch.Tensor, title: str
 ) -> tuple[nn.Module, Trained, bool]:
     """Return a model that never saw some samples, by the original's recipe; cached."""
     new = training_without(context, forget, title)
-    trained, cached = keep_trained(context, new)
+    trained, cached = load_or_train(context, new)
     return new.network, trained, cached
 
 
 def needs_retrained(job: Job) -> bool:
     """Say whether some metric of the job compares with the retrained reference."""
     metrics = job.node("evaluation")
-    return any("retrained" in declared(m).needs for m in metrics.values())
+    return any("retrained" in get_metric(m).needs for m in metrics.values())
 
 
-def retrained(context: RunContext) -> Predictions | None:
+def predict_retrained(context: RunContext) -> Predictions | None:
     """Return the predictions of the retrained reference if some metric needs them; cached."""
     if not needs_retrained(context.job):
         return None
-    gone = context.task.asked().sort().values
-    network, trained, _ = without(context, gone, "the retrained reference")
-    return replace(predict(network, context.task), seconds=trained.notes["seconds"])
+    gone = context.task.requested_indices().sort().values
+    network, trained, _ = train_without(context, gone, "the retrained reference")
+    return replace(predict_task(network, context.task), seconds=trained.notes["seconds"])

@@ -12,16 +12,21 @@ from torch import nn
 from unlearn.core import environment
 from unlearn.core.job import Job
 from unlearn.data.task import Task
-from unlearn.evaluation.predictions import Predictions, predict
-from unlearn.models.expansion.expanded import drop
+from unlearn.evaluation.predictions import Predictions, predict_task
+from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline import method_selection, reference_models, sequential_requests
-from unlearn.pipeline.context import method_of, prepare
-from unlearn.pipeline.forget_set import waits, with_forget_set
-from unlearn.pipeline.run_method import unlearn_once
-from unlearn.pipeline.run_record import _describe, _needed, record_of
-from unlearn.pipeline.sample_scores import features
-from unlearn.pipeline.trained_models import original
-from unlearn.pipeline.user_model import check_method, check_original, leave, leave_lists
+from unlearn.pipeline.context import build_method, load_context
+from unlearn.pipeline.forget_set import add_forget_set, needs_original_model
+from unlearn.pipeline.run_method import run_method
+from unlearn.pipeline.run_record import describe_run, is_needed, make_record
+from unlearn.pipeline.sample_scores import compute_features
+from unlearn.pipeline.trained_models import load_original
+from unlearn.pipeline.user_model import (
+    check_method,
+    check_original,
+    export_forget_lists,
+    export_model,
+)
 from unlearn.reporting import run_summary
 from unlearn.reporting.tracking import run_tracking
 from unlearn.storage.record import RunRecord
@@ -37,69 +42,69 @@ def unlearn_job(job: Job) -> float | None:
         healed x utility, or None if the model collapsed.
     """
     environment.check_pair()
-    method = method_of(job)  # refuses wrong options before anything is trained
+    method = build_method(job)  # refuses wrong options before anything is trained
     for node in ("pretraining", "forget_set"):
         job.node(node)
-    reference_models.options(job)
-    sequential_requests.check(job)
-    job, facts = method_selection.settled(job, unlearn_once)
+    reference_models.reference_options(job)
+    sequential_requests.check_requests(job)
+    job, facts = method_selection.choose_methods(job, run_method)
     started = time.perf_counter()
-    context = prepare(job, forget=False)
-    late = waits(job)
-    context = context if late else with_forget_set(context)  # a wrong list costs no training
+    context = load_context(job, forget=False)
+    late = needs_original_model(job)
+    context = context if late else add_forget_set(context)  # a wrong list costs no training
     check_method(context, method)
     training = time.perf_counter()
-    model, trained = original(context)
+    model, trained = load_original(context)
     started += time.perf_counter() - training  # that is the original model's time
-    context = with_forget_set(context) if late else context
-    reference_models.enough(context)
+    context = add_forget_set(context) if late else context
+    reference_models.check_lira_coverage(context)
     given = job.config["checkpoint"] is not None
-    if given or _needed(job, "original"):
-        context = replace(context, before=predict(drop(model), context.task))
+    if given or is_needed(job, "original"):
+        context = replace(context, before=predict_task(remove_extra_channels(model), context.task))
     if given and context.before is not None:
         check_original(context, context.before)
     facts |= {"original_seconds": trained.notes["seconds"], **context.facts}
-    if _needed(job, "embedding"):
-        context = replace(context, embedding=features(context))
+    if is_needed(job, "embedding"):
+        context = replace(context, embedding=compute_features(context))
     records: list[RunRecord] = []
-    row = sequential_requests.Requests(context)
-    with run_tracking.tracked(job) as loggers:
+    row = sequential_requests.SequentialRequests(context)
+    with run_tracking.open_loggers(job) as loggers:
         for step in range(row.count):
-            context = now = row.at(step, context, model)
+            context = now = row.select_request(step, context, model)
             seed = job.config["seeds"]["unlearn"]
-            outcome = job.ready or unlearn_once(now, model, seed=seed, loggers=loggers)
-            outcome.replay(loggers)
+            outcome = job.ready or run_method(now, model, seed=seed, loggers=loggers)
+            outcome.replay_curves(loggers)
             if outcome.mask is not None:
                 outcome.mask.save(job.folder / "mask.pt")
-            said = None if outcome.model is None else predict(outcome.model, now.task)
-            records.append(record_of(now, outcome, said, facts | now.facts, started))
+            said = None if outcome.model is None else predict_task(outcome.model, now.task)
+            records.append(make_record(now, outcome, said, facts | now.facts, started))
             if outcome.model is not None and said is not None:
-                leave(now, records[-1], outcome.model, said)
-            _track(loggers, records[-1], now.task, model, said)
-            _tell(job, records[-1], row.count)
+                export_model(now, records[-1], outcome.model, said)
+            _log_record(loggers, records[-1], now.task, model, said)
+            _print_record(job, records[-1], row.count)
             if outcome.model is None or records[-1].status != "ok":
                 break  # there is nothing to go on from
             model, started = outcome.model, time.perf_counter()
-    row.end(context, None if records[-1].reason else model, job.folder)
-    leave_lists(job.folder, context)
+    row.write_histograms(context, None if records[-1].reason else model, job.folder)
+    export_forget_lists(job.folder, context)
     for record in reversed(records):  # the first step's row says that the run is done
         ResultsStore(Path(job.config["paths"]["results"])).write(record)
     return records[-1].metrics.get("healed_utility")  # type: ignore[return-value]
 
 
-def _tell(job: Job, record: RunRecord, steps: int) -> None:
+def _print_record(job: Job, record: RunRecord, steps: int) -> None:
     row = {**record.metrics, "seconds": record.seconds}
     which = f", request {record.step + 1} of {steps}" if steps > 1 else ""
     if job.brief:
-        log.info("  %s%s", run_summary.line(row), which)
+        log.info("  %s%s", run_summary.format_headline(row), which)
     else:
-        run_summary.print_row(row, title=_describe(job) + which)
+        run_summary.print_row(row, title=describe_run(job) + which)
         log.info("row, curves and healed model: %s", job.folder)
     if record.reason is not None:
         log.warning("the model has collapsed: %s", record.reason)
 
 
-def _track(
+def _log_record(
     loggers: Sequence[Logger],
     record: RunRecord,
     task: Task,
@@ -107,5 +112,5 @@ def _track(
     after: Predictions | None,
 ) -> None:
     """Hand the row and what the models say to the loggers that show such things."""
-    if run_tracking.watched(loggers):
-        run_tracking.finish(loggers, record, task, predict(before, task), after)
+    if run_tracking.get_wandb_runs(loggers):
+        run_tracking.log_result(loggers, record, task, predict_task(before, task), after)

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from unlearn.core.job import Job
 from unlearn.core.types import ImageSet
 from unlearn.data.datasets.base import Dataset
-from unlearn.data.datasets.in_memory import handed, stacked
-from unlearn.data.forget_sets.from_file import adopted
-from unlearn.data.forget_sets.sample_list import Names, listed, parsed
+from unlearn.data.datasets.in_memory import make_image_set, stack_images
+from unlearn.data.forget_sets.from_file import restore_listed
+from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list, read_names
 from unlearn.data.task import Truth
-from unlearn.models.surgery import evaluating
+from unlearn.models.surgery import eval_mode
 
 
-def data_of(
+def build_user_data(
     job: Job,
     model: nn.Module,
     forget: Any,
@@ -37,28 +37,32 @@ def data_of(
         node = job.config["dataset"] | {"root": str(retain), "num_classes": None}
         dataset: Dataset = job.build(node).load()
         if class_names is not None:
-            dataset = dataset.in_order(class_names)
-        return _chosen(dataset, forget)
-    image, label = stacked(retain, "retain")
-    if _names(forget):
+            dataset = dataset.reorder_classes(class_names)
+        return _select_listed(dataset, forget)
+    image, label = stack_images(retain, "retain")
+    if _names_samples(forget):
         bad = None
     else:
-        bad = stacked(forget, "forget")
+        bad = stack_images(forget, "forget")
         image, label = torch.cat([bad[0], image]), torch.cat([bad[1], label])
     k = _num_classes(model, image, mean, std)
     names = tuple(class_names or map(str, range(k)))
     if len(names) != k:
         raise ValueError(f"class_names must be {k}, as many as the model's outputs")
     options: dict[str, Any] = {"num_classes": k, "mean": mean, "std": std}
-    train = handed(image, label, what="retain", **options)
-    held = handed(*stacked(test, "test"), what="test", **options) if test is not None else None
+    train = make_image_set(image, label, what="retain", **options)
+    held = (
+        make_image_set(*stack_images(test, "test"), what="test", **options)
+        if test is not None
+        else None
+    )
     dataset = Dataset(train, train.rows(torch.arange(0)) if held is None else held, names, None)  # type: ignore[arg-type]
     if bad is None:
-        return _chosen(dataset, forget)
-    return dataset, torch.arange(len(bad[1])), _truth(train, None)
+        return _select_listed(dataset, forget)
+    return dataset, torch.arange(len(bad[1])), _make_truth(train, None)
 
 
-def _names(forget: Any) -> bool:
+def _names_samples(forget: Any) -> bool:
     """Say whether ``forget`` names samples of the retain set."""
     if isinstance(forget, str | Path):
         return True
@@ -66,20 +70,20 @@ def _names(forget: Any) -> bool:
     return plain or (isinstance(forget, Tensor) and forget.ndim == 1)
 
 
-def _chosen(dataset: Dataset, forget: Any) -> tuple[Dataset, Tensor, Truth]:
+def _select_listed(dataset: Dataset, forget: Any) -> tuple[Dataset, Tensor, Truth]:
     """Return the data with the rows that ``forget`` names, and their true labels where known."""
-    if _names(forget) and not isinstance(forget, Tensor):
-        words = listed(Path(forget)) if isinstance(forget, str | Path) else map(str, forget)
-        dataset = adopted(dataset, list(words))
+    if _names_samples(forget) and not isinstance(forget, Tensor):
+        words = read_names(Path(forget)) if isinstance(forget, str | Path) else map(str, forget)
+        dataset = restore_listed(dataset, list(words))
     total = len(dataset.train)
-    names = Names(dataset.files, total)
-    if not _names(forget):
+    names = ImageIndex(dataset.files, total)
+    if not _names_samples(forget):
         raise ValueError("forget must name images of the folder: a file, or a list of names or ids")
     if isinstance(forget, str | Path):
-        found = parsed(Path(forget), names, dataset.class_names)
+        found = parse_list(Path(forget), names, dataset.class_names)
     else:
         wanted = forget.tolist() if isinstance(forget, Tensor) else forget
-        found = {names.find(str(name)): None for name in wanted}
+        found = {names.find_row(str(name)): None for name in wanted}
         if len(found) != len(wanted):
             raise ValueError("forget names a sample twice")
     if not 0 < len(found) < total:
@@ -89,10 +93,10 @@ def _chosen(dataset: Dataset, forget: Any) -> tuple[Dataset, Tensor, Truth]:
         known = torch.full((total,), -1)
         for row, value in found.items():
             known[row] = -1 if value is None else value
-    return dataset, torch.tensor(sorted(found)), _truth(dataset.train, known)
+    return dataset, torch.tensor(sorted(found)), _make_truth(dataset.train, known)
 
 
-def _truth(train: ImageSet, known: Tensor | None) -> Truth:
+def _make_truth(train: ImageSet, known: Tensor | None) -> Truth:
     nothing = torch.zeros(len(train), dtype=torch.bool)
     return Truth(clean_label=train.label, corrupted=nothing, known_label=known)
 
@@ -101,11 +105,11 @@ def _num_classes(
     model: nn.Module, image: Tensor, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> int:
     few = image[:2]
-    data = handed(
+    data = make_image_set(
         few, torch.zeros(len(few)).long(), num_classes=1, mean=mean, std=std, what="retain"
     )
     batch = next(data.batches())
-    with evaluating(model):
+    with eval_mode(model):
         out = model(batch.image.to(next(model.parameters()).device))
     if not isinstance(out, Tensor) or out.ndim != 2:
         raise ValueError("model must answer images (B, C, H, W) with logits (B, K)")

@@ -14,22 +14,22 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from unlearn.core.job import Job
-from unlearn.evaluation.evaluator import collapse
+from unlearn.evaluation.evaluator import find_collapse
 from unlearn.evaluation.metrics import accuracy
 from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
-from unlearn.pipeline.context import RunContext, network_of
-from unlearn.pipeline.trained_models import brought, cpu_state
-from unlearn.reporting.pages.healing_page import Healing, write_healing
-from unlearn.storage.model_card import card, write_card
+from unlearn.pipeline.context import RunContext, build_network
+from unlearn.pipeline.trained_models import cpu_state, read_user_checkpoint
+from unlearn.reporting.pages.healing_page import HealingReport, write_healing
+from unlearn.storage.model_card import make_card, write_card
 from unlearn.storage.record import RunRecord
 from unlearn.storage.state_dicts import save_state
-from unlearn.storage.user_checkpoint import digest
+from unlearn.storage.user_checkpoint import hash_file
 
 log = logging.getLogger(__name__)
 
 REPORT = "report.html"
-GAIN = 0.2  # in accuracy: what another order of the classes must bring to be spoken of
+MIN_ORDER_GAIN = 0.2  # in accuracy: what another order of the classes must bring to be spoken of
 
 
 def check_method(context: RunContext, method: Any) -> None:
@@ -38,11 +38,14 @@ def check_method(context: RunContext, method: Any) -> None:
     Raises:
         ValueError: Naming what is wrong with it.
     """
-    if not isinstance(method, UnlearningMethod) or type(method).check is UnlearningMethod.check:
+    if (
+        not isinstance(method, UnlearningMethod)
+        or type(method).check_model is UnlearningMethod.check_model
+    ):
         return
-    network = context.engine.place(network_of(context)).eval()
+    network = context.engine.place_model(build_network(context)).eval()
     batch = next(context.task.train.rows(torch.arange(2)).batches())
-    method.check(network, batch.image.to(context.engine.device))
+    method.check_model(network, batch.image.to(context.engine.device))
 
 
 def check_original(context: RunContext, before: Predictions) -> None:
@@ -57,11 +60,11 @@ def check_original(context: RunContext, before: Predictions) -> None:
     order = best_order(before.train.argmax(1), given, k)
     other = float((torch.tensor(order)[before.train.argmax(1)] == given).float().mean())
     hint = ""
-    if other > value + GAIN:
+    if other > value + MIN_ORDER_GAIN:
         named = ",".join(names[c] for c in order)
         hint = f"its outputs fit better as class_order=[{named}] (accuracy {other:.2f})"
     path = context.job.config["checkpoint"]
-    reason = collapse({"test/accuracy": value}, k)
+    reason = find_collapse({"test/accuracy": value}, k)
     if reason is not None:
         hint = hint or "check dataset.mean, dataset.std, dataset.image_size and class_order"
         raise ValueError(
@@ -85,31 +88,38 @@ def best_order(predicted: Tensor, given: Tensor, num_classes: int) -> list[int]:
     return [int(c) for c in columns]
 
 
-def leave(context: RunContext, record: RunRecord, model: nn.Module, after: Predictions) -> None:
+def export_model(
+    context: RunContext, record: RunRecord, model: nn.Module, after: Predictions
+) -> None:
     """Write the healed model in the form that was given, its card and, if one can be made, a report."""
     if context.before is not None:
         write_healing(
-            context.job.folder / REPORT, healing_of(context, record, after, _source(context.job))
+            context.job.folder / REPORT,
+            make_healing(context, record, after, _source_path(context.job)),
         )
     if not context.job.config["save_model"]:
         return
-    given = brought(context.job, model)
+    given = read_user_checkpoint(context.job, model)
     path = context.job.folder / (given.healed_name if given else "model.pt")
     original: dict[str, Any] = {"trained_here": given is None}
     if given is None:
         save_state(path, cpu_state(model))
     else:
-        given.write(path, cpu_state(model))
+        given.write_weights(path, cpu_state(model))
         source = Path(context.job.config["checkpoint"])
-        original |= {"checkpoint": str(source), "sha256": digest(source), "form": given.describe()}
+        original |= {
+            "checkpoint": str(source),
+            "sha256": hash_file(source),
+            "form": given.describe_form(),
+        }
     image = context.task.train.image
     options = context.job.config["dataset"]
     inputs = {"in_channels": image.shape[1], "image_size": image.shape[-1]}
     inputs |= {key: options.get(key) for key in ("mean", "std")}
-    content = card(
+    content = make_card(
         record,
         file=path.name,
-        sha256=digest(path),
+        sha256=hash_file(path),
         original=original,
         inputs=inputs,
         classes=context.dataset.class_names,
@@ -117,7 +127,7 @@ def leave(context: RunContext, record: RunRecord, model: nn.Module, after: Predi
     write_card(context.job.folder, content)
 
 
-def leave_lists(folder: Path, context: RunContext) -> None:
+def export_forget_lists(folder: Path, context: RunContext) -> None:
     """Write the forget set: rows per request as JSON and, where they are files, a list of names.
 
     ``found.csv`` is of the form that ``forget_set=file`` reads: to be looked through and used again.
@@ -132,15 +142,17 @@ def leave_lists(folder: Path, context: RunContext) -> None:
         writer.writerows([["file"], *([files[row]] for part in lists for row in part)])
 
 
-def _source(job: Job) -> str:
+def _source_path(job: Job) -> str:
     path = job.config["checkpoint"]
     return "a model that was trained here" if path is None else str(path)
 
 
-def healing_of(context: RunContext, record: RunRecord, after: Predictions, source: str) -> Healing:
+def make_healing(
+    context: RunContext, record: RunRecord, after: Predictions, source: str
+) -> HealingReport:
     """Return what a report of the run shows; the setting knows what the original says."""
     assert context.before is not None
-    return Healing(
+    return HealingReport(
         title=f"{record.names['method']} on {record.names['model']}",
         source=source,
         task=context.task,

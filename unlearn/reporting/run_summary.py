@@ -9,7 +9,7 @@ from rich.table import Table
 from unlearn.reporting.tables import summary
 
 
-def line(row: Mapping[str, Any]) -> str:
+def format_headline(row: Mapping[str, Any]) -> str:
     """Return the headline of one run."""
     parts = []
     healed = (("healed", "healed"), ("utility", "utility"), ("healed_utility", "product"))

@@ -28,7 +28,7 @@ from unlearn.storage.results_store import ResultsStore
 log = logging.getLogger(__name__)
 
 
-def report(config: Mapping[str, Any]) -> list[Path]:
+def write_summary(config: Mapping[str, Any]) -> list[Path]:
     """Print the summary of all recorded rows and write tables and figures.
 
     Raises:
@@ -37,45 +37,45 @@ def report(config: Mapping[str, Any]) -> list[Path]:
     if config["figure"] not in catalog.NAMES:
         allowed = ", ".join(catalog.NAMES)
         raise ValueError(f"figure must be one of {allowed}, got {config['figure']}")
-    options = wandb_mirror.target(config["logger"])
-    wanted = [claim for node in config["expected"] for claim in claims.parse(node)]
+    options = wandb_mirror.find_wandb_options(config["logger"])
+    wanted = [claim for node in config["expected"] for claim in claims.parse_claims(node)]
     store = ResultsStore(Path(config["paths"]["results"]))
     rows = store.load(**config["where"])
     if rows.empty:
         raise ValueError(f"no results in {store.root} for where={dict(config['where'])}")
-    frame = frames.prepared(rows)
-    corrupted, plain = (frame[~(none := refined.uncorrupted(frame))], frame[none])
-    made = _tables(corrupted, config) | _refined(plain, config["by"])
+    frame = frames.prepare_rows(rows)
+    corrupted, plain = (frame[~(none := refined.is_uncorrupted(frame))], frame[none])
+    made = _corrective_tables(corrupted, config) | _refined_tables(plain, config["by"])
     if len(gaps := oracle_gaps.gap_table(frame)):
         made["localization"] = gaps
     if wanted:
-        made["claims"] = claims.compare(_with_curves(store, frame, wanted), wanted)
-    _print(made, corrupted, len(plain), config["title"])
+        made["claims"] = claims.compare_claims(_with_curves(store, frame, wanted), wanted)
+    _print_tables(made, corrupted, len(plain), config["title"])
     folder = Path(config["paths"]["reports"])
     paths = []
     for name, table in made.items():
         paths += formats.save_tables(table, folder / name, latex=name != "claims")
     curves = None if corrupted.empty else catalog.redirection_curves(store, corrupted)
     drawn = {
-        stem: canvas.save(figure, folder / stem)
-        for stem, figure in catalog.draw(config["figure"], frame, curves).items()
+        stem: canvas.save_figure(figure, folder / stem)
+        for stem, figure in catalog.draw_figures(config["figure"], frame, curves).items()
     }
     if options is not None:
         run_id = wandb_mirror.summary_id(
             list(rows["run_id"]), {k: config[k] for k in ("by", "where")}
         )
         pictures = {stem: files[0] for stem, files in drawn.items()}
-        wandb_mirror.mirror(made, pictures, folder=folder, run_id=run_id, options=options)
+        wandb_mirror.mirror_report(made, pictures, folder=folder, run_id=run_id, options=options)
     page = write_report(store, rows, folder / "report.html")
-    for run_id, line in store.failures().items():
-        log.warning("broken run %s: %s", store.folder(run_id), line)
+    for run_id, line in store.read_failures().items():
+        log.warning("broken run %s: %s", store.run_folder(run_id), line)
     log.info("results: %s", store.mirror)
     log.info("in %s: %s", folder, ", ".join([*made, *drawn]))
     log.info("all runs to look into, in a browser: %s", page)
     return [*paths, *(path for files in drawn.values() for path in files), page]
 
 
-def advise(config: Mapping[str, Any], regularity: Regularity | None = None) -> list[Path]:
+def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None) -> list[Path]:
     """Print which methods to use in a case, which to avoid and why; write it as tables.
 
     Args:
@@ -87,23 +87,23 @@ def advise(config: Mapping[str, Any], regularity: Regularity | None = None) -> l
     """
     store = ResultsStore(Path(config["paths"]["results"]))
     rows = store.load(**config["where"]) if store.root.is_dir() else pd.DataFrame()
-    measured = rows if rows.empty else frames.on_plane(frames.prepared(rows))
+    measured = rows if rows.empty else frames.on_plane(frames.prepare_rows(rows))
     if not measured.empty:
-        measured = measured[~refined.uncorrupted(measured)]
+        measured = measured[~refined.is_uncorrupted(measured)]
     if not measured.empty and measured["method"].nunique() > 1:
-        table, source = advice.plane(measured), f"rows of {store.root}"
+        table, source = advice.aggregate_plane(measured), f"rows of {store.root}"
     else:
-        table = advice.shipped()
+        table = advice.load_shipped_plane()
         source = f"the package's own table (revision {table['revision'].mode()[0]})"
     fitting = table if config["checkpoint"] is None else advice.for_trained(table)
     kind = config["names"]["corruption"]
     case = advice.Case(None if kind == "none" else kind, config["discovery"])
     if regularity is not None and regularity.kind in set(table["corruption"]):
         case = replace(case, corruption=regularity.kind)
-    cells = advice.nearest(_of_setting(fitting, config), case)
-    found = advice.advise(cells)
-    title = advice.described(case, cells, source)
-    title = title if regularity is None else f"{regularity.described()}\n{title}"
+    cells = advice.select_nearest(_of_setting(fitting, config), case)
+    found = advice.make_advice(cells)
+    title = advice.describe_case(case, cells, source)
+    title = title if regularity is None else f"{regularity.describe_estimate()}\n{title}"
     formats.print_table(found, title)
     folder = Path(config["paths"]["reports"])
     paths = [*formats.save_tables(found, folder / "advice"), folder / "plane.csv"]
@@ -121,30 +121,34 @@ def _of_setting(table: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
         if len(own):
             table = own
             break
-    setting = frames.present(table, advice.SETTING)
+    setting = frames.existing_columns(table, advice.SETTING)
     return max((part for _, part in table.groupby(setting, dropna=False)), key=len)
 
 
-def _tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
+def _corrective_tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the tables of corrupted data by the stem of their files."""
     if frame.empty:
         return {}
     alone = list(config["by"]) == ["method"]
-    main = summary.overview(frame) if alone else summary.summary(frame, by=config["by"])
-    made = {"summary": main, "regions": comparisons.regions(frame)}
-    tested = comparisons.significance(frame)
+    main = (
+        summary.summarize_methods(frame)
+        if alone
+        else summary.summarize_metrics(frame, by=config["by"])
+    )
+    made = {"summary": main, "regions": comparisons.compare_regions(frame)}
+    tested = comparisons.test_significance(frame)
     made |= {} if tested.empty else {"tests": tested}
-    found = detectors.detectors(frame)
+    found = detectors.tabulate_detectors(frame)
     return made if found.empty else made | {"detectors": found}
 
 
-def _refined(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
+def _refined_tables(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
     """Return the tables of data that nobody corrupted by the stem of their files."""
-    found = {"refined": refined.overview(frame, by), "rum": refined.paper(frame)}
+    found = {"refined": refined.tabulate_refined(frame, by), "rum": refined.tabulate_rum(frame)}
     return {stem: table for stem, table in found.items() if len(table)}
 
 
-def _print(
+def _print_tables(
     made: Mapping[str, pd.DataFrame], frame: pd.DataFrame, plain: int, title: str | None
 ) -> None:
     """Print the tables, each where it says more than the one before, and what to beware of."""
@@ -158,7 +162,9 @@ def _print(
         formats.print_table(made["tests"], f"the best against each other: {comparisons.TEST}")
     if "refined" in made:
         usual = f"{plain} rows without corruption, mean ± 95 % interval over seeds"
-        formats.print_table(refined.shortened(made["refined"]), (not len(frame) and title) or usual)
+        formats.print_table(
+            refined.shorten_table(made["refined"]), (not len(frame) and title) or usual
+        )
     if "localization" in made:
         formats.print_table(made["localization"], oracle_gaps.TITLE)
     if "detectors" in made:
@@ -167,7 +173,7 @@ def _print(
         formats.print_table(made["claims"].drop(columns="source"), "claims: expected, measured")
     if frame.empty:
         return
-    mixed, several = comparisons.settings(frame), comparisons.repeats(frame)
+    mixed, several = comparisons.count_settings(frame), comparisons.count_repeats(frame)
     if mixed > 1:
         log.warning("%d settings of data, model and amount are averaged; where= picks one", mixed)
     if several:

@@ -16,7 +16,7 @@ from unlearn.core.types import ImageSet
 
 
 @dataclass(frozen=True)
-class Subject:
+class ScoringInputs:
     """A training set and the models that learned from it; no truth.
 
     Attributes:
@@ -54,14 +54,14 @@ class Recorder(L.Callback, ABC):
         self.seconds = 0.0
 
     @abstractmethod
-    def begin(self, data: ImageSet, epochs: int) -> None:
+    def start_recording(self, data: ImageSet, epochs: int) -> None:
         """Make room for a training of so many epochs on ``data``."""
 
     @abstractmethod
-    def records(self) -> dict[str, Tensor]:
+    def get_records(self) -> dict[str, Tensor]:
         """Return the values by name, (N,) each, on the CPU."""
 
-    def options(self) -> dict[str, Any]:
+    def get_options(self) -> dict[str, Any]:
         """Return what the values depend on: part of the original model's identity in the cache."""
         return {"name": self.name}
 
@@ -86,18 +86,18 @@ class MeanRecorder(Recorder):
 
     joins: ClassVar[bool] = True
 
-    def begin(self, data: ImageSet, epochs: int) -> None:
+    def start_recording(self, data: ImageSet, epochs: int) -> None:
         """Make room; the sums follow the first batch to its device."""
         # Rows are named by index; a part of a training set keeps the whole one's numbers.
         size = int(data.index.max()) + 1
-        self.sums = torch.zeros(*self.shape(), size, dtype=torch.float64)
+        self.sums = torch.zeros(*self.value_shape(), size, dtype=torch.float64)
         self.counts = torch.zeros(size, dtype=torch.float64)
 
-    def shape(self) -> tuple[int, ...]:
+    def value_shape(self) -> tuple[int, ...]:
         """Return the shape of what is noted of one sample; () for a number."""
         return ()
 
-    def note(self, values: Tensor, index: Tensor) -> None:
+    def add_values(self, values: Tensor, index: Tensor) -> None:
         """Add the values (..., B) of the rows ``index`` (B,)."""
         if self.sums.device != values.device:
             self.sums, self.counts = self.sums.to(values.device), self.counts.to(values.device)
@@ -105,7 +105,7 @@ class MeanRecorder(Recorder):
         self.sums.index_add_(-1, index, values)
         self.counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
 
-    def means(self) -> Tensor:
+    def compute_means(self) -> Tensor:
         """Return the means, float32 (..., N) on the CPU; 0 for what was never shown."""
         return (self.sums / self.counts.clamp_min(1)).float().cpu()
 
@@ -121,7 +121,7 @@ class MeanRecorder(Recorder):
         self.seconds = state_dict["seconds"]
 
 
-class Judge(ABC):
+class SampleScorer(ABC):
     """Says something of every training sample, by a model that learned them.
 
     Attributes:
@@ -132,16 +132,16 @@ class Judge(ABC):
         """Start without notes."""
         self.notes: dict[str, Any] = {}
 
-    def recorder(self) -> Recorder | None:
+    def make_recorder(self) -> Recorder | None:
         """Return what must watch the original model's training; None if nothing."""
         return None
 
     @abstractmethod
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return what is said, on the CPU."""
 
 
-class Score(Judge):
+class Score(SampleScorer):
     """Gives every training sample a number; larger: more memorized.
 
     Attributes:
@@ -153,5 +153,5 @@ class Score(Judge):
     post_hoc: ClassVar[bool] = False
 
     @abstractmethod
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the score of each sample, float32 (N,), on the CPU."""

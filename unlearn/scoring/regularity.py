@@ -19,7 +19,7 @@ KINDS = (("poison", 0.7), ("interclass_confusion", 0.2), ("random_label", 0.0))
 three on the embedded digits (docs/advice.md)."""
 
 
-def concentration(label: Tensor, every: Tensor, num_classes: int) -> float:
+def label_concentration(label: Tensor, every: Tensor, num_classes: int) -> float:
     """Return how much the labels of a list keep to few classes, in [0, 1].
 
     That is the chance that two of the list share their label, from 0, as in the data, to 1, one class.
@@ -35,7 +35,7 @@ def concentration(label: Tensor, every: Tensor, num_classes: int) -> float:
     return max(0.0, (pairs - usual) / (1 - usual)) if usual < 1 else 0.0
 
 
-def consistency(logits: Tensor, label: Tensor) -> float:
+def label_consistency(logits: Tensor, label: Tensor) -> float:
     """Return the share that a model which never saw them labels as given, in [0, 1].
 
     Args:
@@ -75,7 +75,7 @@ class Regularity:
         """Return the measured kind of corruption that is nearest."""
         return next(kind for kind, least in KINDS if self.value >= least)
 
-    def described(self) -> str:
+    def describe_estimate(self) -> str:
         """Return the estimate and its grounds in a sentence."""
         return (
             f"regularity {self.value:.2f}, nearest to {self.kind}: of {self.count} listed images, "

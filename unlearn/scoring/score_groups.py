@@ -14,7 +14,7 @@ GROUPS: tuple[str, ...] = ("low", "mid", "high")
 TIE_SEED = 0
 
 
-def ascending(score: Tensor, tie_seed: int = TIE_SEED) -> Tensor:
+def sort_ascending(score: Tensor, tie_seed: int = TIE_SEED) -> Tensor:
     """Return positions in ascending order of ``score`` (N,); one fixed random order breaks ties."""
     shuffled = torch.randperm(len(score), generator=torch.Generator().manual_seed(tie_seed))
     return shuffled[torch.argsort(score[shuffled], stable=True)]
@@ -35,7 +35,7 @@ def center_of(score: Tensor, center: str | float) -> float:
     return float(center)
 
 
-def graded(
+def select_graded(
     score: Tensor, sizes: dict[str, int], center: float, tie_seed: int = TIE_SEED
 ) -> tuple[dict[str, Tensor], int]:
     """Return disjoint groups of samples: the highest, then the lowest, then those nearest a centre.
@@ -56,16 +56,16 @@ def graded(
         raise ValueError(f"cannot choose {sum(sizes.values())} of {len(score)} samples")
     if not torch.isfinite(score).all():
         raise ValueError("a score is not finite")
-    order = ascending(score, tie_seed)
+    order = sort_ascending(score, tie_seed)
     low, high = sizes.get("low", 0), sizes.get("high", 0)
     rest = order[low : len(order) - high]
     wanted = sizes.get("mid", 0)
     distance = (score - center).abs()
     # ``ascending`` of the distance among all: who would be nearest if nobody were taken.
-    nearest = ascending(distance, tie_seed)[:wanted]
+    nearest = sort_ascending(distance, tie_seed)[:wanted]
     displaced = int((~torch.isin(nearest, rest)).sum())
-    free = torch.isin(ascending(distance, tie_seed), rest)
-    mid = ascending(distance, tie_seed)[free][:wanted]
+    free = torch.isin(sort_ascending(distance, tie_seed), rest)
+    mid = sort_ascending(distance, tie_seed)[free][:wanted]
     parts = {"low": order[:low], "mid": mid, "high": order[len(order) - high :]}
     return {name: parts[name].sort().values for name in sizes}, displaced
 
@@ -113,11 +113,11 @@ def by_distance(embedding: Tensor, num_groups: int, size: int) -> list[Tensor]:
             f"cannot take {size} of one"
         )
     phi = embedding.double()
-    order = ascending((phi - phi.mean(0)).norm(dim=1))
+    order = sort_ascending((phi - phi.mean(0)).norm(dim=1))
     return [order[g * width : g * width + size].sort().values for g in range(num_groups)]
 
 
-def picked(scores: list[float]) -> dict[str, int]:
+def rank_entanglements(scores: list[float]) -> dict[str, int]:
     """Return which group is of low, mid and high entanglement.
 
     The extremes, and the one nearest halfway between them on a logarithmic scale.

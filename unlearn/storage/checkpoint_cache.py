@@ -16,7 +16,7 @@ from torch import Tensor
 
 from unlearn.core.files import write_atomically, write_text_atomically
 from unlearn.core.job import ID_FORMAT, use_class_names
-from unlearn.storage.state_dicts import _line, _load, is_state
+from unlearn.storage.state_dicts import _error_line, _load_safely, is_state
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ class CheckpointCache:
         self.root = root
 
     @staticmethod
-    def key(identity: Mapping[str, Any]) -> str:
+    def compute_key(identity: Mapping[str, Any]) -> str:
         """Return 16 hex digits that stand for an identity of plain JSON values.
 
         Raises:
@@ -70,22 +70,24 @@ class CheckpointCache:
             raise ValueError(f"identity must be plain JSON values: {error}") from error
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def folder(self, identity: Mapping[str, Any]) -> Path:
+    def model_folder(self, identity: Mapping[str, Any]) -> Path:
         """Return the folder of a model, there or not."""
-        return self.root / self.key(identity)
+        return self.root / self.compute_key(identity)
 
-    def get(self, identity: Mapping[str, Any]) -> Trained | None:
+    def load_model(self, identity: Mapping[str, Any]) -> Trained | None:
         """Return the model, or None if it is absent or its file broken (which is logged)."""
-        path = self.folder(identity) / "model.pt"
+        path = self.model_folder(identity) / "model.pt"
         if not path.exists():
             return None
         try:
-            content = _load(path)
+            content = _load_safely(path)
             if not isinstance(content, dict) or not content.keys() >= {"state", "records", "notes"}:
                 raise ValueError("no state, records and notes")
             return Trained(content["state"], content["records"], content["notes"])
         except ValueError as error:
-            log.warning("training again: not a model of the cache: %s (%s)", path, _line(error))
+            log.warning(
+                "training again: not a model of the cache: %s (%s)", path, _error_line(error)
+            )
             return None
 
     def get_or_train(
@@ -97,22 +99,22 @@ class CheckpointCache:
             identity: Plain JSON values.
             train: Called with the model's folder, where resumable checkpoints may be kept.
         """
-        folder = self.folder(identity)
-        lock = self._lock(folder)
+        folder = self.model_folder(identity)
+        lock = self._model_lock(folder)
         try:
             lock.acquire(timeout=0.05)
         except Timeout:
             log.info("waiting for another process that trains this model")
             lock.acquire()
         try:
-            trained = self.get(identity)
+            trained = self.load_model(identity)
             if trained is not None:
                 return trained, True
             folder.mkdir(exist_ok=True)  # under the lock: remove() may just have taken it away
             for stale in folder.glob(".*.part"):  # of a process that was killed
                 stale.unlink()
             trained = train(folder)
-            _store(folder, identity, trained)
+            _store_model(folder, identity, trained)
             return trained, False
         finally:
             lock.release()
@@ -137,36 +139,36 @@ class CheckpointCache:
         with contextlib.ExitStack() as held:
             locks: dict[int, FileLock] = {}
             for number, identity in enumerate(identities):
-                folder = self.folder(identity)
-                lock = self._lock(folder)
+                folder = self.model_folder(identity)
+                lock = self._model_lock(folder)
                 try:
                     lock.acquire(timeout=0)
                 except Timeout:
                     continue
                 locks[number] = lock
                 held.callback(lock.release)
-                if self.get(identity) is None:
+                if self.load_model(identity) is None:
                     folder.mkdir(exist_ok=True)
                     mine[number] = folder
             for number, trained in train(mine):
-                _store(mine[number], identities[number], trained)
+                _store_model(mine[number], identities[number], trained)
                 locks[number].release()
                 done.append(number)
         return done
 
-    def remove(self, identity: Mapping[str, Any]) -> None:
+    def remove_model(self, identity: Mapping[str, Any]) -> None:
         """Forget a model."""
-        folder = self.folder(identity)
-        with self._lock(folder):
+        folder = self.model_folder(identity)
+        with self._model_lock(folder):
             if folder.exists():
                 shutil.rmtree(folder)
 
-    def _lock(self, folder: Path) -> FileLock:
+    def _model_lock(self, folder: Path) -> FileLock:
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / f"{folder.name}.lock")
 
 
-def _store(folder: Path, identity: Mapping[str, Any], trained: Trained) -> None:
+def _store_model(folder: Path, identity: Mapping[str, Any], trained: Trained) -> None:
     text = json.dumps(identity, sort_keys=True, indent=1)
     # A float of numpy passes for JSON but not for the safe loader: through text it becomes plain.
     content = vars(trained) | {"notes": json.loads(json.dumps(trained.notes))}

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from unlearn.core.files import write_text_atomically
-from unlearn.storage.record import RunRecord, plain, public
+from unlearn.storage.record import RunRecord, mask_secrets, to_json_value
 
 NAME = "card.json"
 FORMAT = 1
 
 
-def card(
+def make_card(
     record: RunRecord,
     *,
     file: str,
@@ -31,7 +31,7 @@ def card(
         inputs: Channels, size, mean and deviation of its input.
         classes: K names in the order of its outputs.
     """
-    config = public({k: v for k, v in record.config.items() if k not in ("paths", "logger")})
+    config = mask_secrets({k: v for k, v in record.config.items() if k not in ("paths", "logger")})
     facts = {k: v for k, v in record.metrics.items() if k.startswith("forget_set/")}
     content = {
         "format": FORMAT,
@@ -58,7 +58,7 @@ def card(
         "versions": dict(record.versions),
         "revision": record.revision,
     }
-    return {k: plain(v) for k, v in content.items()}
+    return {k: to_json_value(v) for k, v in content.items()}
 
 
 def write_card(folder: Path, content: Mapping[str, Any]) -> Path:

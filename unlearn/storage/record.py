@@ -59,7 +59,7 @@ class RunRecord:
         if hidden:
             raise ValueError(f"metrics must not be called {', '.join(hidden)}: a column of the row")
 
-    def flat(self) -> dict[str, Value]:
+    def to_row(self) -> dict[str, Value]:
         """Return one flat row of JSON values; NaN and infinity become None.
 
         Raises:
@@ -70,29 +70,29 @@ class RunRecord:
         row |= {"status": self.status, "reason": self.reason, "seconds": self.seconds}
         row |= self.metrics
         row |= {"peak_bytes": self.peak_bytes, "revision": self.revision, "created": self.created}
-        row |= leaves(public(self.config), "config/")
+        row |= iterate_leaves(mask_secrets(self.config), "config/")
         row |= {f"versions/{k}": v for k, v in self.versions.items()}
-        return {column: _cell(column, value) for column, value in row.items()}
+        return {column: _row_value(column, value) for column, value in row.items()}
 
 
-def public(config: Mapping[str, Any]) -> dict[str, Any]:
+def mask_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config without values whose name says that they are secret."""
     kept = {k: v for k, v in config.items() if not str(k).lower().endswith(SECRET)}
-    return {k: public(v) if isinstance(v, Mapping) else v for k, v in kept.items()}
+    return {k: mask_secrets(v) if isinstance(v, Mapping) else v for k, v in kept.items()}
 
 
-def leaves(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def iterate_leaves(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     """Return the leaves of a nested mapping by dotted path; lists and empty mappings are leaves."""
     out: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
-            out |= leaves(value, f"{prefix}{key}.")
+            out |= iterate_leaves(value, f"{prefix}{key}.")
         else:
             out[f"{prefix}{key}"] = value
     return out
 
 
-def plain(value: object) -> object:
+def to_json_value(value: object) -> object:
     """Return a value as JSON knows it: no NaN, no infinity, numpy's scalars as numbers.
 
     Raises:
@@ -106,15 +106,15 @@ def plain(value: object) -> object:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, Mapping):
-        return {str(k): plain(v) for k, v in value.items()}
+        return {str(k): to_json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(v) for v in value]
+        return [to_json_value(v) for v in value]
     raise TypeError(f"{type(value).__name__} is no JSON value")
 
 
-def _cell(column: str, value: object) -> Value:
+def _row_value(column: str, value: object) -> Value:
     try:
-        content = plain(value)
+        content = to_json_value(value)
     except TypeError as error:
         raise ValueError(f"column '{column}': {error}; a row holds numbers and text") from error
     if isinstance(content, list | dict):

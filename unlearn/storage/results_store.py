@@ -40,7 +40,7 @@ class ResultsStore:
         self.root = root
         self.mirror = root / "results.jsonl"
 
-    def folder(self, run_id: str) -> Path:
+    def run_folder(self, run_id: str) -> Path:
         """Return the folder of a run, there or not.
 
         Raises:
@@ -50,14 +50,14 @@ class ResultsStore:
             raise ValueError(f"run_id must match ^{RUN_ID.pattern}$, got {run_id!r}")
         return self.root / run_id
 
-    def done(self, run_id: str, steps: int = 1) -> bool:
+    def is_recorded(self, run_id: str, steps: int = 1) -> bool:
         """Say whether the rows of all steps are there and whole.
 
         Args:
             run_id: Of the run.
             steps: Number of requests that the run answers, 1 or more.
         """
-        return {row["step"] for row in self.read(run_id)} >= set(range(steps))
+        return {row["step"] for row in self.read_rows(run_id)} >= set(range(steps))
 
     def write(self, record: RunRecord) -> None:
         """Store a row; a row of the same run and step is replaced.
@@ -65,20 +65,20 @@ class ResultsStore:
         Raises:
             ValueError: If the run's id or a value is not allowed.
         """
-        folder = self.folder(record.run_id)
-        row = record.flat()
+        folder = self.run_folder(record.run_id)
+        row = record.to_row()
         folder.mkdir(parents=True, exist_ok=True)
         # The row file is made under the lock too: else another process could rebuild the mirror
         # with this row in it before the row is appended, and the mirror would hold it twice.
-        with self._lock():
+        with self._store_lock():
             before = self.mirror.read_bytes() if self.mirror.exists() else b""
             start = json.dumps({k: row[k] for k in ("run_id", "step")})[:-1] + ","
             grows = start.encode() not in before and before[-1:] in (b"", b"\n")
             try:
                 if grows:
-                    self._append(row)
+                    self._append_row(row)
                 else:
-                    self._rebuild(row)
+                    self._rebuild_mirror(row)
                 (folder / "error.txt").unlink(missing_ok=True)
                 write_text_atomically(
                     folder / f"row-{record.step}.json", json.dumps(row, indent=1) + "\n"
@@ -94,15 +94,15 @@ class ResultsStore:
         Returns:
             The file ``error.txt`` in the run's folder.
         """
-        path = self.folder(run_id) / "error.txt"
+        path = self.run_folder(run_id) / "error.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._lock():
+        with self._store_lock():
             write_text_atomically(path, message)
         return path
 
-    def read(self, run_id: str) -> list[dict[str, Any]]:
+    def read_rows(self, run_id: str) -> list[dict[str, Any]]:
         """Return the rows of one run, by step; a broken file is left out with a warning."""
-        return list(_rows(self.folder(run_id)))
+        return list(_read_rows(self.run_folder(run_id)))
 
     def load(self, **equal_to: object) -> pd.DataFrame:
         """Return all rows whose columns equal the given values, and mend the mirror.
@@ -114,8 +114,8 @@ class ResultsStore:
         Raises:
             ValueError: If a column does not exist.
         """
-        rows = list(self._all())
-        self._mend(rows)
+        rows = list(self._read_all())
+        self._repair_mirror(rows)
         older = len({row["run_id"] for row in rows if OLDER_ID.fullmatch(row["run_id"])})
         if older:
             log.warning(
@@ -137,52 +137,52 @@ class ResultsStore:
             frame = frame[wanted]
         return frame.reset_index(drop=True)
 
-    def failures(self) -> dict[str, str]:
+    def read_failures(self) -> dict[str, str]:
         """Return the last line of each broken run's traceback, by run id."""
         lines = {}
         for path in sorted(self.root.glob("*/error.txt")):
             lines[path.parent.name] = last_line(path)
         return lines
 
-    def _lock(self) -> FileLock:
+    def _store_lock(self) -> FileLock:
         self.root.mkdir(parents=True, exist_ok=True)
         return FileLock(self.root / ".results.lock", poll_interval=0.005)
 
-    def _all(self) -> Iterator[dict[str, Any]]:
+    def _read_all(self) -> Iterator[dict[str, Any]]:
         for folder in sorted(self.root.glob("*/")):
             if RUN_ID.fullmatch(folder.name):
-                yield from _rows(folder)
+                yield from _read_rows(folder)
 
-    def _append(self, row: dict[str, Any]) -> None:
+    def _append_row(self, row: dict[str, Any]) -> None:
         with self.mirror.open("ab") as file:
             file.write((json.dumps(row) + "\n").encode())
 
-    def _rebuild(self, newest: dict[str, Any] | None = None) -> None:
+    def _rebuild_mirror(self, newest: dict[str, Any] | None = None) -> None:
         """Write the mirror anew from the row files and the newest row, under the lock."""
-        rows = _by_identity([*self._all(), *([newest] if newest else [])])
+        rows = _index_rows([*self._read_all(), *([newest] if newest else [])])
         write_text_atomically(self.mirror, "".join(json.dumps(row) + "\n" for row in rows.values()))
 
-    def _mend(self, rows: list[dict[str, Any]]) -> None:
-        if self._mirrored() != _by_identity(rows):
-            with self._lock():
-                self._rebuild()
+    def _repair_mirror(self, rows: list[dict[str, Any]]) -> None:
+        if self._read_mirror() != _index_rows(rows):
+            with self._store_lock():
+                self._rebuild_mirror()
 
-    def _mirrored(self) -> dict[tuple[str, int], dict[str, Any]] | None:
+    def _read_mirror(self) -> dict[tuple[str, int], dict[str, Any]] | None:
         """Return the mirror's rows, or None if a line is torn or doubled."""
         try:
             lines = self.mirror.read_text().splitlines() if self.mirror.exists() else []
             rows = [json.loads(line) for line in lines]
-            found = _by_identity(rows)
+            found = _index_rows(rows)
         except (OSError, ValueError, TypeError, KeyError):
             return None
         return found if len(found) == len(rows) else None
 
 
-def _by_identity(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
+def _index_rows(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
     return {(row["run_id"], row["step"]): row for row in rows}
 
 
-def _rows(folder: Path) -> Iterator[dict[str, Any]]:
+def _read_rows(folder: Path) -> Iterator[dict[str, Any]]:
     """Return the whole rows of a run's folder, by step; others are named in a warning."""
     found = [(int(m[1]), p) for p in folder.glob("row-*.json") if (m := ROW_FILE.fullmatch(p.name))]
     for step, path in sorted(found):

@@ -10,7 +10,7 @@ def last_line(path: Path) -> str:
     return text.splitlines()[-1] if text else "no traceback"
 
 
-def note(folder: Path, text: str) -> str:
+def write_error(folder: Path, text: str) -> str:
     """Keep why a run failed; return where, or that even this could not be written."""
     path = folder / "error.txt"
     try:

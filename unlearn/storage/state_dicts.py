@@ -29,7 +29,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: If the file is absent, would run code when read, or holds none of these.
     """
-    content: Any = read(path)
+    content: Any = read_checkpoint(path)
     for key in ("state", "state_dict"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
@@ -44,7 +44,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
     return dict(content)
 
 
-def read(path: Path) -> object:
+def read_checkpoint(path: Path) -> object:
     """Return what a checkpoint holds.
 
     Raises:
@@ -53,7 +53,7 @@ def read(path: Path) -> object:
     if not path.is_file():
         raise ValueError(f"checkpoint {path} {'is no file' if path.exists() else 'does not exist'}")
     try:
-        return _load(path)
+        return _load_safely(path)
     except ValueError as error:
         raise ValueError(
             f"checkpoint {path} cannot be read safely: {error}; save model.state_dict(), which "
@@ -69,10 +69,12 @@ def epochs_done(path: Path) -> int:
     if not path.exists():
         return 0
     try:
-        content: Any = _load(path)
+        content: Any = _load_safely(path)
         return int(content["epoch"]) + 1
     except (ValueError, KeyError, TypeError) as error:
-        log.warning("training from the start: %s cannot be read safely (%s)", path, _line(error))
+        log.warning(
+            "training from the start: %s cannot be read safely (%s)", path, _error_line(error)
+        )
         path.unlink()
         return 0
 
@@ -84,7 +86,7 @@ def is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
     )
 
 
-def _load(path: Path) -> object:
+def _load_safely(path: Path) -> object:
     """Return what a file holds, without ever running code that it brings.
 
     Raises:
@@ -93,10 +95,10 @@ def _load(path: Path) -> object:
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
     except Exception as error:  # the bytes of a broken file decide which
-        raise ValueError(_line(error)) from error
+        raise ValueError(_error_line(error)) from error
 
 
-def _line(error: Exception) -> str:
+def _error_line(error: Exception) -> str:
     """Return the telling line of an error; torch's first one advises to read the file unsafely."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     blocked = [line for line in lines if "GLOBAL" in line]

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.files import write_atomically
-from unlearn.storage.state_dicts import is_state, read
+from unlearn.storage.state_dicts import is_state, read_checkpoint
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ COUNTER = "num_batches_tracked"
 
 
 @dataclass(frozen=True)
-class Given:
+class UserCheckpoint:
     """A checkpoint that fits a network.
 
     Attributes:
@@ -48,11 +48,11 @@ class Given:
         """Return what the healed file is called: its ending says the form."""
         return "healed" + (self.path.suffix or ".pt")
 
-    def state(self) -> dict[str, Tensor]:
+    def read_state(self) -> dict[str, Tensor]:
         """Return the file's state dict, by the file's names."""
         return functools.reduce(lambda part, key: part[key], self.place, self.content)
 
-    def describe(self) -> str:
+    def describe_form(self) -> str:
         """Return in words what form the file has."""
         form = "safetensors" if self.metadata is not None else "state dict"
         within = f" within '{'.'.join(self.place)}'" if self.place else ""
@@ -62,10 +62,10 @@ class Given:
 
     def load_into(self, network: nn.Module) -> None:
         """Put the weights into the network."""
-        state = self.state()
+        state = self.read_state()
         network.load_state_dict({k: state[own] for k, own in self.names.items()}, strict=False)
 
-    def write(self, path: Path, state: Mapping[str, Tensor]) -> None:
+    def write_weights(self, path: Path, state: Mapping[str, Tensor]) -> None:
         """Write new weights in the file's form: same names, types and wrapping, by rename.
 
         Args:
@@ -87,13 +87,13 @@ class Given:
         write_atomically(path, lambda file: save_file(content, file, metadata=metadata))
 
 
-def digest(path: Path) -> str:
+def hash_file(path: Path) -> str:
     """Return the SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fit(path: Path, network: nn.Module, what: str) -> Given:
+def match_checkpoint(path: Path, network: nn.Module, what: str) -> UserCheckpoint:
     """Read a checkpoint and find the network's weights in it.
 
     Args:
@@ -104,13 +104,13 @@ def fit(path: Path, network: nn.Module, what: str) -> Given:
     Raises:
         ValueError: If it cannot be read safely or does not fit; names that differ are given.
     """
-    content, metadata = _content(path)
+    content, metadata = _read_content(path)
     own = network.state_dict()
     wanted = list(own)
     best: tuple[int, tuple[str, ...], str] = (0, (), "")
-    states = list(_states(content))
+    states = list(_find_states(content))
     for place, state in states:
-        for prefix in _prefixes(state, wanted):
+        for prefix in _find_prefixes(state, wanted):
             count = sum(prefix + name in state for name in wanted)
             if count > best[0]:
                 best = (count, place, prefix)
@@ -121,19 +121,19 @@ def fit(path: Path, network: nn.Module, what: str) -> Given:
         )
     count, place, prefix = best
     state = dict(states)[place if count else states[0][0]]
-    problems = _problems(own, state, prefix)
+    problems = _list_problems(own, state, prefix)
     if problems:
         raise ValueError(f"checkpoint {path} does not fit {what}: {'; '.join(problems)}")
     other = [name for name in state if not name.startswith(prefix)]
     if other:
-        log.info("checkpoint %s: left as they are: %s", path, _some(other))
+        log.info("checkpoint %s: left as they are: %s", path, _format_names(other))
     names = {name: prefix + name for name in wanted if prefix + name in state}
-    return Given(path, content, place, names, metadata)
+    return UserCheckpoint(path, content, place, names, metadata)
 
 
-def _content(path: Path) -> tuple[Any, dict[str, str] | None]:
+def _read_content(path: Path) -> tuple[Any, dict[str, str] | None]:
     if path.suffix != ".safetensors":
-        return read(path), None
+        return read_checkpoint(path), None
     try:
         from safetensors import safe_open
     except ImportError as error:
@@ -145,7 +145,7 @@ def _content(path: Path) -> tuple[Any, dict[str, str] | None]:
         raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
 
 
-def _states(content: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
+def _find_states(content: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
     """Yield every state dict in a file with the keys that lead to it, the outermost first."""
     if not isinstance(content, dict) or not content:
         return
@@ -157,14 +157,16 @@ def _states(content: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]
             yield (key,), value
 
 
-def _prefixes(state: Mapping[str, Tensor], wanted: list[str]) -> list[str]:
+def _find_prefixes(state: Mapping[str, Tensor], wanted: list[str]) -> list[str]:
     """Return what may stand before the network's names in the file, the shortest first."""
     found = {own.removesuffix(n) for n in wanted[:3] + wanted[-3:] for own in state
              if own == n or own.endswith("." + n)}  # fmt: skip
     return sorted(found, key=len)
 
 
-def _problems(own: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str) -> list[str]:
+def _list_problems(
+    own: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: str
+) -> list[str]:
     names = {prefix + name: value for name, value in own.items()}
     missing = [n for n in names if n not in state and not n.endswith(COUNTER)]
     unknown = [n for n in state if n.startswith(prefix) and n not in names]
@@ -175,14 +177,14 @@ def _problems(own: Mapping[str, Tensor], state: Mapping[str, Tensor], prefix: st
     ]
     out = []
     if missing:
-        out.append(f"it lacks {_some(missing)}")
+        out.append(f"it lacks {_format_names(missing)}")
     if unknown:
-        out.append(f"the network lacks {_some(unknown)}")
+        out.append(f"the network lacks {_format_names(unknown)}")
     if shapes:
-        out.append(_some(shapes))
+        out.append(_format_names(shapes))
     return out
 
 
-def _some(names: list[str], most: int = 4) -> str:
+def _format_names(names: list[str], most: int = 4) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -63,7 +63,7 @@ class EpochLog(L.Callback):
         self.images = 0
         self.started = time.perf_counter()
 
-    def add(self, loss: Tensor, images: int) -> None:
+    def add_step(self, loss: Tensor, images: int) -> None:
         """Note one step's loss (scalar) and number of images."""
         loss = loss.detach()
         self.total = loss if self.total is None else self.total + loss
@@ -90,7 +90,7 @@ class EpochLog(L.Callback):
             raise CollapsedError(f"loss is {mean} after epoch {trainer.current_epoch}")
 
 
-class ResumePoint(L.Callback):
+class ResumeCheckpoint(L.Callback):
     """Keeps one resumable checkpoint, written by rename at the end of an epoch now and then."""
 
     def __init__(self, path: Path, seconds: float) -> None:

@@ -15,7 +15,7 @@ from unlearn.core.types import Batch
 from unlearn.models.expansion.expanded import Expanded
 from unlearn.training.callbacks import EpochLog
 from unlearn.training.engine import LeanModule
-from unlearn.training.optimizers import quick
+from unlearn.training.optimizers import use_fast_step
 
 if TYPE_CHECKING:
     from unlearn.training.recipe import Pretraining
@@ -44,7 +44,7 @@ class ClassifierModule(LeanModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer."""
-        self.own = quick(self.recipe.optimizer(self.model.parameters()))
+        self.own = use_fast_step(self.recipe.optimizer(self.model.parameters()))
         self._rates = [group["lr"] for group in self.own.param_groups]
         return self.own
 
@@ -61,7 +61,7 @@ class ClassifierModule(LeanModule):
         loss = F.cross_entropy(logits, batch.label)
         if self.weight is not None:
             loss = loss * self.weight(batch_idx)
-        self.epoch_log.add(loss, len(batch.label))
+        self.epoch_log.add_step(loss, len(batch.label))
         return {"loss": loss, "logits": logits.detach()} if self.recorded else loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

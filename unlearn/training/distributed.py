@@ -31,15 +31,15 @@ class Rank:
     number: int = 0
     count: int = 1
 
-    def share(self, size: int) -> int:
+    def count_samples(self, size: int) -> int:
         """Return how many of ``size`` samples are this rank's."""
         return len(range(self.number, size, self.count))
 
 
-ALONE = Rank()
+SINGLE_PROCESS = Rank()
 
 
-class Parcel:
+class PickledArguments:
     """Objects on their way to a process, unpacked when asked: an error there can be told.
 
     Tensors on the CPU travel as shared memory: all ranks see one copy.
@@ -57,7 +57,7 @@ class Parcel:
         """Arrive, still packed."""
         self.packed = state
 
-    def open(self) -> Any:
+    def unpickle(self) -> Any:
         """Return the content."""
         return pickle.loads(self.packed)
 
@@ -66,7 +66,7 @@ class RankError(RuntimeError):
     """A rank broke, or its process died."""
 
 
-def together(
+def run_distributed(
     function: Callable[..., Any], *arguments: Any, count: int, backend: str, threads: int
 ) -> Any:
     """Call a function in several processes that form a process group; return what rank 0 returns.
@@ -89,9 +89,11 @@ def together(
                 receive, send = context.Pipe(duplex=False)
                 about = (Rank(number, count), backend, threads, Path(folder), os.getpid())
                 rank = context.Process(
-                    target=_rank, args=(*about, send, Parcel(function, arguments)), daemon=True
+                    target=_run_rank,
+                    args=(*about, send, PickledArguments(function, arguments)),
+                    daemon=True,
                 )
-                _start(rank, count)
+                _start_process(rank, count)
                 send.close()  # so that a rank's death is the end of its answer
                 ranks.append(rank)
                 answers.append(receive)
@@ -102,7 +104,7 @@ def together(
                 rank.join()
 
 
-def _start(rank: Any, count: int) -> None:
+def _start_process(rank: Any, count: int) -> None:
     """Start a process that Ctrl-C does not reach: it is left to this one."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
@@ -127,7 +129,7 @@ def _first_answer(ranks: Sequence[Any], answers: Sequence[Connection], folder: P
                 when, error, value = pickle.loads(left.pop(number).recv_bytes())
             except EOFError:
                 ranks[number].join()
-                how = _death(ranks[number].exitcode, folder / f"{number}.log")
+                how = _describe_exit(ranks[number].exitcode, folder / f"{number}.log")
                 when, error = 0.0, RankError(f"rank {number} of {len(ranks)} {how}")
             else:
                 result = value if number == 0 else result
@@ -138,7 +140,7 @@ def _first_answer(ranks: Sequence[Any], answers: Sequence[Connection], folder: P
     return result
 
 
-def _death(code: int | None, log: Path) -> str:
+def _describe_exit(code: int | None, log: Path) -> str:
     """Return how a process without an answer ended."""
     if code is not None and code < 0:
         note = "; a machine out of memory sends SIGKILL" if code == -signal.SIGKILL else ""
@@ -148,17 +150,17 @@ def _death(code: int | None, log: Path) -> str:
     return f"ended with code {code}{': ' + said[-1] if said else ''}"
 
 
-def _rank(
+def _run_rank(
     rank: Rank,
     backend: str,
     threads: int,
     folder: Path,
     parent: int,
     answer: Connection,
-    parcel: Parcel,
+    parcel: PickledArguments,
 ) -> None:
     """Be a rank: join the others, call the function, answer."""
-    threading.Thread(target=_follow, args=(parent,), daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     os.environ["LOCAL_RANK"] = str(rank.number)
     if rank.number:  # the console is rank 0's
         log = os.open(folder / f"{rank.number}.log", os.O_WRONLY | os.O_CREAT, 0o600)
@@ -166,18 +168,18 @@ def _rank(
         os.dup2(log, 2)
     result, failure = None, None
     try:
-        function, arguments = parcel.open()
-        with _joined(rank, backend, threads, folder):
+        function, arguments = parcel.unpickle()
+        with _join_group(rank, backend, threads, folder):
             result = function(rank, *arguments)
     except BaseException as error:
-        failure = _told(error, rank)
+        failure = _describe_error(error, rank)
     answer.send_bytes(pickle.dumps((time.monotonic(), failure, result)))
     answer.close()
     if failure is not None:
         os._exit(1)  # at once: a regular end may wait for the other ranks
 
 
-def _follow(parent: int) -> None:
+def _exit_with_parent(parent: int) -> None:
     """End when the parent does, whichever way it ended."""
     while os.getppid() == parent:
         time.sleep(0.5)
@@ -185,7 +187,7 @@ def _follow(parent: int) -> None:
 
 
 @contextlib.contextmanager
-def _joined(rank: Rank, backend: str, threads: int, folder: Path) -> Iterator[None]:
+def _join_group(rank: Rank, backend: str, threads: int, folder: Path) -> Iterator[None]:
     """Join the process group, by a file that only this user can read."""
     import torch
     from torch import distributed
@@ -201,7 +203,7 @@ def _joined(rank: Rank, backend: str, threads: int, folder: Path) -> Iterator[No
     distributed.destroy_process_group()
 
 
-def _told(error: BaseException, rank: Rank) -> Exception:
+def _describe_error(error: BaseException, rank: Rank) -> Exception:
     """Return an error as the parent is told it: the user's to mend as it is, a defect by its rank."""
     own = type(error).__module__.startswith("unlearn.")
     if isinstance(error, Exception) and (own or user_error(error) is not None):

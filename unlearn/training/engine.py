@@ -17,7 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 
 from unlearn.training.callbacks import EpochProgress
-from unlearn.training.distributed import ALONE, Rank
+from unlearn.training.distributed import SINGLE_PROCESS, Rank
 
 GRAPHS = 64  # most of one network: phases, modes of layers, sizes of batches
 
@@ -58,7 +58,7 @@ class Engine:
         """
         gpu = self.device.type == "cuda"
         if gpu:
-            repeatable()
+            enable_determinism()
         if gpu and self.devices > torch.cuda.device_count():
             raise ValueError(
                 f"trainer.devices must be at most {torch.cuda.device_count()}, the GPUs that torch "
@@ -85,12 +85,12 @@ class Engine:
         )
         return "bf16-mixed" if fast and self.image_size >= 32 else "32-true"
 
-    def place(self, model: nn.Module) -> nn.Module:
+    def place_model(self, model: nn.Module) -> nn.Module:
         """Return the model on the device, in the chosen memory layout."""
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
 
-    def compiled(self, model: nn.Module) -> Callable[..., Tensor]:
+    def compile_model(self, model: nn.Module) -> Callable[..., Tensor]:
         """Return the network through torch.compile, if that is wanted, else itself."""
         if not self.compile:
             return model
@@ -98,7 +98,7 @@ class Engine:
         torch._dynamo.config.recompile_limit = GRAPHS
         return torch.compile(model)
 
-    def trainer(
+    def build_trainer(
         self,
         *,
         max_epochs: int,
@@ -107,15 +107,15 @@ class Engine:
         loggers: Sequence[Logger],
         title: str,
         total: int | None,
-        rank: Rank = ALONE,
+        rank: Rank = SINGLE_PROCESS,
     ) -> L.Trainer:
         """Return a trainer without any of the defaults that cost time or litter the disk."""
         bar = [EpochProgress(title, total)] if self.progress and rank.number == 0 else []
         joined: dict[str, Any] = {}
-        if rank != ALONE:  # the ranks are there already: nothing is launched
+        if rank != SINGLE_PROCESS:  # the ranks are there already: nothing is launched
             joined = {"strategy": DDPStrategy(), "plugins": [LightningEnvironment()]}
             joined["sync_batchnorm"] = self.sync_batchnorm
-        with quiet():
+        with silence_lightning():
             return L.Trainer(
                 accelerator="gpu" if self.device.type == "cuda" else "cpu",
                 devices=rank.count,
@@ -130,16 +130,16 @@ class Engine:
                 use_distributed_sampler=False,
                 log_every_n_steps=1_000_000_000,
                 inference_mode=False,
-                profiler=Untimed(),
+                profiler=NullProfiler(),
                 **joined,
             )
 
-    def fits(self, size: int) -> bool:
+    def fits_memory(self, size: int) -> bool:
         """Say whether so many bytes of data take less than half of the GPU's free memory."""
         return self.device.type == "cuda" and size <= torch.cuda.mem_get_info()[0] // 2
 
 
-def repeatable() -> None:
+def enable_determinism() -> None:
     """Let a GPU give the same bits for the same seed, wherever torch knows how; a CPU does anyway.
 
     This holds for the whole process, and for good.
@@ -157,7 +157,7 @@ def _cpu_has_fast_bf16() -> bool:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_lightning() -> Iterator[None]:
     """Silence what Lightning says about choices that are ours and deliberate."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning")
     levels = [(logging.getLogger(n), logging.getLogger(n).level) for n in names]
@@ -175,7 +175,7 @@ def quiet() -> Iterator[None]:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
+def seed_globally(seed: int) -> Iterator[None]:
     """Seed torch's global state for layers that draw, and restore it afterwards."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
@@ -183,7 +183,7 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-class Untimed(PassThroughProfiler):
+class NullProfiler(PassThroughProfiler):
     """Times nothing, at no cost: Lightning asks for it dozens of times in a step."""
 
     nothing = nullcontext()

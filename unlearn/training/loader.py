@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unlearn.core.types import Batch, ImageSet, Request
-from unlearn.training.distributed import ALONE, Rank
+from unlearn.training.distributed import SINGLE_PROCESS, Rank
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
 
@@ -40,7 +40,7 @@ class ResidentLoader:
         augment: Augmentation | None,
         seed: int,
         device: torch.device | str | None = None,
-        rank: Rank = ALONE,
+        rank: Rank = SINGLE_PROCESS,
     ) -> None:
         """Keep the set where it is.
 
@@ -65,11 +65,11 @@ class ResidentLoader:
         """Return the number of batches."""
         return num_batches(len(self.data), self.batch_size, self.rank.count)
 
-    def weight(self, number: int) -> float:
+    def batch_weight(self, number: int) -> float:
         """Return what this rank's mean over batch ``number`` counts in the mean over all ranks."""
         last = number == len(self) - 1
         size = len(self.data) - number * self.batch_size if last else self.batch_size
-        return self.rank.share(size) * self.rank.count / size
+        return self.rank.count_samples(size) * self.rank.count / size
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order; Lightning's loops call nothing else before an epoch."""
@@ -78,7 +78,7 @@ class ResidentLoader:
     def __iter__(self) -> Iterator[Batch]:
         """Yield each sample once."""
         # Ranks must agree on the order bit by bit, so there it is drawn on the CPU.
-        source = self.data.label.device if self.rank == ALONE else torch.device("cpu")
+        source = self.data.label.device if self.rank == SINGLE_PROCESS else torch.device("cpu")
         generator = epoch_generator(self.seed, self.epoch, source)
         noise = epoch_generator(self.seed + 1 + 1009 * self.rank.number, self.epoch, self.device)
         order = torch.randperm(len(self.data), generator=generator, device=source)
@@ -123,7 +123,7 @@ class RequestLoader:
         self.epoch = 0
         self._loaders: dict[str, ResidentLoader] = {}
 
-    def loader(self, name: str) -> ResidentLoader:
+    def get_loader(self, name: str) -> ResidentLoader:
         """Return the loader of one name.
 
         Raises:
@@ -147,7 +147,7 @@ class RequestLoader:
         self._loaders[name].batch_size = self.batch_sizes()[name]
         return self._loaders[name]
 
-    def steps(self, name: str, batch_size: int) -> int:
+    def count_steps(self, name: str, batch_size: int) -> int:
         """Return the number of batches of one pass."""
         forget, retain = len(self.request.forget), len(self.request.retain)
         samples = {"forget": forget, "retain": retain, "all": forget + retain}[name]
@@ -160,7 +160,7 @@ class RequestLoader:
     def __iter__(self) -> Iterator[dict[str, Batch]]:
         """Yield the epoch's batches."""
         names = self.uses(self.epoch)
-        loaders = {name: self.loader(name) for name in names}
+        loaders = {name: self.get_loader(name) for name in names}
         longest = max(
             (n for n in names if n != "forget"), key=lambda n: len(loaders[n]), default=""
         )
@@ -168,14 +168,14 @@ class RequestLoader:
         for name, loader in loaders.items():
             loader.set_epoch(self.epoch)
             repeat = longest and name != longest
-            streams[name] = self._endless(loader) if repeat else iter(loader)
+            streams[name] = self._repeat_batches(loader) if repeat else iter(loader)
         while True:
             batch = {name: next(stream, None) for name, stream in streams.items()}
             if any(part is None for part in batch.values()):
                 return
             yield {name: part for name, part in batch.items() if part is not None}
 
-    def _endless(self, loader: ResidentLoader) -> Iterator[Batch]:
+    def _repeat_batches(self, loader: ResidentLoader) -> Iterator[Batch]:
         round_ = 0
         while True:
             loader.set_epoch(self.epoch + 10_007 * round_)

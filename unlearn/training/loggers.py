@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
-from unlearn.training.engine import quiet
+from unlearn.training.engine import silence_lightning
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def csv_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Logger:
     return CSVLogger(folder, name="curves", version="")
 
 
-def continued(folder: Path, epochs: int) -> Logger:
+def continue_csv_logger(folder: Path, epochs: int) -> Logger:
     """Return a logger that goes on with ``<folder>/curves/metrics.csv`` where a training goes on.
 
     Args:
@@ -32,7 +32,7 @@ def continued(folder: Path, epochs: int) -> Logger:
     path = folder / "curves" / "metrics.csv"
     lines = path.read_text().splitlines(keepends=True) if epochs and path.exists() else []
     logger = CSVLogger(folder, name="curves", version="")
-    with quiet():
+    with silence_lightning():
         _ = logger.experiment  # removes the file of the part before
     if lines:
         place = lines[0].strip().split(",").index("epoch")
@@ -89,7 +89,7 @@ def wandb_logger(
     return WandbLogger(experiment=run)
 
 
-def close(logger: Logger, *, failed: bool = False) -> None:
+def close_logger(logger: Logger, *, failed: bool = False) -> None:
     """Write everything out; a W&B run would else go on into the next job of this process."""
     logger.finalize("failed" if failed else "success")
     logger.save()

@@ -10,7 +10,7 @@ FUSED = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 Steps = TypeVar("Steps", bound=torch.optim.Optimizer)
 
 
-def quick(optimizer: Steps) -> Steps:
+def use_fast_step(optimizer: Steps) -> Steps:
     """Let an optimizer step the fast way of its device, unless it was told how; returns it.
 
     On a GPU that is one kernel for all. On a CPU it is SGD's loop outside of Python, which gives

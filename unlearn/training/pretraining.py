@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from unlearn.core.types import ImageSet
 from unlearn.scoring.base import Recorder
-from unlearn.training.callbacks import EpochLog, EpochOrder, ResumePoint
+from unlearn.training.callbacks import EpochLog, EpochOrder, ResumeCheckpoint
 from unlearn.training.classifier import ClassifierModule
-from unlearn.training.distributed import ALONE, Rank, together
-from unlearn.training.engine import Engine, quiet, repeatable, seeded
+from unlearn.training.distributed import SINGLE_PROCESS, Rank, run_distributed
+from unlearn.training.engine import Engine, enable_determinism, seed_globally, silence_lightning
 from unlearn.training.loader import Augmentation, ResidentLoader
 from unlearn.training.recipe import Pretraining
 
@@ -65,9 +65,9 @@ def pretrain(
         "recorders": recorders, "resume": resume, "title": title,
     }  # fmt: skip
     if engine.devices == 1:
-        return _train(ALONE, model, data, **plan)[0]
+        return _train_rank(SINGLE_PROCESS, model, data, **plan)[0]
     _check_share(data, recipe, engine, recorders)
-    notes, states = together(
+    notes, states = run_distributed(
         _as_rank, model.cpu(), data.to("cpu"), plan,
         count=engine.devices, threads=torch.get_num_threads(),
         backend="nccl" if engine.device.type == "cuda" else "gloo",
@@ -111,18 +111,18 @@ def _as_rank(
     own = copy.deepcopy(model)
     engine: Engine = plan["engine"]
     if engine.device.type == "cuda":
-        repeatable()
-    if engine.fits(data.image.numel()):
+        enable_determinism()
+    if engine.fits_memory(data.image.numel()):
         data = data.to(engine.device)
     if rank.number:  # one writer
         plan = plan | {"loggers": ()}
-    notes, states = _train(rank, own, data, **plan)
+    notes, states = _train_rank(rank, own, data, **plan)
     if rank.number == 0:
         model.load_state_dict(own.state_dict())
     return notes, states
 
 
-def _train(
+def _train_rank(
     rank: Rank,
     model: nn.Module,
     data: ImageSet,
@@ -138,7 +138,7 @@ def _train(
 ) -> tuple[dict[str, Any], list[Any]]:
     """Train, alone or as a rank; see ``pretrain``."""
     started = time.perf_counter()
-    engine.place(model).train()
+    engine.place_model(model).train()
     loader = ResidentLoader(
         data,
         batch_size=recipe.batch_size,
@@ -149,16 +149,16 @@ def _train(
     )
     log = EpochLog(loggers)
     module = ClassifierModule(model, recipe, recipe.epochs * len(loader), log)
-    if rank != ALONE:
-        module.weight = loader.weight
-    module._compiled = (engine.compiled(model),)
+    if rank != SINGLE_PROCESS:
+        module.weight = loader.batch_weight
+    module._compiled = (engine.compile_model(model),)
     module.recorded = bool(recorders)
     for recorder in recorders:
-        recorder.begin(data, recipe.epochs)
+        recorder.start_recording(data, recipe.epochs)
     callbacks: list[L.Callback] = [log, EpochOrder(loader), *recorders]
     if resume is not None:
-        callbacks.append(ResumePoint(resume, engine.checkpoint_seconds))
-    trainer = engine.trainer(
+        callbacks.append(ResumeCheckpoint(resume, engine.checkpoint_seconds))
+    trainer = engine.build_trainer(
         max_epochs=recipe.epochs,
         precision=engine.resolved_precision(),
         callbacks=callbacks,
@@ -168,12 +168,12 @@ def _train(
         rank=rank,
     )
     start = str(resume) if resume is not None and resume.exists() else None
-    with seeded(seed + rank.number), quiet():
+    with seed_globally(seed + rank.number), silence_lightning():
         trainer.fit(module, train_dataloaders=loader, ckpt_path=start, weights_only=True)
-    states = [_on_cpu(r.state_dict()) for r in recorders] if rank != ALONE else []
+    states = [_on_cpu(r.state_dict()) for r in recorders] if rank != SINGLE_PROCESS else []
     if resume is not None and rank.number == 0:
         resume.unlink(missing_ok=True)
-    engine.place(model).eval()  # Lightning leaves it in main memory
+    engine.place_model(model).eval()  # Lightning leaves it in main memory
     seconds = module.seconds_before + time.perf_counter() - started
     notes = {"seconds": seconds, "images_seen": recipe.epochs * len(data)}
     return notes | {f"seconds/{r.name}": r.seconds for r in recorders}, states

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from unlearn.core.types import Batch, Request
 from unlearn.methods.base import UnlearningMethod
 from unlearn.training.callbacks import EpochLog, EpochOrder
-from unlearn.training.engine import Engine, LeanModule, quiet, seeded
+from unlearn.training.engine import Engine, LeanModule, seed_globally, silence_lightning
 from unlearn.training.loader import Augmentation, RequestLoader
-from unlearn.training.optimizers import quick
+from unlearn.training.optimizers import use_fast_step
 
 
 class UnlearningModule(LeanModule):
@@ -39,7 +39,9 @@ class UnlearningModule(LeanModule):
 
     def configure_optimizers(self) -> Any:
         """Return the method's optimizers."""
-        made = [quick(optimizer) for optimizer in self.method[0].optimizers(self.model)]
+        made = [
+            use_fast_step(optimizer) for optimizer in self.method[0].build_optimizers(self.model)
+        ]
         self._rates = [[g["lr"] for g in o.param_groups] for o in made]
         self.own = made
         return made
@@ -56,13 +58,13 @@ class UnlearningModule(LeanModule):
         self.manual_backward(loss)
         wrapped = self.optimizers()
         (wrapped[phase] if isinstance(wrapped, list) else wrapped).step()
-        self.count(loss, batch)
+        self.count_step(loss, batch)
 
     def begin_step(self) -> int:
         """Set the learning rate of a step and count it; return the number of its optimizer."""
         method = self.method[0]
-        phase = min(method.phase(), len(self.own) - 1)
-        counts = method.phase() == 0
+        phase = min(method.get_optimizer_index(), len(self.own) - 1)
+        counts = method.get_optimizer_index() == 0
         factor = method.schedule(min(self.spent, self.total_steps - 1), self.total_steps)
         for group, rate in zip(self.own[phase].param_groups, self._rates[phase], strict=True):
             group["lr"] = rate * (factor if counts else 1.0)
@@ -74,9 +76,9 @@ class UnlearningModule(LeanModule):
         for optimizer in self.own:
             optimizer.zero_grad()
 
-    def count(self, loss: Tensor, batch: Mapping[str, Batch]) -> None:
+    def count_step(self, loss: Tensor, batch: Mapping[str, Batch]) -> None:
         """Note a step's loss and images."""
-        self.epoch_log.add(loss, sum(len(part.label) for part in batch.values()))
+        self.epoch_log.add_step(loss, sum(len(part.label) for part in batch.values()))
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
@@ -127,10 +129,10 @@ class LightningFit:
             CollapsedError: If the loss is no longer finite.
         """
         engine = self.engine
-        loader, module, callbacks = self.parts(method, model, request)
+        loader, module, callbacks = self.build_parts(method, model, request)
         if method.compilable:
-            module._compiled = (engine.compiled(model),)
-        trainer = engine.trainer(
+            module._compiled = (engine.compile_model(model),)
+        trainer = engine.build_trainer(
             max_epochs=method.max_epochs(),
             precision=precision_of(method, engine),
             callbacks=callbacks,
@@ -139,18 +141,18 @@ class LightningFit:
             total=method.max_epochs() if method.max_epochs() > 0 else None,
         )
         try:
-            with seeded(self.seed), quiet():
+            with seed_globally(self.seed), silence_lightning():
                 trainer.fit(module, train_dataloaders=loader)
         finally:
             self.images_seen += module.epoch_log.images
-        engine.place(model).eval()  # Lightning leaves it in main memory
+        engine.place_model(model).eval()  # Lightning leaves it in main memory
 
-    def parts(
+    def build_parts(
         self, method: UnlearningMethod, model: nn.Module, request: Request
     ) -> tuple[RequestLoader, UnlearningModule, list[L.Callback]]:
         """Return what a training consists of: the data, the steps, and what is called around them."""
-        for network in (model, *method.reads().values()):
-            self.engine.place(network)
+        for network in (model, *method.get_loss_modules().values()):
+            self.engine.place_model(network)
         model.train()
         loader = RequestLoader(
             request,
@@ -161,7 +163,7 @@ class LightningFit:
             device=self.engine.device,
         )
         log = EpochLog(self.loggers)
-        total = method.epochs * loader.steps(method.budget_pass, method.batch_size)
+        total = method.epochs * loader.count_steps(method.budget_pass, method.batch_size)
         module = UnlearningModule(model, method, total, log)
         return loader, module, [EpochOrder(loader), *method.callbacks(), log, *self.callbacks]
 

@@ -12,7 +12,7 @@ from unlearn.data.corruption.poison import Poison, SquareTrigger
 from unlearn.data.corruption.random_label import RandomLabel
 from unlearn.data.forget_sets.discovered import Discovered
 from unlearn.data.task import Task
-from unlearn.pipeline.context import corrupted_count
+from unlearn.pipeline.context import count_corrupted
 
 POISON = {
     "target_class": 0,
@@ -91,7 +91,7 @@ def test_poison_refuses_what_does_not_fit(bad, word, clean):
 
 def test_stamping_leaves_its_input_alone():
     image = torch.zeros(2, 1, 5, 5)
-    out = SquareTrigger(2, "top_right", 3.0).stamp(image)
+    out = SquareTrigger(2, "top_right", 3.0).stamp_trigger(image)
     assert image.sum() == 0
     assert out[:, :, :2, 3:].eq(3).all()
     assert out.sum() == 2 * 4 * 3
@@ -118,7 +118,7 @@ def test_discovery_is_exact_nested_and_within_the_corruption(clean):
 
 def test_a_request_holds_hidden_corruption_as_received(task: Task):
     request = task.request()
-    hidden = task.undiscovered()
+    hidden = task.hidden_indices()
     assert len(hidden) == 10
     where = torch.isin(request.retain.index, hidden)
     assert where.sum() == 10
@@ -155,6 +155,6 @@ def test_two_classes_take_an_even_count_and_a_share_is_rounded_to_one(clean):
     confuse = InterclassConfusion(classes=(0, 2), pick="first")
     with pytest.raises(ValueError, match="corrupted must give an even number"):
         confuse(clean[0], count=9, seed=0)
-    assert corrupted_count(0.05, 1297, confuse.multiple) == 64
-    assert corrupted_count(0.05, 1297) == 65
-    assert corrupted_count(9, 1297, confuse.multiple) == 9  # a count is never changed
+    assert count_corrupted(0.05, 1297, confuse.multiple) == 64
+    assert count_corrupted(0.05, 1297) == 65
+    assert count_corrupted(9, 1297, confuse.multiple) == 9  # a count is never changed

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from unlearn.data.datasets.augmentation import Augment
-from unlearn.data.datasets.base import balanced, resize
+from unlearn.data.datasets.base import resize_images, select_balanced
 from unlearn.data.datasets.digits import Digits
 from unlearn.data.datasets.normalization import Normalize
 from unlearn.data.datasets.synthetic import Synthetic
@@ -82,12 +82,12 @@ def test_augmentation_refuses_nonsense(bad):
 
 def test_balanced_subsets_are_even_sorted_and_nested():
     label = torch.arange(100) % 4
-    keep = balanced(label, 40, "num_train")
+    keep = select_balanced(label, 40, "num_train")
     assert label[keep].bincount().tolist() == [10] * 4
     assert torch.equal(keep, keep.sort().values)
-    assert set(keep.tolist()) < set(balanced(label, 60, "num_train").tolist())
+    assert set(keep.tolist()) < set(select_balanced(label, 60, "num_train").tolist())
     with pytest.raises(ValueError, match="at most 100"):
-        balanced(label, 101, "num_train")
+        select_balanced(label, 101, "num_train")
 
 
 def test_digits_are_the_real_scans():
@@ -130,7 +130,7 @@ def test_absent_download_is_one_clear_line(tmp_path: Path):
 
 def test_resize_keeps_constant_images():
     image = torch.full((2, 1, 8, 8), 77, dtype=torch.uint8)
-    assert (resize(image, 12) == 77).all()
+    assert (resize_images(image, 12) == 77).all()
 
 
 def test_synthetic_is_seeded_and_learnable():

@@ -4,14 +4,14 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
-from unlearn.data.datasets.image_cache import cached
+from unlearn.data.datasets.image_cache import load_or_make
 
 
 def test_a_broken_cache_file_is_rebuilt(tmp_path, caplog):
-    assert cached(tmp_path, "k", lambda: {"a": 1}) == {"a": 1}
-    assert cached(tmp_path, "k", lambda: {"a": 2}) == {"a": 1}
+    assert load_or_make(tmp_path, "k", lambda: {"a": 1}) == {"a": 1}
+    assert load_or_make(tmp_path, "k", lambda: {"a": 2}) == {"a": 1}
     (tmp_path / "k.pt").write_bytes(b"torn")
-    assert cached(tmp_path, "k", lambda: {"a": 3}) == {"a": 3}
+    assert load_or_make(tmp_path, "k", lambda: {"a": 3}) == {"a": 3}
     assert "broken cache file" in caplog.text
 
 
@@ -25,7 +25,7 @@ def _make_slowly(root: str) -> int:
             file.write("x")
         return {"pid": os.getpid()}
 
-    return cached(Path(root), "k", make)["pid"]
+    return load_or_make(Path(root), "k", make)["pid"]
 
 
 def test_two_processes_make_it_once(tmp_path):

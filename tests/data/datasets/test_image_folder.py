@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from unlearn.data.datasets.augmentation import Augment
-from unlearn.data.datasets.image_folder import ImageFolder, decode
+from unlearn.data.datasets.image_folder import ImageFolder, decode_image
 
 OFF = Augment(crop_padding=0, flip_rate=0.0, cutout=0)
 ALL = {"num_train": None, "num_test": None, "augment": OFF}
@@ -64,7 +64,7 @@ def test_imagefolder_reads_jpegs_once(jpegs, tmp_path):
     assert data.class_names[0] == "airplane"
     assert data.files is not None
     first = (jpegs / "train" / data.files[0]).read_bytes()
-    assert torch.equal(data.train.image[0], decode(first, 32, "RGB"))
+    assert torch.equal(data.train.image[0], decode_image(first, 32, "RGB"))
     stamps = [p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.pt")]
     again = folder(jpegs, tmp_path).load()
     assert torch.equal(again.train.image, data.train.image)
@@ -143,7 +143,7 @@ def test_other_files_are_logged_and_lost_ones_named(tmp_path, caplog):
 def test_sixteen_bits_keep_their_range():
     packed = io.BytesIO()
     Image.fromarray(np.full((8, 8), 0x8000, dtype=np.uint16)).save(packed, "PNG")
-    assert (decode(packed.getvalue(), 4, "RGB") == 128).all()
+    assert (decode_image(packed.getvalue(), 4, "RGB") == 128).all()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -153,7 +153,9 @@ def test_transparent_palettes_give_the_same_pixels_without_a_warning(mode):
     plain, clear = io.BytesIO(), io.BytesIO()
     palette.save(plain, "PNG")
     palette.save(clear, "PNG", transparency=bytes(range(256)))
-    assert torch.equal(decode(clear.getvalue(), 8, mode), decode(plain.getvalue(), 8, mode))
+    assert torch.equal(
+        decode_image(clear.getvalue(), 8, mode), decode_image(plain.getvalue(), 8, mode)
+    )
 
 
 def test_a_changed_file_or_size_is_decoded_anew(tmp_path):

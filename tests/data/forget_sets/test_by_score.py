@@ -11,7 +11,7 @@ from unlearn.data.corruption.random_label import RandomLabel
 from unlearn.data.datasets.normalization import Normalize
 from unlearn.data.forget_sets.by_entanglement import Entangled
 from unlearn.data.forget_sets.by_score import FromFile, Graded
-from unlearn.data.forget_sets.uniform import OfClass, Random, count_of
+from unlearn.data.forget_sets.uniform import OfClass, Random, count_forget
 from unlearn.data.task import Truth
 from unlearn.scoring.memorization.partition import ByScore
 from unlearn.scoring.score_groups import GROUPS
@@ -29,12 +29,12 @@ def mixed(score=SCORE, **options):
 
 
 def test_counts():
-    assert count_of(0.1, 60) == 6
-    assert count_of(0.1, 100, 3) == 9
-    assert count_of(12, 60, 3) == 12
+    assert count_forget(0.1, 60) == 6
+    assert count_forget(0.1, 100, 3) == 9
+    assert count_forget(12, 60, 3) == 12
     for size, multiple in ((10, 3), (60, 1), (0.001, 1)):
         with pytest.raises(ValueError, match=r"forget_set.size must give 1..59"):
-            count_of(size, 60, multiple)
+            count_forget(size, 60, multiple)
 
 
 def test_random_requests_share_nothing_and_follow_the_seed():
@@ -115,8 +115,8 @@ def test_requests_that_follow_the_current_model_are_asked_for_one_by_one():
     (first,) = make(TRUTH, **GIVEN, score=SCORE, center=0.5)
     assert first.tolist() == [0, 1, 29, 30, 58, 59]
     assert make.notes["kind"] == "graded anew"
-    assert make.following(SCORE, 0.5, first).tolist() == [2, 3, 28, 31, 56, 57]
-    second = make.following(SCORE.roll(10), 0.5, first)  # 10 is now the lowest
+    assert make.choose_next(SCORE, 0.5, first).tolist() == [2, 3, 28, 31, 56, 57]
+    second = make.choose_next(SCORE.roll(10), 0.5, first)  # 10 is now the lowest
     assert not set(second.tolist()) & set(first.tolist())
     assert {10, 11} < set(second.tolist())
     for shared in (True, False):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from unlearn.config import composition
-from unlearn.config.command_line import parse
-from unlearn.config.identity import identity, plain
+from unlearn.config.command_line import parse_command_line
+from unlearn.config.identity import compute_run_id, to_plain_config
 from unlearn.core import errors
 from unlearn.data.forget_sets.discovered import with_false_alarms
 
@@ -19,10 +19,12 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def content(*overrides: str):
-    arguments = parse(["method=npo", *overrides])
-    composition.preflight("unlearn", arguments)
-    with composition.composing(arguments.folders):
-        return plain(composition.composed("unlearn", arguments.overrides, arguments.folders))
+    arguments = parse_command_line(["method=npo", *overrides])
+    composition.check_jobs("unlearn", arguments)
+    with composition.enable_composition(arguments.folders):
+        return to_plain_config(
+            composition.compose_config("unlearn", arguments.overrides, arguments.folders)
+        )
 
 
 def test_false_alarms_come_on_top():
@@ -48,7 +50,14 @@ def test_a_detector_is_a_way_to_discover():
     assert "activation_clustering" in made["forget_set"]["_target_"]
     assert made == content("forget_set=activation_clustering")
     assert content("discovery=half")["discovery"] == 0.5
-    assert len(composition.preflight("unlearn", parse(["-m", "discovery=loss,confidence"]))) == 2
+    assert (
+        len(
+            composition.check_jobs(
+                "unlearn", parse_command_line(["-m", "discovery=loss,confidence"])
+            )
+        )
+        == 2
+    )
     with pytest.raises(errors.ConfigError, match=r"a detector \(.*, loss, .*\), got los$"):
         content("discovery=los")
 
@@ -58,8 +67,10 @@ def test_ids_of_before_stay():
     made = content("discovery=0.5")
     assert made["discovery_precision"] is None
     without = {k: v for k, v in made.items() if k != "discovery_precision"}
-    assert identity(without) == identity(made)
-    assert identity(content("discovery=0.5", "discovery_precision=0.5")) != identity(made)
+    assert compute_run_id(without) == compute_run_id(made)
+    assert compute_run_id(content("discovery=0.5", "discovery_precision=0.5")) != compute_run_id(
+        made
+    )
 
 
 @pytest.mark.parametrize(

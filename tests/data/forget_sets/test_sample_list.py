@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unlearn.data.forget_sets.from_file import FromFile
-from unlearn.data.forget_sets.sample_list import Names, lines, parsed
+from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list, read_lines
 from unlearn.data.task import Truth
 
 FILES = ("cat/a.png", "cat/b.png", "dog/a.png", "dog/sub/c.png", "dog/7.png")
@@ -14,7 +14,7 @@ CLASSES = ("cat", "dog")
 def rows(tmp_path, text, names=None):
     path = tmp_path / "bad.csv"
     path.write_text(text, encoding="utf-8-sig")
-    return dict(parsed(path, names or Names(FILES, len(FILES)), CLASSES))
+    return dict(parse_list(path, names or ImageIndex(FILES, len(FILES)), CLASSES))
 
 
 @pytest.mark.parametrize(
@@ -59,14 +59,14 @@ def test_problems_name_their_line(tmp_path, text, message):
 
 
 def test_test_images_cannot_be_forgotten(tmp_path):
-    names = Names(FILES, 5, test_folder=True)
+    names = ImageIndex(FILES, 5, test_folder=True)
     with pytest.raises(ValueError, match="is a test image"):
         rows(tmp_path, "photos/test/cat/a.png\n", names)
     assert rows(tmp_path, "photos/train/cat/a.png\n", names) == {0: None}
 
 
 def test_data_without_files_know_ids_alone(tmp_path):
-    names = Names(None, 3)
+    names = ImageIndex(None, 3)
     assert rows(tmp_path, "2\n0\n", names) == {2: None, 0: None}
     with pytest.raises(ValueError, match="the data are no files"):
         rows(tmp_path, "cat/a.png\n", names)
@@ -76,7 +76,7 @@ def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "bad.csv"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="cannot read"):
-        lines(path)
+        read_lines(path)
 
 
 def test_the_forget_set_and_its_true_labels(tmp_path):
@@ -84,7 +84,7 @@ def test_the_forget_set_and_its_true_labels(tmp_path):
     path.write_text("dog/a.png,cat\ncat/b.png\n")
     truth = Truth(clean_label=torch.tensor([0, 0, 1, 1, 1]), corrupted=torch.zeros(5).bool())
     choose = FromFile(path=str(path))
-    names = Names(FILES, 5)
+    names = ImageIndex(FILES, 5)
     (found,) = choose(truth, rate=0.5, seed=0, names=names, class_names=CLASSES)
     assert found.tolist() == [1, 2]
     assert choose.true_label.tolist() == [-1, -1, 0, -1, -1]

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
-from unlearn.data.corruption.base import choose
-from unlearn.data.forget_sets.uniform import UniformForgetSet, digest, drawn
+from unlearn.data.corruption.base import draw_samples
+from unlearn.data.forget_sets.uniform import UniformForgetSet, draw_uniform, hash_indices
 from unlearn.data.task import Truth
 
 LABEL = torch.arange(105) % 5
@@ -42,14 +42,14 @@ def test_non_iid_takes_part_of_the_named_classes():
     with pytest.raises(ValueError, match=r"needs 52 of the 42 samples of classes \[2, 4\]"):
         chosen(classes=[2, 4], fraction=0.5)
     with pytest.raises(ValueError, match="needs 105 of the 105"):
-        drawn(LABEL, 105, None, 0)
+        draw_uniform(LABEL, 105, None, 0)
     with pytest.raises(ValueError, match="forget_fraction must be in"):
         chosen(fraction=1)
 
 
 def test_the_draw_is_not_that_of_a_corruption_with_the_same_seed():
     label = torch.zeros(1000, dtype=torch.int64)
-    corrupted = choose(torch.arange(1000), 200, torch.Generator().manual_seed(0))
+    corrupted = draw_samples(torch.arange(1000), 200, torch.Generator().manual_seed(0))
     both = torch.isin(chosen(label=label), corrupted).sum()
     assert 5 <= both <= 40  # a fifth of the 100 by chance, all of them by the same draw
 
@@ -59,9 +59,9 @@ def test_a_manifest_gives_the_same_set_and_is_checked(tmp_path):
     one = chosen(manifest=str(path))
     assert torch.equal(chosen(manifest=str(path)), one)
     content = json.loads(path.read_text())
-    assert content["samples"] == 105 and content["sha256"] == digest(one)
+    assert content["samples"] == 105 and content["sha256"] == hash_indices(one)
     other = torch.arange(10)  # what was stored is used, not what would be drawn
-    path.write_text(json.dumps(content | {"index": other.tolist(), "sha256": digest(other)}))
+    path.write_text(json.dumps(content | {"index": other.tolist(), "sha256": hash_indices(other)}))
     assert torch.equal(chosen(manifest=str(path)), other)
     path.write_text(json.dumps(content | {"index": [1, *one.tolist()]}))
     with pytest.raises(ValueError, match="are not those that its sha256 stands for"):
@@ -72,8 +72,10 @@ def test_a_manifest_gives_the_same_set_and_is_checked(tmp_path):
 
 
 def test_nothing_is_corrupted_unless_asked():
-    with composing([config_dir()]):
+    with enable_composition([config_dir()]):
         for more, expected in (([], "none"), (["corruption=poison"], "poison")):
-            made = plain(composed("unlearn", ["forget_set=non_iid", *more], [config_dir()]))
+            made = to_plain_config(
+                compose_config("unlearn", ["forget_set=non_iid", *more], [config_dir()])
+            )
             assert made["names"]["corruption"] == expected
             assert made["forget_set"]["classes"] == [2, 5]

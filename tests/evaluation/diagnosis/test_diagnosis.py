@@ -11,26 +11,34 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.core.types import ImageSet, Request
-from unlearn.evaluation.diagnosis.layer_gradients import accounting, cosine, pull
-from unlearn.evaluation.diagnosis.layer_retraining import retrained
-from unlearn.evaluation.diagnosis.layer_rewinding import accuracies, rewinding, rewound
-from unlearn.evaluation.diagnosis.mask_overlap import by_third, mean_depth, overlaps
-from unlearn.evaluation.diagnosis.stop_at_epoch import Until
+from unlearn.evaluation.diagnosis.layer_gradients import (
+    gradient_magnitude,
+    mean_cosine,
+    measure_layer_gradients,
+)
+from unlearn.evaluation.diagnosis.layer_retraining import retrain_layer
+from unlearn.evaluation.diagnosis.layer_rewinding import (
+    measure_accuracies,
+    measure_rewinding,
+    rewind_parameters,
+)
+from unlearn.evaluation.diagnosis.mask_overlap import by_third, compute_overlaps, mean_depth
+from unlearn.evaluation.diagnosis.stop_at_epoch import StopAtEpoch
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.localization.mask import Mask
-from unlearn.models.layer_groups import example, layer_groups
+from unlearn.models.layer_groups import example_images, group_by_layer
 from unlearn.models.resnet9 import ResNet9
-from unlearn.models.surgery import fresh
+from unlearn.models.surgery import reinitialize_network
 from unlearn.models.vit import ViT
-from unlearn.pipeline.diagnose_job import check, diagnose_job, earlier
-from unlearn.pipeline.forget_set import prepared
-from unlearn.pipeline.trained_models import original
-from unlearn.reporting.figures.diagnosis import Diagnosis, curves, figure, tables
+from unlearn.pipeline.diagnose_job import check_diagnosis, diagnose_job, load_earlier_parameters
+from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.trained_models import load_original
+from unlearn.reporting.figures.diagnosis import Diagnosis, draw_diagnosis, make_curves, make_tables
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant, WarmupLinear
@@ -61,7 +69,7 @@ def net(request, task):
 
 
 def groups_of(net, task):
-    return layer_groups(net, example(task.request()))
+    return group_by_layer(net, example_images(task.request()))
 
 
 def finetune(epochs=2):
@@ -74,10 +82,10 @@ def finetune(epochs=2):
 def test_pull_and_cosine_by_hand():
     one = {"a": torch.tensor([[3.0, 4.0]]), "b": torch.tensor([2.0]), "still": torch.zeros(3)}
     two = {"a": torch.tensor([[4.0, 3.0]]), "b": torch.tensor([-1.0]), "still": torch.ones(3)}
-    assert pull(one, ["a", "b"]) == pytest.approx(5 / math.sqrt(2) + 2)
-    assert cosine(one, two, ["a"]) == pytest.approx(24 / 25)
-    assert cosine(one, two, ["a", "b", "still"]) == pytest.approx((24 / 25 - 1) / 2)
-    assert math.isnan(cosine(one, two, ["still"]))
+    assert gradient_magnitude(one, ["a", "b"]) == pytest.approx(5 / math.sqrt(2) + 2)
+    assert mean_cosine(one, two, ["a"]) == pytest.approx(24 / 25)
+    assert mean_cosine(one, two, ["a", "b", "still"]) == pytest.approx((24 / 25 - 1) / 2)
+    assert math.isnan(mean_cosine(one, two, ["still"]))
 
 
 def test_accounting_of_a_linear_map_by_hand():
@@ -89,7 +97,9 @@ def test_accounting_of_a_linear_map_by_hand():
         forget=pixels(2, labels=[0]),
         retain=pixels(0, 4, 1, labels=[0, 1, 0]).rows(torch.tensor([1, 2])),
     )
-    found = accounting(net, request, {"fc": ["1.weight", "1.bias"]}, batch_size=1)["fc"]
+    found = measure_layer_gradients(net, request, {"fc": ["1.weight", "1.bias"]}, batch_size=1)[
+        "fc"
+    ]
     # Forget: weight (-1, 1), bias (-1/2, 1/2). Retain: weight (2 - 1/2, -2 + 1/2) / 2, bias 0.
     assert found["forget"] == pytest.approx(1 + 0.5)
     assert found["retain"] == pytest.approx(0.75)
@@ -99,7 +109,9 @@ def test_accounting_of_a_linear_map_by_hand():
 def test_accounting_leaves_the_network_alone_and_no_batch_size_matters(net, task):
     before = copy.deepcopy(net.state_dict())
     groups = groups_of(net, task)
-    one, two = (accounting(net, task.request(), groups, batch_size=b) for b in (7, 128))
+    one, two = (
+        measure_layer_gradients(net, task.request(), groups, batch_size=b) for b in (7, 128)
+    )
     for layer in groups:
         assert one[layer] == pytest.approx(two[layer], rel=1e-3)
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in before.items())
@@ -107,34 +119,38 @@ def test_accounting_leaves_the_network_alone_and_no_batch_size_matters(net, task
 
 
 def test_a_layer_is_rewound_alone_and_buffers_stay(net, task):
-    first = {n: p.detach() for n, p in fresh(net, 0).named_parameters()}
+    first = {n: p.detach() for n, p in reinitialize_network(net, 0).named_parameters()}
     before = copy.deepcopy(net.state_dict())
     groups = groups_of(net, task)
     layer = list(groups)[-1]
-    back = rewound(net, first, groups[layer])
+    back = rewind_parameters(net, first, groups[layer])
     for name, value in back.state_dict().items():
         assert torch.equal(value, (first if name in groups[layer] else before)[name]), name
     assert all(torch.equal(v, net.state_dict()[k]) for k, v in before.items())
-    found = rewinding(net, first, task.request(), groups)
-    assert found[layer] == accuracies(back, task.request())
+    found = measure_rewinding(net, first, task.request(), groups)
+    assert found[layer] == measure_accuracies(back, task.request())
     assert len({tuple(row.values()) for row in found.values()}) > 1
     with pytest.raises(ValueError, match=r"'fc.weight' is not of the same net"):
-        rewound(net, {"fc.weight": torch.zeros(1)}, ["fc.weight"])
+        rewind_parameters(net, {"fc.weight": torch.zeros(1)}, ["fc.weight"])
 
 
 @pytest.mark.parametrize("batch_norm", ["update", "freeze"])
 def test_one_layer_alone_is_retrained(net, task, engine, batch_norm):
-    first = {n: p.detach() for n, p in fresh(net, 0).named_parameters()}
+    first = {n: p.detach() for n, p in reinitialize_network(net, 0).named_parameters()}
     names = next(iter(groups_of(net, task).values()))
     fit = LightningFit(engine, augment=None, seed=0)
-    new, curve, reason = retrained(
+    new, curve, reason = retrain_layer(
         net, first, task.request(), names, finetune(), batch_norm=batch_norm, fit=fit
     )
     assert reason is None
     assert [row["epoch"] for row in curve] == [0, 1, 2]
-    start = rewound(net, first, names)
-    assert {k: curve[0][k] for k in ("forget", "retain")} == accuracies(start, task.request())
-    assert {k: curve[-1][k] for k in ("forget", "retain")} == accuracies(new, task.request())
+    start = rewind_parameters(net, first, names)
+    assert {k: curve[0][k] for k in ("forget", "retain")} == measure_accuracies(
+        start, task.request()
+    )
+    assert {k: curve[-1][k] for k in ("forget", "retain")} == measure_accuracies(
+        new, task.request()
+    )
     buffers = {n for n, _ in net.named_buffers()}
     moved = {k for k, v in new.state_dict().items() if not torch.equal(v, start.state_dict()[k])}
     assert moved - buffers == set(names)
@@ -142,14 +158,16 @@ def test_one_layer_alone_is_retrained(net, task, engine, batch_norm):
 
 
 def test_retraining_learns_the_retain_set_and_no_other(net, task, engine):
-    first = {n: p.detach() for n, p in fresh(net, 0).named_parameters()}
+    first = {n: p.detach() for n, p in reinitialize_network(net, 0).named_parameters()}
     names = list(groups_of(net, task).values())[-1]
     swapped = Request(forget=task.request().retain, retain=task.request().forget)
     found = []
     for request in (task.request(), swapped):
         fit = LightningFit(engine, augment=None, seed=0)
         found.append(
-            retrained(net, first, request, names, finetune(8), batch_norm="freeze", fit=fit)[1][-1]
+            retrain_layer(net, first, request, names, finetune(8), batch_norm="freeze", fit=fit)[1][
+                -1
+            ]
         )
     assert found[0]["retain"] > found[1]["forget"]  # of the many, those learned and those not
 
@@ -173,7 +191,7 @@ def test_depth_and_overlap_of_masks_by_hand():
     two = {"one": ["l0", "l1"], "two": ["l2"]}
     assert by_third(first, two) == {"input": 0.75, "middle": 0}
     assert mean_depth(every, {"one": ["l0", "l1", "l2"]}) == 0
-    shared = overlaps(masks())
+    shared = compute_overlaps(masks())
     assert shared["first"] == pytest.approx({"first": 1, "last": 2 / 10, "all": 6 / 12})
     assert shared["last"]["first"] == shared["first"]["last"]
 
@@ -193,7 +211,7 @@ def found(learned=True):
 
 
 def test_tables_of_a_diagnosis():
-    made = tables(found())
+    made = make_tables(found())
     none, one, *_ = made["diagnosis"].to_dict("records")
     assert (none["layer"], none["n"], none["rewound/retain"]) == ("(none)", 12, 0.75)
     assert none["gradient/ratio"] != none["gradient/ratio"]
@@ -202,13 +220,13 @@ def test_tables_of_a_diagnosis():
     assert made["diagnosis_shares"]["first"].tolist() == [1, 0.5, 0]
     assert made["diagnosis_masks"]["output third"].tolist() == [0, 1, 1]
     assert made["diagnosis_overlap"]["all"].tolist() == pytest.approx([0.5, 0.5, 1])
-    assert set(tables(found(learned=False))) == {"diagnosis"}
-    assert "retrained/forget" not in tables(found(learned=False))["diagnosis"]
-    assert len(curves(found())) == 6
+    assert set(make_tables(found(learned=False))) == {"diagnosis"}
+    assert "retrained/forget" not in make_tables(found(learned=False))["diagnosis"]
+    assert len(make_curves(found())) == 6
 
 
 def test_the_figure_has_a_panel_for_each_part():
-    drawn = [ax for ax in figure(found()).get_axes() if ax.get_ylabel()]
+    drawn = [ax for ax in draw_diagnosis(found()).get_axes() if ax.get_ylabel()]
     assert [ax.get_ylabel().replace("\n", " ") for ax in drawn] == [
         "gradient", "cosine of the two", "accuracy, layer rewound", "accuracy, layer retrained",
         "share of layer in mask",
@@ -216,11 +234,11 @@ def test_the_figure_has_a_panel_for_each_part():
     retain = drawn[2].get_lines()[2]
     assert list(retain.get_ydata()) == [1, 1, 1]
     assert [bar.get_height() for bar in drawn[1].patches] == [-0.25] * 3
-    assert len(figure(found(learned=False)).get_axes()) == 3
+    assert len(draw_diagnosis(found(learned=False)).get_axes()) == 3
 
 
 def test_a_training_that_is_stopped_is_as_the_whole_one_was_then(task, engine):
-    class Keep(Until):
+    class Keep(StopAtEpoch):
         def on_train_epoch_end(self, trainer, pl_module):
             if trainer.current_epoch + 1 == self.epoch:
                 self.state = copy.deepcopy(pl_module.model.state_dict())
@@ -230,7 +248,7 @@ def test_a_training_that_is_stopped_is_as_the_whole_one_was_then(task, engine):
         optimizer=lambda p: torch.optim.SGD(p, lr=0.05),
     )  # fmt: skip
     kept, states = Keep(2), []
-    for recorder in (kept, Until(2)):
+    for recorder in (kept, StopAtEpoch(2)):
         torch.manual_seed(0)
         net = ResNet9(**SHAPE, width=2)
         pretrain(net, task.train, recipe, engine, augment=None, seed=0, recorders=[recorder])
@@ -244,8 +262,8 @@ def job(tmp_path, *overrides):
         "dataset=synthetic", "model.width=4", "pretraining.batch_size=64", "trainer.accelerator=cpu",
         f"paths.root={tmp_path}", *overrides,
     ]  # fmt: skip
-    with composing([config_dir()]):
-        content = plain(composed("evaluate", tiny, [config_dir()]))
+    with enable_composition([config_dir()]):
+        content = to_plain_config(compose_config("evaluate", tiny, [config_dir()]))
     return Job(content, "r0", tmp_path, content["names"], lambda n: instantiate(n, _convert_="all"))
 
 
@@ -277,14 +295,14 @@ def test_layers_are_rewound_to_what_was_asked_for(tmp_path):
         wanted = job(
             tmp_path, "diagnose=layers", "pretraining.epochs=2", f"diagnose.rewind_to={to}"
         )
-        context = prepared(wanted)
-        network = original(context)[0]
-        found[to] = earlier(context, network)
+        context = load_task_context(wanted)
+        network = load_original(context)[0]
+        found[to] = load_earlier_parameters(context, network)
     found["end"] = dict(network.named_parameters())
     own = tmp_path / "own.pt"
     torch.save(network.state_dict(), own)
     wanted = job(tmp_path, "diagnose=layers", f"diagnose.rewind_to={own}")
-    found["file"] = earlier(replace(context, job=wanted), network)
+    found["file"] = load_earlier_parameters(replace(context, job=wanted), network)
     assert torch.equal(found["file"]["fc.weight"], found["end"]["fc.weight"])
     del found["file"]
     far = {k: (v["fc.weight"] - found["initial"]["fc.weight"]).norm() for k, v in found.items()}
@@ -314,7 +332,7 @@ def test_blocks_in_place_of_layers(tmp_path):
 def test_wrong_options_are_refused_before_anything_is_trained(tmp_path, override, text):
     wanted = job(tmp_path, "diagnose=all", "pretraining.epochs=8", override)
     with pytest.raises(ValueError, match=text):
-        check(wanted.config["diagnose"], wanted.config)
+        check_diagnosis(wanted.config["diagnose"], wanted.config)
     with pytest.raises(ValueError, match=text):
         diagnose_job(wanted)
     assert not (tmp_path / "checkpoints").exists()

@@ -13,11 +13,11 @@ from unlearn.data.forget_sets.discovered import Discovered
 from unlearn.data.task import Task
 from unlearn.methods import potion
 from unlearn.methods.assd import ASSD
-from unlearn.methods.components.importance import importance, kept_percent
+from unlearn.methods.components.importance import compute_importance, compute_undampened_percentile
 from unlearn.methods.lfssd import LFSSD
 from unlearn.methods.potion import Potion
 from unlearn.methods.ssd import SSD
-from unlearn.models.inference import accuracy, logits
+from unlearn.models.inference import compute_accuracy, compute_logits
 from unlearn.models.resnet9 import ResNet9
 
 GROUPED = {"batch_size": 64, "seed": 0}
@@ -90,7 +90,9 @@ def ratios(method, net, request):
     """Return forget and retain importance of all weights, (P,) each."""
     parts = []
     for part in (request.forget, request.retain):
-        found = importance(net, part, measure=type(method).measure, power=method.power, **GROUPED)
+        found = compute_importance(
+            net, part, measure=type(method).measure, power=method.power, **GROUPED
+        )
         parts.append(torch.cat([v.flatten() for v in found.values()]))
     return parts
 
@@ -114,7 +116,7 @@ def test_dampening_raises_the_forget_loss_without_enlarging_a_weight(kind, train
     out = healed(method, trained, request)
     assert (flat(out).abs() <= flat(trained).abs()).all()
     before, after = (
-        F.cross_entropy(logits(net, request.forget), request.forget.label).item()
+        F.cross_entropy(compute_logits(net, request.forget), request.forget.label).item()
         for net in (trained, out)
     )
     assert after > 1.2 * before
@@ -124,10 +126,10 @@ def test_dampening_raises_the_forget_loss_without_enlarging_a_weight(kind, train
 @pytest.mark.parametrize("kind", ["lfssd", "potion"])
 def test_label_free_dampening_heals_a_backdoor_at_half_discovery(kind, trained, task):
     hidden = task.train.rows(task.undiscovered())
-    assert accuracy(trained, hidden) == accuracy(trained, task.test) == 1.0
+    assert compute_accuracy(trained, hidden) == compute_accuracy(trained, task.test) == 1.0
     out = healed(MAKERS[kind](), trained, task.request())
-    assert accuracy(out, hidden) < 0.5
-    assert accuracy(out, task.test) > 0.95
+    assert compute_accuracy(out, hidden) < 0.5
+    assert compute_accuracy(out, task.test) > 0.95
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -174,7 +176,7 @@ def test_assd_takes_alpha_from_the_size_of_the_forget_set(trained, task):
     assert method.notes["alpha"] == pytest.approx(alpha, rel=1e-5)
     assert torch.equal(flat(out), flat(healed(ssd(alpha=method.notes["alpha"]), trained, request)))
     share = (flat(out) != flat(trained)).float().mean().item()
-    assert share == pytest.approx((100 - kept_percent(phi)) / 100, rel=0.25)
+    assert share == pytest.approx((100 - compute_undampened_percentile(phi)) / 100, rel=0.25)
 
 
 def replayed(net, request, number):
@@ -190,10 +192,10 @@ def test_potion_restarts_from_the_original_until_its_rule_holds(trained, task, m
     seen = []
 
     def watched(model, data):
-        seen.append((flat(model), accuracy(model, data)))
+        seen.append((flat(model), compute_accuracy(model, data)))
         return seen[-1][1]
 
-    monkeypatch.setattr(potion, "accuracy", watched)
+    monkeypatch.setattr(potion, "compute_accuracy", watched)
     method, request = MAKERS["potion"](), task.request()
     out = healed(method, trained, request)
     tries = method.notes["tries"]
@@ -202,7 +204,7 @@ def test_potion_restarts_from_the_original_until_its_rule_holds(trained, task, m
     for number, (state, _) in enumerate(seen, start=1):
         torch.testing.assert_close(state, replayed(trained, request, number))
     assert all(a > 0.2 for _, a in seen[:-1])
-    assert seen[-1][1] == accuracy(out, request.forget) <= 0.2
+    assert seen[-1][1] == compute_accuracy(out, request.forget) <= 0.2
 
 
 def test_potion_without_success_keeps_its_last_try(trained, task, caplog):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearn.methods.components.frozen_parameters import Frozen
+from unlearn.methods.components.frozen_parameters import FrozenParameters
 from unlearn.methods.finetune import Finetune
 from unlearn.training.optimizers import NormalizedSGD
 
@@ -23,7 +23,7 @@ class Held(Finetune):
 
     def __init__(self, masks, **recipe):
         super().__init__(**recipe)
-        self.frozen = Frozen(masks)
+        self.frozen = FrozenParameters(masks)
         self.without_gradient = set()
 
     def callbacks(self):
@@ -70,8 +70,8 @@ def test_gradients_of_frozen_entries_do_not_count_in_a_norm(resnet, task, recipe
 def test_masks_that_make_no_sense_are_refused():
     layer = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="every parameter is frozen"):
-        Frozen({"weight": torch.zeros(2, 2, dtype=torch.bool)})
+        FrozenParameters({"weight": torch.zeros(2, 2, dtype=torch.bool)})
     for name, shape in (("other", (2, 2)), ("weight", (2,))):
-        frozen = Frozen({name: torch.ones(shape, dtype=torch.bool)})
+        frozen = FrozenParameters({name: torch.ones(shape, dtype=torch.bool)})
         with pytest.raises(ValueError, match=f"mask '{name}' .* fits no parameter"):
-            frozen.hold(layer)
+            frozen.freeze_entries(layer)

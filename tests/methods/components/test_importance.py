@@ -12,12 +12,12 @@ from unlearn.core.types import ImageSet
 from unlearn.methods.assd import ASSD
 from unlearn.methods.components.dampening import Dampening
 from unlearn.methods.components.importance import (
-    dampened,
-    importance,
-    kept_percent,
-    mixed_batches,
+    compute_importance,
+    compute_sorted_ratios,
+    compute_undampened_percentile,
+    dampen_weight,
+    iterate_shuffled_batches,
     percentile,
-    sorted_ratios,
 )
 from unlearn.methods.lfssd import LFSSD
 from unlearn.methods.potion import Potion
@@ -48,7 +48,9 @@ def deep(seed=0):
 
 def measured(net, data, kind, batch_size=512, seed=0):
     measure, power = KINDS[kind].measure, KINDS[kind].power
-    return importance(net, data, measure=measure, power=power, batch_size=batch_size, seed=seed)
+    return compute_importance(
+        net, data, measure=measure, power=power, batch_size=batch_size, seed=seed
+    )
 
 
 def by_hand(kind, w, x, label):
@@ -87,7 +89,7 @@ def test_importance_equals_a_naive_loop_over_batches(kind, batch_size):
     data = numbers([3, 1, 2, 7, 250], [0, 1, 1, 0, 1])
     net = deep().eval()
     total = [torch.zeros_like(p) for p in net.parameters()]
-    batches = list(mixed_batches(data, batch_size, seed=4))
+    batches = list(iterate_shuffled_batches(data, batch_size, seed=4))
     assert sorted(torch.cat([b.index for b in batches]).tolist()) == [0, 1, 2, 3, 4]
     for batch in batches:
         net.zero_grad()
@@ -107,8 +109,8 @@ def test_importance_equals_a_naive_loop_over_batches(kind, batch_size):
 
 def test_batches_mix_what_is_stored_class_by_class():
     data = numbers(list(range(40)), [0] * 20 + [1] * 20)
-    assert all(0 < b.label.float().mean() < 1 for b in mixed_batches(data, 10, seed=0))
-    one, two = ([b.index for b in mixed_batches(data, 10, seed=s)] for s in (0, 1))
+    assert all(0 < b.label.float().mean() < 1 for b in iterate_shuffled_batches(data, 10, seed=0))
+    one, two = ([b.index for b in iterate_shuffled_batches(data, 10, seed=s)] for s in (0, 1))
     assert not torch.equal(torch.cat(one), torch.cat(two))
 
 
@@ -165,16 +167,16 @@ def test_zero_logits_have_a_finite_importance():
 )
 def test_dampening_by_hand(forget, retain, expected):
     weight, f, r = (torch.tensor([v]) for v in (2.0, forget, retain))
-    found = dampened(weight, f, r, alpha=10.0, lambda_=3.0).item()
+    found = dampen_weight(weight, f, r, alpha=10.0, lambda_=3.0).item()
     assert found == pytest.approx(expected)
-    assert dampened(-weight, f, r, alpha=10.0, lambda_=3.0).item() == -found
+    assert dampen_weight(-weight, f, r, alpha=10.0, lambda_=3.0).item() == -found
 
 
 def test_dampening_never_enlarges():
     weight, f, r = torch.randn(1000), torch.rand(1000), torch.rand(1000)
-    out = dampened(weight, f, r, alpha=0.5, lambda_=100.0)
+    out = dampen_weight(weight, f, r, alpha=0.5, lambda_=100.0)
     assert (out.abs() <= weight.abs()).all()
-    out = dampened(weight, f, r, alpha=0.5, lambda_=1.0)
+    out = dampen_weight(weight, f, r, alpha=0.5, lambda_=1.0)
     assert (out.abs() <= weight.abs()).all()
     selected = f > 0.5 * r
     assert torch.equal(out[~selected], weight[~selected])
@@ -184,7 +186,7 @@ def test_dampening_never_enlarges():
 def test_ratios_leave_out_what_cannot_be_compared():
     forget = {"a": torch.tensor([[0.0, 6.0], [1.0, 4.0]]), "b": torch.tensor([float("nan"), 1.0])}
     retain = {"a": torch.tensor([[0.0, 2.0], [0.0, 4.0]]), "b": torch.tensor([1.0, 2.0])}
-    assert sorted_ratios(forget, retain).tolist() == [0.5, 1.0, 3.0]
+    assert compute_sorted_ratios(forget, retain).tolist() == [0.5, 1.0, 3.0]
 
 
 @pytest.mark.parametrize("percent", [0, 12.3, 50, 98.9, 99.99, 100])
@@ -201,6 +203,6 @@ def test_percentile_of_nothing_is_an_error():
 
 
 def test_kept_percent_as_in_the_paper():
-    assert kept_percent(0.02) == pytest.approx(98.90, abs=0.005)
-    assert kept_percent(0.0) == 100
-    assert kept_percent(float("inf")) == 0  # a search that has gone on for long
+    assert compute_undampened_percentile(0.02) == pytest.approx(98.90, abs=0.005)
+    assert compute_undampened_percentile(0.0) == 100
+    assert compute_undampened_percentile(float("inf")) == 0  # a search that has gone on for long

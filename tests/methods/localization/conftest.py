@@ -12,8 +12,8 @@ from hydra.utils import instantiate
 from torch import nn
 from torch.nn import functional as F
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.types import Request
 from unlearn.models.resnet9 import ResNet9
@@ -25,8 +25,10 @@ SHAPE = {"in_channels": 1, "image_size": 12, "num_classes": 3}
 
 @cache
 def node(name: str) -> dict[str, Any]:
-    with composing([config_dir()]):
-        content = plain(composed("unlearn", [f"localization={name}"], [config_dir()]))
+    with enable_composition([config_dir()]):
+        content = to_plain_config(
+            compose_config("unlearn", [f"localization={name}"], [config_dir()])
+        )
     return content["localization"]
 
 

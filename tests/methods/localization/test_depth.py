@@ -6,9 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from unlearn.methods.localization.depth import whole_layers
-from unlearn.methods.localization.mask import Mask, allowed
-from unlearn.models.layer_groups import block_groups, executed, head, layer_groups
+from unlearn.methods.localization.depth import select_whole_layers
+from unlearn.methods.localization.mask import Mask, count_allowed_parameters
+from unlearn.models.layer_groups import (
+    group_by_block,
+    group_by_layer,
+    list_executed_modules,
+    list_head_parameters,
+)
 from unlearn.models.resnet18 import ResNet18
 
 IMAGE = torch.randn(2, 1, 12, 12, generator=torch.Generator().manual_seed(0))
@@ -28,7 +33,7 @@ def wide():
 
 
 def test_resnet18_has_the_published_sizes(wide):
-    groups = layer_groups(wide, torch.randn(2, 3, 8, 8))
+    groups = group_by_layer(wide, torch.randn(2, 3, 8, 8))
     size = {n: p.numel() for n, p in wide.named_parameters()}
     assert sum(size.values()) == 11_173_962
     assert len(groups) == 21  # 17 convolutions, 3 in the skips, the linear map
@@ -50,16 +55,18 @@ def test_resnet18_has_the_published_sizes(wide):
 def test_deepest_and_shallowest_follow_these_sizes(wide, strategy, asked):
     request = type(asked)(forget=_rgb(asked.forget), retain=_rgb(asked.retain))
     deep = Mask(strategy("deepest", partial="none")(wide, request, 0.3))
-    assert deep.share() * 100 == pytest.approx(21.169, abs=6e-4)
+    assert deep.compute_movable_share() * 100 == pytest.approx(21.169, abs=6e-4)
     assert deep["fc.weight"].all() and deep["stages.3.1.conv2.weight"].all()
     shallow = Mask(strategy("shallowest", partial="none")(wide, request, 0.1))
     assert shallow["conv1.weight"].all() and not shallow["fc.weight"].any()
     full = Mask(strategy("deepest")(wide, request, 0.3))
-    assert allowed(11_173_962, 0.3) - full.count() < 512 * 9  # less than a channel is left
+    assert (
+        count_allowed_parameters(11_173_962, 0.3) - full.count_movable() < 512 * 9
+    )  # less than a channel is left
     part = full["stages.3.1.conv1.weight"].flatten(1).float().mean(1)
     assert set(part.tolist()) == {0.0, 1.0} and part.sort(descending=True).values.equal(part)
     k = Mask(strategy("deepest", num_layers=2)(wide, request, 1.0))
-    assert k.share() * 100 == pytest.approx(21.169, abs=6e-4)
+    assert k.compute_movable_share() * 100 == pytest.approx(21.169, abs=6e-4)
     assert not strategy("deepest", num_layers=2).needs_budget
     with pytest.raises(ValueError, match=r"num_layers must be in 1..21"):
         strategy("deepest", num_layers=22)(wide, request, 1.0)
@@ -67,17 +74,17 @@ def test_deepest_and_shallowest_follow_these_sizes(wide, strategy, asked):
 
 def test_blocks_are_the_stem_the_residual_blocks_and_the_head(wide, trained, strategy, asked):
     size = {n: p.numel() for n, p in wide.named_parameters()}
-    groups = block_groups(wide, torch.randn(2, 3, 8, 8))
+    groups = group_by_block(wide, torch.randn(2, 3, 8, 8))
     sizes = [sum(size[n] for n in names) for names in groups.values()]
     assert sizes == [parameters for parameters, _ in BLOCKS.values()]
     assert list(groups)[1:-1] == list(BLOCKS)[1:-1]
-    blocks = list(block_groups(trained["vit"], IMAGE))
+    blocks = list(group_by_block(trained["vit"], IMAGE))
     assert blocks == ["embed.1", "blocks.0", "blocks.1", "fc"]
     request = type(asked)(forget=_rgb(asked.forget), retain=_rgb(asked.retain))
     deep = Mask(strategy("deepest", grouping="block", partial="none")(wide, request, 0.43))
-    assert deep.share() * 100 == pytest.approx(42.293, abs=6e-4)
+    assert deep.compute_movable_share() * 100 == pytest.approx(42.293, abs=6e-4)
     two = Mask(strategy("shallowest", grouping="block", num_layers=2)(wide, request, 1.0))
-    assert two.share() * 100 == pytest.approx(0.679, abs=6e-4)
+    assert two.compute_movable_share() * 100 == pytest.approx(0.679, abs=6e-4)
     with pytest.raises(ValueError, match=r"localization.grouping must be one of layer, block"):
         strategy("deepest", grouping="module")
 
@@ -92,7 +99,7 @@ def _view(image, index):
 
 def test_the_layers_of_a_transformer_are_its_sub_blocks(trained):
     vit = trained["vit"]
-    groups = layer_groups(vit, IMAGE)
+    groups = group_by_layer(vit, IMAGE)
     assert list(groups) == [
         "embed.1", "blocks.0.attention.qkv", "blocks.0.mlp.0", "blocks.1.attention.qkv",
         "blocks.1.mlp.0", "fc",
@@ -105,13 +112,18 @@ def test_the_layers_of_a_transformer_are_its_sub_blocks(trained):
 
 
 def test_the_head_is_found_by_structure(trained):
-    assert head(trained["resnet9"], IMAGE) == ["fc.weight"]
-    assert head(trained["resnet18"], IMAGE) == ["fc.weight", "fc.bias"]
-    assert head(trained["vit"], IMAGE) == ["norm.weight", "norm.bias", "fc.weight", "fc.bias"]
+    assert list_head_parameters(trained["resnet9"], IMAGE) == ["fc.weight"]
+    assert list_head_parameters(trained["resnet18"], IMAGE) == ["fc.weight", "fc.bias"]
+    assert list_head_parameters(trained["vit"], IMAGE) == [
+        "norm.weight",
+        "norm.bias",
+        "fc.weight",
+        "fc.bias",
+    ]
     own = nn.Sequential(nn.Flatten(), nn.Linear(144, 8), nn.ReLU(), nn.Linear(8, 3))
-    assert head(own, IMAGE) == ["3.weight", "3.bias"]
+    assert list_head_parameters(own, IMAGE) == ["3.weight", "3.bias"]
     with pytest.raises(ValueError, match="no linear map"):
-        head(nn.Sequential(nn.Flatten(), nn.LayerNorm(144)), IMAGE)
+        list_head_parameters(nn.Sequential(nn.Flatten(), nn.LayerNorm(144)), IMAGE)
 
 
 class Backwards(nn.Module):
@@ -130,24 +142,26 @@ class Backwards(nn.Module):
 
 def test_execution_decides_not_registration():
     net = Backwards()
-    assert next(n for n, _ in executed(net, IMAGE)) == "first"
-    groups = layer_groups(net, IMAGE)
+    assert next(n for n, _ in list_executed_modules(net, IMAGE)) == "first"
+    groups = group_by_layer(net, IMAGE)
     assert list(groups) == ["first", "last"]
     assert "inner.out_proj.weight" in groups["first"]  # its parent runs it without a call
     net.unused = nn.Linear(2, 2)
     with pytest.raises(ValueError, match=r"'unused.weight' belongs to no layer"):
-        layer_groups(net, IMAGE)
+        group_by_layer(net, IMAGE)
 
 
 def test_whole_layers_by_hand():
     shape = {"a": torch.Size((2, 3)), "b": torch.Size((2,)), "c": torch.Size((4, 2))}
     groups = [["a", "b"], ["c"]]
-    full = whole_layers(groups, shape, 13, partial="channels")
+    full = select_whole_layers(groups, shape, 13, partial="channels")
     assert {n: int(m.sum()) for n, m in full.items()} == {"a": 6, "b": 2, "c": 4}
     assert full["c"].any(1).tolist() == [True, True, False, False]
-    none = whole_layers(groups, shape, 13, partial="none")
+    none = select_whole_layers(groups, shape, 13, partial="none")
     assert not none["c"].any()
-    part = whole_layers(groups, shape, 6, partial="channels")  # row 0, its bias, and row 1 fits not
+    part = select_whole_layers(
+        groups, shape, 6, partial="channels"
+    )  # row 0, its bias, and row 1 fits not
     assert part["a"].any(1).tolist() == [True, False] and part["b"].tolist() == [True, False]
     with pytest.raises(ValueError, match="less than the first layer"):
-        whole_layers(groups, shape, 7, partial="none")
+        select_whole_layers(groups, shape, 7, partial="none")

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from unlearn.methods.localization.mask import Mask, allowed, fingerprint
+from unlearn.methods.localization.mask import Mask, count_allowed_parameters, fingerprint_model
 
 
 def made(seed: int = 0) -> Mask:
@@ -14,19 +14,28 @@ def made(seed: int = 0) -> Mask:
 
 
 def test_a_budget_is_taken_as_written():
-    assert [allowed(100, a) for a in (0.29, 0.3, 0.555, 1, 0.009)] == [29, 30, 55, 100, 0]
+    assert [count_allowed_parameters(100, a) for a in (0.29, 0.3, 0.555, 1, 0.009)] == [
+        29,
+        30,
+        55,
+        100,
+        0,
+    ]
     assert int(0.29 * 100) == 28  # what floating point alone would say
     for bad in (0, -0.1, 1.01):
         with pytest.raises(ValueError, match=r"budget must be in \(0, 1\]"):
-            allowed(10, bad)
+            count_allowed_parameters(10, bad)
 
 
 def test_shares_are_exact_globally_and_by_layer():
     weight = torch.tensor([[True, False, True, True], [False, False, False, False]])
     mask = Mask({"weight": weight, "bias": torch.tensor([True, False])})
-    assert (mask.count(), mask.total(), mask.share()) == (4, 10, 0.4)
-    assert mask.counts() == {"weight": 3, "bias": 1}
-    assert mask.shares({"all": ["weight", "bias"], "w": ["weight"]}) == {"all": 0.4, "w": 0.375}
+    assert (mask.count_movable(), mask.count_total(), mask.compute_movable_share()) == (4, 10, 0.4)
+    assert mask.count_movable_by_parameter() == {"weight": 3, "bias": 1}
+    assert mask.compute_group_shares({"all": ["weight", "bias"], "w": ["weight"]}) == {
+        "all": 0.4,
+        "w": 0.375,
+    }
 
 
 def test_set_operations_and_overlap():
@@ -35,9 +44,9 @@ def test_set_operations_and_overlap():
         assert torch.equal(one.union(two)[name], one[name] | two[name])
         assert torch.equal(one.intersection(two)[name], one[name] & two[name])
         assert torch.equal(one.complement()[name], ~one[name])
-    both, either = one.intersection(two).count(), one.union(two).count()
-    assert one.overlap(two)[""] == both / either and 0 < both < either
-    assert one.overlap(one) == dict.fromkeys([*one, ""], 1.0)
+    both, either = one.intersection(two).count_movable(), one.union(two).count_movable()
+    assert one.compute_jaccard_overlap(two)[""] == both / either and 0 < both < either
+    assert one.compute_jaccard_overlap(one) == dict.fromkeys([*one, ""], 1.0)
     with pytest.raises(ValueError, match="different networks"):
         one.union(Mask({"weight": torch.ones(2, dtype=torch.bool)}))
 
@@ -51,7 +60,7 @@ def test_a_file_holds_a_bit_per_entry_and_gives_the_mask_back(tmp_path):
     back = Mask.load(tmp_path / "new" / "mask.pt")
     assert list(back) == list(mask) and back.facts == mask.facts
     assert all(torch.equal(back[n], mask[n]) for n in mask)
-    assert (tmp_path / "new" / "mask.pt").stat().st_size < mask.total() / 8 + 4000
+    assert (tmp_path / "new" / "mask.pt").stat().st_size < mask.count_total() / 8 + 4000
     torch.save({"weight": torch.ones(2)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds no mask"):
         Mask.load(tmp_path / "other.pt")
@@ -60,22 +69,22 @@ def test_a_file_holds_a_bit_per_entry_and_gives_the_mask_back(tmp_path):
 def test_a_mask_knows_its_network_and_its_budget():
     layer = nn.Linear(2, 3)
     mask = Mask({n: torch.ones(p.shape, dtype=torch.bool) for n, p in layer.named_parameters()})
-    mask.check(layer)
+    mask.check_matches_model(layer)
     with pytest.raises(ValueError, match=r"'bias' is \(3,\) in the mask and \(4,\)"):
-        mask.check(nn.Linear(2, 4))
-    assert mask.within(1.0) is mask
+        mask.check_matches_model(nn.Linear(2, 4))
+    assert mask.require_within_budget(1.0) is mask
     with pytest.raises(ValueError, match=r"at most 4 of 9 parameters .* chose 9"):
-        mask.within(0.5)
+        mask.require_within_budget(0.5)
     with pytest.raises(ValueError, match="chose 0"):
-        mask.complement().within(1.0)
+        mask.complement().require_within_budget(1.0)
     with pytest.raises(ValueError, match="bool tensors"):
         Mask({"weight": torch.ones(2)})
 
 
 def test_a_fingerprint_changes_with_a_weight():
     layer = nn.Linear(2, 3)
-    before = fingerprint(layer)
-    assert fingerprint(layer) == before
+    before = fingerprint_model(layer)
+    assert fingerprint_model(layer) == before
     with torch.no_grad():
         layer.bias[0] += 1
-    assert fingerprint(layer) != before
+    assert fingerprint_model(layer) != before

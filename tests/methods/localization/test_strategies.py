@@ -8,18 +8,18 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain as plain_config
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config as plain_config
 from unlearn.config.registration import config_dir
 from unlearn.data.datasets.augmentation import Augment
-from unlearn.methods.localization.critical_memorization import critical_objective, noisy
-from unlearn.methods.localization.mask import Mask, allowed
-from unlearn.methods.localization.mean_gradients import mean_gradient
-from unlearn.methods.localization.random_matched import matched
-from unlearn.methods.localization.retain_contrast import contrast
-from unlearn.models.inference import logits
-from unlearn.models.layer_groups import layer_groups
-from unlearn.models.layers import trainable
+from unlearn.methods.localization.critical_memorization import add_noise, critical_objective
+from unlearn.methods.localization.mask import Mask, count_allowed_parameters
+from unlearn.methods.localization.mean_gradients import compute_mean_gradient
+from unlearn.methods.localization.random_matched import draw_matched_mask
+from unlearn.methods.localization.retain_contrast import compute_score_ratio
+from unlearn.models.inference import compute_logits
+from unlearn.models.layer_groups import group_by_layer
+from unlearn.models.layers import get_trainable_parameters
 from unlearn.models.vit import ViT
 
 OPTIONS = sorted(p.stem for p in (Path(config_dir()) / "localization").glob("*.yaml"))
@@ -40,20 +40,20 @@ def total(net):
 def test_a_budget_is_kept_and_nested(name, strategy, net, asked):
     request, before = asked, None
     for budget in BUDGETS:
-        limit = allowed(total(net), budget)
+        limit = count_allowed_parameters(total(net), budget)
         try:
             mask = Mask(strategy(name)(net, request, budget))
         except ValueError as error:  # a small network's first unit may be larger
             assert f"budget of {limit} parameters is less than the first" in str(error)
             continue
-        mask.check(net)
-        assert 0 < mask.count() <= limit
+        mask.check_matches_model(net)
+        assert 0 < mask.count_movable() <= limit
         if name in EXACT:
-            assert mask.count() == limit
+            assert mask.count_movable() == limit
         if before is not None and "matched" not in name:
-            assert before.intersection(mask).count() == before.count()
+            assert before.intersection(mask).count_movable() == before.count_movable()
         before = mask
-    assert before is not None and before.share() == 1  # a budget of 1 is everything
+    assert before is not None and before.compute_movable_share() == 1  # a budget of 1 is everything
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -84,19 +84,20 @@ def test_the_gradient_is_that_of_the_mean_loss_whatever_the_batch_size(net, aske
     data = asked.retain
     batch = next(data.batches(len(data)))
     loss = F.cross_entropy(net(batch.image), batch.label)
-    names = list(trainable(net))
+    names = list(get_trainable_parameters(net))
     expected = dict(zip(names, torch.autograd.grad(loss, list(net.parameters())), strict=True))
     for size in (1, 7, 64):
-        for name, slope in mean_gradient(net, data, batch_size=size).items():
+        for name, slope in compute_mean_gradient(net, data, batch_size=size).items():
             assert torch.allclose(slope, expected[name], rtol=1e-5, atol=1e-7), name
 
 
 def test_absolute_sums_and_the_reference_codes_loader(resnet, asked):
     data = asked.retain
-    signed = mean_gradient(resnet, data, batch_size=50)
-    absolute = mean_gradient(resnet, data, batch_size=50, accumulate="absolute")
+    signed = compute_mean_gradient(resnet, data, batch_size=50)
+    absolute = compute_mean_gradient(resnet, data, batch_size=50, accumulate="absolute")
     parts = [
-        mean_gradient(resnet, data.rows(r), batch_size=50) for r in torch.arange(180).split(50)
+        compute_mean_gradient(resnet, data.rows(r), batch_size=50)
+        for r in torch.arange(180).split(50)
     ]
     by_hand = (
         sum(
@@ -107,16 +108,16 @@ def test_absolute_sums_and_the_reference_codes_loader(resnet, asked):
     )
     assert torch.allclose(absolute["fc.weight"], by_hand, rtol=1e-4, atol=1e-7)
     assert bool((absolute["fc.weight"] >= signed["fc.weight"].abs() - 1e-7).all())
-    dropped = mean_gradient(resnet, data, batch_size=50, drop_last=True)
-    first = mean_gradient(resnet, data.rows(torch.arange(150)), batch_size=50)
+    dropped = compute_mean_gradient(resnet, data, batch_size=50, drop_last=True)
+    first = compute_mean_gradient(resnet, data.rows(torch.arange(150)), batch_size=50)
     assert torch.allclose(dropped["fc.weight"], first["fc.weight"])
     with pytest.raises(ValueError, match="drop_last leaves none of 180"):
-        mean_gradient(resnet, data, batch_size=200, drop_last=True)
+        compute_mean_gradient(resnet, data, batch_size=200, drop_last=True)
 
 
 def test_salloc_and_weighted_gradients_take_the_largest(strategy, resnet, asked):
     request = asked
-    slope = mean_gradient(resnet, request.forget, batch_size=128)
+    slope = compute_mean_gradient(resnet, request.forget, batch_size=128)
     weight = dict(resnet.named_parameters())
     for name, score in (
         ("salloc", {n: g.abs() for n, g in slope.items()}),
@@ -131,7 +132,7 @@ def test_salloc_and_weighted_gradients_take_the_largest(strategy, resnet, asked)
 def test_data_decide_which_set_is_looked_at(strategy, resnet, asked):
     request = asked
     masks = {d: Mask(strategy("salloc", data=d)(resnet, request, 0.1)) for d in ("forget", "all")}
-    assert masks["forget"].overlap(masks["all"])[""] < 0.9
+    assert masks["forget"].compute_jaccard_overlap(masks["all"])[""] < 0.9
     with pytest.raises(ValueError, match=r"localization.data must be one of forget, retain, all"):
         strategy("salloc", data="test")
 
@@ -148,7 +149,7 @@ def test_exclusions_are_structural_and_the_budget_can_be_of_the_rest(strategy, n
     )  # fmt: skip
     kinds = {"exclude": ["norm", "head", "*.bias"], "count_base": "eligible"}
     mask = Mask(strategy("salloc", **kinds)(net, request, 0.5))
-    assert mask.count() == allowed(eligible, 0.5)
+    assert mask.count_movable() == count_allowed_parameters(eligible, 0.5)
     with pytest.raises(ValueError, match="leaves no parameter"):
         strategy("salloc", exclude=["*"])(net, request, 0.5)
 
@@ -166,7 +167,7 @@ def test_norms_and_biases_may_follow_their_channel(strategy, resnet, asked):
 @pytest.mark.parametrize("name", ["weighted_gradient", "magnitude", "random"])
 def test_layers_may_be_chosen_as_a_whole(name, strategy, net, asked):
     mask = Mask(strategy(name, granularity="layer", fill="whole")(net, asked, 0.9))
-    shares = mask.shares(layer_groups(net, next(asked.forget.batches()).image))
+    shares = mask.compute_group_shares(group_by_layer(net, next(asked.forget.batches()).image))
     assert set(shares.values()) == {0.0, 1.0}
 
 
@@ -195,10 +196,10 @@ def test_the_images_may_be_changed_as_in_training(strategy, resnet, asked):
     through = strategy("salloc", augment=node)(resnet, asked, 0.2)
     assert all(torch.equal(direct[n], through[n]) for n in direct)
     plain = Mask(strategy("salloc")(resnet, asked, 0.2))
-    assert plain.overlap(Mask(through))[""] < 1
-    with composing([config_dir()]):
+    assert plain.compute_jaccard_overlap(Mask(through))[""] < 1
+    with enable_composition([config_dir()]):
         asks = ["localization=salloc", "localization.augment=${dataset.augment}"]
-        made = plain_config(composed("unlearn", asks, [config_dir()]))
+        made = plain_config(compose_config("unlearn", asks, [config_dir()]))
     assert (
         made["localization"]["augment"]["_target_"] == "unlearn.data.datasets.augmentation.Augment"
     )
@@ -208,23 +209,25 @@ def test_random_channels_match_another_strategy_layer_by_layer(strategy, net, as
     request = asked
     reference = Mask(strategy("channel_weighted_gradient")(net, request, 0.5))
     mask = Mask(strategy("random_channel_matched")(net, request, 0.5))
-    assert mask.counts() == reference.counts()  # whole channels there, so no overshoot here
-    assert 0.1 < mask.overlap(reference)[""] < 0.95
+    assert (
+        mask.count_movable_by_parameter() == reference.count_movable_by_parameter()
+    )  # whole channels there, so no overshoot here
+    assert 0.1 < mask.compute_jaccard_overlap(reference)[""] < 0.95
     other = Mask(strategy("random_channel_matched", seed=1)(net, request, 0.5))
-    assert mask.overlap(other)[""] < 0.95
+    assert mask.compute_jaccard_overlap(other)[""] < 0.95
 
 
 def test_matching_overshoots_by_less_than_a_slice():
     generator = torch.Generator().manual_seed(0)
     shapes = {"w": (6, 7), "c": (4, 2, 3, 3), "b": (5,), "t": ()}
     masks = {n: torch.rand(s, generator=generator) < 0.4 for n, s in shapes.items()}
-    out = matched(masks, "channel", generator)
+    out = draw_matched_mask(masks, "channel", generator)
     for name, mask in masks.items():
         size = mask[0].numel() if mask.ndim else 1
         assert 0 <= int(out[name].sum()) - int(mask.sum()) < max(size, 1), name
         if mask.ndim > 1:
             assert set(out[name].flatten(1).float().mean(1).tolist()) <= {0.0, 1.0}
-    exact = matched(masks, "parameter", generator)
+    exact = draw_matched_mask(masks, "parameter", generator)
     assert {n: int(m.sum()) for n, m in exact.items()} == {
         n: int(m.sum()) for n, m in masks.items()
     }
@@ -232,7 +235,7 @@ def test_matching_overshoots_by_less_than_a_slice():
 
 
 def test_contrast_by_hand():
-    value = contrast(torch.tensor([4.0, 1.0]), torch.tensor([1.0, 0.0]), 1.0)
+    value = compute_score_ratio(torch.tensor([4.0, 1.0]), torch.tensor([1.0, 0.0]), 1.0)
     assert value.tolist() == [2, 1]
 
 
@@ -259,26 +262,26 @@ def test_the_objective_of_critical_memorization_by_hand():
 
 def test_noise_has_the_norm_it_is_given():
     image = torch.randn(3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    change = noisy(image, 0.01, torch.Generator().manual_seed(1)) - image
+    change = add_noise(image, 0.01, torch.Generator().manual_seed(1)) - image
     ratio = change.flatten(1).norm(dim=1) / image.flatten(1).norm(dim=1)
     assert ratio.tolist() == pytest.approx([0.01] * 3, rel=1e-3)
 
 
 def test_removing_what_is_critical_loses_the_sample(strategy, resnet, asked):
     request = asked
-    known = logits(resnet, request.forget).argmax(1) == request.forget.label
+    known = compute_logits(resnet, request.forget).argmax(1) == request.forget.label
     one = request.forget.rows(known.nonzero().flatten()[:1])
     alone = type(request)(forget=one, retain=request.retain)
     mask = strategy("critical_memorization", max_examples=None)(resnet, alone, 1.0)
-    assert 0 < Mask(mask).share() < 0.5
+    assert 0 < Mask(mask).compute_movable_share() < 0.5
     with torch.no_grad():
         for name, p in resnet.named_parameters():
             p.masked_fill_(mask[name], 0)
-    assert logits(resnet, one).argmax(1) != one.label
+    assert compute_logits(resnet, one).argmax(1) != one.label
 
 
 def test_a_gradient_step_on_what_is_critical_loses_the_sample(strategy, resnet, asked):
-    known = logits(resnet, asked.forget).argmax(1) == asked.forget.label
+    known = compute_logits(resnet, asked.forget).argmax(1) == asked.forget.label
     one = asked.forget.rows(known.nonzero().flatten()[:1])
     alone = type(asked)(forget=one, retain=asked.retain)
     state = copy.deepcopy(resnet.state_dict())
@@ -286,7 +289,7 @@ def test_a_gradient_step_on_what_is_critical_loses_the_sample(strategy, resnet, 
     found = {}
     for size in (0.01, 10.0):
         choose = strategy("critical_memorization", step_size=size, **options)
-        found[size] = Mask(choose(resnet, alone, 1.0)).count()
+        found[size] = Mask(choose(resnet, alone, 1.0)).count_movable()
     assert 1 <= found[10.0] < found[0.01]  # large steps lose it with fewer weights
     assert all(torch.equal(v, state[k]) for k, v in resnet.state_dict().items())
     for key, value in (("objective", "none"), ("step_size", 0)):
@@ -300,9 +303,13 @@ def test_the_union_is_all_there_is_and_a_small_budget_takes_part_of_it(
     request = asked
     union = Mask(strategy("critical_memorization")(resnet, request, 1.0))
     wide = Mask(strategy("critical_memorization")(resnet, request, 0.9))
-    assert wide.count() == union.count() and "parameters are critical" in caplog.text
+    assert (
+        wide.count_movable() == union.count_movable() and "parameters are critical" in caplog.text
+    )
     filters = [n for n, m in union.items() if m.ndim == 4]
     assert all(set(union[n].flatten(1).float().mean(1).tolist()) <= {0.0, 1.0} for n in filters)
-    half = Mask(strategy("critical_memorization")(resnet, request, union.share() / 1.5))
-    assert 0 < half.count() < union.count()
-    assert half.intersection(union).count() == half.count()
+    half = Mask(
+        strategy("critical_memorization")(resnet, request, union.compute_movable_share() / 1.5)
+    )
+    assert 0 < half.count_movable() < union.count_movable()
+    assert half.intersection(union).count_movable() == half.count_movable()

@@ -9,10 +9,10 @@ from torchvision import models
 from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 from torchvision.models.resnet import BasicBlock
 
-from unlearn.models.expansion.any_architecture import check_growable, choose, grow
-from unlearn.models.expansion.channel_groups import groups
-from unlearn.models.expansion.expanded import Expanded, drop
-from unlearn.models.surgery import recalibrate
+from unlearn.models.expansion.any_architecture import check_growable, grow_network, select_groups
+from unlearn.models.expansion.channel_groups import find_groups
+from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
+from unlearn.models.surgery import recalibrate_batch_norm
 
 IMAGE = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 INDEX, OFF = torch.arange(3), torch.full((3,), -1)
@@ -62,7 +62,7 @@ def made(build):
 
 def grown(network, **more):
     options = {"ratio": 1.0, "num_samples": 3, "density": 0.7, "seed": 0} | more
-    return grow(copy.deepcopy(network), IMAGE, **options).eval()
+    return grow_network(copy.deepcopy(network), IMAGE, **options).eval()
 
 
 @pytest.mark.parametrize("build", NETWORKS, ids=lambda b: b.__name__)
@@ -78,7 +78,7 @@ def test_base_mode_is_the_network_itself_and_new_channels_act_only_when_on(build
         assert (masked - wanted).abs().max() > 1e-3
         assert torch.equal(masked, grown(network)(IMAGE, INDEX))
         assert torch.equal(copy.deepcopy(new)(IMAGE, INDEX), masked)
-        plain = drop(new)
+        plain = remove_extra_channels(new)
         assert torch.equal(plain(IMAGE), wanted)
     assert type(plain) is type(network)
     assert {k: v.shape for k, v in plain.state_dict().items()} == {
@@ -101,7 +101,7 @@ def test_samples_that_share_a_mask_answer_alike_and_others_do_not():
     with torch.no_grad():
         own = new(same, INDEX)
         assert not torch.allclose(own[0], own[1])
-        new.share(torch.tensor([0, 1]))
+        new.share_mask(torch.tensor([0, 1]))
         together = new(same, INDEX)
     torch.testing.assert_close(together[0], together[1])
 
@@ -111,23 +111,25 @@ def test_training_in_masked_mode_moves_the_old_statistics_as_the_network_would_h
     new = grown(network).train()
     new(IMAGE, INDEX)
     network.train()(IMAGE)
-    torch.testing.assert_close(drop(new)[1].running_mean, network[1].running_mean)
-    recalibrate(new, [IMAGE])
-    torch.testing.assert_close(drop(new)[1].running_mean, network[0](IMAGE).mean((0, 2, 3)))
+    torch.testing.assert_close(remove_extra_channels(new)[1].running_mean, network[1].running_mean)
+    recalibrate_batch_norm(new, [IMAGE])
+    torch.testing.assert_close(
+        remove_extra_channels(new)[1].running_mean, network[0](IMAGE).mean((0, 2, 3))
+    )
 
 
 def test_statistics_of_base_mode_alone():
     new = grown(made(chain)).train()
-    new.separate()
-    before = drop(new)[1].running_mean.clone()
+    new.separate_statistics()
+    before = remove_extra_channels(new)[1].running_mean.clone()
     new(IMAGE, INDEX)
-    assert torch.equal(drop(new)[1].running_mean, before)
+    assert torch.equal(remove_extra_channels(new)[1].running_mean, before)
     new(IMAGE)
-    assert not torch.equal(drop(new)[1].running_mean, before)
+    assert not torch.equal(remove_extra_channels(new)[1].running_mean, before)
 
 
 def test_a_residual_stream_grows_as_one_and_the_inside_of_its_blocks_does_not():
-    chosen = choose(groups(resnet().eval(), IMAGE))
+    chosen = select_groups(find_groups(resnet().eval(), IMAGE))
     makers = [set(g.makers) for g in sorted(chosen, key=lambda g: g.width)]
     assert makers == [{"0", "4.conv2"}, {"5.conv2", "5.downsample.0", "6.conv2"}]
     assert sorted(grown(made(resnet), ratio=0.5)._split) == [4, 8]

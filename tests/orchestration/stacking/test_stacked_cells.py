@@ -11,17 +11,17 @@ import pytest
 import torch
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import identity, plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import compute_run_id, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.methods.localization.mask import Mask
-from unlearn.orchestration.cells import claim, expand
-from unlearn.orchestration.outcomes import Outcomes
+from unlearn.orchestration.cells import expand_cells, run_lock
+from unlearn.orchestration.outcomes import JobCounts
 from unlearn.orchestration.progress import Progress
-from unlearn.orchestration.runner import Task, _build
+from unlearn.orchestration.runner import JobRunner, _instantiate_node
 from unlearn.orchestration.stacking import stacked_cells
-from unlearn.orchestration.stacking.stacked_cells import kin, unlearn_together
+from unlearn.orchestration.stacking.stacked_cells import stack_key, unlearn_stack
 from unlearn.pipeline.unlearn_job import unlearn_job
 from unlearn.training.stacked import unlearning
 
@@ -45,9 +45,9 @@ TIMES = ("seconds", "peak_bytes")
 
 @functools.cache
 def content_of(*options: str) -> str:
-    with composing([config_dir()]):
+    with enable_composition([config_dir()]):
         words = [*DIGITS, "paths.root=HOME", *options]
-        return json.dumps(plain(composed("unlearn", words, [config_dir()])))
+        return json.dumps(to_plain_config(compose_config("unlearn", words, [config_dir()])))
 
 
 def job(home: Path, method: str, *options: str, seed: int = 0, discovery: float = 0.5) -> Job:
@@ -55,8 +55,8 @@ def job(home: Path, method: str, *options: str, seed: int = 0, discovery: float 
     content = json.loads(text.replace("HOME", str(home)))
     content.pop("tune")
     content |= {"discovery": discovery, "seeds": {**content["seeds"], "unlearn": seed}}
-    run_id = identity(content)
-    return Job(content, run_id, home / run_id, content["names"], _build, brief=True)
+    run_id = compute_run_id(content)
+    return Job(content, run_id, home / run_id, content["names"], _instantiate_node, brief=True)
 
 
 def jobs(home: Path, method: str, *options: str) -> list[Job]:
@@ -114,11 +114,13 @@ def compared(one: Job, outcomes: dict[str, Any]) -> dict[str, Any]:
 def test_a_row_is_that_of_the_cell_alone(method, home, monkeypatch):
     cells = jobs(home, method)
     groups: list[int] = []
-    losses = unlearning.Together._losses
+    losses = unlearning.StackedUnlearner._compute_losses
     monkeypatch.setattr(
-        unlearning.Together, "_losses", lambda self, g: groups.append(len(g)) or losses(self, g)
+        unlearning.StackedUnlearner,
+        "_compute_losses",
+        lambda self, g: groups.append(len(g)) or losses(self, g),
     )
-    outcomes = unlearn_together(cells)
+    outcomes = unlearn_stack(cells)
     assert outcomes.keys() == {one.run_id for one in cells}
     assert max(groups) >= 2 and min(groups) == 1  # in step, and out of step
     rows = [compared(one, outcomes) for one in cells]
@@ -141,22 +143,22 @@ def test_what_is_a_cells_own_stays_its_own(method, home):
     cells = [job(home, method, "stack=4", *words, seed=n) for n, words in enumerate(options)]
     for one in cells:
         one.folder.mkdir(exist_ok=True)
-    outcomes = unlearn_together(cells)
+    outcomes = unlearn_stack(cells)
     assert outcomes.keys() == {one.run_id for one in cells}
     one, other = [compared(cell, outcomes) for cell in cells]
     assert one["healed"] != other["healed"] or one["utility"] != other["utility"]
 
 
-def task_of(home: Path, cells: list[Job]) -> Task:
+def task_of(home: Path, cells: list[Job]) -> JobRunner:
     """Return the command that a sweep over the cells is."""
     words = [
         [*DIGITS, *METHODS["npo"], "method=npo", f"paths.root={home}", "stack=4",
          f"discovery={one.config['discovery']}", f"seeds.unlearn={one.config['seeds']['unlearn']}"]
         for one in cells
     ]  # fmt: skip
-    found = list(expand("unlearn", words, Arguments([], True, False, None, [config_dir()])))
+    found = list(expand_cells("unlearn", words, Arguments([], True, False, None, [config_dir()])))
     assert [cell.run_id for cell in found] == [one.run_id for one in cells]
-    return Task("unlearn", "unlearn_job", Outcomes(words, progress=Progress(found)))
+    return JobRunner("unlearn", "unlearn_job", JobCounts(words, progress=Progress(found)))
 
 
 def test_a_sweep_takes_cells_of_a_kind_at_once_and_holds_them(home, capsys, monkeypatch):
@@ -171,17 +173,17 @@ def test_a_sweep_takes_cells_of_a_kind_at_once_and_holds_them(home, capsys, monk
         asked.append([job.run_id for job in jobs])
         return made
 
-    monkeypatch.setattr(stacked_cells, "unlearn_together", together)
-    with claim(cells[2].folder):  # another process is at it
-        command.beside(0)
+    monkeypatch.setattr(stacked_cells, "unlearn_stack", together)
+    with run_lock(cells[2].folder):  # another process is at it
+        command.unlearn_stack(0)
     assert asked == [[cells[0].run_id, cells[1].run_id]]
     assert [cell.busy() for cell in cells] == [True, True, False]
-    assert all(command.due(n) for n in range(3))  # ours, although they are busy
-    command.beside(1)
+    assert all(command.needs_run(n) for n in range(3))  # ours, although they are busy
+    command.unlearn_stack(1)
     assert len(asked) == 1  # its outcome is there
     del made[cells[1].run_id]
     command = task_of(home, jobs(home, "npo"))
-    command.beside(2)
+    command.unlearn_stack(2)
     assert len(asked) == 1  # alone: there is none to come
     assert not cells[2].busy()
 
@@ -190,33 +192,33 @@ def test_a_stack_that_fails_leaves_its_cells_to_be_made_alone(home, caplog, monk
     def full(*_):
         raise torch.OutOfMemoryError("no room\nmore")
 
-    monkeypatch.setattr(unlearning.Together, "_losses", full)
+    monkeypatch.setattr(unlearning.StackedUnlearner, "_compute_losses", full)
     with caplog.at_level(logging.WARNING):
-        assert unlearn_together(jobs(home, "npo")) == {}
+        assert unlearn_stack(jobs(home, "npo")) == {}
     assert "one by one: unlearning as a stack failed: no room" in caplog.text
 
 
 def test_what_makes_cells_kin(home):
     one = job(home, "npo", "stack=4").config
     other = job(home, "npo", "stack=4", "method.optimizer.lr=0.5", seed=3, discovery=1.0).config
-    assert kin(one) == kin(other) is not None
+    assert stack_key(one) == stack_key(other) is not None
     for option in ("method.beta=2.0", "model.width=8", "trainer.compile=true"):
-        assert kin(job(home, "npo", "stack=4", option).config) != kin(one)
-    assert kin(job(home, "npo").config) is None  # auto: on a CPU one by one
-    within = kin(one | {"localization": {"h": 1}, "budget": 0.3})
-    assert within == kin(one | {"localization": {"h": 1}, "budget": 0.5}) != kin(one)
-    assert kin(one | {"mask_batch_norm": "freeze"}) != kin(one)
-    assert kin(one | {"candidates": []}) is None
+        assert stack_key(job(home, "npo", "stack=4", option).config) != stack_key(one)
+    assert stack_key(job(home, "npo").config) is None  # auto: on a CPU one by one
+    within = stack_key(one | {"localization": {"h": 1}, "budget": 0.3})
+    assert within == stack_key(one | {"localization": {"h": 1}, "budget": 0.5}) != stack_key(one)
+    assert stack_key(one | {"mask_batch_norm": "freeze"}) != stack_key(one)
+    assert stack_key(one | {"candidates": []}) is None
     seeded = [job(home, "rft", "localization=salloc", "stack=4", f"seed={k}") for k in (0, 1)]
-    assert kin(seeded[0].config) == kin(seeded[1].config)
+    assert stack_key(seeded[0].config) == stack_key(seeded[1].config)
 
 
 def test_auto_keeps_to_one_by_one_where_a_stack_is_no_faster(home, monkeypatch):
     cells = [replace(one, config=one.config | {"stack": "auto"}) for one in jobs(home, "npo")]
     for times, count in ((1.1, 0), (3.0, 3)):
-        monkeypatch.setattr(stacked_cells, "speedup", lambda *_, times=times, **__: times)
-        assert len(unlearn_together(cells)) == count
+        monkeypatch.setattr(stacked_cells, "measure_speedup", lambda *_, times=times, **__: times)
+        assert len(unlearn_stack(cells)) == count
 
 
 def test_a_method_that_is_not_stackable_is_made_alone(home):
-    assert unlearn_together([job(home, "ssd", "stack=4", seed=k) for k in (0, 1)]) == {}
+    assert unlearn_stack([job(home, "ssd", "stack=4", seed=k) for k in (0, 1)]) == {}

@@ -19,18 +19,34 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain, run_id
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import run_id_of_config, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.errors import ConfigError
 from unlearn.core.job import Job
 from unlearn.core.types import ImageSet
 from unlearn.data.task import Task
-from unlearn.orchestration.tuning.files import about, changed, text
-from unlearn.orchestration.tuning.plan import Plan
-from unlearn.orchestration.tuning.scored_tasks import Score, halved, split
-from unlearn.orchestration.tuning.search_space import Choice, Fixed, Real, Whole, parse
-from unlearn.orchestration.tuning.study import STARTUPS, best, fill, finished, open_study
+from unlearn.orchestration.tuning.files import describe_value, find_changes, format_tuned_file
+from unlearn.orchestration.tuning.plan import StudyPlan
+from unlearn.orchestration.tuning.scored_tasks import (
+    SettingScore,
+    make_held_out_task,
+    split_forget_set,
+)
+from unlearn.orchestration.tuning.search_space import (
+    Choice,
+    Constant,
+    FloatRange,
+    IntRange,
+    parse_range,
+)
+from unlearn.orchestration.tuning.study import (
+    STARTUPS,
+    list_finished_trials,
+    open_study,
+    run_free_trials,
+    select_best_trial,
+)
 from unlearn.orchestration.tuning.tune_job import tune_job
 from unlearn.pipeline.context import RunContext
 from unlearn.training.engine import Engine
@@ -57,20 +73,20 @@ SMALL = (
         ("method.a=choice(null, 16)", Choice("method.a", ("null", "16"))),
         ("method.a=null,16", Choice("method.a", ("null", "16"))),
         ("schedule@method.s=choice(a, b)", Choice("schedule@method.s", ("a", "b"))),
-        ("+optimizer@method.o=sgd", Fixed("+optimizer@method.o", "sgd")),
-        ("method.a=0.5", Fixed("method.a", "0.5")),
-        ("method.a=interval(1, 10)", Real("method.a", 1.0, 10.0, None, False)),
-        ("method.a=tag(log, interval(0.1, 10))", Real("method.a", 0.1, 10.0, None, True)),
-        ("method.a=tag(int, interval(1, 10))", Whole("method.a", 1, 10, 1, False)),
-        ("method.a=tag(log, int, interval(1, 10))", Whole("method.a", 1, 10, 1, True)),
-        ("method.a=int(interval(1, 10))", Whole("method.a", 1, 10, 1, False)),
-        ("method.a=range(1, 10, 4)", Whole("method.a", 1, 9, 4, False)),
-        ("method.a=range(0, 1, 0.25)", Real("method.a", 0.0, 0.75, 0.25, False)),
-        ("method.a=range(5, 1, -2)", Whole("method.a", 3, 5, 2, False)),
+        ("+optimizer@method.o=sgd", Constant("+optimizer@method.o", "sgd")),
+        ("method.a=0.5", Constant("method.a", "0.5")),
+        ("method.a=interval(1, 10)", FloatRange("method.a", 1.0, 10.0, None, False)),
+        ("method.a=tag(log, interval(0.1, 10))", FloatRange("method.a", 0.1, 10.0, None, True)),
+        ("method.a=tag(int, interval(1, 10))", IntRange("method.a", 1, 10, 1, False)),
+        ("method.a=tag(log, int, interval(1, 10))", IntRange("method.a", 1, 10, 1, True)),
+        ("method.a=int(interval(1, 10))", IntRange("method.a", 1, 10, 1, False)),
+        ("method.a=range(1, 10, 4)", IntRange("method.a", 1, 9, 4, False)),
+        ("method.a=range(0, 1, 0.25)", FloatRange("method.a", 0.0, 0.75, 0.25, False)),
+        ("method.a=range(5, 1, -2)", IntRange("method.a", 3, 5, 2, False)),
     ],
 )
 def test_every_kind_of_range_is_read(entry: str, expected: object):
-    assert parse(entry) == expected
+    assert parse_range(entry) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,22 +105,25 @@ def test_every_kind_of_range_is_read(entry: str, expected: object):
 )
 def test_a_wrong_range_is_refused(entry: str, expected: str):
     with pytest.raises(ConfigError, match=re.escape(expected)):
-        parse(entry)
+        parse_range(entry)
 
 
 def test_settings_are_drawn_as_overrides_within_the_ends():
     trial = optuna.trial.FixedTrial({"method.a": 0.0123456, "method.b": 3, "method.c": "null"})
-    assert parse("method.a=tag(log, interval(0.001, 1))").draw(trial) == "method.a=0.0123"
-    assert parse("method.b=range(1, 9)").draw(trial) == "method.b=3"
-    assert parse("method.c=choice(null, 1)").draw(trial) == "method.c=null"
-    assert parse("+method.d=5").draw(trial) == "+method.d=5"
+    assert (
+        parse_range("method.a=tag(log, interval(0.001, 1))").suggest_override(trial)
+        == "method.a=0.0123"
+    )
+    assert parse_range("method.b=range(1, 9)").suggest_override(trial) == "method.b=3"
+    assert parse_range("method.c=choice(null, 1)").suggest_override(trial) == "method.c=null"
+    assert parse_range("+method.d=5").suggest_override(trial) == "+method.d=5"
     edge = optuna.trial.FixedTrial({"method.a": 0.12344})
-    assert parse("method.a=interval(0.12344, 1)").draw(edge) == "method.a=0.12344"
+    assert parse_range("method.a=interval(0.12344, 1)").suggest_override(edge) == "method.a=0.12344"
 
 
-def plan(*overrides: str, folder: str | None = None) -> Plan:
+def plan(*overrides: str, folder: str | None = None) -> StudyPlan:
     folders = [config_dir(), *([folder] if folder else [])]
-    return Plan(Arguments(list(overrides), False, False, None, folders), TUNE)
+    return StudyPlan(Arguments(list(overrides), False, False, None, folders), TUNE)
 
 
 @pytest.mark.parametrize("method", SEARCHED)
@@ -112,29 +131,31 @@ def test_settings_of_every_method_with_ranges_build(method: str):
     made = plan(f"method={method}", "dataset=synthetic", "model.width=2")
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(3):
-        overrides = [r.draw(study.ask()) for r in made.ranges]
-        node = made.setting(overrides).content["method"]
+        overrides = [r.suggest_override(study.ask()) for r in made.search_ranges]
+        node = made.compose_setting(overrides).content["method"]
         instantiate(node, _convert_="all")
-        file = text(changed(node, made.grounds(), []), {}, "a test")
-        below = made.grounds()[0]
+        file = format_tuned_file(find_changes(node, made.lower_method_nodes(), []), {}, "a test")
+        below = made.lower_method_nodes()[0]
         above = OmegaConf.merge({"method": below}, yaml.safe_load(file))
         assert OmegaConf.to_container(above, resolve=True) == {"method": node}
 
 
 def test_what_the_command_line_sets_is_not_searched():
     asked = ["method=finetune", "method.epochs=4", "schedule@method.schedule=constant"]
-    keys = [r.key for r in plan(*asked).ranges]
+    keys = [r.key for r in plan(*asked).search_ranges]
     assert "method.batch_size" in keys
     assert not {"method.epochs", "schedule@method.schedule"} & set(keys)
-    node = plan(*asked).setting([]).content["method"]
+    node = plan(*asked).compose_setting([]).content["method"]
     assert node["epochs"] == 4
-    assert changed(node, plan(*asked).grounds(), [])["epochs"] == 4  # so was it tuned
+    assert (
+        find_changes(node, plan(*asked).lower_method_nodes(), [])["epochs"] == 4
+    )  # so was it tuned
 
 
 def test_a_study_with_nothing_to_try_is_refused():
     asked = ["method.search=['method.epochs=5']"]
     with pytest.raises(ConfigError, match="nothing to try"):
-        _ = plan("method=finetune", *asked).ranges
+        _ = plan("method=finetune", *asked).search_ranges
 
 
 @pytest.mark.parametrize("override", ["seed=3", "corruption=poison", "seeds.mask=1", "discovery=1"])
@@ -145,16 +166,16 @@ def test_a_study_goes_over_cells_of_its_own(override: str):
 
 def test_a_method_without_ranges_is_refused():
     with pytest.raises(ConfigError, match="method=original has no ranges"):
-        _ = plan("method=original").ranges
+        _ = plan("method=original").search_ranges
 
 
 def test_tuned_values_are_no_part_of_a_setting_and_the_study_is_named_by_what_counts():
-    assert plan("method=finetune").setting([]).content["method"]["batch_size"] == 512
-    assert [c.content["seed"] for c in plan("method=rem").cells()] == [100]
-    usual = plan("method=finetune").folder
-    assert plan("method=finetune", "tune.trials=9", "force=true").folder == usual
-    assert plan("method=finetune", "model.width=3").folder != usual
-    assert plan("method=finetune", "method.epochs=3").folder != usual
+    assert plan("method=finetune").compose_setting([]).content["method"]["batch_size"] == 512
+    assert [c.content["seed"] for c in plan("method=rem").compose_cells()] == [100]
+    usual = plan("method=finetune").study_folder
+    assert plan("method=finetune", "tune.trials=9", "force=true").study_folder == usual
+    assert plan("method=finetune", "model.width=3").study_folder != usual
+    assert plan("method=finetune", "method.epochs=3").study_folder != usual
 
 
 def test_an_absent_optuna_is_named_with_its_extra(monkeypatch, tmp_path: Path):
@@ -164,12 +185,12 @@ def test_an_absent_optuna_is_named_with_its_extra(monkeypatch, tmp_path: Path):
 
 
 def test_a_study_is_no_part_of_a_runs_identity():
-    with composing([config_dir()]):
+    with enable_composition([config_dir()]):
         ids = {
-            run_id(composed("unlearn", o, [config_dir()]))
+            run_id_of_config(compose_config("unlearn", o, [config_dir()]))
             for o in ([], ["tune.trials=24", "tune.seed=3"])
         }
-        folder = composed("unlearn", ["tune.trials=24"], [config_dir()]).hydra.run.dir
+        folder = compose_config("unlearn", ["tune.trials=24"], [config_dir()]).hydra.run.dir
     assert len(ids) == 1
     assert re.fullmatch(rf"tune-\d+-{ids.pop()}", Path(folder).name)  # not the run's folder
 
@@ -179,34 +200,40 @@ def test_a_study_is_no_part_of_a_runs_identity():
 
 def test_a_forget_set_is_split_in_two():
     found = torch.tensor([3, 5, 8, 9, 12])
-    given, held = split(found, 0)
+    given, held = split_forget_set(found, 0)
     assert (len(given), len(held)) == (2, 3)
     assert torch.cat([given, held]).sort().values.equal(found)
-    assert not split(torch.arange(99), 1)[0].equal(split(torch.arange(99), 0)[0])
+    assert not split_forget_set(torch.arange(99), 1)[0].equal(
+        split_forget_set(torch.arange(99), 0)[0]
+    )
     with pytest.raises(ValueError, match="two samples or more"):
-        split(found[:1], 0)
+        split_forget_set(found[:1], 0)
 
 
-def scored(task: Task, network: torch.nn.Module, engine: Engine) -> Score:
-    node = plan("method=finetune", "dataset=synthetic").setting(["method.batch_size=32"])
+def scored(task: Task, network: torch.nn.Module, engine: Engine) -> SettingScore:
+    node = plan("method=finetune", "dataset=synthetic").compose_setting(["method.batch_size=32"])
     job = Job({}, "r", Path("."), {}, lambda n: instantiate(n, _convert_="all"))
 
     class Augmented:
         augment = None
 
     setting = RunContext(job, Augmented(), task, engine, "")
-    return halved("a cell", setting, task, network, 100).score(job, node.content["method"])
+    return make_held_out_task("a cell", setting, task, network, 100).score_method(
+        job, node.content["method"]
+    )
 
 
 def test_the_other_half_plays_the_hidden_part(task: Task, network, engine: Engine):
-    cell = halved("a cell", RunContext(None, None, task, engine, ""), task, network, 100)
+    cell = make_held_out_task(
+        "a cell", RunContext(None, None, task, engine, ""), task, network, 100
+    )
     request = cell.task.request()
     inside = request.retain.index
     assert torch.isin(cell.held.index, inside).all()  # stays, as the hidden do
     assert not torch.isin(request.forget.index, torch.cat([inside, cell.rest.index])).any()
     assert not torch.isin(cell.held.index, cell.rest.index).any()
     assert cell.held.label.equal(task.train.label[cell.held.index])  # as training saw them
-    assert len(cell.held) + len(request.forget) == len(task.discovered())
+    assert len(cell.held) + len(request.forget) == len(task.forget_indices())
 
 
 def test_no_score_depends_on_truth_or_test_images(
@@ -222,7 +249,7 @@ def test_no_score_depends_on_truth_or_test_images(
     honest = scored(task, network, engine)
     assert honest == scored(lie, network, engine)
     label = task.train.label.clone()
-    label[task.discovered()] = (label[task.discovered()] + 1) % 3
+    label[task.forget_indices()] = (label[task.forget_indices()] + 1) % 3
     other = replace(task, train=replace(task.train, label=label))
     assert honest != scored(other, network, engine)  # what is seen does count
     assert 0 < honest.value < 1
@@ -230,25 +257,33 @@ def test_no_score_depends_on_truth_or_test_images(
 
 # --- trials on disk -----------------------------------------------------------------------------
 
-RANGES = [parse("method.a=interval(0, 1)"), parse("method.b=choice(x, y)")]
+RANGES = [parse_range("method.a=interval(0, 1)"), parse_range("method.b=choice(x, y)")]
 
 
-def calls(overrides) -> dict[str, Callable[[], Score]]:
+def calls(overrides) -> dict[str, Callable[[], SettingScore]]:
     value = float(overrides[0].partition("=")[2])
-    return {name: lambda: Score(kept=value, known=0.5) for name in ("one", "two", "three", "four")}
+    return {
+        name: lambda: SettingScore(kept=value, known=0.5)
+        for name in ("one", "two", "three", "four")
+    }
 
 
 def test_the_budget_is_met_and_extended(tmp_path: Path):
     study = open_study(tmp_path, prune=False)
-    first = list(fill(tmp_path, study, RANGES, calls, trials=3, seed=1))
+    first = list(run_free_trials(tmp_path, study, RANGES, calls, trials=3, seed=1))
     assert [t.place for t in first] == [0, 1, 2]
     again = open_study(tmp_path, prune=False)
-    assert list(fill(tmp_path, again, RANGES, calls, trials=3, seed=1)) == []
-    assert [t.place for t in fill(tmp_path, again, RANGES, calls, trials=5, seed=1)] == [3, 4]
-    assert finished(again)[:3] == first
-    assert best(finished(again)).score == max(t.score for t in finished(again))
-    assert best(finished(again)).score == pytest.approx(
-        max(float(t.overrides[0].partition("=")[2]) for t in finished(again)) / 2
+    assert list(run_free_trials(tmp_path, again, RANGES, calls, trials=3, seed=1)) == []
+    assert [t.place for t in run_free_trials(tmp_path, again, RANGES, calls, trials=5, seed=1)] == [
+        3,
+        4,
+    ]
+    assert list_finished_trials(again)[:3] == first
+    assert select_best_trial(list_finished_trials(again)).score == max(
+        t.score for t in list_finished_trials(again)
+    )
+    assert select_best_trial(list_finished_trials(again)).score == pytest.approx(
+        max(float(t.overrides[0].partition("=")[2]) for t in list_finished_trials(again)) / 2
     )
 
 
@@ -256,14 +291,15 @@ def test_a_study_in_parts_draws_what_one_at_a_stretch_does(tmp_path: Path):
     trials = STARTUPS + 3  # past the first that are drawn at random
     whole = open_study(tmp_path / "whole", prune=False)
     drawn = [
-        t.overrides for t in fill(tmp_path / "whole", whole, RANGES, calls, trials=trials, seed=1)
+        t.overrides
+        for t in run_free_trials(tmp_path / "whole", whole, RANGES, calls, trials=trials, seed=1)
     ]
     parts = []
     for stop in (3, STARTUPS + 1, trials):
         study = open_study(tmp_path / "parts", prune=False)
         abandoned = study.ask()  # as by a process that was killed
         abandoned.set_user_attr("place", stop - 1)
-        done = fill(tmp_path / "parts", study, RANGES, calls, trials=stop, seed=1)
+        done = run_free_trials(tmp_path / "parts", study, RANGES, calls, trials=stop, seed=1)
         parts += [t.overrides for t in done]
     assert parts == drawn
     states = [t.state.name for t in study.get_trials()]
@@ -277,35 +313,35 @@ def test_a_failed_trial_is_no_part_of_the_budget(tmp_path: Path):
         raise ValueError("no such setting")
 
     with pytest.raises(ValueError, match="no such setting"):
-        list(fill(tmp_path, study, RANGES, broken, trials=2, seed=1))
-    assert finished(study) == []
-    assert len(list(fill(tmp_path, study, RANGES, calls, trials=2, seed=1))) == 2
+        list(run_free_trials(tmp_path, study, RANGES, broken, trials=2, seed=1))
+    assert list_finished_trials(study) == []
+    assert len(list(run_free_trials(tmp_path, study, RANGES, calls, trials=2, seed=1))) == 2
 
 
 def test_hopeless_trials_are_pruned_only_when_asked(tmp_path: Path):
     for prune in (False, True):
         folder, asked = tmp_path / str(prune), iter(range(99))
 
-        def worse(overrides, asked=asked) -> dict[str, Callable[[], Score]]:
+        def worse(overrides, asked=asked) -> dict[str, Callable[[], SettingScore]]:
             value = 1 / (1 + next(asked))
-            return {name: lambda: Score(kept=value, known=0.5) for name in "abcd"}
+            return {name: lambda: SettingScore(kept=value, known=0.5) for name in "abcd"}
 
         study = open_study(folder, prune=prune)
-        done = list(fill(folder, study, RANGES, worse, trials=STARTUPS + 2, seed=3))
+        done = list(run_free_trials(folder, study, RANGES, worse, trials=STARTUPS + 2, seed=3))
         assert any(t.pruned for t in done) is prune
         assert all(len(t.scores) == 4 for t in done if not t.pruned)
         assert all(len(t.scores) < 4 for t in done if t.pruned)
-        assert not best(done).pruned
+        assert not select_best_trial(done).pruned
 
 
 def test_a_line_that_a_crash_cut_is_no_harm(tmp_path: Path):
     study = open_study(tmp_path, prune=False)
-    before = list(fill(tmp_path, study, RANGES, calls, trials=2, seed=1))
+    before = list(run_free_trials(tmp_path, study, RANGES, calls, trials=2, seed=1))
     with (tmp_path / "journal.log").open("a") as file:
         file.write('{"op_code":4,"worker_id":"a')
     again = open_study(tmp_path, prune=False)
-    assert len(list(fill(tmp_path, again, RANGES, calls, trials=3, seed=1))) == 1
-    assert finished(open_study(tmp_path, prune=False))[:2] == before
+    assert len(list(run_free_trials(tmp_path, again, RANGES, calls, trials=3, seed=1))) == 1
+    assert list_finished_trials(open_study(tmp_path, prune=False))[:2] == before
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -329,45 +365,49 @@ BASE = {"_target_": "F", "epochs": 3, "optimizer": SGD, "schedule": LINEAR, "oth
 def test_a_file_gives_its_setting_on_all_that_it_may_meet(change: dict):
     chosen = BASE | change
     grounds = [BASE, BASE | {"epochs": 8, "schedule": LINEAR | {"stretch": 2}}]
-    file = text(changed(chosen, grounds, ["epochs", "schedule"]), {}, "a test")
+    file = format_tuned_file(find_changes(chosen, grounds, ["epochs", "schedule"]), {}, "a test")
     for below in grounds:
         both = OmegaConf.merge({"method": below}, yaml.safe_load(file))
         assert OmegaConf.to_container(both, resolve=True) == {"method": chosen}
 
 
 def test_a_setting_that_changes_nothing_leaves_the_method_alone():
-    both = OmegaConf.merge({"method": BASE}, yaml.safe_load(text({}, {}, "a test")))
+    both = OmegaConf.merge({"method": BASE}, yaml.safe_load(format_tuned_file({}, {}, "a test")))
     assert OmegaConf.to_container(both) == {"method": BASE}
 
 
 def test_searched_options_are_stated_even_at_their_default():
-    assert changed(BASE, [BASE], ["epochs", "schedule"]) == {"epochs": 3, "schedule": LINEAR}
-    assert changed(BASE, [BASE], ["optimizer.lr"]) == {"optimizer": {"lr": 0.1}}
+    assert find_changes(BASE, [BASE], ["epochs", "schedule"]) == {"epochs": 3, "schedule": LINEAR}
+    assert find_changes(BASE, [BASE], ["optimizer.lr"]) == {"optimizer": {"lr": 0.1}}
 
 
 def test_a_comment_says_what_and_drops_the_source_of_another_value():
-    assert about("images per step; 980 steps (arXiv 1)", 64) == "images per step; tuned"
-    assert about("loss: ce (arXiv 1), dpo", "ce") == "loss: ce, dpo; tuned"
-    assert about(None, 1) == "tuned"
+    assert describe_value("images per step; 980 steps (arXiv 1)", 64) == "images per step; tuned"
+    assert describe_value("loss: ce (arXiv 1), dpo", "ce") == "loss: ce, dpo; tuned"
+    assert describe_value(None, 1) == "tuned"
 
 
 def test_a_file_of_another_pretraining_is_merged_over_the_standard_one(tmp_path: Path):
     def method(*overrides: str) -> dict:
-        with composing([config_dir(), str(tmp_path)]):
-            found = composed(
+        with enable_composition([config_dir(), str(tmp_path)]):
+            found = compose_config(
                 "unlearn", ["method=finetune", *overrides], [config_dir(), str(tmp_path)]
             )
-            return plain(found)["method"]
+            return to_plain_config(found)["method"]
 
     made = plan("method=finetune", "pretraining=etd", folder=str(tmp_path))
-    assert made.stem == "digits_resnet9_finetune_etd"
-    assert plan("method=finetune").stem == "digits_resnet9_finetune"
+    assert made.file_stem == "digits_resnet9_finetune_etd"
+    assert plan("method=finetune").file_stem == "digits_resnet9_finetune"
     standard = method()
     assert method("pretraining=etd") == standard  # there is none of its own yet
-    node = made.setting(["method.epochs=7", "schedule@method.schedule=constant"]).content["method"]
-    tree = changed(node, made.grounds(), ["epochs", "schedule"])
+    node = made.compose_setting(["method.epochs=7", "schedule@method.schedule=constant"]).content[
+        "method"
+    ]
+    tree = find_changes(node, made.lower_method_nodes(), ["epochs", "schedule"])
     (tmp_path / "tuned").mkdir()
-    (tmp_path / "tuned" / f"{made.stem}.yaml").write_text(text(tree, {}, "a test"))
+    (tmp_path / "tuned" / f"{made.file_stem}.yaml").write_text(
+        format_tuned_file(tree, {}, "a test")
+    )
     assert method("pretraining=etd") == node != standard
     assert method() == standard
 
@@ -409,8 +449,8 @@ def test_a_study_writes_a_file_that_later_runs_find_and_is_not_repeated(tmp_path
     assert "tune.trials=2" in content and "(2 settings, score 0." in content
     assert all("# " in line or line.endswith(":") or "_: " in line for line in content.splitlines())
     folders = [config_dir(), str(tmp_path / "tuning")]
-    with composing(folders):
-        found = plain(composed("unlearn", SMALL[:4], folders))["method"]
+    with enable_composition(folders):
+        found = to_plain_config(compose_config("unlearn", SMALL[:4], folders))["method"]
     assert 0.005 <= found["optimizer"]["lr"] <= 0.8
     assert found["epochs"] in (3, 5, 10, 15) and found["batch_size"] in (32, 64, 128)
     trials = rows(tmp_path)

@@ -11,11 +11,11 @@ from hydra.utils import instantiate
 from PIL import Image
 from torch import nn
 
-from unlearn.config.command_line import implied
-from unlearn.config.composition import composed, composing, resolved
-from unlearn.config.identity import identity
+from unlearn.config.command_line import add_checkpoint_defaults
+from unlearn.config.composition import compose_config, enable_composition, resolve_config
+from unlearn.config.identity import compute_run_id
 from unlearn.config.registration import config_dir
-from unlearn.config.validation import check
+from unlearn.config.validation import check_config
 from unlearn.core.job import Job
 
 CLASSES = ("ash", "<birch>", "cedar")
@@ -118,13 +118,13 @@ def job(tmp_path: Path) -> Callable[..., Job]:
     """Make a job of a command line, checked as the command line checks it."""
 
     def make(*overrides: str) -> Job:
-        every = implied("unlearn", list(overrides))
+        every = add_checkpoint_defaults("unlearn", list(overrides))
         folders = [config_dir()]
-        with composing(folders):
-            config = resolved(composed("unlearn", every, folders))
-        check(config, {})
+        with enable_composition(folders):
+            config = resolve_config(compose_config("unlearn", every, folders))
+        check_config(config, {})
         config.pop("tune")
-        name = identity(config)
+        name = compute_run_id(config)
         folder = Path(config["paths"]["results"]) / name
         folder.mkdir(parents=True, exist_ok=True)
         return Job(config, name, folder, config["names"], build)

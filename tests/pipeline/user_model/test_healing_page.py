@@ -8,19 +8,19 @@ import pytest
 import torch
 
 from unlearn.core.types import ImageSet
-from unlearn.data.datasets.in_memory import handed
+from unlearn.data.datasets.in_memory import make_image_set
 from unlearn.data.datasets.normalization import Normalize
 from unlearn.data.task import Task, Truth
 from unlearn.evaluation.predictions import Predictions
 from unlearn.reporting.pages.healing_page import (
-    Healing,
+    HealingReport,
+    describe_certainty,
     healing_page,
-    parts,
-    short,
-    sureness,
+    list_parts,
+    summarize_changes,
     write_healing,
 )
-from unlearn.reporting.pages.thumbnails import seen
+from unlearn.reporting.pages.thumbnails import to_viewable
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 EVIL = "</figure><script>window.hacked = 1</script>"
@@ -32,7 +32,7 @@ def says(label, wrong):
     return 3.0 * torch.nn.functional.one_hot(said, 3).float()
 
 
-def healing(**more) -> Healing:
+def healing(**more) -> HealingReport:
     view = Normalize((0.5,) * 3, (0.5,) * 3)
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (90, 3, 12, 12), generator=generator, dtype=torch.uint8)
@@ -51,19 +51,19 @@ def healing(**more) -> Healing:
         "class_names": ("cat", EVIL, "dog"), "files": tuple(f"cat/{i}.png" for i in range(60)),
         "seconds": 3.2, "status": "ok", "run_id": "r0123", "versions": {"torch": "2"},
     }  # fmt: skip
-    return Healing(**usual | more)
+    return HealingReport(**usual | more)
 
 
 def test_what_it_says():
-    found = parts(healing())
+    found = list_parts(healing())
     forget = found["Forget set: still labelled as listed"]
     assert (forget["before"], forget["after"], forget["count"]) == (1.0, pytest.approx(0.6), 10)
     assert found["Forget set: right, where you gave the true label"]["after"] == 1.0
     assert found["Held-out set: right"]["after"] == pytest.approx(28 / 30)
-    text = " ".join(short(found))
+    text = " ".join(summarize_changes(found))
     assert "<b>100.0%</b> as listed, the healed model <b>60.0%</b>" in text
     assert "no change that could not be chance" in text  # one of thirty
-    told = " ".join(sureness(found))
+    told = " ".join(describe_certainty(found))
     assert "cannot be known without their true labels" in told
     assert re.search(
         r"With 30 held-out images, a change of accuracy below about [\d.]+ points", told
@@ -83,8 +83,10 @@ def test_the_page_holds_everything_and_runs_nothing():
 
 def test_images_kept_as_floats_can_be_looked_at():
     image = torch.randn(4, 3, 5, 5)
-    data = handed(image, torch.zeros(4).long(), num_classes=1, mean=None, std=None, what="x")
-    shown = seen(data, torch.tensor([1, 2]))
+    data = make_image_set(
+        image, torch.zeros(4).long(), num_classes=1, mean=None, std=None, what="x"
+    )
+    shown = to_viewable(data, torch.tensor([1, 2]))
     assert shown.shape == (2, 3, 5, 5)
     assert (int(shown[0].min()), int(shown[0].max())) == (0, 255)
     assert torch.equal(next(data.batches()).image, image)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 import unlearn
-from unlearn.config.command_line import spelled_out
+from unlearn.config.command_line import expand_shorthand
 from unlearn.core.errors import ConfigError
 from unlearn.orchestration import runner
-from unlearn.orchestration.outcomes import Outcomes
-from unlearn.pipeline.forget_set import prepared
+from unlearn.orchestration.outcomes import JobCounts
+from unlearn.pipeline.forget_set import load_task_context
 from unlearn.pipeline.unlearn_job import unlearn_job
 
 
@@ -81,13 +81,13 @@ def test_what_files_hold_is_part_of_a_run_s_identity(words, job, bad, tmp_path):
 
 def refused(job, capsys, *words):
     """Return the line and the exit code of a run that is refused."""
-    outcomes = Outcomes([list(words)])
+    outcomes = JobCounts([list(words)])
     made = job(*words)
     outcomes.started += 1
-    runner._attempt(made, "unlearn_job", outcomes)
+    runner._call_job(made, "unlearn_job", outcomes)
     assert not list(made.folder.glob("row-*.json"))
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    return line, outcomes.code()
+    return line, outcomes.exit_code()
 
 
 def test_wrong_input_costs_a_line(words, job, capsys, tmp_path, bad):
@@ -145,7 +145,7 @@ def without_list(words):
 def test_a_detector_makes_the_list(words, job, tmp_path, photos):
     """No list is needed; what was found is counted, named, told, and can be given back as a list."""
     found_by = ["discovery=spectral_signatures", "forget_set.epsilon=0.1"]  # takes 9 of 60
-    made = job(*without_list(words), *(spelled_out(word) for word in found_by))
+    made = job(*without_list(words), *(expand_shorthand(word) for word in found_by))
     unlearn_job(made)
     row = json.loads((made.folder / "row-0.json").read_text())
     assert (row["discovery/by"], row["discovery/size"]) == ("spectral_signatures", 9)
@@ -179,7 +179,7 @@ def test_a_detector_looks_at_the_model_that_is_given(words, job, tmp_path):
             content["state_dict"]["model.0.weight"][0] += 3
             torch.save(content, tmp_path / "mine.ckpt")
         made = job(*without_list(words), *found_by)
-        lists.append(prepared(made).task.discovered().tolist())
+        lists.append(load_task_context(made).task.forget_indices().tolist())
     assert len(lists[0]) == len(lists[1]) == 6
     assert lists[0] != lists[1]
 
@@ -187,7 +187,7 @@ def test_a_detector_looks_at_the_model_that_is_given(words, job, tmp_path):
 @pytest.mark.parametrize("share", [0.15, 0.4])
 def test_a_list_of_very_many_is_doubted(words, job, caplog, share):
     made = job(*without_list(words), "forget_set=loss", f"forget_set.budget={share}")
-    found = prepared(made).task.discovered()
+    found = load_task_context(made).task.forget_indices()
     assert len(found) == round(60 * share)
     assert (f"discovery=loss suspects {len(found)} of 60" in caplog.text) == (share > 0.2)
 
@@ -198,7 +198,7 @@ def test_cleanlab_makes_the_list(words, job):
         *without_list(words), "forget_set=cleanlab", "forget_set.num_folds=2", "stack=off",
         "pretraining.epochs=40", "pretraining.batch_size=10", "pretraining.optimizer.lr=0.1",
     )  # fmt: skip
-    found = prepared(made).task.discovered().tolist()
+    found = load_task_context(made).task.forget_indices().tolist()
     assert found
     assert len(set(found) & set(range(20, 28))) >= 4  # of the eight that lie in the wrong folder
 

@@ -20,22 +20,22 @@ def curves() -> pd.DataFrame:
 def test_auto_follows_the_rows(rows: pd.DataFrame, curves: pd.DataFrame):
     one = rows[rows["discovery"] == 0.5]
     plane = ("heatmap", "winners", "tradeoff", "worst")
-    assert catalog.chosen("auto", one, None) == ("comparison",)
-    assert catalog.chosen("auto", one, curves) == ("comparison", "redirection")
-    assert catalog.chosen("auto", rows, None) == plane
-    assert catalog.chosen("all", one, curves) == ("comparison", *plane, "redirection")
-    assert catalog.chosen("none", rows, curves) == ()
-    assert catalog.chosen("winners", rows, None) == ("winners",)
+    assert catalog.choose_figures("auto", one, None) == ("comparison",)
+    assert catalog.choose_figures("auto", one, curves) == ("comparison", "redirection")
+    assert catalog.choose_figures("auto", rows, None) == plane
+    assert catalog.choose_figures("all", one, curves) == ("comparison", *plane, "redirection")
+    assert catalog.choose_figures("none", rows, curves) == ()
+    assert catalog.choose_figures("winners", rows, None) == ("winners",)
     with pytest.raises(ValueError, match=r"figure must be one of comparison, .*, none, got pie"):
-        catalog.chosen("pie", rows, None)
+        catalog.choose_figures("pie", rows, None)
 
 
 def test_every_name_draws(rows: pd.DataFrame, curves: pd.DataFrame):
-    made = catalog.draw("all", rows, curves)
+    made = catalog.draw_figures("all", rows, curves)
     heat = ["heatmap", "heatmap_rem", "heatmap_npo_fast"]
     assert list(made) == ["comparison", *heat, "winners", "tradeoff", "worst", "redirection"]
     with pytest.raises(ValueError, match="figure=redirection needs curves of a run of REM"):
-        catalog.draw("redirection", rows, None)
+        catalog.draw_figures("redirection", rows, None)
 
 
 def test_the_schema_allows_the_same_names():

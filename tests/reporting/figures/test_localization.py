@@ -7,7 +7,7 @@ import pytest
 
 from unlearn.reporting.figures import catalog
 from unlearn.reporting.tables import formats
-from unlearn.reporting.tables.oracle_gaps import gap_table, located, with_gaps
+from unlearn.reporting.tables.oracle_gaps import gap_table, parse_localizations, with_gaps
 
 
 def row(method, seed, forget, test, budget=None, name=None, classes=None, **more):
@@ -42,27 +42,29 @@ def frame():
 
 
 def test_rows_say_what_moved_and_how_the_forget_set_was_drawn(frame):
-    rows = located(frame)
+    rows = parse_localizations(frame)
     assert rows["strategy"].tolist() == [
         "full", "full", "full", "full", "salloc", "salloc", "deepest", "salloc", "del",
     ]  # fmt: skip
     assert rows["algorithm"].tolist()[-3:] == ["neggrad_plus", "rft", "del"]
     assert set(rows["forget"]) == {"iid"}
     other = pd.DataFrame([row("del", 0, 0.8, 0.9, 0.3, classes="[2, 5]")])
-    assert located(other)["forget"].tolist() == ["non_iid"]
+    assert parse_localizations(other)["forget"].tolist() == ["non_iid"]
     with pytest.raises(ValueError, match="needs localized runs"):
-        located(frame[frame["method"] == "retrain"])
+        parse_localizations(frame[frame["method"] == "retrain"])
 
 
 def test_a_gap_is_the_oracle_of_the_same_seed_minus_the_method_in_points(frame):
-    rows = with_gaps(located(frame))
+    rows = with_gaps(parse_localizations(frame))
     one, two = rows[rows["method"] == "neggrad_plus(salloc 0.1)"].to_dict("records")
     assert one["gap/forget/accuracy"] == pytest.approx(10)
     assert two["gap/forget/accuracy"] == pytest.approx(20)
     assert two["gap/mia"] == pytest.approx(-20)
     assert one["gap"] == pytest.approx((10 + 0 + 0 + 10) / 4)
     assert two["gap"] == pytest.approx((20 + 0 + 10 + 20) / 4)
-    alone = with_gaps(located(frame[~((frame["method"] == "retrain") & (frame["seed"] == 1))]))
+    alone = with_gaps(
+        parse_localizations(frame[~((frame["method"] == "retrain") & (frame["seed"] == 1))])
+    )
     known = alone[alone["method"] == "neggrad_plus(salloc 0.1)"]["gap"].notna()
     assert known.tolist() == [True, False]
 
@@ -104,7 +106,7 @@ def test_mia_by_correctness_stands_beside_and_older_rows_keep_their_gaps(frame):
 
 def test_a_method_that_chooses_by_itself_is_not_one_of_all_parameters(frame):
     more = pd.DataFrame([row("salun", 0, 0.8, 0.9, **{"config/method.salient_fraction": 0.5})])
-    rows = located(pd.concat([frame, more], ignore_index=True))
+    rows = parse_localizations(pd.concat([frame, more], ignore_index=True))
     assert rows["strategy"].iloc[-1] == "own" and rows["strategy"].iloc[0] == "full"
 
 
@@ -120,7 +122,7 @@ def test_the_table_is_written_for_every_reader(frame, tmp_path):
 
 
 def test_curves_have_a_line_per_strategy_and_the_oracle(frame):
-    made = catalog.draw("localization", frame, None)
+    made = catalog.draw_figures("localization", frame, None)
     assert set(made) == {"localization_layers", "localization_budgets", "localization_gaps"}
     panels = made["localization_budgets"].axes
     assert [p.get_title() for p in panels[:2]] == ["neggrad plus", "rft"]
@@ -135,7 +137,7 @@ def test_curves_have_a_line_per_strategy_and_the_oracle(frame):
 
 
 def test_layers_are_drawn_for_each_budget(frame):
-    fig = catalog.draw("localization", frame, None)["localization_layers"]
+    fig = catalog.draw_figures("localization", frame, None)["localization_layers"]
     assert [a.get_ylabel() for a in fig.axes] == ["share, budget 0.1", "share, budget 0.3"]
     lines = {line.get_label(): list(line.get_ydata()) for line in fig.axes[1].lines}
     assert lines["deepest"] == [0.3, 1.0]
@@ -144,7 +146,7 @@ def test_layers_are_drawn_for_each_budget(frame):
 
 def test_bars_show_the_gaps_and_settings_are_kept_apart(frame):
     other = frame.assign(**{"config/forget_set.classes": "[2, 5]"})
-    made = catalog.draw("localization", pd.concat([frame, other], ignore_index=True), None)
+    made = catalog.draw_figures("localization", pd.concat([frame, other], ignore_index=True), None)
     assert {f"localization_gaps_{kind}" for kind in ("iid", "non_iid")} <= set(made)
     panel = made["localization_gaps_iid"].axes[0]
     names = [t.get_text() for t in panel.get_yticklabels()]
@@ -156,6 +158,6 @@ def test_bars_show_the_gaps_and_settings_are_kept_apart(frame):
 
 def test_names_of_data_lead_to_no_other_folder(frame):
     other = frame.assign(dataset="../../../etc/x")
-    made = catalog.draw("localization", pd.concat([frame, other], ignore_index=True), None)
+    made = catalog.draw_figures("localization", pd.concat([frame, other], ignore_index=True), None)
     assert {"localization_layers_digits", "localization_layers_etc_x"} <= set(made)
     assert not any("/" in stem or "." in stem for stem in made)

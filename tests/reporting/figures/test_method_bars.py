@@ -47,7 +47,7 @@ def texts(axes: Axes) -> list[str]:
 
 
 def test_bars_are_sorted_and_hold_the_means():
-    axes = method_bars.comparison(rows()).axes[0]
+    axes = method_bars.draw_comparison(rows()).axes[0]
     assert [t.get_text() for t in axes.get_yticklabels()] == ["original", "gradient ascent", "rem"]
     widths = [bar.get_width() for bar in axes.patches]  # type: ignore[attr-defined]
     assert widths == pytest.approx([0.06, 0.51, 0.91, 0.99, 0.6, 0.95])
@@ -57,7 +57,7 @@ def test_bars_are_sorted_and_hold_the_means():
 
 
 def test_one_seed_has_no_error_bars():
-    axes = method_bars.comparison(rows(seeds=1)).axes[0]
+    axes = method_bars.draw_comparison(rows(seeds=1)).axes[0]
     assert not axes.collections and not any("±" in t for t in texts(axes))
 
 
@@ -65,24 +65,24 @@ def test_a_collapsed_method_is_shown_as_such():
     frame = rows(seeds=1)
     frame.loc[frame["method"] == "gradient_ascent", "status"] = "collapsed"
     frame.loc[frame["method"] == "gradient_ascent", ["healed", "utility", "healed_utility"]] = None
-    assert "0.00 (collapsed)" in texts(method_bars.comparison(frame).axes[0])
+    assert "0.00 (collapsed)" in texts(method_bars.draw_comparison(frame).axes[0])
 
 
 def test_redirection_draws_both_networks():
-    axes = method_bars.redirection(CURVES).axes[0]
+    axes = method_bars.draw_redirection(CURVES).axes[0]
     full, base = axes.lines
     assert list(np.asarray(full.get_ydata())) == [0.95, 0.97, 0.99]
     assert list(np.asarray(base.get_xdata())) == [0, 1, 2]
     assert list(np.asarray(base.get_ydata())) == [0.9, 0.3, 0.05]
     with pytest.raises(ValueError, match="no columns full/hidden_accuracy_given"):
-        method_bars.redirection(CURVES.drop(columns="full/hidden_accuracy_given"))
+        method_bars.draw_redirection(CURVES.drop(columns="full/hidden_accuracy_given"))
 
 
 def test_redirection_is_the_mean_of_runs_of_which_the_last_value_stays():
     short = CURVES[CURVES["epoch"] < 2].assign(run_id="r1", corruption="random_label")
     both = pd.concat([CURVES.assign(run_id="r0", corruption="random_label"), short])
     poison = CURVES.assign(run_id="r2", corruption="poison")
-    fig = method_bars.redirection(pd.concat([both, poison]))
+    fig = method_bars.draw_redirection(pd.concat([both, poison]))
     assert [a.get_title(loc="right") for a in fig.axes] == ["poison", "random label"]
     base = fig.axes[1].lines[1]
     # epoch 2: 0.05 of the long run, 0.3 kept of the short one
@@ -91,18 +91,18 @@ def test_redirection_is_the_mean_of_runs_of_which_the_last_value_stays():
 
 
 def test_the_demo_has_two_panels_if_there_are_curves():
-    assert len(method_bars.demo(rows(), CURVES).axes) == 2
-    assert len(method_bars.demo(rows(), None).axes) == 1
+    assert len(method_bars.draw_demo(rows(), CURVES).axes) == 2
+    assert len(method_bars.draw_demo(rows(), None).axes) == 1
 
 
 def test_figures_are_saved_whole_and_alike(tmp_path: Path):
     stem = tmp_path / "new" / "rate-0.5"
-    paths = canvas.save(method_bars.demo(rows(), CURVES), stem)
+    paths = canvas.save_figure(method_bars.draw_demo(rows(), CURVES), stem)
     assert [p.name for p in paths] == ["rate-0.5.png", "rate-0.5.pdf"]
     assert {p.name for p in stem.parent.iterdir()} == {p.name for p in paths}
     with Image.open(paths[0]) as image:
         assert image.size[0] > 1000 and len(np.unique(np.asarray(image))) > 50
     pdf = paths[1].read_bytes()
     assert pdf.startswith(b"%PDF") and b"/Type3" not in pdf
-    canvas.save(method_bars.demo(rows(), CURVES), stem)
+    canvas.save_figure(method_bars.draw_demo(rows(), CURVES), stem)
     assert paths[1].read_bytes() == pdf

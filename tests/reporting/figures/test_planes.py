@@ -28,7 +28,7 @@ def texts(axes: Axes) -> list[str]:
 
 
 def test_the_heatmap_shows_every_cell(plane, tmp_path: Path):
-    fig = planes.heatmap(
+    fig = planes.draw_heatmap(
         plane(("random_label", 0.1), ("poison", 0.1), ("poison", 1.0), ("none", 0.1))
     )
     best = fig.axes[0]
@@ -36,7 +36,7 @@ def test_the_heatmap_shows_every_cell(plane, tmp_path: Path):
     assert [t.get_text() for t in best.get_yticklabels()] == ["poison", "random\nlabel", "none"]
     assert texts(best) == ["0.86", "0.86", "0.86", "-", "0.86", "-"]
     assert best.images[0].get_clim() == (0, 1)
-    canvas.save(fig, tmp_path / "heat")
+    canvas.save_figure(fig, tmp_path / "heat")
 
 
 def test_the_heatmap_drops_no_method_and_no_task_that_failed(plane):
@@ -44,7 +44,7 @@ def test_the_heatmap_drops_no_method_and_no_task_that_failed(plane):
     lost = (frame["method"] == "gradient_ascent") | (frame["corruption"] == "random_label")
     frame.loc[lost, ["healed", "utility", "healed_utility"]] = np.nan
     frame.loc[lost, "status"] = "failed"
-    panels = planes.heatmap(frame).axes
+    panels = planes.draw_heatmap(frame).axes
     titles = [a.get_title(loc="left") for a in panels[:3]]
     assert titles == ["rem   mean 0.86", "original   mean 0.06", "gradient ascent   failed"]
     assert [texts(a) for a in panels[:3]] == [["0.86", "-"], ["0.06", "-"], ["-", "-"]]
@@ -54,14 +54,14 @@ def test_the_heatmap_drops_no_method_and_no_task_that_failed(plane):
     ("value", "label"), [("healed_utility", "healed x utility"), ("utility_full", "utility full")]
 )
 def test_the_colour_bar_names_the_value(plane, value: str, label: str):
-    fig = planes.heatmap(plane(("poison", 0.5)).assign(utility_full=0.9), value)
+    fig = planes.draw_heatmap(plane(("poison", 0.5)).assign(utility_full=0.9), value)
     assert fig.axes[-1].get_ylabel() == label
 
 
 def test_many_methods_fill_pages_and_each_has_a_file(plane):
     scores = {f"method_{i}({'etd'})": 0.9 - i / 100 for i in range(planes.PAGE + 2)}
     rates = [i / 10 for i in range(1, 11)]
-    figures = planes.heatmaps(plane(*(("poison", r) for r in rates), scores=scores))
+    figures = planes.draw_heatmaps(plane(*(("poison", r) for r in rates), scores=scores))
     assert list(figures)[:3] == ["heatmap", "heatmap_2", "heatmap_method_0_etd"]
     assert len(figures) == 2 + len(scores)
     shown = [len([a for a in figures[n].axes if a.texts]) for n in list(figures)[:3]]
@@ -77,7 +77,7 @@ def test_many_methods_fill_pages_and_each_has_a_file(plane):
 
 
 def test_one_method_needs_no_overview(plane):
-    assert list(planes.heatmaps(plane(("poison", 0.5), scores={"rem": 0.5}))) == ["heatmap"]
+    assert list(planes.draw_heatmaps(plane(("poison", 0.5), scores={"rem": 0.5}))) == ["heatmap"]
 
 
 def test_winners_and_the_seeds_they_win(frame: Frame):
@@ -87,7 +87,7 @@ def test_winners_and_the_seeds_they_win(frame: Frame):
         for m, values in scores.items() for seed, v in enumerate(values)
     ), ("b", "random_label", 0.5, 0, "ok", 0.1, 1.0, 1.0),
        ("b", "random_label", 0.1, 0, "failed", None, None, 1.0))  # fmt: skip
-    table = planes.winners(rows)
+    table = planes.find_winners(rows)
     assert table.to_dict("index")[("poison", 0.5)] == {
         "winner": "a", "mean": pytest.approx(1.9 / 3), "won": 2, "seeds": 3
     }  # fmt: skip

@@ -26,7 +26,7 @@ def notes(fig: Figure) -> list[Annotation]:
 
 
 def test_points_are_the_means_with_their_errors(rows: pd.DataFrame):
-    fig = tradeoff.tradeoff(rows)
+    fig = tradeoff.draw_tradeoff(rows)
     axes = fig.axes[0]
     points = [c for c in axes.containers if c.has_xerr]  # type: ignore[attr-defined]
     at = [(c.lines[0].get_xdata()[0], c.lines[0].get_ydata()[0]) for c in points]
@@ -37,7 +37,7 @@ def test_points_are_the_means_with_their_errors(rows: pd.DataFrame):
 
 
 def test_a_single_cell_has_no_error_bars_and_a_failure_no_point(frame: Frame):
-    fig = tradeoff.tradeoff(frame(
+    fig = tradeoff.draw_tradeoff(frame(
         ("rem", "poison", 0.5, 0, "ok", 0.9, 0.9, 1.0),
         ("npo", "poison", 0.5, 0, "failed", None, None, 1.0),
     ))  # fmt: skip
@@ -46,7 +46,7 @@ def test_a_single_cell_has_no_error_bars_and_a_failure_no_point(frame: Frame):
 
 
 def test_labels_of_twenty_four_crowded_methods_do_not_overlap(frame: Frame):
-    fig = tradeoff.tradeoff(crowd(frame, 24))
+    fig = tradeoff.draw_tradeoff(crowd(frame, 24))
     fig.draw_without_rendering()
     made = notes(fig)
     assert len(made) == 24

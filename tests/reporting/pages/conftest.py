@@ -18,7 +18,7 @@ EVIL = "</script><script>window.hacked = 1</script><img src=x onerror='window.ha
 CORRUPTIONS = {"poison": 0.1, "random_label": 0.2}  # what a method loses there
 METHODS = {"rem": 0.95, "npo": 0.75, "etd": 0.6}
 RATES = (0.1, 0.5)
-HEADLINE = "unlearn.evaluation.metrics.headline"
+HEADLINE = "unlearn.evaluation.metrics.compute_headline"
 
 
 def write(
@@ -47,7 +47,7 @@ def write(
     }  # fmt: skip
     record = RunRecord(**(parts | own))
     store.write(record)
-    folder = store.folder(record.run_id)
+    folder = store.run_folder(record.run_id)
     add_files(folder, [f"method={method}", f"corruption={corruption}", f"discovery={rate}"])
     return folder
 

@@ -13,7 +13,7 @@ from unlearn.storage.results_store import ResultsStore
 
 @pytest.fixture(scope="module")
 def data(store: ResultsStore) -> dict:
-    return results_page.content(store, store.load(), store.root.parent / "reports")
+    return results_page.collect_content(store, store.load(), store.root.parent / "reports")
 
 
 def run(data: dict, run_id: str) -> dict:
@@ -32,7 +32,7 @@ def test_lists_are_in_the_order_of_the_maps(data: dict):
 def test_methods_that_saw_the_truth_come_last(store: ResultsStore):
     frame = store.load()
     frame["method"] = frame["method"].replace("rem", "rem(IDEAL)")
-    shown = results_page.content(store, frame, store.root)
+    shown = results_page.collect_content(store, frame, store.root)
     assert shown["methods"] == ["npo", "etd", "rem(IDEAL)"] and shown["oracles"] == ["rem(IDEAL)"]
 
 
@@ -48,9 +48,13 @@ def test_directions_come_from_our_metrics_alone(
     caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ):
     column = "config/evaluation.x._target_"
-    names = ["unlearn.evaluation.metrics.attack", "unlearn.evaluation.metrics.gone", "this.s"]
+    names = [
+        "unlearn.evaluation.metrics.compute_attack_success",
+        "unlearn.evaluation.metrics.gone",
+        "this.s",
+    ]
     with caplog.at_level(logging.WARNING):
-        found = results_page._directions(pd.DataFrame({column: names}))
+        found = results_page._metric_directions(pd.DataFrame({column: names}))
     assert found == {"attack_success_rate": "min"}
     assert "metrics.gone" in caplog.text and "The Zen" not in capsys.readouterr().out
 
@@ -70,9 +74,11 @@ def test_a_method_that_ignores_the_rate_is_stored_once(data: dict):
 
 
 def test_copies_that_the_frame_has_already_change_nothing(store: ResultsStore, data: dict):
-    from unlearn.reporting.tables.frames import prepared
+    from unlearn.reporting.tables.frames import prepare_rows
 
-    again = results_page.content(store, prepared(store.load()), store.root.parent / "reports")
+    again = results_page.collect_content(
+        store, prepare_rows(store.load()), store.root.parent / "reports"
+    )
     assert again == data
 
 
@@ -92,14 +98,14 @@ def test_absent_and_odd_seeds_differ():
     rows = pd.DataFrame(
         {"config/a": [1, 1, None], "config/seeds.x": [0, 5, 2], "seed": [0, 1, 2], "other": 1}
     ).assign(**{"config/method.seed": [0, 1, 2]})
-    common, pool, differs = results_page.configs(rows)
+    common, pool, differs = results_page.split_configs(rows)
     assert common == {"a": 1}
     assert pool == [["a", None], ["seeds.x", 5]] and differs == [[], [1], [0]]
 
 
 def test_links_start_at_the_page(store: ResultsStore, data: dict):
     assert data["folder"] == "./../results%20here/"
-    here = results_page.content(store, store.load(), store.root)
+    here = results_page.collect_content(store, store.load(), store.root)
     assert here["folder"] == "././"
 
 
@@ -114,7 +120,7 @@ def test_a_broken_run_takes_its_place_as_failed(data: dict):
 
 
 def test_a_broken_run_of_other_rows_is_listed_only(store: ResultsStore):
-    shown = results_page.content(store, store.load(method="rem"), store.root)
+    shown = results_page.collect_content(store, store.load(method="rem"), store.root)
     assert {r["status"] for r in shown["runs"]} == {"ok"} and len(shown["broken"]) == 1
 
 
@@ -124,7 +130,7 @@ def test_runs_of_other_data_share_no_map(tmp_path: Path, write_run: Callable[...
     write_run(store, "rem", "poison", 0.5, 1, step=1)
     frame = store.load()
     frame.loc[0, "corrupted"] = 0.1
-    shown = results_page.content(store, frame, tmp_path)
+    shown = results_page.collect_content(store, frame, tmp_path)
     assert shown["sources"] == [
         "digits · resnet9 · corrupted 0.05 · request 1",
         "digits · resnet9 · corrupted 0.1 · request 0",
@@ -134,7 +140,7 @@ def test_runs_of_other_data_share_no_map(tmp_path: Path, write_run: Callable[...
 def test_curves_join_rows_of_an_epoch_and_are_thinned(tmp_path: Path, curve_text: str):
     path = tmp_path / "metrics.csv"
     path.write_text(curve_text)
-    assert run_folders.curves(path) == {
+    assert run_folders.read_curves(path) == {
         "epoch": [0, 1, 2],
         "base/hidden_accuracy_given": [0.9, 0.4, 0.1],
         "full/hidden_accuracy_given": [0.9, 0.95, 0.97],
@@ -142,23 +148,23 @@ def test_curves_join_rows_of_an_epoch_and_are_thinned(tmp_path: Path, curve_text
     }
     lines = [f"{e},{e / 1000},nan" for e in range(500)]
     path.write_text("\n".join(["epoch,model/corrupted_accuracy_given,train/loss", *lines]))
-    thin = run_folders.curves(path)
+    thin = run_folders.read_curves(path)
     assert len(thin["epoch"]) == 24 and thin["epoch"][0] == 0 and thin["epoch"][-1] == 499
     assert thin["model/corrupted_accuracy_given"][-1] == 0.499 and thin["train/loss"][3] is None
 
 
 def test_broken_and_absent_curves(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    assert run_folders.curves(tmp_path / "none.csv") == {} and not caplog.text
+    assert run_folders.read_curves(tmp_path / "none.csv") == {} and not caplog.text
     (tmp_path / "torn.csv").write_text("epoch,train/loss\n1,0.2\n2,0.1e")
-    assert run_folders.curves(tmp_path / "torn.csv") == {}
+    assert run_folders.read_curves(tmp_path / "torn.csv") == {}
     assert "left out: broken curves" in caplog.text
 
 
 def test_the_command_is_quoted_or_absent(tmp_path: Path):
-    assert run_folders.command(tmp_path) is None
+    assert run_folders.read_command(tmp_path) is None
     (tmp_path / ".hydra").mkdir()
     (tmp_path / ".hydra" / "overrides.yaml").write_text("- method.x=[a, b]\n- seed=1\n")
-    assert run_folders.command(tmp_path) == "python unlearn.py 'method.x=[a, b]' seed=1"
+    assert run_folders.read_command(tmp_path) == "python unlearn.py 'method.x=[a, b]' seed=1"
 
 
 def test_the_page_is_one_file_that_no_text_can_break(
@@ -189,4 +195,4 @@ def test_hundreds_of_columns_bring_no_warning(store: ResultsStore):
     more = {f"config/{n}": [None if k % 2 else n for k in range(len(frame))] for n in range(300)}
     pieces = [pd.Series(values, name=name, dtype=object) for name, values in more.items()]
     wide = pd.concat([frame, *pieces], axis=1)
-    assert len(results_page.content(store, wide, store.root)["runs"]) == len(frame) + 1
+    assert len(results_page.collect_content(store, wide, store.root)["runs"]) == len(frame) + 1

@@ -14,8 +14,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import Select, WebDriverWait
 
 from unlearn.reporting.pages.results_page import write_report
-from unlearn.reporting.tables.frames import prepared
-from unlearn.reporting.tables.summary import overview, summary
+from unlearn.reporting.tables.frames import prepare_rows
+from unlearn.reporting.tables.summary import summarize_methods, summarize_metrics
 from unlearn.storage.results_store import ResultsStore
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -80,7 +80,7 @@ def look(page: webdriver.Chrome, scheme: str) -> str:
 
 
 def test_the_maps_show_the_means_of_the_frame(page: webdriver.Chrome, store: ResultsStore):
-    frame = prepared(store.load())
+    frame = prepare_rows(store.load())
     choose(page, "metric", "healed")
     choose(page, "a", "etd")
     choose(page, "b", "rem")
@@ -119,8 +119,11 @@ def test_the_table_is_that_of_the_summary_and_sorts(page: webdriver.Chrome, stor
         rows = page.find_elements(By.CSS_SELECTOR, "#summary tbody tr")
         return [[c.text for c in row.find_elements(By.CSS_SELECTOR, "th span, td")] for row in rows]
 
-    frame = prepared(store.load())
-    table, worst = summary(frame).set_index("method"), overview(frame).set_index("method")["worst"]
+    frame = prepare_rows(store.load())
+    table, worst = (
+        summarize_metrics(frame).set_index("method"),
+        summarize_methods(frame).set_index("method")["worst"],
+    )
     rows = shown()
     assert [row[0] for row in rows] == ["rem", "npo", "etd"]
     for name, product, healed, _, _, lowest, *_ in rows:

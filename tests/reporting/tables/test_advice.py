@@ -11,14 +11,14 @@ import pytest
 
 from unlearn.reporting.tables.advice import (
     Case,
-    advise,
-    described,
+    aggregate_plane,
+    describe_case,
     for_trained,
-    nearest,
-    plane,
-    shipped,
+    load_shipped_plane,
+    make_advice,
+    select_nearest,
 )
-from unlearn.reporting.tables.frames import prepared
+from unlearn.reporting.tables.frames import prepare_rows
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NOTHING, GOOD = (0.1, 0.98), (0.9, 0.97)
@@ -31,15 +31,15 @@ def measured(frame, **values):
         for name, pair in values.items()
         for seed in (0, 1)
     ]
-    return plane(prepared(frame(*cells)))
+    return aggregate_plane(prepare_rows(frame(*cells)))
 
 
 def verdicts(frame, **values):
-    return advise(measured(frame, **values)).set_index("method")
+    return make_advice(measured(frame, **values)).set_index("method")
 
 
 def test_a_plane_holds_means_over_seeds(rows: pd.DataFrame):
-    table = plane(prepared(rows))
+    table = aggregate_plane(prepare_rows(rows))
     cell = table[(table["method"] == "npo_fast") & (table["discovery"] == 0.5)].iloc[0]
     assert cell["healed_utility"] == pytest.approx(0.3)
     assert cell["healed_utility_sem"] == pytest.approx(0.1)
@@ -48,12 +48,12 @@ def test_a_plane_holds_means_over_seeds(rows: pd.DataFrame):
 
 
 def test_the_nearest_measured_rate_of_the_kind_counts(rows: pd.DataFrame):
-    table = plane(prepared(rows))
+    table = aggregate_plane(prepare_rows(rows))
     for asked, used in ((0.6, 0.5), (0.9, 1.0), (0.75, 0.5)):  # between two: the harder one
-        assert set(nearest(table, Case("poison", asked))["discovery"]) == {used}
-    assert set(nearest(table, Case(None, None))["discovery"]) == {0.5, 1.0}
+        assert set(select_nearest(table, Case("poison", asked))["discovery"]) == {used}
+    assert set(select_nearest(table, Case(None, None))["discovery"]) == {0.5, 1.0}
     with pytest.raises(ValueError, match=r"one that was measured \(poison\).*got random_label"):
-        nearest(table, Case("random_label", 0.5))
+        select_nearest(table, Case("random_label", 0.5))
 
 
 def test_verdicts_have_reasons(frame):
@@ -80,7 +80,7 @@ def test_a_method_that_breaks_models_is_to_be_avoided(frame):
         ("scrub", "poison", 0.5, 0, "ok", *GOOD, 1.0),
     ]
     cells += [("scrub", "poison", 0.5, 1, "collapsed", None, None, 1.0)]
-    out = advise(plane(prepared(frame(*cells)))).set_index("method")
+    out = make_advice(aggregate_plane(prepare_rows(frame(*cells)))).set_index("method")
     assert out.loc["scrub", "why"] == "broke 1 of 2 models"
     assert out.loc["scrub", "lowest"] == 0
 
@@ -89,7 +89,9 @@ def test_a_few_seeds_do_not_excuse_a_large_gap(frame):
     cells = [("rem", "poison", 0.5, s, "ok", 0.9, 1.0, 1.0) for s in (0, 1)]
     cells += [("npo", "poison", 0.5, s, "ok", h, 1.0, 1.0) for s, h in ((0, 0.2), (1, 0.9))]
     assert (
-        advise(plane(prepared(frame(*cells)))).set_index("method").loc["npo", "advice"]
+        make_advice(aggregate_plane(prepare_rows(frame(*cells))))
+        .set_index("method")
+        .loc["npo", "advice"]
         == "possible"
     )
 
@@ -99,20 +101,20 @@ def test_oracles_and_what_detectors_found_are_left_out(frame):
         ("rem (IDEAL)", "poison", 0.5, 0, "ok", *GOOD, 1.0),
         ("rem", "poison", 0.5, 0, "ok", *GOOD, 1.0),
     )
-    assert list(plane(prepared(rows))["method"]) == ["rem"]
-    assert plane(prepared(rows.assign(discovery=None))).empty
+    assert list(aggregate_plane(prepare_rows(rows))["method"]) == ["rem"]
+    assert aggregate_plane(prepare_rows(rows.assign(discovery=None))).empty
 
 
 def test_the_shipped_table_is_the_whole_plane_of_the_digits():
-    table = shipped()
+    table = load_shipped_plane()
     assert len(table) == 22 * 30
     assert (table["n"] == 3).all()
-    cells = nearest(table, Case(None, None))
-    out = advise(cells).set_index("method")
+    cells = select_nearest(table, Case(None, None))
+    out = make_advice(cells).set_index("method")
     assert out.loc["rem", "healed_utility"] == pytest.approx(0.833, abs=0.001)  # as in the README
     assert out.loc["rem", "advice"] == "use"
     assert out.loc["original", "advice"] == "avoid"
-    text = described(Case("poison", 0.33), nearest(table, Case("poison", 0.33)), "here")
+    text = describe_case(Case("poison", 0.33), select_nearest(table, Case("poison", 0.33)), "here")
     assert text == (
         "poison (regularity high), discovery 0.3, nearest to 0.33; measured on digits, resnet9, "
         "3 seeds: here"
@@ -120,8 +122,8 @@ def test_the_shipped_table_is_the_whole_plane_of_the_digits():
 
 
 def test_a_model_that_is_trained_already_has_its_own_methods():
-    left = set(for_trained(shipped())["method"])
-    assert set(shipped()["method"]) - left == {
+    left = set(for_trained(load_shipped_plane())["method"])
+    assert set(load_shipped_plane()["method"]) - left == {
         "etd", "rem(etd)", "npo(etd)", "badt(etd)", "scrub(etd)"
     }  # fmt: skip
 

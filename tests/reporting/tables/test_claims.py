@@ -4,8 +4,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from unlearn.config.composition import composed, composing
-from unlearn.config.identity import plain
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.reporting.tables import claims
 
@@ -14,15 +14,15 @@ PRESETS = sorted(p.stem for p in (Path(config_dir()) / "experiment").glob("repro
 
 
 def verdicts(rows: pd.DataFrame, **node) -> list[str]:
-    parsed = claims.parse({"column": "healed", "source": "s", **node})
-    return claims.compare(rows, parsed)["verdict"].tolist()
+    parsed = claims.parse_claims({"column": "healed", "source": "s", **node})
+    return claims.compare_claims(rows, parsed)["verdict"].tolist()
 
 
 def test_a_value_agrees_within_its_tolerance(rows: pd.DataFrame):
     # rem: (0.8 + 0.9 + 1 + 1) / 4 = 0.925
-    table = claims.compare(
+    table = claims.compare_claims(
         rows,
-        claims.parse({"method": "rem", "column": "healed", "value": 0.9, "tolerance": 0.025, "source": "s"}),
+        claims.parse_claims({"method": "rem", "column": "healed", "value": 0.9, "tolerance": 0.025, "source": "s"}),
     )  # fmt: skip
     row = table.iloc[0]
     assert row["measured"] == pytest.approx(0.925) and row["n"] == 4 and row["verdict"] == "inside"
@@ -54,7 +54,7 @@ def test_an_order_compares_neighbours_on_common_cells(rows: pd.DataFrame):
     same = pd.concat([rows, rows.replace({"rem": "twin"})])
     assert verdicts(same, order="rem >= twin > rem") == ["inside", "outside"]
     # without its best cell npo_fast is compared on the three others: 0.9 against 0.333
-    few = claims.compare(rows.drop(index=2), claims.parse({"order": "rem > npo_fast", "column": "healed", "source": "s"}))  # fmt: skip
+    few = claims.compare_claims(rows.drop(index=2), claims.parse_claims({"order": "rem > npo_fast", "column": "healed", "source": "s"}))  # fmt: skip
     assert few["n"][0] == 3 and few["measured"][0] == pytest.approx(0.9 - 1 / 3)
 
 
@@ -62,9 +62,9 @@ def test_a_difference_between_tasks(rows: pd.DataFrame):
     node = {"method": "npo_fast", "where": {"discovery": 1.0}, "minus": {"discovery": 0.5}}
     # (0.6 + 0.4) / 2 - (0.2 + 0.4) / 2
     assert verdicts(rows, **node, value=0.2, tolerance=1e-6) == ["inside"]
-    claim = claims.parse({"column": "healed", "source": "s", **node, "at_least": 0.1})[0]
-    assert claim.name() == "npo_fast − npo_fast at discovery=0.5: healed"
-    assert claims.measure(rows, claim)["where"] == "discovery=1.0"
+    claim = claims.parse_claims({"column": "healed", "source": "s", **node, "at_least": 0.1})[0]
+    assert claim.format_name() == "npo_fast − npo_fast at discovery=0.5: healed"
+    assert claims.measure_claim(rows, claim)["where"] == "discovery=1.0"
 
 
 @pytest.mark.parametrize(
@@ -79,22 +79,26 @@ def test_a_difference_between_tasks(rows: pd.DataFrame):
 )
 def test_what_is_no_claim(node: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        claims.parse({"column": "healed", "source": "s", **node})
+        claims.parse_claims({"column": "healed", "source": "s", **node})
 
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_every_preset_composes_and_states_claims_with_a_source(name: str):
-    with composing([config_dir()]):
-        content = plain(composed("evaluate", [f"experiment={name}"], [config_dir()]))
-    made = [claim for node in content["expected"] for claim in claims.parse(node)]
+    with enable_composition([config_dir()]):
+        content = to_plain_config(
+            compose_config("evaluate", [f"experiment={name}"], [config_dir()])
+        )
+    made = [claim for node in content["expected"] for claim in claims.parse_claims(node)]
     assert made and content["where"] and all("arXiv" in c.source or "our" in c.source for c in made)
     text = (Path(config_dir()) / "experiment" / f"{name}.yaml").read_text()
     assert "python unlearn.py --multirun" in text and f"experiment={name}" in text
 
 
 def test_the_presets_hold_the_published_table():
-    with composing([config_dir()]):
-        content = plain(composed("evaluate", ["experiment=reproduce_rem_table"], [config_dir()]))
+    with enable_composition([config_dir()]):
+        content = to_plain_config(
+            compose_config("evaluate", ["experiment=reproduce_rem_table"], [config_dir()])
+        )
     values = {(n["method"], n["column"]): n["value"] for n in content["expected"] if "value" in n}
     assert values["rem(capacity)", "healed_utility"] == 0.734
     assert values["scrub(etd)", "healed"] == 0.6695

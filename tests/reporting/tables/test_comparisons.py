@@ -73,7 +73,7 @@ def test_time_is_relative_to_retraining_on_the_same_cell(plane: pd.DataFrame):
 
 
 def test_regions_by_hand(plane: pd.DataFrame):
-    table = comparisons.regions(plane)
+    table = comparisons.compare_regions(plane)
     assert table["method"].tolist() == ["b", "a", "retrain"]
     b = table.iloc[0]
     assert b["n"] == 4 and b["high"] == pytest.approx(0.5) and b["low"] == pytest.approx(0.8)
@@ -81,16 +81,21 @@ def test_regions_by_hand(plane: pd.DataFrame):
     assert b["rate_low"] == pytest.approx(0.5) and b["rate_high"] == pytest.approx(0.8)
     # seeds: means 0.75 and 0.55
     assert b["seed_error"] == pytest.approx(0.1)
-    other = comparisons.regions(plane.replace({"poison": "stripes"}))
+    other = comparisons.compare_regions(plane.replace({"poison": "stripes"}))
     assert other.loc[0, "stripes"] == pytest.approx(0.5) and "high" not in other
 
 
 def test_holm_by_hand():
     # sorted .01 .02 .04 .5: times 4, 3, 2, 1: .04 .06 .08 .5
-    assert comparisons.holm([0.04, 0.01, 0.5, 0.02]) == pytest.approx([0.08, 0.04, 0.5, 0.06])
+    assert comparisons.holm_correction([0.04, 0.01, 0.5, 0.02]) == pytest.approx(
+        [0.08, 0.04, 0.5, 0.06]
+    )
     # .03 * 2 = .06, then .031 * 1 = .031 is raised to .06; NaN is no test
-    assert comparisons.holm([0.031, math.nan, 0.03])[::2] == pytest.approx([0.06, 0.06])
-    assert comparisons.holm([0.9, 0.8]) == [1.0, 1.0] and comparisons.holm([]) == []
+    assert comparisons.holm_correction([0.031, math.nan, 0.03])[::2] == pytest.approx([0.06, 0.06])
+    assert (
+        comparisons.holm_correction([0.9, 0.8]) == [1.0, 1.0]
+        and comparisons.holm_correction([]) == []
+    )
 
 
 def test_wilcoxon_by_hand():
@@ -104,15 +109,15 @@ def test_wilcoxon_by_hand():
 
 
 def test_the_best_is_tested_against_each_on_their_common_cells(plane: pd.DataFrame):
-    table = comparisons.significance(plane)
+    table = comparisons.test_significance(plane)
     assert set(table["best"]) == {"b"} and table["method"].tolist() == ["a", "retrain"]
     assert table["n"].tolist() == [4, 4]
     # b - a: 0.4, 0, 0, -0.2
     assert table["difference"].tolist() == pytest.approx([0.05, 0.1])
-    assert table["p_holm"].tolist() == comparisons.holm(list(table["p"]))
+    assert table["p_holm"].tolist() == comparisons.holm_correction(list(table["p"]))
     assert table["significant"].tolist() == ["no", "no"]
     gone = plane.drop(index=plane.index[2])  # a, random label, seed 0
-    assert comparisons.significance(gone).set_index("method")["n"].to_dict()["a"] == 3
+    assert comparisons.test_significance(gone).set_index("method")["n"].to_dict()["a"] == 3
 
 
 def test_the_best_is_chosen_on_cells_that_all_have(plane: pd.DataFrame):
@@ -130,17 +135,17 @@ def test_a_clear_winner_is_significant(frame: Frame):
         (m, "poison", 0.5, s, "ok", v + s / 1000 * (m == "a"), 1.0, 1.0)
         for m, v in cells for s in range(6)
     ))  # fmt: skip
-    table = comparisons.significance(rows)
+    table = comparisons.test_significance(rows)
     assert table["significant"].tolist() == ["yes"] and table["p"][0] == pytest.approx(2 / 64)
 
 
 def test_one_method_has_nobody_to_be_compared_with(plane: pd.DataFrame):
-    assert comparisons.significance(plane[plane["method"] == "a"]).empty
+    assert comparisons.test_significance(plane[plane["method"] == "a"]).empty
 
 
 def test_mixtures_are_counted(plane: pd.DataFrame):
-    assert comparisons.settings(plane) == 1 and comparisons.repeats(plane) == 0
+    assert comparisons.count_settings(plane) == 1 and comparisons.count_repeats(plane) == 0
     mixed = pd.concat(
         [plane.assign(dataset="x"), plane.assign(dataset="y"), plane.assign(dataset="y")]
     )
-    assert comparisons.settings(mixed) == 2 and comparisons.repeats(mixed) == len(plane)
+    assert comparisons.count_settings(mixed) == 2 and comparisons.count_repeats(mixed) == len(plane)

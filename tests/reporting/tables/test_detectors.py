@@ -3,10 +3,10 @@
 import pandas as pd
 import pytest
 
-from unlearn.reporting.figures.catalog import chosen
-from unlearn.reporting.tables.comparisons import repeats, worst_cells
-from unlearn.reporting.tables.detectors import detectors
-from unlearn.reporting.tables.frames import on_plane, prepared
+from unlearn.reporting.figures.catalog import choose_figures
+from unlearn.reporting.tables.comparisons import count_repeats, worst_cells
+from unlearn.reporting.tables.detectors import tabulate_detectors
+from unlearn.reporting.tables.frames import on_plane, prepare_rows
 
 
 @pytest.fixture
@@ -17,11 +17,13 @@ def found(rows: pd.DataFrame) -> pd.DataFrame:
     )
     other = one.assign(**{"discovery/by": "cleanlab"}, healed_utility=0.0)
     other.loc[other["seed"] == 1, "discovery/precision"] = 0.75
-    return prepared(pd.concat([rows.astype({"discovery": object}), one, other], ignore_index=True))
+    return prepare_rows(
+        pd.concat([rows.astype({"discovery": object}), one, other], ignore_index=True)
+    )
 
 
 def test_a_row_per_detector_and_a_column_per_method(found: pd.DataFrame):
-    table = detectors(found).set_index("detector")
+    table = tabulate_detectors(found).set_index("detector")
     assert list(table.index) == ["cleanlab", "loss"]
     assert list(table.columns) == ["corruption", "n", "precision", "rem", "npo_fast"]
     assert table.loc["cleanlab", "precision"] == 0.5
@@ -31,14 +33,14 @@ def test_a_row_per_detector_and_a_column_per_method(found: pd.DataFrame):
 
 
 def test_without_detectors_there_is_no_table(rows: pd.DataFrame):
-    assert detectors(rows).empty
+    assert tabulate_detectors(rows).empty
 
 
 def test_detectors_share_no_cell_and_have_no_place_on_the_plane(found: pd.DataFrame):
-    assert repeats(found) == 0
+    assert count_repeats(found) == 0
     assert len(on_plane(found)) == 8
     assert worst_cells(found).loc["rem", "worst_cell"] == "poison cleanlab"
     alone = found[found["discovery/by"] == "loss"]
     assert on_plane(alone).empty
-    assert chosen("auto", alone, None) == ("comparison",)
-    assert "heatmap" in chosen("auto", found, None)
+    assert choose_figures("auto", alone, None) == ("comparison",)
+    assert "heatmap" in choose_figures("auto", found, None)

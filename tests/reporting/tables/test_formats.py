@@ -21,7 +21,7 @@ def printed(table: pd.DataFrame, width: int) -> str:
 
 
 def test_the_printed_table_loses_nothing(rows: pd.DataFrame):
-    table = summary.summary(rows)
+    table = summary.summarize_metrics(rows)
     wide = printed(table, 150)
     assert "the title" in wide and "0.400 ± 0.082" in wide
     narrow = printed(table, 60)
@@ -32,12 +32,12 @@ def test_the_main_table_fits_a_screen(rows: pd.DataFrame):
     long = rows.replace(
         {"npo_fast": "gradient_ascent(etd)", "rem": "retrain", "poison": "random_label"}
     )
-    text = printed(summary.overview(long), 200)
+    text = printed(summary.summarize_methods(long), 200)
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 102 and "random 0.5" in text
 
 
 def test_errors_can_be_left_out(rows: pd.DataFrame):
-    table = comparisons.regions(rows)
+    table = comparisons.compare_regions(rows)
     assert "±" not in "".join(formats.text_table(table, errors=False)["poison (high)"])
     assert "±" in formats.text_table(table)["poison (high)"][0]
 
@@ -46,20 +46,20 @@ def test_a_pipe_gets_the_full_width(
     rows: pd.DataFrame, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.delenv("COLUMNS", raising=False)
-    formats.print_table(summary.summary(rows), "t")
+    formats.print_table(summary.summarize_metrics(rows), "t")
     assert "0.400 ± 0.082" in capsys.readouterr().out
 
 
 def test_markdown(rows: pd.DataFrame):
     rows["method"] = rows["method"].replace("npo_fast", "a|b")
-    lines = formats.to_markdown(summary.summary(rows)).splitlines()
+    lines = formats.to_markdown(summary.summarize_metrics(rows)).splitlines()
     assert lines[0].startswith("| method | cells | healed |")
     assert lines[1].startswith("| --- | --: |")
     assert lines[3].startswith(r"| a\|b | 4 | 0.400 ± 0.082 | 1.000 ± 0.000 |")
 
 
 def test_csv_is_not_rounded(rows: pd.DataFrame):
-    content = list(csv.DictReader(io.StringIO(formats.to_csv(summary.summary(rows)))))
+    content = list(csv.DictReader(io.StringIO(formats.to_csv(summary.summarize_metrics(rows)))))
     assert float(content[1]["healed_sem"]) == pytest.approx(math.sqrt(0.08 / 3) / 2, abs=1e-15)
 
 
@@ -68,7 +68,7 @@ AWKWARD = r"50%_of{a}&b#c$d^e~f\g<h>"
 
 def test_latex_marks_the_best_and_escapes(rows: pd.DataFrame):
     rows["method"] = rows["method"].replace("npo_fast", AWKWARD)
-    text = formats.to_latex(summary.summary(rows))
+    text = formats.to_latex(summary.summarize_metrics(rows))
     escaped = r"50\%\_of\{a\}\&b\#c\$d\textasciicircum{}e\textasciitilde{}f\textbackslash{}g$<$h$>$"
     assert escaped in text
     rem = next(line for line in text.splitlines() if line.startswith("rem"))
@@ -101,7 +101,11 @@ def check_structure(text: str) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex")
 def test_latex_compiles(rows: pd.DataFrame, tmp_path: Path):
     rows["method"] = rows["method"].replace("npo_fast", AWKWARD)
-    made = (summary.overview(rows), comparisons.regions(rows), comparisons.significance(rows))
+    made = (
+        summary.summarize_methods(rows),
+        comparisons.compare_regions(rows),
+        comparisons.test_significance(rows),
+    )
     body = "\n\n".join(formats.to_latex(table) for table in made)
     head = "\\documentclass{article}\\usepackage{booktabs}\\usepackage{xcolor}\\begin{document}\n"
     (tmp_path / "t.tex").write_text(f"{head}{body}\\end{{document}}\n")
@@ -110,14 +114,14 @@ def test_latex_compiles(rows: pd.DataFrame, tmp_path: Path):
     assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize("make", [comparisons.regions, comparisons.significance])
+@pytest.mark.parametrize("make", [comparisons.compare_regions, comparisons.test_significance])
 def test_other_tables_in_latex(rows: pd.DataFrame, make):
     text = formats.to_latex(make(rows))
     check_structure(text.partition("\n")[2])
-    assert "nan" not in text and (r"\textbf{" in text) == (make is comparisons.regions)
+    assert "nan" not in text and (r"\textbf{" in text) == (make is comparisons.compare_regions)
 
 
 def test_tables_are_saved_beside_one_another(rows: pd.DataFrame, tmp_path: Path):
-    paths = formats.save_tables(summary.summary(rows), tmp_path / "new" / "rate-0.5")
+    paths = formats.save_tables(summary.summarize_metrics(rows), tmp_path / "new" / "rate-0.5")
     assert [p.name for p in paths] == ["rate-0.5.csv", "rate-0.5.md", "rate-0.5.tex"]
     assert {p.name for p in (tmp_path / "new").iterdir()} == {p.name for p in paths}

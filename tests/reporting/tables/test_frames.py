@@ -18,15 +18,17 @@ def test_a_label_names_the_pretraining_unless_it_is_the_standard_one():
         ("npo", "capacity", "poison", 0.5, 0, 0.7),
         ("npo", None, "poison", 0.5, 0, 0.7),
     )
-    once = frames.labelled(frame)
+    once = frames.label_pretraining(frame)
     assert once["method"].tolist() == ["rem", "rem(etd)", "npo(capacity)", "npo"]
-    assert frames.labelled(once)["method"].tolist() == once["method"].tolist()
+    assert frames.label_pretraining(once)["method"].tolist() == once["method"].tolist()
     assert frame["method"].tolist() == ["rem", "rem", "npo", "npo"]
-    assert frames.labelled(frame.drop(columns="pretraining"))["method"].tolist()[1] == "rem"
+    assert (
+        frames.label_pretraining(frame.drop(columns="pretraining"))["method"].tolist()[1] == "rem"
+    )
     own = rows(("etd", "etd", "poison", 0.5, 0, 0.9))
-    assert frames.labelled(own)["method"].tolist() == ["etd"]
+    assert frames.label_pretraining(own)["method"].tolist() == ["etd"]
     assert {frames.plain_name(n) for n in ("rem(etd)", "rem", "rem (IDEAL)(etd)")} == {"rem"}
-    assert frames.oracle("rem (IDEAL)(etd)") and not frames.oracle("rem(etd)")
+    assert frames.is_oracle("rem (IDEAL)(etd)") and not frames.is_oracle("rem(etd)")
 
 
 def test_methods_without_a_rate_are_copied_to_all_rates():
@@ -37,14 +39,14 @@ def test_methods_without_a_rate_are_copied_to_all_rates():
         ("rem", "standard", "poison", 1.0, 0, 0.9),
         ("npo", "standard", "poison", 0.5, 0, 0.9),
     )
-    out = frames.prepared(frame)
+    out = frames.prepare_rows(frame)
     copied = out[out["method"] == "original(etd)"]
     found = sorted(zip(copied["discovery"], copied["seed"], copied["healed_utility"], strict=True))
     assert found == [
         (0.1, 0, 0.1), (0.1, 1, 0.3), (0.5, 0, 0.1), (0.5, 1, 0.3), (1.0, 0, 0.1), (1.0, 1, 0.3),
     ]  # fmt: skip
     assert len(out[out["method"] == "npo"]) == 1
-    assert len(frames.spread(out)) == len(out)
+    assert len(frames.spread_rates(out)) == len(out)
 
 
 def test_nothing_is_copied_where_several_rates_were_run_or_to_other_data():
@@ -53,16 +55,20 @@ def test_nothing_is_copied_where_several_rates_were_run_or_to_other_data():
         ("original", "standard", "poison", 0.5, 0, 0.1),
         ("rem", "standard", "poison", 1.0, 0, 0.9),
     )
-    assert len(frames.spread(several)) == 3
+    assert len(frames.spread_rates(several)) == 3
     other = several.iloc[1:].assign(dataset=["digits", "svhn"])
-    assert len(frames.spread(other)) == 2
+    assert len(frames.spread_rates(other)) == 2
 
 
 def test_bands_cover_every_rate():
-    names = [frames.band(r / 10) for r in range(1, 11)]
+    names = [frames.rate_band(r / 10) for r in range(1, 11)]
     assert names == ["low"] * 3 + ["mid"] * 4 + ["high"] * 3
-    assert frames.band(0.05) == "low" and frames.band(0.75) == "mid" and frames.band(0.0) is None
-    assert frames.band(float("nan")) is None
+    assert (
+        frames.rate_band(0.05) == "low"
+        and frames.rate_band(0.75) == "mid"
+        and frames.rate_band(0.0) is None
+    )
+    assert frames.rate_band(float("nan")) is None
 
 
 def test_cells_are_means_of_their_runs_with_zero_for_a_collapse():

@@ -19,7 +19,7 @@ def test_the_standard_error_by_hand():
 
 
 def test_the_summary_by_hand(rows: pd.DataFrame):
-    table = summary.summary(rows)
+    table = summary.summarize_metrics(rows)
     assert table["method"].tolist() == ["rem", "npo_fast"]
     npo = table.iloc[1]
     assert npo["n"] == 4 and npo["healed"] == pytest.approx(0.4)
@@ -37,13 +37,15 @@ def test_the_summary_by_hand(rows: pd.DataFrame):
 
 def test_the_input_is_left_as_it_was(rows: pd.DataFrame):
     before = rows.copy()
-    summary.summary(rows)
-    summary.cells(rows)
+    summary.summarize_metrics(rows)
+    summary.average_cells(rows)
     pd.testing.assert_frame_equal(rows, before)
 
 
 def test_groups_of_two_columns(rows: pd.DataFrame):
-    table = summary.summary(rows, by=("discovery", "method"), metrics=("healed", "healed_utility"))
+    table = summary.summarize_metrics(
+        rows, by=("discovery", "method"), metrics=("healed", "healed_utility")
+    )
     assert len(table) == 4 and list(table.columns[:3]) == ["discovery", "method", "n"]
     shown = formats.text_table(table)
     assert shown["discovery"].tolist() == ["1", "0.5", "1", "0.5"]
@@ -57,12 +59,12 @@ def test_a_collapsed_cell_counts_zero_and_a_failed_one_is_counted(frame: Frame):
         ("b", "poison", 0.5, 0, "ok", None, None, 1.0),
     )
     rows["failed/headline"] = [None, None, None, "KeyError: 'x'"]
-    table = summary.overview(rows)
+    table = summary.summarize_methods(rows)
     a, b = table.iloc[0], table.iloc[1]
     assert a["n"] == 3 and a["collapsed"] == 1 and a["failed"] == 1
     assert a["healed_utility"] == pytest.approx(0.4) and a["missing"] == 1
     assert b["failed"] == 1 and b["missing"] == 3 and math.isnan(b["healed"])
-    assert summary.cells(rows).loc["a", ("poison", 0.5)] == pytest.approx(0.4)
+    assert summary.average_cells(rows).loc["a", ("poison", 0.5)] == pytest.approx(0.4)
     shown = formats.text_table(table)
     assert shown["collapsed"].tolist() == ["1", "0"] and shown["failed"].tolist() == ["1", "1"]
     assert shown["healed"].tolist() == ["0.400 ± 0.400", "-"]
@@ -72,37 +74,37 @@ def test_a_collapsed_cell_counts_zero_and_a_failed_one_is_counted(frame: Frame):
 def test_nothing_known_at_all(frame: Frame):
     rows = frame(("a", "none", 0.5, 0, "ok", None, 0.5, 1.0)).assign(healed=None)
     rows["healed_utility"] = None
-    table = summary.summary(rows)
+    table = summary.summarize_metrics(rows)
     for text in (formats.to_latex(table), formats.to_markdown(table)):
         assert "nan" not in text.lower() and "None" not in text
 
 
 def test_groups_without_a_name_are_not_dropped(rows: pd.DataFrame):
     rows["discovery"] = [None] * 4 + [0.5] * 4
-    assert summary.summary(rows, by=["discovery"])["n"].sum() == 8
+    assert summary.summarize_metrics(rows, by=["discovery"])["n"].sum() == 8
 
 
 def test_no_rows_are_a_clear_error(rows: pd.DataFrame):
     with pytest.raises(ValueError, match="no results to show: 0 rows"):
-        summary.summary(rows.iloc[:0])
+        summary.summarize_metrics(rows.iloc[:0])
     with pytest.raises(ValueError, match=r"missing columns \['colour'\]"):
-        summary.summary(rows, by=("colour",))
+        summary.summarize_metrics(rows, by=("colour",))
 
 
 def test_one_cell_shows_no_error(rows: pd.DataFrame):
-    table = summary.summary(rows.iloc[[0, 4]])
+    table = summary.summarize_metrics(rows.iloc[[0, 4]])
     for text in (formats.to_latex(table), formats.to_markdown(table), formats.to_csv(table)):
         assert "nan" not in text.lower() and "±" not in text and r"\pm" not in text
 
 
 def test_cells_have_a_row_per_method(rows: pd.DataFrame):
-    table = summary.cells(rows, "healed")
+    table = summary.average_cells(rows, "healed")
     assert table.loc["npo_fast", ("poison", 0.5)] == pytest.approx(0.3)
     assert list(table.columns) == [("poison", 0.5), ("poison", 1.0)]
 
 
 def test_the_overview_by_hand(rows: pd.DataFrame):
-    table = summary.overview(rows)
+    table = summary.summarize_methods(rows)
     rem, npo = table.iloc[0], table.iloc[1]
     assert (rem["rank"], npo["rank"]) == (1, 2)
     # seed means of rem: poison 0.5 (0.4 + 0.9) / 2, poison 1.0 1.0
@@ -114,7 +116,7 @@ def test_the_overview_by_hand(rows: pd.DataFrame):
 
 def test_time_takes_the_place_of_seconds_and_cells_are_shown_where_they_differ(rows: pd.DataFrame):
     rows = rows.iloc[1:].replace({"npo_fast": "retrain"})
-    table = summary.overview(rows)
+    table = summary.summarize_methods(rows)
     shown = formats.text_table(table)
     assert {"time / retrain", "cells", "missing"} <= set(shown) and "seconds" not in shown
     assert dict(zip(shown["method"], shown["missing"], strict=True)) == {"rem": "0", "retrain": "1"}
@@ -122,15 +124,17 @@ def test_time_takes_the_place_of_seconds_and_cells_are_shown_where_they_differ(r
 
 def test_the_best_and_the_second_best_are_marked_as_shown():
     table = pd.DataFrame({"healed": [0.9, 0.90004, 0.5, 0.1, math.nan], "rank": [2.0, 1, 1, 4, 5]})
-    assert summary.marks(table) == {"healed": {0: 1, 1: 1, 2: 2}, "rank": {1: 1, 2: 1, 0: 2}}
+    assert summary.rank_best(table) == {"healed": {0: 1, 1: 1, 2: 2}, "rank": {1: 1, 2: 1, 0: 2}}
 
 
 def test_an_oracle_wins_nothing(rows: pd.DataFrame):
-    table = summary.overview(rows.replace({"rem": "rem (IDEAL)"}))
+    table = summary.summarize_methods(rows.replace({"rem": "rem (IDEAL)"}))
     assert table["method"].tolist() == ["rem (IDEAL)", "npo_fast"]
-    assert summary.marks(table)["healed"] == {1: 1}
+    assert summary.rank_best(table)["healed"] == {1: 1}
 
 
 def test_one_run_each_shows_its_seconds_beside_the_ratio(rows: pd.DataFrame):
     one = rows.groupby("method").head(1)
-    assert {"seconds", "healed_utility"} <= set(summary.shown(summary.overview(one)))
+    assert {"seconds", "healed_utility"} <= set(
+        summary.select_shown(summary.summarize_methods(one))
+    )

@@ -175,19 +175,19 @@ def test_a_pretraining_is_tracked_too(tmp_path: Path, wandb_run: Callable[[Path]
 
 def test_confusion_counts_pairs():
     true, said = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 0, 2, 2])
-    assert run_tracking.confusion(true, said, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
+    assert run_tracking.count_confusion(true, said, 3).tolist() == [[1, 1, 0], [0, 1, 0], [1, 0, 2]]
 
 
 def test_the_grid_shows_found_and_hidden_samples(task: Task):
     found = set(task.forget[0].tolist())
-    index = run_tracking.chosen(task, 8)
+    index = run_tracking.select_samples(task, 8)
     assert len(index) == 8 and sum(int(i) in found for i in index) == 4
-    assert len(run_tracking.chosen(task, 100)) == 20
-    images = run_tracking.pictures(task, index)
+    assert len(run_tracking.select_samples(task, 100)) == 20
+    images = run_tracking.render_samples(task, index)
     assert images.shape == (8, 12, 12, 1) and images.dtype == torch.uint8
     assert images.float().amax((1, 2, 3)).min() == 255
     before, after = task.train.label, task.truth.clean_label
-    line = run_tracking.captions(task, index, before, after)[0]
+    line = run_tracking.caption_samples(task, index, before, after)[0]
     i = int(index[0])
     kind = "found" if i in found else "hidden"
     given, true = int(before[i]), int(after[i])
@@ -197,14 +197,14 @@ def test_the_grid_shows_found_and_hidden_samples(task: Task):
 def test_matrices_are_of_the_test_set_and_of_the_corrupted_samples(task: Task):
     train = torch.nn.functional.one_hot(task.train.label, 3).float()
     test = torch.nn.functional.one_hot(task.test.label, 3).float()
-    found = run_tracking._matrices(task, Predictions(train, train, test, None))
+    found = run_tracking._confusion_matrices(task, Predictions(train, train, test, None))
     assert found["test"].diag().sum() == len(task.test)
     assert found["corrupted"].sum() == 20 and found["corrupted"].diag().sum() == 0
 
 
 def test_what_is_called_secret_is_not_sent():
     config = {"a": 1, "api_key": "x", "deep": {"token": "y", "b": [2]}}
-    assert record.public(config) == {"a": 1, "deep": {"b": [2]}}
+    assert record.mask_secrets(config) == {"a": 1, "deep": {"b": [2]}}
 
 
 def test_a_server_that_answers_is_used(monkeypatch: pytest.MonkeyPatch):

@@ -19,8 +19,10 @@ KEY = "0123456789" * 4
 
 
 def test_the_workspace_compares_methods_over_the_plane():
-    made = wandb_dashboard.workspace("team", "unlearn", {"corruption": "poison", "seed": [0, 1]})
-    view = wandb_dashboard.content(made)["workspace"]
+    made = wandb_dashboard.make_workspace(
+        "team", "unlearn", {"corruption": "poison", "seed": [0, 1]}
+    )
+    view = wandb_dashboard.describe_workspace(made)["workspace"]
     assert (view["entity"], view["project"]) == ("team", "unlearn")
     section = view["spec"]["section"]
     panels = {
@@ -53,8 +55,10 @@ def test_the_workspace_compares_methods_over_the_plane():
 
 
 def test_runs_are_grouped_by_method_and_chosen_by_where():
-    made = wandb_dashboard.workspace("team", "unlearn", {"corruption": "poison", "seed": [0, 1]})
-    (runs,) = wandb_dashboard.content(made)["workspace"]["spec"]["section"]["runSets"]
+    made = wandb_dashboard.make_workspace(
+        "team", "unlearn", {"corruption": "poison", "seed": [0, 1]}
+    )
+    (runs,) = wandb_dashboard.describe_workspace(made)["workspace"]["spec"]["section"]["runSets"]
     assert [(key["section"], key["name"]) for key in runs["grouping"]] == [("run", "jobType")]
     assert made.runset_settings.filters == (
         "SummaryMetric(\"status\") in ['ok', 'collapsed'] and "
@@ -66,7 +70,7 @@ def test_runs_are_grouped_by_method_and_chosen_by_where():
     with pytest.raises(
         ValueError, match=r"where.tea cannot be used .* allowed: method, corruption"
     ):
-        wandb_dashboard.filters({"tea": 1})
+        wandb_dashboard.make_filters({"tea": 1})
 
 
 def test_the_heat_map_averages_runs_of_a_cell():
@@ -113,9 +117,9 @@ def test_without_a_key_or_the_logger_nothing_is_sent(
     monkeypatch.setattr(wandb_dashboard, "no_server", lambda: "no key found")
     options = {"project": "unlearn", "entity": None}
     with pytest.raises(ValueError, match="needs a W&B server: no key found; what it would get"):
-        wandb_dashboard.publish(options, {}, tmp_path)
+        wandb_dashboard.publish_dashboard(options, {}, tmp_path)
     with pytest.raises(ValueError, match="dashboard=true needs logger=wandb"):
-        wandb_dashboard.publish(None, {}, tmp_path)
+        wandb_dashboard.publish_dashboard(None, {}, tmp_path)
 
 
 class Server(BaseHTTPRequestHandler):

@@ -29,9 +29,9 @@ def test_tables_and_figures_are_in_the_offline_run(
     monkeypatch.setenv("WANDB_MODE", "offline")
     from unlearn.reporting.tables import comparisons, summary
 
-    png, _ = canvas.save(method_bars.comparison(rows), tmp_path / "comparison")
-    wandb_mirror.mirror(
-        {"summary": summary.overview(rows), "tests": comparisons.significance(rows)},
+    png, _ = canvas.save_figure(method_bars.draw_comparison(rows), tmp_path / "comparison")
+    wandb_mirror.mirror_report(
+        {"summary": summary.summarize_methods(rows), "tests": comparisons.test_significance(rows)},
         {"comparison": png},
         folder=tmp_path,
         run_id="s0123456789ab",
@@ -55,11 +55,14 @@ def test_tables_and_figures_are_in_the_offline_run(
 
 
 def test_only_wandb_holds_tables():
-    assert wandb_mirror.target(None) is None and wandb_mirror.target({"wandb": None}) is None
+    assert (
+        wandb_mirror.find_wandb_options(None) is None
+        and wandb_mirror.find_wandb_options({"wandb": None}) is None
+    )
     node = {"_target_": "x", "project": "p", "entity": None}
-    assert wandb_mirror.target({"wandb": node}) == {"project": "p", "entity": None}
+    assert wandb_mirror.find_wandb_options({"wandb": node}) == {"project": "p", "entity": None}
     with pytest.raises(ValueError, match="got csv, tensorboard"):
-        wandb_mirror.target({"wandb": node, "tensorboard": {"a": 1}, "csv": {"a": 1}})
+        wandb_mirror.find_wandb_options({"wandb": node, "tensorboard": {"a": 1}, "csv": {"a": 1}})
 
 
 def test_the_same_rows_have_the_same_id():

@@ -5,7 +5,7 @@ from pytest import approx, mark, raises
 from torch import nn
 
 from unlearn.core.types import ImageSet
-from unlearn.scoring.base import Subject
+from unlearn.scoring.base import ScoringInputs
 from unlearn.scoring.detection.activation_clustering import ActivationClustering
 from unlearn.scoring.detection.base import most_suspicious, precision_recall
 from unlearn.scoring.detection.cleanlab import Cleanlab, fold_of, out_of_fold
@@ -49,7 +49,7 @@ def subject(label=None, records=None, subset_models=None):
         num_classes=CLASSES,
         view=lambda image, index: image.float(),
     )
-    return Subject(
+    return ScoringInputs(
         data=data, model=Nearest, records=records or {}, validation=None, test=data,
         subset_models=subset_models or (lambda parts: [Nearest() for _ in parts]),
     )  # fmt: skip
@@ -102,7 +102,7 @@ def test_confidence_finds_what_was_learned_late():
     made = Confidence(budget=None, threshold=0.3, mode="online")
     assert made(case).tolist() == [7]
     assert Confidence(budget=2 / 120, threshold=None, mode="online")(case).tolist() == [7, 70]
-    assert made.recorder().options() == {"name": "events", "mode": "online"}
+    assert made.make_recorder().get_options() == {"name": "events", "mode": "online"}
 
 
 def test_folds_are_even_in_every_class():

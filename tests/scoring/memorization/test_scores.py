@@ -9,25 +9,38 @@ from torch import nn
 from torch.nn import functional as F
 
 from unlearn.core.types import Request
-from unlearn.models.inference import embedding, logits
+from unlearn.models.inference import compute_embedding, compute_logits
 from unlearn.models.resnet9 import ResNet9
-from unlearn.scoring.base import Subject
-from unlearn.scoring.memorization.agreement import kendall, overlap, spearman
+from unlearn.scoring.base import ScoringInputs
+from unlearn.scoring.memorization.agreement import (
+    group_overlap,
+    kendall_correlation,
+    spearman_correlation,
+)
 from unlearn.scoring.memorization.holdout_retraining import (
     HoldoutRetraining,
-    finetuned,
+    finetune_until_converged,
     symmetric_divergence,
 )
 from unlearn.scoring.memorization.learning_events import (
     EVENTS,
     LearningEvent,
     LearningEvents,
-    events,
+    compute_events,
 )
-from unlearn.scoring.memorization.loss_curvature import Curvature, LossCurvature, curvature
-from unlearn.scoring.memorization.memorization import Memorization, estimate, reliability, subset
+from unlearn.scoring.memorization.loss_curvature import (
+    CurvatureRecorder,
+    LossCurvature,
+    compute_curvature,
+)
+from unlearn.scoring.memorization.memorization import (
+    Memorization,
+    draw_subset,
+    estimate_memorization,
+    estimate_reliability,
+)
 from unlearn.scoring.memorization.partition import AtRandom, ByScore
-from unlearn.scoring.score_groups import ascending
+from unlearn.scoring.score_groups import sort_ascending
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant
@@ -58,9 +71,9 @@ def watched(request):
 
     def make(task, engine):
         if not cache:
-            watchers = [LearningEvents(mode="online"), Curvature(h=0.01, every=1)]
+            watchers = [LearningEvents(mode="online"), CurvatureRecorder(h=0.01, every=1)]
             net, notes = learn(task.train, engine, watchers)
-            records = {k: v for w in watchers for k, v in w.records().items()}
+            records = {k: v for w in watchers for k, v in w.get_records().items()}
             cache["all"] = net, notes, records
         return cache["all"]
 
@@ -68,7 +81,7 @@ def watched(request):
 
 
 def subject(task, net, records=None, validation=None, subset_models=None):
-    return Subject(
+    return ScoringInputs(
         data=task.train,
         model=lambda: copy.deepcopy(net),
         records=records or {},
@@ -80,7 +93,7 @@ def subject(task, net, records=None, validation=None, subset_models=None):
 
 def test_events_by_hand():
     p = torch.tensor([[0.5, 0.25, 0.25], [1.0, 0.0, 0.0]])
-    found = dict(zip(EVENTS, events(p.log(), torch.tensor([1, 0])).tolist(), strict=True))
+    found = dict(zip(EVENTS, compute_events(p.log(), torch.tensor([1, 0])).tolist(), strict=True))
     assert found["confidence"] == pytest.approx([0.25, 1])
     assert found["max_confidence"] == pytest.approx([0.5, 1])
     assert found["entropy"] == pytest.approx([-1.5 * math.log(2), 0])  # 0 log 0 is 0
@@ -89,17 +102,17 @@ def test_events_by_hand():
 
 def test_events_are_averaged_by_row_as_a_loop_does(task):
     watcher = LearningEvents(mode="online")
-    watcher.begin(task.train, epochs=2)
+    watcher.start_recording(task.train, epochs=2)
     generator = torch.Generator().manual_seed(0)
     seen = {}
     for _ in range(2):
         for rows in torch.randperm(200, generator=generator).split(48):
             outputs = torch.randn(len(rows), 3, generator=generator)
-            watcher.add(outputs, task.train.label[rows], rows)
+            watcher.add_batch(outputs, task.train.label[rows], rows)
             for i, row in enumerate(rows.tolist()):
                 p = outputs[i].softmax(0)[task.train.label[row]].item()
                 seen.setdefault(row, []).append(p)
-    mean = watcher.records()["events/confidence"]
+    mean = watcher.get_records()["events/confidence"]
     assert mean.tolist() == pytest.approx([sum(seen[i]) / 2 for i in range(200)], abs=1e-6)
 
 
@@ -121,7 +134,7 @@ def test_what_is_learned_late_is_memorized(event, task, engine, watched):
         assert -1 <= value.min() <= value.max() <= 0
     wrong = task.truth.corrupted
     assert value[wrong].mean() > value[~wrong].mean()
-    assert spearman(value, wrong.float()) > 0.1
+    assert spearman_correlation(value, wrong.float()) > 0.1
 
 
 def test_curvature_finds_wrong_labels(task, engine, watched):
@@ -134,21 +147,21 @@ def test_curvature_finds_wrong_labels(task, engine, watched):
 def test_a_pass_after_each_epoch_asks_the_network_in_eval_mode(task, engine):
     watcher = LearningEvents(mode="eval_pass")
     net, _ = learn(task.train, engine, [watcher], epochs=1)
-    p = logits(net, task.train).softmax(1).gather(1, task.train.label[:, None])[:, 0]
-    assert torch.allclose(watcher.records()["events/confidence"], p, atol=1e-5)
+    p = compute_logits(net, task.train).softmax(1).gather(1, task.train.label[:, None])[:, 0]
+    assert torch.allclose(watcher.get_records()["events/confidence"], p, atol=1e-5)
 
 
 def test_curvature_of_a_loss_that_is_linear_or_quadratic_in_the_image():
     image = torch.randn(4, 1, 2, 2, generator=torch.Generator().manual_seed(0))
     label = torch.zeros(4).long()
-    flat = curvature(lambda x: torch.zeros(len(x), 3) + 0 * x.sum(), image, label, 0.01)
+    flat = compute_curvature(lambda x: torch.zeros(len(x), 3) + 0 * x.sum(), image, label, 0.01)
     assert flat.tolist() == [0, 0, 0, 0]
 
     def two_classes(x):  # the loss is softplus(s): its slope in every pixel is sigmoid(s)
         s = x.flatten(1).sum(1)
         return torch.stack([-s, torch.zeros_like(s)], 1)
 
-    found = curvature(two_classes, image, label, 0.01)
+    found = compute_curvature(two_classes, image, label, 0.01)
     s = image.flatten(1).sum(1)
     moved = s + 0.01 * 4 / 2  # the sign is +1 in all four pixels, of norm 2
     expected = 2 * (moved.sigmoid() - s.sigmoid())
@@ -183,8 +196,12 @@ def test_holdout_retraining_trains_a_copy_and_compares(task, network):
     assert all(torch.equal(before[k], v) for k, v in network.state_dict().items())
     twin = copy.deepcopy(network)
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.02)
-    finetuned(twin, task.test, optimizer, epochs=2, patience=4, batch_size=20, seed=0)
-    expected = symmetric_divergence(logits(network, task.train), logits(twin, task.train))
+    finetune_until_converged(
+        twin, task.test, optimizer, epochs=2, patience=4, batch_size=20, seed=0
+    )
+    expected = symmetric_divergence(
+        compute_logits(network, task.train), compute_logits(twin, task.train)
+    )
     assert torch.equal(value, expected)
     assert value.min() > 0
     assert score.notes == {"epochs": 2}
@@ -199,28 +216,30 @@ def test_holdout_retraining_ranks_wrong_labels_high(task, engine):
     torch.manual_seed(0)
     net = ResNet9(in_channels=1, image_size=12, num_classes=3, width=8)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.05, momentum=0.9)
-    finetuned(net, task.train, optimizer, epochs=40, patience=40, batch_size=20, seed=0)
-    assert (logits(net, task.train).argmax(1) == task.train.label).float().mean() > 0.99
+    finetune_until_converged(
+        net, task.train, optimizer, epochs=40, patience=40, batch_size=20, seed=0
+    )
+    assert (compute_logits(net, task.train).argmax(1) == task.train.label).float().mean() > 0.99
     value = holdout(epochs=5)(subject(task, net, validation=task.test))
     wrong = task.truth.corrupted
     assert value[wrong].mean() > value[~wrong].mean()
-    assert spearman(value, wrong.float()) > 0
+    assert spearman_correlation(value, wrong.float()) > 0
 
 
 def test_holdout_retraining_stops_when_the_loss_does(task):
     net = nn.Sequential(nn.Flatten(), nn.Linear(144, 3))
     plan = {"patience": 2, "batch_size": 30, "seed": 0}
     still = torch.optim.SGD(net.parameters(), lr=0.0)
-    assert finetuned(net, task.test, still, epochs=30, **plan) < 20
+    assert finetune_until_converged(net, task.test, still, epochs=30, **plan) < 20
     falls = torch.optim.SGD(net.parameters(), lr=0.01)
-    assert finetuned(net, task.test, falls, epochs=6, **plan) == 6
+    assert finetune_until_converged(net, task.test, falls, epochs=6, **plan) == 6
 
 
 def test_the_estimator_equals_the_formula():
     g = torch.Generator().manual_seed(0)
     inside, correct = torch.rand(9, 30, generator=g) < 0.7, torch.rand(9, 30, generator=g) < 0.5
     inside[:, 0], inside[:, 1] = True, False
-    found = estimate(inside, correct)
+    found = estimate_memorization(inside, correct)
     for i in range(30):
         seen = [correct[k, i].item() for k in range(9) if inside[k, i]]
         unseen = [correct[k, i].item() for k in range(9) if not inside[k, i]]
@@ -231,19 +250,19 @@ def test_the_estimator_equals_the_formula():
 def test_reliability():
     g = torch.Generator().manual_seed(0)
     rare = torch.arange(60) < 20
-    inside = torch.stack([subset(60, 0.5, k) for k in range(40)])
-    good = estimate(inside, ~rare | inside)
+    inside = torch.stack([draw_subset(60, 0.5, k) for k in range(40)])
+    good = estimate_memorization(inside, ~rare | inside)
     assert good.tolist() == [1.0] * 20 + [0.0] * 40
-    assert reliability(inside, ~rare | inside) == pytest.approx(1)
-    assert abs(reliability(inside, torch.rand(40, 60, generator=g) < 0.5)) < 0.6
-    assert math.isnan(reliability(inside[:3], inside[:3]))
+    assert estimate_reliability(inside, ~rare | inside) == pytest.approx(1)
+    assert abs(estimate_reliability(inside, torch.rand(40, 60, generator=g) < 0.5)) < 0.6
+    assert math.isnan(estimate_reliability(inside[:3], inside[:3]))
 
 
 def test_subsets_have_their_size_and_seed():
-    mask = subset(101, 0.7, 3)
+    mask = draw_subset(101, 0.7, 3)
     assert mask.sum() == 70
-    assert torch.equal(mask, subset(101, 0.7, 3))
-    assert not torch.equal(mask, subset(101, 0.7, 4))
+    assert torch.equal(mask, draw_subset(101, 0.7, 3))
+    assert not torch.equal(mask, draw_subset(101, 0.7, 4))
 
 
 class ByHeart(nn.Module):
@@ -280,13 +299,17 @@ def test_memorization_is_of_the_wrong_labels_alone(task):
 
 def test_agreement_by_hand():
     a, b = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 3.0, 2.0, 4.0])
-    assert spearman(a, b) == pytest.approx(0.8)
-    assert kendall(a, b) == pytest.approx(4 / 6)
-    assert spearman(a, -a) == -1
-    assert math.isnan(spearman(a, torch.ones(4)))
+    assert spearman_correlation(a, b) == pytest.approx(0.8)
+    assert kendall_correlation(a, b) == pytest.approx(4 / 6)
+    assert spearman_correlation(a, -a) == -1
+    assert math.isnan(spearman_correlation(a, torch.ones(4)))
     many = torch.linspace(0, 1, 90)
-    assert overlap(many, 2 * many, 20, ("median", "median")) == {"low": 1, "mid": 1, "high": 1}
-    assert overlap(many, -many, 20, ("median", "median"))["high"] == 0
+    assert group_overlap(many, 2 * many, 20, ("median", "median")) == {
+        "low": 1,
+        "mid": 1,
+        "high": 1,
+    }
+    assert group_overlap(many, -many, 20, ("median", "median"))["high"] == 0
 
 
 @pytest.fixture
@@ -323,10 +346,10 @@ def test_a_random_partition_has_the_same_sizes_and_is_drawn_once(request_):
 def test_one_part_is_everything(request_):
     parts = ByScore(names=["all"], record="score", tie_seed=0)(nn.Identity(), request_)
     assert parts["all"].tolist() == list(range(10))
-    assert len(ascending(torch.zeros(10))) == 10
+    assert len(sort_ascending(torch.zeros(10))) == 10
 
 
 def test_features_are_what_the_head_sees(network, task):
-    phi = embedding(network, task.train)
+    phi = compute_embedding(network, task.train)
     assert phi.shape == (200, 4)
-    assert torch.allclose(network.fc(phi), logits(network, task.train), atol=1e-5)
+    assert torch.allclose(network.fc(phi), compute_logits(network, task.train), atol=1e-5)

@@ -15,7 +15,7 @@ from unlearn.training.optimizers import NormalizedSGD
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import WarmupLinear
-from unlearn.training.stacked.pretraining import Member, obstacle, pretrain_stacked
+from unlearn.training.stacked.pretraining import StackMember, find_obstacle, pretrain_stacked
 
 AUGMENT = Augment(crop_padding=1, flip_rate=0.5, cutout=0)
 SHAPE = {"in_channels": 1, "image_size": 12, "num_classes": 3}
@@ -60,7 +60,7 @@ def vit(seed):
 
 
 def members_of(make, data, sizes):
-    return [Member(make(k), data.rows(torch.arange(n)), seed=k) for k, n in enumerate(sizes)]
+    return [StackMember(make(k), data.rows(torch.arange(n)), seed=k) for k, n in enumerate(sizes)]
 
 
 def one_by_one(members, how, engine):
@@ -142,7 +142,7 @@ def test_every_model_has_its_own_curve(clean, engine, tmp_path):
 
 
 def test_what_cannot_be_stacked_says_why(engine):
-    assert obstacle(engine, resnet9(0)) is None
+    assert find_obstacle(engine, resnet9(0)) is None
     drawing = torch.nn.Sequential(torch.nn.Dropout(0.1), torch.nn.Linear(2, 2))
-    assert "dropout" in (obstacle(engine, drawing) or "")
+    assert "dropout" in (find_obstacle(engine, drawing) or "")
     assert num_batches(65, 32) == 2  # the last one of 33: a batch larger than the rest

@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 from unlearn.methods.base import UnlearningMethod
 from unlearn.training.schedules import WarmupLinear
-from unlearn.training.stacked.unlearning import Course, Together, unfit
+from unlearn.training.stacked.unlearning import StackedRun, StackedUnlearner, find_stack_obstacle
 from unlearn.training.unlearning import LightningFit
 
 
@@ -52,13 +52,13 @@ def method(kind=Plain, lr=0.02, epochs=2):
 def course(network, task, engine):
     def make(seed=0, start=network, **how):
         fit = LightningFit(engine, augment=None, seed=seed)
-        return Course(method(**how), copy.deepcopy(start), task.request(), fit)
+        return StackedRun(method(**how), copy.deepcopy(start), task.request(), fit)
 
     return make
 
 
 def run(*courses):
-    Together(courses, contextlib.nullcontext).run()
+    StackedUnlearner(courses, contextlib.nullcontext).run_all()
 
 
 def alike(one, two):
@@ -110,24 +110,24 @@ def test_a_hook_may_change_the_gradient_before_the_step(course, network):
 
 
 def test_what_is_unfit_for_a_stack_says_why(course):
-    assert unfit(method()) is None
-    assert "course of its own" in (unfit(method(Own)) or "")
-    assert "on_after_backward" in (unfit(method(Watching)) or "")
+    assert find_stack_obstacle(method()) is None
+    assert "course of its own" in (find_stack_obstacle(method(Own)) or "")
+    assert "on_after_backward" in (find_stack_obstacle(method(Watching)) or "")
     Plain.stackable = False
     try:
-        assert "does not say" in (unfit(method()) or "")
+        assert "does not say" in (find_stack_obstacle(method()) or "")
     finally:
         Plain.stackable = True
 
 
 def test_masks_are_stacked_once_and_running_statistics_each_time(course):
     pair = [course(seed=k) for k in (0, 1)]
-    stack = Together(pair, contextlib.nullcontext)
+    stack = StackedUnlearner(pair, contextlib.nullcontext)
     pair[0].still = {"module.model.fc.weight"}  # as if nobody moved it
-    first, second = stack._stacked(pair), stack._stacked(pair)
+    first, second = stack._stack_tensors(pair), stack._stack_tensors(pair)
     same = {name for name in first if first[name] is second[name]}
     assert same == {"module.model.fc.weight"}
     with torch.no_grad():
         pair[1].tensors["module.model.fc.weight"].add_(1)
-    third = stack._stacked(pair)["module.model.fc.weight"]
+    third = stack._stack_tensors(pair)["module.model.fc.weight"]
     assert torch.equal(third[1], pair[1].tensors["module.model.fc.weight"])

@@ -27,7 +27,7 @@ class Corruption(ABC):
         """Return the corrupted set and the truth about it; exactly ``count`` samples are touched."""
 
 
-def choose(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
+def draw_samples(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
     """Return ``count`` entries of ``pool`` int64 (N,), uniform without replacement, sorted.
 
     Raises:
@@ -38,7 +38,7 @@ def choose(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return pool[torch.randperm(len(pool), generator=generator)[:count]].sort().values
 
 
-def flags(size: int, index: Tensor) -> Tensor:
+def index_to_mask(size: int, index: Tensor) -> Tensor:
     """Return bool (size,), True at ``index``."""
     on = torch.zeros(size, dtype=torch.bool)
     on[index] = True

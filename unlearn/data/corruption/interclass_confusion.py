@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from unlearn.core.types import ImageSet
-from unlearn.data.corruption.base import Corruption, choose, flags
+from unlearn.data.corruption.base import Corruption, draw_samples, index_to_mask
 from unlearn.data.task import Truth
 
 
@@ -59,12 +59,12 @@ class InterclassConfusion(Corruption):
                 )
             part = pool[: count // 2]
             if self.pick == "random":
-                part = choose(pool, count // 2, generator)
+                part = draw_samples(pool, count // 2, generator)
             label[part] = other
             chosen.append(part)
         truth = Truth(
             clean_label=clean.label,
-            corrupted=flags(len(clean), torch.cat(chosen)),
+            corrupted=index_to_mask(len(clean), torch.cat(chosen)),
             confused_classes=(self.classes[0], self.classes[1]),
         )
         return replace(clean, label=label), truth

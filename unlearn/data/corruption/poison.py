@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from unlearn.core.types import ImageSet, InputView
-from unlearn.data.corruption.base import Corruption, choose, flags
+from unlearn.data.corruption.base import Corruption, draw_samples, index_to_mask
 from unlearn.data.task import Truth
 
 CORNERS = {
@@ -37,17 +37,17 @@ class SquareTrigger:
     corner: str
     value: float
 
-    def region(self, image: Tensor) -> Tensor:
+    def select_corner(self, image: Tensor) -> Tensor:
         """Return the view (B, C, size, size) of the corner of images (B, C, H, W)."""
         down, right = CORNERS[self.corner]
         h, w = image.shape[-2:]
         top, left = down * (h - self.size), right * (w - self.size)
         return image[..., top : top + self.size, left : left + self.size]
 
-    def stamp(self, image: Tensor) -> Tensor:
+    def stamp_trigger(self, image: Tensor) -> Tensor:
         """Return a copy of images (B, C, H, W) with the trigger on every one."""
         out = image.clone()
-        self.region(out).fill_(self.value)
+        self.select_corner(out).fill_(self.value)
         return out
 
 
@@ -64,7 +64,7 @@ class StampedView:
         """Leave the copies behind: another process makes its own."""
         return {**vars(self), "_copies": {}}
 
-    def _marks(self, device: torch.device) -> Tensor:
+    def _trigger_marks(self, device: torch.device) -> Tensor:
         if device not in self._copies:
             self._copies[device] = self.on.to(device)
         return self._copies[device]
@@ -72,8 +72,8 @@ class StampedView:
     def __call__(self, image: Tensor, index: Tensor) -> Tensor:
         """Return normalised images (B, C, H, W), stamped where the sample carries the trigger."""
         out = self.view(image, index)
-        region = self.trigger.region(out)
-        marked = self._marks(index.device)[index][:, None, None, None]
+        region = self.trigger.select_corner(out)
+        marked = self._trigger_marks(index.device)[index][:, None, None, None]
         region.copy_(region.masked_fill(marked, self.trigger.value))
         return out
 
@@ -125,9 +125,9 @@ class Poison(Corruption):
         pool = torch.arange(len(clean))
         if self.exclude_target_class:
             pool = pool[clean.label != self.target_class]
-        chosen = choose(pool, count, torch.Generator().manual_seed(seed))
-        on = flags(len(clean), chosen)
-        trigger = SquareTrigger(self.trigger_size, self.corner, self._value(clean))
+        chosen = draw_samples(pool, count, torch.Generator().manual_seed(seed))
+        on = index_to_mask(len(clean), chosen)
+        trigger = SquareTrigger(self.trigger_size, self.corner, self._trigger_value(clean))
         label = clean.label.clone()
         label[chosen] = self.target_class
         truth = Truth(
@@ -139,7 +139,7 @@ class Poison(Corruption):
         )
         return replace(clean, label=label, view=StampedView(clean.view, trigger, on)), truth
 
-    def _value(self, clean: ImageSet) -> float:
+    def _trigger_value(self, clean: ImageSet) -> float:
         if self.value is not None:
             return self.value
         brightest = clean.image.amax(dim=(0, 2, 3))[None, :, None, None]

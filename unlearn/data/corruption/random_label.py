@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from unlearn.core.types import ImageSet
-from unlearn.data.corruption.base import Corruption, choose, flags
+from unlearn.data.corruption.base import Corruption, draw_samples, index_to_mask
 from unlearn.data.task import Truth
 
 
@@ -20,10 +20,10 @@ class RandomLabel(Corruption):
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
         """Return the set with ``count`` wrong labels: (y + r) mod K, r uniform in 1..K-1."""
         generator = torch.Generator().manual_seed(seed)
-        chosen = choose(torch.arange(len(clean)), count, generator)
+        chosen = draw_samples(torch.arange(len(clean)), count, generator)
         k = clean.num_classes
         shift = torch.randint(1, k, (count,), generator=generator)
         label = clean.label.clone()
         label[chosen] = (label[chosen] + shift) % k
-        truth = Truth(clean_label=clean.label, corrupted=flags(len(clean), chosen))
+        truth = Truth(clean_label=clean.label, corrupted=index_to_mask(len(clean), chosen))
         return replace(clean, label=label), truth

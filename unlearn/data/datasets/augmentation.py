@@ -36,7 +36,7 @@ class Augment:
         b = len(image)
         device = image.device
         if self.crop_padding or self.flip_rate:
-            image = self._move(image, generator)
+            image = self._crop_and_flip(image, generator)
         if self.cutout:
             h, w = image.shape[-2:]
             top = torch.randint(0, h, (b, 1), generator=generator, device=device)
@@ -48,7 +48,7 @@ class Augment:
             image = image.masked_fill((inside_y[:, :, None] & inside_x[:, None])[:, None], 0)
         return image
 
-    def _move(self, image: Tensor, generator: torch.Generator) -> Tensor:
+    def _crop_and_flip(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Crop and mirror in one gather: row and column numbers per sample."""
         b, c, h, w = image.shape
         device, pad = image.device, self.crop_padding

@@ -44,7 +44,7 @@ class Dataset:
     validation: ImageSet | None = None
     split_off: tuple[str, ...] | None = None
 
-    def in_order(self, names: Sequence[str]) -> "Dataset":
+    def reorder_classes(self, names: Sequence[str]) -> "Dataset":
         """Return the data set with its classes numbered in another order.
 
         Args:
@@ -66,7 +66,7 @@ class Dataset:
         }
         return replace(self, **parts, class_names=tuple(names))
 
-    def adopt(self, rows: Tensor) -> "Dataset":
+    def add_test_images(self, rows: Tensor) -> "Dataset":
         """Return the data set with test images ``rows`` (n,) at the end of the training set instead."""
         moved, stays = self.test.rows(rows), torch.ones(len(self.test), dtype=torch.bool)
         stays[rows] = False
@@ -99,7 +99,7 @@ class Dataset:
         if not 0 < wanted < len(label):
             raise ValueError(f"validation={share} of {len(label)} images leaves a set empty")
         held = torch.zeros(len(label), dtype=torch.bool)
-        held[balanced(label, wanted, "validation")] = True
+        held[select_balanced(label, wanted, "validation")] = True
         train, validation = (
             replace(part, index=torch.arange(len(part)))
             for part in (self.train.rows(~held), self.train.rows(held))
@@ -138,7 +138,7 @@ class DatasetOptions:
                 raise ValueError(f"dataset.{key} must be at least 1, got {value}")
         Normalize(tuple(self.mean), tuple(self.std))
 
-    def finish(
+    def build_dataset(
         self,
         train: tuple[Tensor, Tensor],
         test: tuple[Tensor, Tensor],
@@ -170,8 +170,8 @@ class DatasetOptions:
                     f"dataset.mean and dataset.std need {image.shape[1]} values, one per channel "
                     f"of the images, got {len(self.mean)}"
                 )
-            keep = balanced(label, wanted, key)
-            image = resize(image[keep], self.image_size)
+            keep = select_balanced(label, wanted, key)
+            image = resize_images(image[keep], self.image_size)
             sets.append(ImageSet(image, label[keep], torch.arange(len(keep)), k, view))
             keeps.append(keep)
         if files is not None:
@@ -183,7 +183,7 @@ class DatasetOptions:
         )
 
 
-def balanced(label: Tensor, wanted: int | None, key: str) -> Tensor:
+def select_balanced(label: Tensor, wanted: int | None, key: str) -> Tensor:
     """Return sorted positions of ``wanted`` samples, as equal in number per class as possible.
 
     Raises:
@@ -204,7 +204,7 @@ def balanced(label: Tensor, wanted: int | None, key: str) -> Tensor:
     return shuffled[first].sort().values
 
 
-def resize(image: Tensor, size: int, chunk: int = 4096) -> Tensor:
+def resize_images(image: Tensor, size: int, chunk: int = 4096) -> Tensor:
     """Return uint8 images (N, C, size, size), bilinear where the size differs."""
     if image.shape[-2:] == (size, size):
         return image.contiguous()

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from unlearn.data.datasets.base import Dataset, DatasetOptions, balanced
+from unlearn.data.datasets.base import Dataset, DatasetOptions, select_balanced
 
 NUM_TRAIN = 1297
 
@@ -24,8 +24,8 @@ class Digits(DatasetOptions):
         data: Any = load_digits()
         image = torch.from_numpy(data.images)[:, None].mul(255 / 16).round().to(torch.uint8)
         label = torch.from_numpy(data.target).long()
-        train = balanced(label, NUM_TRAIN, "num_train")
+        train = select_balanced(label, NUM_TRAIN, "num_train")
         rest = torch.ones(len(label), dtype=torch.bool)
         rest[train] = False
         names = tuple(str(n) for n in data.target_names)
-        return self.finish((image[train], label[train]), (image[rest], label[rest]), names)
+        return self.build_dataset((image[train], label[train]), (image[rest], label[rest]), names)

@@ -13,7 +13,7 @@ from unlearn.core.files import write_atomically
 log = logging.getLogger(__name__)
 
 
-def cached(folder: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+def load_or_make(folder: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """Return what ``make`` returned the first time: tensors and plain types.
 
     A folder that cannot be written to costs a warning, and the next process the same work.
@@ -24,7 +24,9 @@ def cached(folder: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[s
         make: Called once, by one process at a time.
     """
     path = folder / f"{key}.pt"
-    value = _read(path)  # without the lock: files come by rename, and the folder may be read-only
+    value = _read_cache(
+        path
+    )  # without the lock: files come by rename, and the folder may be read-only
     if value is not None:
         return value
     lock = FileLock(folder / f"{key}.lock")
@@ -35,16 +37,16 @@ def cached(folder: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[s
         log.warning("decoded images are not kept: %s", error)
         return make()
     try:
-        value = _read(path)
+        value = _read_cache(path)
         if value is None:
             value = make()
-            _write(path, value)
+            _write_cache(path, value)
         return value
     finally:
         lock.release()
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read_cache(path: Path) -> dict[str, Any] | None:
     """Return what a file holds; None if there is none, or none that can be read safely."""
     if not path.exists():
         return None
@@ -55,7 +57,7 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def _write(path: Path, value: dict[str, Any]) -> None:
+def _write_cache(path: Path, value: dict[str, Any]) -> None:
     """Keep a value by rename, or say why it is not kept: a full disk ends no run here."""
     try:
         write_atomically(path, lambda part: torch.save(value, part))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from unlearn.data.datasets.base import SUBSET_SEED, Dataset, DatasetOptions
-from unlearn.data.datasets.image_cache import cached
+from unlearn.data.datasets.image_cache import load_or_make
 
 log = logging.getLogger(__name__)
 
@@ -68,11 +68,11 @@ class ImageFolder(DatasetOptions):
         names = class_folders(tops[0])
         if split:
             check_test_classes(tops[1], names)
-        found = [self._read(top, names) for top in tops]
+        found = [self._read_images(top, names) for top in tops]
         check_counts(found[0][1], names, tops[0], least=1 if split else 2)
         if split:
             train, test = found
-            return self.finish(train[:2], test[:2], tuple(names), train[2])
+            return self.build_dataset(train[:2], test[:2], tuple(names), train[2])
         image, label, files = found[0]
         held = held_out(label, self.test_fraction)
         kept, off = (
@@ -80,21 +80,23 @@ class ImageFolder(DatasetOptions):
             for wanted in (False, True)
         )
         rest = (image[held], label[held])
-        return self.finish((image[~held], label[~held]), rest, tuple(names), kept, off)
+        return self.build_dataset((image[~held], label[~held]), rest, tuple(names), kept, off)
 
-    def _read(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        paths = images(Path(self.root), top, names)
+    def _read_images(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        paths = list_images(Path(self.root), top, names)
         if not paths:
             raise ValueError(f"dataset.root={self.root}: no image in {top}")
-        value = cached(
-            Path(self.cache_dir), self._key(top, paths), lambda: self._decode(top, paths)
+        value = load_or_make(
+            Path(self.cache_dir),
+            self._cache_key(top, paths),
+            lambda: self._decode_images(top, paths),
         )
-        self._complain(top, value["bad"])
+        self._report_unreadable(top, value["bad"])
         number = {name: i for i, name in enumerate(names)}
         label = torch.tensor([number[Path(f).parts[0]] for f in value["files"]])
         return value["image"], label, tuple(value["files"])
 
-    def _key(self, top: Path, paths: list[Path]) -> str:
+    def _cache_key(self, top: Path, paths: list[Path]) -> str:
         """Return a hash of the files and of everything that turns them into pixels."""
         import PIL
 
@@ -106,17 +108,17 @@ class ImageFolder(DatasetOptions):
                 digest.update(b"%d %s %d %s" % (len(name), name, len(content), content))
         return digest.hexdigest()
 
-    def _decode(self, top: Path, paths: list[Path]) -> dict[str, Any]:
+    def _decode_images(self, top: Path, paths: list[Path]) -> dict[str, Any]:
         mode = "L" if len(self.mean) == 1 else "RGB"
 
-        def one(path: Path) -> Tensor | None:
+        def decode_one(path: Path) -> Tensor | None:
             try:
-                return decode(path.read_bytes(), self.image_size, mode)
+                return decode_image(path.read_bytes(), self.image_size, mode)
             except Exception:  # PIL raises nearly anything on broken files
                 return None
 
         with ThreadPoolExecutor() as pool:
-            decoded = list(progress(pool.map(one, paths), len(paths)))
+            decoded = list(show_progress(pool.map(decode_one, paths), len(paths)))
         names = [p.relative_to(top).as_posix() for p in paths]
         good = [i for i, image in enumerate(decoded) if image is not None]
         bad = [names[i] for i, image in enumerate(decoded) if image is None]
@@ -125,7 +127,7 @@ class ImageFolder(DatasetOptions):
         image = torch.stack([decoded[i] for i in good])  # type: ignore[misc]
         return {"image": image, "files": [names[i] for i in good], "bad": bad}
 
-    def _complain(self, top: Path, bad: list[str]) -> None:
+    def _report_unreadable(self, top: Path, bad: list[str]) -> None:
         if not bad:
             return
         named = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
@@ -174,7 +176,7 @@ def check_counts(label: Tensor, names: list[str], top: Path, least: int) -> None
         )
 
 
-def images(root: Path, top: Path, names: list[str]) -> list[Path]:
+def list_images(root: Path, top: Path, names: list[str]) -> list[Path]:
     """Return image files of the given classes in a fixed order; other files are logged.
 
     Raises:
@@ -209,7 +211,7 @@ def file_digest(path: Path) -> bytes:
         return b"unreadable"
 
 
-def decode(content: bytes, size: int, mode: str) -> Tensor:
+def decode_image(content: bytes, size: int, mode: str) -> Tensor:
     """Return one image as uint8 (C, size, size): shorter side resized, centre cropped."""
     import io
 
@@ -242,7 +244,7 @@ def held_out(label: Tensor, fraction: float) -> Tensor:
     return held
 
 
-def progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+def show_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
     """Show a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import track

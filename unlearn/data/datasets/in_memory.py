@@ -15,7 +15,7 @@ from unlearn.data.datasets.normalization import Normalize
 
 
 @dataclass(frozen=True)
-class AsFloat:
+class FloatView:
     """Network input that is kept bit by bit: float32 (C, H, W) as uint8 (C, H, 4 W).
 
     Attributes:
@@ -29,7 +29,7 @@ class AsFloat:
         return image.contiguous().view(torch.float32)
 
 
-def stacked(data: Any, what: str) -> tuple[Tensor, Tensor]:
+def stack_images(data: Any, what: str) -> tuple[Tensor, Tensor]:
     """Return images (N, C, H, W), uint8 or float32, and labels int64 (N,).
 
     Args:
@@ -44,7 +44,7 @@ def stacked(data: Any, what: str) -> tuple[Tensor, Tensor]:
     elif hasattr(data, "__getitem__") and isinstance(data, Sized) and len(data):
         pairs = [data[i] for i in range(len(data))]  # type: ignore[index]
         try:
-            image = torch.stack([_tensor(pair[0]) for pair in pairs])
+            image = torch.stack([_to_tensor(pair[0]) for pair in pairs])
             label = torch.tensor([int(pair[1]) for pair in pairs])
         except (TypeError, RuntimeError, IndexError) as error:
             raise ValueError(
@@ -63,7 +63,7 @@ def stacked(data: Any, what: str) -> tuple[Tensor, Tensor]:
     return image if image.dtype == torch.uint8 else image.float(), label.long().cpu()
 
 
-def _tensor(image: Any) -> Tensor:
+def _to_tensor(image: Any) -> Tensor:
     if isinstance(image, Tensor):
         return image
     from torchvision.transforms.functional import pil_to_tensor
@@ -71,7 +71,7 @@ def _tensor(image: Any) -> Tensor:
     return pil_to_tensor(image)
 
 
-def handed(
+def make_image_set(
     image: Tensor,
     label: Tensor,
     *,
@@ -100,6 +100,6 @@ def handed(
             if bytes_
             else f"{what}: float images are taken as network input; leave out mean and std"
         )
-    view: InputView = AsFloat() if not bytes_ else Normalize(tuple(mean or ()), tuple(std or ()))
+    view: InputView = FloatView() if not bytes_ else Normalize(tuple(mean or ()), tuple(std or ()))
     stored = image if bytes_ else image.contiguous().view(torch.uint8)
     return ImageSet(stored, label, torch.arange(len(label)), num_classes, view)

@@ -42,7 +42,7 @@ class Normalize:
         """Leave the copies behind: another process makes its own."""
         return {**vars(self), "_constants": {}}
 
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+    def _constants_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
         if device not in self._constants:  # kept per device: copying them costs a step's worth
             std = torch.tensor(self.std)
             scale = (1 / (255 * std))[:, None, None]
@@ -56,5 +56,5 @@ class Normalize:
             raise ValueError(
                 f"images have {image.shape[1]} channels, dataset.mean has {len(self.mean)}"
             )
-        scale, shift = self._on(image.device)
+        scale, shift = self._constants_on(image.device)
         return torch.addcmul(shift, image.float(), scale)

@@ -31,4 +31,4 @@ class Synthetic(DatasetOptions):
             noise = torch.rand(len(label), c, s, s, generator=generator)
             image = (255 * (0.6 * pattern[label] + 0.4 * noise)).round().to(torch.uint8)
             splits.append((image, label))
-        return self.finish(splits[0], splits[1], tuple(str(i) for i in range(k)))
+        return self.build_dataset(splits[0], splits[1], tuple(str(i) for i in range(k)))

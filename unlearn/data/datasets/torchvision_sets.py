@@ -52,11 +52,13 @@ class TorchvisionDataset(DatasetOptions):
         Raises:
             ValueError: If the files are neither there nor to be had, or are torn.
         """
-        parts = [self._split(train) for train in (True, False)]
+        parts = [self._load_split(train) for train in (True, False)]
         classes = getattr(parts[0], "classes", None) or [str(i) for i in range(10)]
-        return self.finish(arrays(parts[0]), arrays(parts[1]), tuple(map(str, classes)))
+        return self.build_dataset(
+            to_arrays(parts[0]), to_arrays(parts[1]), tuple(map(str, classes))
+        )
 
-    def _split(self, train: bool) -> Arrays:
+    def _load_split(self, train: bool) -> Arrays:
         from torchvision import datasets  # slow to import
 
         kind: type[Any] = getattr(datasets, self.name)
@@ -80,7 +82,7 @@ class TorchvisionDataset(DatasetOptions):
             # Only now: before the lock, another job may still have been unpacking.
             check_torn(kind, Path(self.root).resolve(), error)
             raise ValueError(
-                f"could not download {self.name} ({why(error)}); without network, put by hand: "
+                f"could not download {self.name} ({error_line(error)}); without network, put by hand: "
                 f"{', '.join(files_by_hand(kind, Path(self.root).resolve()))} (dataset.root)"
             ) from error
 
@@ -96,7 +98,7 @@ def files_by_hand(kind: type[Arrays], root: Path) -> list[str]:
     return [str(raw / name.removesuffix(".gz")) for name, _ in known["resources"]]
 
 
-def why(error: BaseException) -> str:
+def error_line(error: BaseException) -> str:
     """Return the first line of an error's message, or its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(": ")
 
@@ -112,12 +114,12 @@ def check_torn(kind: type[Arrays], root: Path, error: BaseException) -> None:
     files = [Path(file) for file in files_by_hand(kind, root)]
     if "resources" in vars(kind) and all(file.is_file() for file in files):
         raise ValueError(
-            f"broken file of {kind.__name__} in {files[0].parent} ({why(error)}); "
+            f"broken file of {kind.__name__} in {files[0].parent} ({error_line(error)}); "
             "delete that folder and run again with dataset.download=true"
         ) from error
 
 
-def arrays(split: Arrays) -> tuple[Tensor, Tensor]:
+def to_arrays(split: Arrays) -> tuple[Tensor, Tensor]:
     """Return uint8 images (N, C, H, W) and int64 labels (N,) of a torchvision data set."""
     image = torch.as_tensor(split.data)
     if image.ndim == 3:

@@ -42,11 +42,11 @@ class ForgetSet(ABC):
             kwargs: ``rate``: discovery rate in (0, 1]; ``seed``: of the draw; what ``needs`` names.
         """
 
-    def adopt(self, dataset: Dataset) -> Dataset:
+    def restore_listed(self, dataset: Dataset) -> Dataset:
         """Return the data set with listed images that were split off for testing back in training."""
         return dataset
 
-    def following(self, score: Tensor, center: str | float, gone: Tensor) -> Tensor:
+    def choose_next(self, score: Tensor, center: str | float, gone: Tensor) -> Tensor:
         """Return one more request, sorted indices int64 (n,).
 
         Args:

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from unlearn.data.forget_sets.base import ForgetSet, Requests
-from unlearn.data.forget_sets.uniform import count_of
+from unlearn.data.forget_sets.uniform import count_forget
 from unlearn.data.task import Truth
-from unlearn.scoring.score_groups import GROUPS, by_distance, entanglement_score, picked
+from unlearn.scoring.score_groups import GROUPS, by_distance, entanglement_score, rank_entanglements
 
 
 class Entangled(ForgetSet):
@@ -44,20 +44,20 @@ class Entangled(ForgetSet):
     def __call__(self, truth: Truth, *, rate: float, seed: int, embedding: Tensor) -> Requests:
         """Return one request; ``embedding`` (N, E) is the original model's."""
         total = len(embedding)
-        size = total // self.num_groups if self.size is None else count_of(self.size, total)
+        size = total // self.num_groups if self.size is None else count_forget(self.size, total)
         groups = by_distance(embedding, self.num_groups, size)
-        scores = [_entanglement(embedding, g) for g in groups]
-        own = picked(scores)
+        scores = [_compute_entanglement(embedding, g) for g in groups]
+        own = rank_entanglements(scores)
         if self.pick is not None:
             own = {str(g): p for g, p in zip(GROUPS, self.pick, strict=True)}
         self.notes |= {"entanglements": scores, "picked": [own[g] for g in GROUPS]}
         if self.group != "mix":
             return (groups[own[self.group]],)
-        each = count_of(size, total, 3) // 3
+        each = count_forget(size, total, 3) // 3
         return (torch.cat([groups[own[g]][:each] for g in GROUPS]).sort().values,)
 
 
-def _entanglement(embedding: Tensor, forget: Tensor) -> float:
+def _compute_entanglement(embedding: Tensor, forget: Tensor) -> float:
     retain = torch.ones(len(embedding), dtype=torch.bool)
     retain[forget] = False
     return entanglement_score(embedding, forget, retain.nonzero().flatten())

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from unlearn.data.forget_sets.base import ForgetSet, Requests
 from unlearn.data.forget_sets.from_file import FromFile as FromFile  # where configs look for it
-from unlearn.data.forget_sets.uniform import count_of
+from unlearn.data.forget_sets.uniform import count_forget
 from unlearn.data.task import Truth
 from unlearn.scoring.score_groups import (
     GROUPS,
     center_of,
-    graded,
+    select_graded,
 )
 
 
@@ -76,7 +76,7 @@ class Graded(ForgetSet):
         Raises:
             ValueError: If nothing is left to retain.
         """
-        count = count_of(self.size, len(score), self._parts())
+        count = count_forget(self.size, len(score), self._num_parts())
         if count * self.num_requests >= len(score):
             raise ValueError(
                 f"forget_set.num_requests={self.num_requests} of {count} samples leave none of "
@@ -86,14 +86,14 @@ class Graded(ForgetSet):
         self.notes["displaced"] = 0
         for _ in range(self.num_requests if self.shared_requests else 1):
             gone = torch.cat(requests) if requests else torch.tensor([], dtype=torch.long)
-            requests.append(self.following(score, center, gone))
+            requests.append(self.choose_next(score, center, gone))
         self.notes["score_mean"] = score[requests[0]].mean().item()
         return tuple(requests)
 
-    def _parts(self) -> int:
+    def _num_parts(self) -> int:
         return len(GROUPS) if self.group == "mix" else 1
 
-    def following(self, score: Tensor, center: str | float, gone: Tensor) -> Tensor:
+    def choose_next(self, score: Tensor, center: str | float, gone: Tensor) -> Tensor:
         """Return one request from what is left, sorted indices.
 
         Args:
@@ -101,13 +101,13 @@ class Graded(ForgetSet):
             center: The score's own centre.
             gone: Indices of what was asked for before.
         """
-        parts = self._parts()
-        each = count_of(self.size, len(score), parts) // parts
+        parts = self._num_parts()
+        each = count_forget(self.size, len(score), parts) // parts
         sizes = dict.fromkeys(GROUPS if parts > 1 else (self.group,), each)
         pool = torch.arange(len(score))
         pool = pool[~torch.isin(pool, gone.cpu())]
         values = score[pool].cpu()
         middle = center_of(values, center if self.center is None else self.center)
-        groups, lost = graded(values, sizes, middle, self.tie_seed)
+        groups, lost = select_graded(values, sizes, middle, self.tie_seed)
         self.notes["displaced"] = lost + self.notes.get("displaced", 0)
         return pool[torch.cat(list(groups.values()))].sort().values

@@ -13,26 +13,26 @@ import torch
 
 from unlearn.data.datasets.base import Dataset
 from unlearn.data.forget_sets.base import ForgetSet, Requests
-from unlearn.data.forget_sets.sample_list import Names, is_json, listed, parsed
+from unlearn.data.forget_sets.sample_list import ImageIndex, is_json, parse_list, read_names
 from unlearn.data.task import Truth
 
 log = logging.getLogger(__name__)
 
 
-def adopted(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
+def restore_listed(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
     """Return the data set with images of these names that were split off for testing back in training.
 
     A bad image must be there to be forgotten, and nothing may be measured on it.
     """
     if not dataset.split_off:
         return dataset
-    off, train = Names(dataset.split_off, 0), Names(dataset.files, len(dataset.train))
-    found = {off.row(name) for name in wanted if train.row(name) is None}
+    off, train = ImageIndex(dataset.split_off, 0), ImageIndex(dataset.files, len(dataset.train))
+    found = {off.find_file(name) for name in wanted if train.find_file(name) is None}
     rows = sorted(row for row in found if row is not None)
     if not rows:
         return dataset
     log.info("%d listed images had been split off for testing: back in training", len(rows))
-    return dataset.adopt(torch.tensor(rows))
+    return dataset.add_test_images(torch.tensor(rows))
 
 
 class FromFile(ForgetSet):
@@ -52,9 +52,9 @@ class FromFile(ForgetSet):
         self.notes: dict[str, Any] = {"kind": "file"}
         self.true_label = None
 
-    def adopt(self, dataset: Dataset) -> Dataset:
+    def restore_listed(self, dataset: Dataset) -> Dataset:
         """Return the data set with listed images that were split off for testing back in training."""
-        return dataset if is_json(self.path) else adopted(dataset, listed(self.path))
+        return dataset if is_json(self.path) else restore_listed(dataset, read_names(self.path))
 
     def __call__(
         self,
@@ -62,7 +62,7 @@ class FromFile(ForgetSet):
         *,
         rate: float,
         seed: int,
-        names: Names | None = None,
+        names: ImageIndex | None = None,
         class_names: Sequence[str] = (),
     ) -> Requests:
         """Return the requests of the file; ``rate`` and ``seed`` have nothing to act on.
@@ -101,8 +101,10 @@ class FromFile(ForgetSet):
             raise ValueError(f"forget_set.path: {self.path} names a sample twice")
         return tuple(r.sort().values for r in requests)
 
-    def _from_lines(self, total: int, names: Names | None, class_names: Sequence[str]) -> Requests:
-        found = parsed(self.path, names or Names(None, total), class_names)
+    def _from_lines(
+        self, total: int, names: ImageIndex | None, class_names: Sequence[str]
+    ) -> Requests:
+        found = parse_list(self.path, names or ImageIndex(None, total), class_names)
         if len(found) == total:
             raise ValueError(f"forget_set.path: {self.path} names all {total} training images")
         known = {row: label for row, label in found.items() if label is not None}

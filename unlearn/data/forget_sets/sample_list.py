@@ -15,7 +15,7 @@ HEADINGS = {"file", "filename", "file_name", "name", "path", "id", "index", "ima
 
 
 @dataclass(frozen=True)
-class Line:
+class ListLine:
     """One line of a list: its number, the image's name or id, and the label's text or None."""
 
     number: int
@@ -23,7 +23,7 @@ class Line:
     label: str | None
 
 
-def lines(path: Path) -> list[Line]:
+def read_lines(path: Path) -> list[ListLine]:
     """Return the lines of a CSV or text file; blank ones, comments (#) and a heading are left out.
 
     Raises:
@@ -41,13 +41,13 @@ def lines(path: Path) -> list[Line]:
             continue
         if not out and cells[0].lower() in HEADINGS:
             continue
-        out.append(Line(number, cells[0], (cells[1] or None) if len(cells) > 1 else None))
+        out.append(ListLine(number, cells[0], (cells[1] or None) if len(cells) > 1 else None))
     if not out:
         raise ValueError(f"forget_set.path: {path} names no image")
     return out
 
 
-class Names:
+class ImageIndex:
     """Finds training images by what a user calls them."""
 
     def __init__(
@@ -68,20 +68,20 @@ class Names:
         for name, i in self.known.items():
             self.bare.setdefault(name.rpartition("/")[2], []).append(i)
 
-    def row(self, name: str) -> int | None:
+    def find_file(self, name: str) -> int | None:
         """Return the row of an image that is called by its file's name; None if there is none."""
-        parts = _parts(name)
+        parts = _split_path(name)
         for start in range(len(parts)):
             row = self.known.get("/".join(parts[start:]))
             if row is not None:
-                return row if self._trained(parts[:start]) else None
+                return row if self._is_train_folder(parts[:start]) else None
         found = self.bare.get(parts[0], []) if len(parts) == 1 else []
         return found[0] if len(found) == 1 else None
 
-    def _trained(self, above: Sequence[str]) -> bool:
+    def _is_train_folder(self, above: Sequence[str]) -> bool:
         return not (self.test_folder and above and above[-1] == "test")
 
-    def find(self, name: str) -> int:
+    def find_row(self, name: str) -> int:
         """Return the row of an image.
 
         Args:
@@ -91,7 +91,7 @@ class Names:
         Raises:
             ValueError: Saying what is wrong with it.
         """
-        row = self.row(name)
+        row = self.find_file(name)
         if row is not None:
             return row
         if name.lstrip("+-").isdigit():
@@ -100,7 +100,7 @@ class Names:
             return int(name)
         if self.files is None:
             raise ValueError(f"'{name}' is no id in 0..{self.total - 1}, and the data are no files")
-        parts = _parts(name)
+        parts = _split_path(name)
         found = self.bare.get(parts[0], []) if len(parts) == 1 else []
         if found:
             some = ", ".join(self.files[i] for i in found[:3])
@@ -112,7 +112,7 @@ class Names:
         raise ValueError(f"'{name}' is none of the {self.total} training images{hint}")
 
 
-def _parts(name: str) -> list[str]:
+def _split_path(name: str) -> list[str]:
     return [p for p in name.replace("\\", "/").split("/") if p not in ("", ".")]
 
 
@@ -130,7 +130,9 @@ def class_of(text: str, class_names: Sequence[str]) -> int:
     raise ValueError(f"the true label '{text}' is no class; there are {some}")
 
 
-def parsed(path: Path, names: Names, class_names: Sequence[str]) -> Mapping[int, int | None]:
+def parse_list(
+    path: Path, names: ImageIndex, class_names: Sequence[str]
+) -> Mapping[int, int | None]:
     """Return the rows of a list, each with its true class or None.
 
     Args:
@@ -143,9 +145,9 @@ def parsed(path: Path, names: Names, class_names: Sequence[str]) -> Mapping[int,
     """
     found: dict[int, int | None] = {}
     where: dict[int, int] = {}
-    for line in lines(path):
+    for line in read_lines(path):
         try:
-            row = names.find(line.name)
+            row = names.find_row(line.name)
             if row in found:
                 raise ValueError(f"'{line.name}' is in line {where[row]} already")
             found[row] = None if line.label is None else class_of(line.label, class_names)
@@ -155,9 +157,9 @@ def parsed(path: Path, names: Names, class_names: Sequence[str]) -> Mapping[int,
     return found
 
 
-def listed(path: Path) -> list[str]:
+def read_names(path: Path) -> list[str]:
     """Return the names in a CSV or text file as they stand there."""
-    return [line.name for line in lines(path)]
+    return [line.name for line in read_lines(path)]
 
 
 def is_json(path: Path) -> bool:

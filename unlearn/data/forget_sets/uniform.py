@@ -17,11 +17,11 @@ from unlearn.core.files import write_text_atomically
 from unlearn.data.forget_sets.base import ForgetSet, Requests
 from unlearn.data.task import Truth
 
-OWN = 412_002_432
+SEED_OFFSET = 412_002_432
 """Added to the seed: a corruption draws by the same seed, and would meet the same samples."""
 
 
-def drawn(label: Tensor, count: int, classes: Sequence[int] | None, seed: int) -> Tensor:
+def draw_uniform(label: Tensor, count: int, classes: Sequence[int] | None, seed: int) -> Tensor:
     """Return ``count`` rows drawn without replacement, sorted int64 (n,).
 
     Args:
@@ -40,18 +40,18 @@ def drawn(label: Tensor, count: int, classes: Sequence[int] | None, seed: int) -
     if not 1 <= count <= len(pool) or count == len(label):
         where = "" if classes is None else f" of classes {list(classes)}"
         raise ValueError(f"the forget set needs {count} of the {len(pool)} samples{where}")
-    generator = torch.Generator().manual_seed(seed + OWN)
+    generator = torch.Generator().manual_seed(seed + SEED_OFFSET)
     return pool[torch.randperm(len(pool), generator=generator)[:count]].sort().values
 
 
-def digest(index: Tensor) -> str:
+def hash_indices(index: Tensor) -> str:
     """Return the SHA-256 of a list of indices."""
     return hashlib.sha256(index.to(torch.int64).cpu().numpy().tobytes()).hexdigest()
 
 
 def write_manifest(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
     """Write a forget set with what it was made from, by rename."""
-    content = {**facts, "sha256": digest(index), "index": index.tolist()}
+    content = {**facts, "sha256": hash_indices(index), "index": index.tolist()}
     write_text_atomically(path, json.dumps(content) + "\n")
 
 
@@ -63,7 +63,7 @@ def read_manifest(path: Path, facts: Mapping[str, Any]) -> Tensor:
     """
     content = json.loads(path.read_text())
     index = torch.tensor(content.get("index", []), dtype=torch.int64)
-    if digest(index) != content.get("sha256"):
+    if hash_indices(index) != content.get("sha256"):
         raise ValueError(f"the indices of {path} are not those that its sha256 stands for")
     other = [key for key, value in facts.items() if content.get(key) != value]
     if other:
@@ -100,7 +100,7 @@ class UniformForgetSet(ForgetSet):
         """Return one request, sorted indices; ``rate`` has nothing to act on."""
         label = truth.clean_label
         facts = self.notes | {
-            "labels": digest(label),
+            "labels": hash_indices(label),
             "samples": len(label),
             "classes": None if self.classes is None else list(self.classes),
             "forget_fraction": self.forget_fraction,
@@ -109,13 +109,13 @@ class UniformForgetSet(ForgetSet):
         if self.manifest is not None and self.manifest.exists():
             return (read_manifest(self.manifest, facts),)
         count = int(self.forget_fraction * len(label) + 1e-9)
-        index = drawn(label, count, self.classes, seed)
+        index = draw_uniform(label, count, self.classes, seed)
         if self.manifest is not None:
             write_manifest(self.manifest, index, facts)
         return (index,)
 
 
-def count_of(size: float, total: int, multiple: int = 1) -> int:
+def count_forget(size: float, total: int, multiple: int = 1) -> int:
     """Return how many of ``total`` samples to forget: a share below 1, else a count.
 
     Args:
@@ -156,14 +156,14 @@ class Random(ForgetSet):
             ValueError: If there are not enough samples.
         """
         total = len(truth.clean_label)
-        count = count_of(self.size, total)
+        count = count_forget(self.size, total)
         if count * self.num_requests >= total:
             raise ValueError(
                 f"forget_set.num_requests={self.num_requests} of {count} samples leave none of "
                 f"{total} to retain"
             )
         # A corruption draws by the same seed, and would meet the same samples first.
-        own = seed + OWN if truth.corrupted.any() else seed
+        own = seed + SEED_OFFSET if truth.corrupted.any() else seed
         order = torch.randperm(total, generator=torch.Generator().manual_seed(own))
         parts = order[: count * self.num_requests].split(count)
         return tuple(part.sort().values for part in parts)
@@ -196,7 +196,7 @@ class OfClass(ForgetSet):
         rows = torch.isin(label, torch.tensor(self.classes)).nonzero().flatten()
         if self.size is None:
             return (rows,)
-        count = count_of(self.size, len(label))
+        count = count_forget(self.size, len(label))
         if count > len(rows):
             raise ValueError(f"forget_set.size={self.size}: these classes hold {len(rows)}")
-        return (drawn(label, count, self.classes, seed),)
+        return (draw_uniform(label, count, self.classes, seed),)

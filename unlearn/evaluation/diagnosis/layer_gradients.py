@@ -10,18 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.methods.localization.mean_gradients import mean_gradient
+from unlearn.methods.localization.mean_gradients import compute_mean_gradient
 
 Groups = Mapping[str, Sequence[str]]
 """Names of the parameters of each layer, by the layer's name, the input's first."""
 
 
-def pull(gradient: Mapping[str, Tensor], names: Sequence[str]) -> float:
+def gradient_magnitude(gradient: Mapping[str, Tensor], names: Sequence[str]) -> float:
     """Return the sum over some parameters of |gradient| / sqrt(its number of entries)."""
     return sum((gradient[n].double().norm() / gradient[n].numel() ** 0.5).item() for n in names)
 
 
-def cosine(one: Mapping[str, Tensor], two: Mapping[str, Tensor], names: Sequence[str]) -> float:
+def mean_cosine(
+    one: Mapping[str, Tensor], two: Mapping[str, Tensor], names: Sequence[str]
+) -> float:
     """Return the mean over some parameters of the cosine between two gradients, in [-1, 1].
 
     A parameter without a gradient on either side has no direction and is left out; NaN if all are.
@@ -35,7 +37,7 @@ def cosine(one: Mapping[str, Tensor], two: Mapping[str, Tensor], names: Sequence
     return sum(found) / len(found) if found else math.nan
 
 
-def accounting(
+def measure_layer_gradients(
     model: nn.Module, request: Request, groups: Groups, batch_size: int
 ) -> dict[str, dict[str, float]]:
     """Return per layer "forget" and "retain", the pull of each set, and their "cosine".
@@ -47,14 +49,14 @@ def accounting(
         batch_size: Images per pass; plays no part in the result.
     """
     forget, retain = (
-        mean_gradient(model, part, batch_size=batch_size)
+        compute_mean_gradient(model, part, batch_size=batch_size)
         for part in (request.forget, request.retain)
     )
     return {
         layer: {
-            "forget": pull(forget, names),
-            "retain": pull(retain, names),
-            "cosine": cosine(forget, retain, names),
+            "forget": gradient_magnitude(forget, names),
+            "retain": gradient_magnitude(retain, names),
+            "cosine": mean_cosine(forget, retain, names),
         }
         for layer, names in groups.items()
     }

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from unlearn.core.errors import CollapsedError
 from unlearn.core.types import Request
-from unlearn.evaluation.diagnosis.layer_rewinding import accuracies, rewound
+from unlearn.evaluation.diagnosis.layer_rewinding import measure_accuracies, rewind_parameters
 from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.localized import Localized
-from unlearn.models.layers import trainable
+from unlearn.models.layers import get_trainable_parameters
 from unlearn.training.unlearning import LightningFit
 
 BATCH_NORM = ("update", "freeze")
@@ -24,7 +24,7 @@ Curve = list[dict[str, float]]
 """Per epoch, 0 first: "epoch", "forget", "retain"."""
 
 
-class Layer:
+class NamedLayer:
     """The localization that names its parameters."""
 
     needs_budget = False
@@ -35,30 +35,33 @@ class Layer:
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
         """Return where parameters may move."""
-        return {n: torch.full(p.shape, n in self.names) for n, p in trainable(model).items()}
+        return {
+            n: torch.full(p.shape, n in self.names)
+            for n, p in get_trainable_parameters(model).items()
+        }
 
 
-class Watch(L.Callback):
+class AccuracyCurve(L.Callback):
     """Notes the accuracies on forget and retain set before training and after every epoch."""
 
     def __init__(self, request: Request) -> None:
         """Watch on these sets."""
         self.curve: Curve = []
-        self._measure = lambda model: accuracies(model, request)
+        self._measure = lambda model: measure_accuracies(model, request)
 
-    def _note(self, epoch: int, model: Any) -> None:
+    def _record_accuracies(self, epoch: int, model: Any) -> None:
         self.curve.append({"epoch": epoch, **self._measure(model)})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the state before the first step, as epoch 0."""
-        self._note(0, pl_module.model)
+        self._record_accuracies(0, pl_module.model)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Note the state after the epoch."""
-        self._note(trainer.current_epoch + 1, pl_module.model)
+        self._record_accuracies(trainer.current_epoch + 1, pl_module.model)
 
 
-def retrained(
+def retrain_layer(
     model: nn.Module,
     earlier: Mapping[str, Tensor],
     request: Request,
@@ -88,11 +91,11 @@ def retrained(
             f"got {batch_norm}"
         )
     alone = Localized(
-        method, localizer=Layer(names), budget=None, batch_norm=batch_norm, head="masked"
+        method, localizer=NamedLayer(names), budget=None, batch_norm=batch_norm, head="masked"
     )
-    watch = Watch(request)
+    watch = AccuracyCurve(request)
     fit.callbacks = [*fit.callbacks, watch]
-    new, reason = rewound(model, earlier, names), None
+    new, reason = rewind_parameters(model, earlier, names), None
     try:
         new = alone.unlearn(new, request, fit)
     except CollapsedError as error:

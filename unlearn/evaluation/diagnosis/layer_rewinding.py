@@ -11,11 +11,13 @@ from torch import Tensor, nn
 
 from unlearn.core.types import Request
 from unlearn.evaluation.diagnosis.layer_gradients import Groups
-from unlearn.models.inference import accuracy
+from unlearn.models.inference import compute_accuracy
 
 
 @torch.no_grad()
-def rewound(model: nn.Module, earlier: Mapping[str, Tensor], names: Sequence[str]) -> nn.Module:
+def rewind_parameters(
+    model: nn.Module, earlier: Mapping[str, Tensor], names: Sequence[str]
+) -> nn.Module:
     """Return a copy of the model with some parameters as they were earlier.
 
     Args:
@@ -35,19 +37,19 @@ def rewound(model: nn.Module, earlier: Mapping[str, Tensor], names: Sequence[str
     return new
 
 
-def accuracies(model: nn.Module, request: Request) -> dict[str, float]:
+def measure_accuracies(model: nn.Module, request: Request) -> dict[str, float]:
     """Return the accuracy on the "forget" and the "retain" set, labels as given, in [0, 1]."""
     return {
-        "forget": accuracy(model, request.forget),
-        "retain": accuracy(model, request.retain),
+        "forget": compute_accuracy(model, request.forget),
+        "retain": compute_accuracy(model, request.retain),
     }
 
 
-def rewinding(
+def measure_rewinding(
     model: nn.Module, earlier: Mapping[str, Tensor], request: Request, groups: Groups
 ) -> dict[str, dict[str, float]]:
     """Return per layer the accuracies of the model with this layer rewound and all others kept."""
     return {
-        layer: accuracies(rewound(model, earlier, names), request)
+        layer: measure_accuracies(rewind_parameters(model, earlier, names), request)
         for layer, names in groups.items()
     }

@@ -13,7 +13,7 @@ THIRDS = ("input", "middle", "output")
 
 def mean_depth(mask: Mask, groups: Groups) -> float:
     """Return the mean depth of the chosen parameters, in [0, 1]."""
-    counts = mask.counts()
+    counts = mask.count_movable_by_parameter()
     chosen = [sum(counts[n] for n in names) for names in groups.values()]
     last = max(1, len(chosen) - 1)
     return sum(i / last * count for i, count in enumerate(chosen)) / sum(chosen)
@@ -31,14 +31,14 @@ def by_third(mask: Mask, groups: Groups) -> dict[str, float]:
         stop = start + len(layers) // 3 + (i < len(layers) % 3)
         if stop > start:
             names = [n for group in layers[start:stop] for n in group]
-            out[third] = mask.shares({third: names})[third]
+            out[third] = mask.compute_group_shares({third: names})[third]
         start = stop
     return out
 
 
-def overlaps(masks: Mapping[str, Mask]) -> dict[str, dict[str, float]]:
+def compute_overlaps(masks: Mapping[str, Mask]) -> dict[str, dict[str, float]]:
     """Return the Jaccard overlap of every two masks, over all parameters, in [0, 1]."""
     return {
-        one: {two: first.overlap(second)[""] for two, second in masks.items()}
+        one: {two: first.compute_jaccard_overlap(second)[""] for two, second in masks.items()}
         for one, first in masks.items()
     }

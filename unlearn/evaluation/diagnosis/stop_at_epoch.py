@@ -9,7 +9,7 @@ from unlearn.core.types import ImageSet
 from unlearn.scoring.base import Recorder
 
 
-class Until(Recorder):
+class StopAtEpoch(Recorder):
     """Notes nothing, but stops after an epoch; order and learning rate are those of the whole."""
 
     name: ClassVar[str] = "until"
@@ -20,10 +20,10 @@ class Until(Recorder):
         super().__init__()
         self.epoch = epoch
 
-    def begin(self, data: ImageSet, epochs: int) -> None:
+    def start_recording(self, data: ImageSet, epochs: int) -> None:
         """Need no room."""
 
-    def records(self) -> dict[str, Tensor]:
+    def get_records(self) -> dict[str, Tensor]:
         """Return nothing."""
         return {}
 
@@ -31,6 +31,6 @@ class Until(Recorder):
         """Stop if it is time."""
         trainer.should_stop = trainer.current_epoch + 1 >= self.epoch
 
-    def options(self) -> dict[str, Any]:
+    def get_options(self) -> dict[str, Any]:
         """Return the epoch."""
         return {"name": self.name, "epoch": self.epoch}

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import ImageSet, Request
-from unlearn.models.inference import accuracy
+from unlearn.models.inference import compute_accuracy
 
-MODES = ("proxy", "last")
+SELECT_MODES = ("proxy", "last")
 
 
-class BestByProxy:
+class ProxyCheckpoint:
     """Keeps the weights with the highest proxy, or simply the last ones."""
 
     def __init__(
@@ -29,28 +29,30 @@ class BestByProxy:
         Raises:
             ValueError: If the mode is unknown.
         """
-        if mode not in MODES:
-            raise ValueError(f"method.select must be one of {', '.join(MODES)}, got {mode}")
+        if mode not in SELECT_MODES:
+            raise ValueError(f"method.select must be one of {', '.join(SELECT_MODES)}, got {mode}")
         self.mode = mode
         self.threshold = threshold
         self.forget = request.forget
-        self.retain = spread(request.retain, samples)
-        self.best: float = -1.0
+        self.retain = select_evenly_spaced(request.retain, samples)
+        self.best_proxy: float = -1.0
         self.epoch = 0
         self.forget_accuracy = 1.0
         self.state: dict[str, Tensor] = {}
 
-    def offer(self, model: nn.Module, forget_accuracy: float, epoch: int) -> None:
+    def update(self, model: nn.Module, forget_accuracy: float, epoch: int) -> None:
         """Keep the weights after ``epoch`` if they are the best so far; 0 is before the first."""
-        proxy = self.best
+        proxy = self.best_proxy
         if self.mode == "proxy":
-            proxy = accuracy(model, self.retain) * (1 - max(forget_accuracy, self.threshold))
-            if proxy <= self.best:
+            proxy = compute_accuracy(model, self.retain) * (
+                1 - max(forget_accuracy, self.threshold)
+            )
+            if proxy <= self.best_proxy:
                 return
             self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.best, self.epoch, self.forget_accuracy = proxy, epoch, forget_accuracy
+        self.best_proxy, self.epoch, self.forget_accuracy = proxy, epoch, forget_accuracy
 
-    def restore(self, model: nn.Module) -> dict[str, float | bool]:
+    def restore_best_weights(self, model: nn.Module) -> dict[str, float | bool]:
         """Put the kept weights back and return what there is to note of them."""
         if self.state:
             model.load_state_dict(self.state)
@@ -58,7 +60,7 @@ class BestByProxy:
         return {"selected_epoch": self.epoch, "converged": converged}
 
 
-def spread(data: ImageSet, samples: int | None) -> ImageSet:
+def select_evenly_spaced(data: ImageSet, samples: int | None) -> ImageSet:
     """Return an evenly spread part of the set, or all of it."""
     if samples is None or samples >= len(data):
         return data

@@ -9,9 +9,9 @@ from unlearn.core.types import Request
 from unlearn.methods.components.importance import (
     Importance,
     Measure,
+    compute_importance,
     cross_entropy,
-    dampened,
-    importance,
+    dampen_weight,
 )
 from unlearn.methods.components.one_shot import OneShot
 
@@ -37,10 +37,12 @@ class Dampening(OneShot):
         super().__init__(batch_size=batch_size)
         self.seed = seed
 
-    def importances(self, model: nn.Module, request: Request) -> tuple[Importance, Importance]:
+    def compute_importances(
+        self, model: nn.Module, request: Request
+    ) -> tuple[Importance, Importance]:
         """Return what the weights matter to the forget and to the retain set; count the images."""
         forget, retain = (
-            importance(
+            compute_importance(
                 model,
                 part,
                 measure=type(self).measure,
@@ -55,7 +57,7 @@ class Dampening(OneShot):
 
 
 @torch.no_grad()
-def dampen(
+def dampen_model(
     model: nn.Module, forget: Importance, retain: Importance, *, alpha: float, lambda_: float
 ) -> float:
     """Dampen the model's weights in place; return the share of all weights that was selected."""
@@ -65,10 +67,10 @@ def dampen(
         if name in forget:
             f, r = forget[name], retain[name]
             selected += int((f > alpha * r).sum())
-            weight.copy_(dampened(weight, f, r, alpha=alpha, lambda_=lambda_))
+            weight.copy_(dampen_weight(weight, f, r, alpha=alpha, lambda_=lambda_))
     return selected / total
 
 
-def share_of_forget(request: Request) -> float:
+def compute_forget_share(request: Request) -> float:
     """Return phi, the size of the forget set as a share of the training set, in (0, 1)."""
     return len(request.forget) / (len(request.forget) + len(request.retain))

@@ -19,7 +19,7 @@ def frozen_copy(model: Network) -> Network:
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
-def distillation(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T^2 * mean of KL(teacher || student), softened by the temperature T, a scalar.
 
     Args:
@@ -45,5 +45,5 @@ def bad_teaching_loss(
         reduction: "batch" divides the sum by B, "element" by B and K.
     """
     teacher = torch.where(found[:, None], incompetent, competent)
-    loss = distillation(student, teacher, 1.0)
+    loss = distillation_loss(student, teacher, 1.0)
     return loss / student.shape[1] if reduction == "element" else loss

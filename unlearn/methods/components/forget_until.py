@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from unlearn.core.types import Request
-from unlearn.methods.base import UnlearningMethod, batch_statistics, set_batch_norm
-from unlearn.methods.components.checkpoint_selection import BestByProxy
-from unlearn.models.inference import accuracy
+from unlearn.methods.base import UnlearningMethod, can_use_batch_statistics, set_batch_norm
+from unlearn.methods.components.checkpoint_selection import ProxyCheckpoint
+from unlearn.models.inference import compute_accuracy
 
-BATCH_NORM = ("train", "eval")
+BATCH_NORM_MODES = ("train", "eval")
 
 
 class RemovalMethod(UnlearningMethod):
@@ -50,7 +50,7 @@ class RemovalMethod(UnlearningMethod):
         super().__init__(
             epochs=epochs, batch_size=batch_size, optimizer=optimizer, schedule=schedule
         )
-        if batch_norm not in BATCH_NORM:
+        if batch_norm not in BATCH_NORM_MODES:
             raise ValueError(f"method.batch_norm must be train or eval, got {batch_norm}")
         if not 0 <= gamma <= 1:
             raise ValueError(f"method.gamma must be in [0, 1], got {gamma}")
@@ -62,14 +62,14 @@ class RemovalMethod(UnlearningMethod):
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Measure where the model stands; the original is the first candidate."""
         model = super().prepare(model, request)
-        self.best = BestByProxy(
+        self.best = ProxyCheckpoint(
             request, mode=self.select, threshold=self.gamma, samples=self.select_samples
         )
-        self.statistics = batch_statistics(self.batch_norm, request, self.batch_size)
+        self.statistics = can_use_batch_statistics(self.batch_norm, request, self.batch_size)
         self.passes = 0
-        self.forget_accuracy = accuracy(model, request.forget)
+        self.forget_accuracy = compute_accuracy(model, request.forget)
         self.notes["already_forgotten"] = self.forget_accuracy <= self.gamma
-        self.best.offer(model, self.forget_accuracy, 0)
+        self.best.update(model, self.forget_accuracy, 0)
         return model
 
     def needs_training(self) -> bool:
@@ -84,12 +84,12 @@ class RemovalMethod(UnlearningMethod):
         """Stop once the forget set is forgotten."""
         model: Any = pl_module.model
         self.passes += 1
-        self.forget_accuracy = accuracy(model, self.best.forget)
-        self.best.offer(model, self.forget_accuracy, self.passes)
+        self.forget_accuracy = compute_accuracy(model, self.best.forget)
+        self.best.update(model, self.forget_accuracy, self.passes)
         if self.forget_accuracy <= self.gamma:
             trainer.should_stop = True
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Return the chosen checkpoint."""
-        self.notes |= {"epochs": self.passes} | self.best.restore(model)
+        self.notes |= {"epochs": self.passes} | self.best.restore_best_weights(model)
         return model

@@ -23,24 +23,24 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(logits, label)
 
 
-def squared_norm(logits: Tensor, label: Tensor) -> Tensor:
+def squared_logit_norm(logits: Tensor, label: Tensor) -> Tensor:
     """Return the mean squared Euclidean norm of the logits; labels play no part."""
     return logits.square().sum(1).mean()
 
 
-def norm(logits: Tensor, label: Tensor) -> Tensor:
+def logit_norm(logits: Tensor, label: Tensor) -> Tensor:
     """Return the mean Euclidean norm of the logits; labels play no part."""
     return torch.linalg.vector_norm(logits, dim=1).mean()
 
 
-def mixed_batches(data: ImageSet, batch_size: int, seed: int) -> Iterator[Batch]:
+def iterate_shuffled_batches(data: ImageSet, batch_size: int, seed: int) -> Iterator[Batch]:
     """Yield each sample once in a random order: a stored order may run from class to class."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     for rows in order.to(data.label.device).split(batch_size):
         yield from data.rows(rows).batches(len(rows))
 
 
-def importance(
+def compute_importance(
     model: nn.Module, data: ImageSet, *, measure: Measure, power: int, batch_size: int, seed: int
 ) -> Importance:
     """Return the mean over batches of |gradient of the batch's measure| ** power.
@@ -57,12 +57,12 @@ def importance(
         seed: Seeds which samples form a batch.
     """
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    batches = mixed_batches(data, batch_size, seed)
+    batches = iterate_shuffled_batches(data, batch_size, seed)
     total, sizes = gradient_sums(model, weights, batches, measure, lambda g: g.abs() ** power)
     return {name: sum_ / len(sizes) for name, sum_ in total.items()}
 
 
-def sorted_ratios(forget: Importance, retain: Importance) -> Tensor:
+def compute_sorted_ratios(forget: Importance, retain: Importance) -> Tensor:
     """Return all finite forget / retain ratios in ascending order; 0/0 and x/0 are left out."""
     ratio = torch.cat([(forget[name] / retain[name]).flatten() for name in forget])
     return ratio[ratio.isfinite()].sort().values
@@ -89,7 +89,7 @@ def percentile(ascending: Tensor, percent: float) -> float:
     return below + (place - low) * (above - below)
 
 
-def kept_percent(phi: float) -> float:
+def compute_undampened_percentile(phi: float) -> float:
     """Return P = 100 - ln(1 + 100 phi): the percentile of ratios that stays undampened (ASSD).
 
     Args:
@@ -98,7 +98,7 @@ def kept_percent(phi: float) -> float:
     return max(0.0, 100 - math.log(1 + 100 * phi))
 
 
-def dampened(
+def dampen_weight(
     weight: Tensor, forget: Tensor, retain: Tensor, *, alpha: float, lambda_: float
 ) -> Tensor:
     """Return the weights, smaller where they matter too much to the forget set (SSD, eq. 3 and 4).

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 
-class Held(nn.Module):
+class BufferDict(nn.Module):
     """Holds tensors by name; a step reads them, and a hook may write to them in place."""
 
     def __init__(self, **tensors: Tensor) -> None:

@@ -13,7 +13,7 @@ def sample_losses(logits: Tensor, label: Tensor) -> Tensor:
     return F.cross_entropy(logits, label, reduction="none")
 
 
-def saturating(gap: Tensor, beta: float) -> Tensor:
+def scaled_log_sigmoid(gap: Tensor, beta: float) -> Tensor:
     """Return (2 / beta) log sigmoid(beta * gap), elementwise; at most 0, slope 2 sigmoid(-beta gap)."""
     return (2 / beta) * F.logsigmoid(beta * gap)
 
@@ -29,15 +29,15 @@ def npo_loss(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
     Returns:
         A scalar; minimising it raises ``loss``.
     """
-    return -saturating(loss - reference, beta).mean()
+    return -scaled_log_sigmoid(loss - reference, beta).mean()
 
 
-def member(index: Tensor, of: Tensor) -> Tensor:
+def is_member(index: Tensor, of: Tensor) -> Tensor:
     """Return bool (B,): which of ``index`` are in ``of``."""
     return torch.isin(index, of.to(index.device))
 
 
-def table(of: Tensor, every: Tensor) -> Tensor:
+def build_membership_table(of: Tensor, every: Tensor) -> Tensor:
     """Return bool (N,) by index: which samples are in ``of`` (n,); ``every`` (m,) holds all indices."""
     known = torch.zeros(int(every.max()) + 1, dtype=torch.bool)
     known[of.cpu()] = True

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from unlearn.core.types import Request
 from unlearn.methods.base import set_batch_norm
 from unlearn.methods.localization.base import Localizer
-from unlearn.methods.localization.mask import Mask, fingerprint
+from unlearn.methods.localization.mask import Mask, fingerprint_model
 
-HEAD = ("always", "masked", "only")
+HEAD_MODES = ("always", "masked", "only")
 
 
-class StillStatistics(L.Callback):
+class FrozenBatchNorm(L.Callback):
     """Keeps batch norm on its running statistics, whatever else switches modes."""
 
     def on_train_batch_start(
@@ -32,7 +32,9 @@ class StillStatistics(L.Callback):
         set_batch_norm(pl_module.model, train=False)  # type: ignore[arg-type]
 
 
-def chosen(localizer: Localizer, model: nn.Module, request: Request, budget: float | None) -> Mask:
+def compute_mask(
+    localizer: Localizer, model: nn.Module, request: Request, budget: float | None
+) -> Mask:
     """Return the mask of a strategy, with what it was made from.
 
     Args:
@@ -49,22 +51,24 @@ def chosen(localizer: Localizer, model: nn.Module, request: Request, budget: flo
     facts = {
         "strategy": type(localizer).__name__,
         "budget": budget,
-        "model": fingerprint(model),
+        "model": fingerprint_model(model),
         "forget": hashlib.sha256(request.forget.index.cpu().numpy().tobytes()).hexdigest()[:16],
         "seconds": time.perf_counter() - started,
     }
     mask = Mask(may_move, facts)
-    mask.check(model)
-    return mask.within(limit)
+    mask.check_matches_model(model)
+    return mask.require_within_budget(limit)
 
 
-def values_of(model: nn.Module) -> dict[str, Tensor]:
+def copy_parameters(model: nn.Module) -> dict[str, Tensor]:
     """Return copies of all parameters by name."""
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
 @torch.no_grad()
-def put_back(model: nn.Module, may_move: Mapping[str, Tensor], old: Mapping[str, Tensor]) -> None:
+def restore_outside_mask(
+    model: nn.Module, may_move: Mapping[str, Tensor], old: Mapping[str, Tensor]
+) -> None:
     """Give every entry that may not move its old value, in place.
 
     Args:
@@ -83,7 +87,7 @@ def put_back(model: nn.Module, may_move: Mapping[str, Tensor], old: Mapping[str,
         parameter.copy_(torch.where(moving, parameter, old[name]))
 
 
-def named(mask: Mask, patterns: Sequence[str]) -> list[str]:
+def match_parameter_names(mask: Mask, patterns: Sequence[str]) -> list[str]:
     """Return the names of the parameters that the patterns name.
 
     Raises:
@@ -95,7 +99,9 @@ def named(mask: Mask, patterns: Sequence[str]) -> list[str]:
     return [name for name in mask if any(fnmatch(name, p) for p in patterns)]
 
 
-def update_mask(mask: Mask, head: Sequence[str], mode: str, always: Sequence[str] = ()) -> Mask:
+def build_training_mask(
+    mask: Mask, head: Sequence[str], mode: str, always: Sequence[str] = ()
+) -> Mask:
     """Return what training may move: the mask and, as ``mode`` says, the head.
 
     Args:
@@ -109,7 +115,7 @@ def update_mask(mask: Mask, head: Sequence[str], mode: str, always: Sequence[str
     return whole if mode == "only" else mask.union(whole)
 
 
-def shares(mask: Mask, moving: Mask, layers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+def describe_mask(mask: Mask, moving: Mask, layers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """Return what a row says of a mask.
 
     Args:
@@ -117,11 +123,13 @@ def shares(mask: Mask, moving: Mask, layers: Mapping[str, Sequence[str]]) -> dic
         moving: What training may move.
         layers: Names of the parameters of each layer.
     """
-    by_layer = {title: round(share, 6) for title, share in mask.shares(layers).items()}
+    by_layer = {
+        title: round(share, 6) for title, share in mask.compute_group_shares(layers).items()
+    }
     return {
-        "localization/share_global": mask.share(),
-        "localization/share_trained": moving.share(),
-        "localization/parameters": mask.count(),
-        "localization/total": mask.total(),
+        "localization/share_global": mask.compute_movable_share(),
+        "localization/share_trained": moving.compute_movable_share(),
+        "localization/parameters": mask.count_movable(),
+        "localization/total": mask.count_total(),
         "localization/layers": json.dumps(by_layer),
     }

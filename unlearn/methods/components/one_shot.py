@@ -19,21 +19,24 @@ class OneShot(UnlearningMethod):
             ValueError: If it is below 1.
         """
         super().__init__(
-            epochs=0, batch_size=batch_size, optimizer=_untrained, schedule=lambda step, total: 1.0
+            epochs=0,
+            batch_size=batch_size,
+            optimizer=_refuse_training,
+            schedule=lambda step, total: 1.0,
         )
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Return the edited network, without extra channels."""
-        return self.edit(super().prepare(model, request), request)
+        return self.edit_model(super().prepare(model, request), request)
 
-    def edit(self, model: nn.Module, request: Request) -> nn.Module:
+    def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
         """Return the unlearned network; default: as it is."""
         return model
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Refuse: there is no training, so there is no loss."""
-        return _untrained()
+        return _refuse_training()
 
 
-def _untrained(*_: object) -> NoReturn:
+def _refuse_training(*_: object) -> NoReturn:
     raise AssertionError("a one-shot method is not trained")

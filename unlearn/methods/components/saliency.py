@@ -15,13 +15,13 @@ from unlearn.methods.components.losses import sample_losses
 from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
 
 
-def gradient_of(model: nn.Module, data: ImageSet, batch_size: int) -> dict[str, Tensor]:
+def compute_summed_gradient(model: nn.Module, data: ImageSet, batch_size: int) -> dict[str, Tensor]:
     """Return the gradient of the summed cross-entropy on a set, in eval mode, by parameter name."""
     parameters = dict(model.named_parameters())
     return gradient_sums(model, parameters, data.batches(batch_size), summed_cross_entropy)[0]
 
 
-def drifting_gradient(
+def compute_drifting_gradient(
     model: nn.Module,
     data: ImageSet,
     batch_size: int,
@@ -44,7 +44,7 @@ def drifting_gradient(
     return total
 
 
-def largest(
+def select_top_fraction(
     values: dict[str, Tensor], fraction: float, *, descending: bool = True
 ) -> dict[str, Tensor]:
     """Return where the largest values are, over all tensors together: bool, round(fraction * P) True.

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.models.layers import trainable
+from unlearn.models.layers import get_trainable_parameters
 
 
 class Everything:
@@ -14,4 +14,7 @@ class Everything:
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
         """Return where parameters may move."""
-        return {n: torch.ones(p.shape, dtype=torch.bool) for n, p in trainable(model).items()}
+        return {
+            n: torch.ones(p.shape, dtype=torch.bool)
+            for n, p in get_trainable_parameters(model).items()
+        }

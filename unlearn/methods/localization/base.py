@@ -14,18 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.methods.localization.mask import allowed
+from unlearn.methods.localization.mask import count_allowed_parameters
 from unlearn.methods.localization.parameter_units import (
     AGGREGATES,
     Units,
-    averaged,
-    channel_units,
-    layer_units,
-    scalar_units,
-    select,
+    build_channel_units,
+    build_layer_units,
+    build_scalar_units,
+    count_averaged_entries,
+    select_best_units,
 )
-from unlearn.models.layer_groups import example, head, layer_groups
-from unlearn.models.layers import COUNTED, trainable
+from unlearn.models.layer_groups import example_images, group_by_layer, list_head_parameters
+from unlearn.models.layers import COUNTED, get_trainable_parameters
 
 
 class Localizer(Protocol):
@@ -51,7 +51,7 @@ class Localizer(Protocol):
         ...
 
 
-def one_of(key: str, value: object, options: Sequence[object]) -> None:
+def check_option(key: str, value: object, options: Sequence[object]) -> None:
     """Check an option.
 
     Raises:
@@ -92,14 +92,14 @@ class Ranking:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        one_of("granularity", self.granularity, ("parameter", "channel", "head", "layer"))
-        one_of("aggregate", self.aggregate, AGGREGATES)
-        one_of("fill", self.fill, ("exact", "whole"))
-        one_of("count_base", self.count_base, ("all", "eligible"))
+        check_option("granularity", self.granularity, ("parameter", "channel", "head", "layer"))
+        check_option("aggregate", self.aggregate, AGGREGATES)
+        check_option("fill", self.fill, ("exact", "whole"))
+        check_option("count_base", self.count_base, ("all", "eligible"))
         if self.h is not None:
-            averaged(self.h, 1, 1)
+            count_averaged_entries(self.h, 1, 1)
 
-    def eligible(self, model: nn.Module, request: Request) -> list[str]:
+    def list_eligible_names(self, model: nn.Module, request: Request) -> list[str]:
         """Return the names of the parameters that may be chosen.
 
         Raises:
@@ -111,37 +111,44 @@ class Ranking:
                 if "norm" in type(module).__name__.lower():
                     out |= {f"{path}.{n}" for n, _ in module.named_parameters(recurse=False)}
         if "head" in self.exclude:
-            out |= set(head(model, example(request)))
-        names = [n for n in trainable(model) if n not in out]
+            out |= set(list_head_parameters(model, example_images(request)))
+        names = [n for n in get_trainable_parameters(model) if n not in out]
         names = [n for n in names if not any(fnmatch(n, pattern) for pattern in self.exclude)]
         if not names:
             raise ValueError(f"localization.exclude={list(self.exclude)} leaves no parameter")
         return names
 
-    def count(self, model: nn.Module, names: Sequence[str], budget: float) -> int:
+    def count_selectable_entries(
+        self, model: nn.Module, names: Sequence[str], budget: float
+    ) -> int:
         """Return how many entries may be chosen."""
-        sizes = {n: p.numel() for n, p in trainable(model).items()}
+        sizes = {n: p.numel() for n, p in get_trainable_parameters(model).items()}
         base = sizes if self.count_base == "all" else names
-        return min(allowed(sum(sizes[n] for n in base), budget), sum(sizes[n] for n in names))
+        return min(
+            count_allowed_parameters(sum(sizes[n] for n in base), budget),
+            sum(sizes[n] for n in names),
+        )
 
-    def units(self, model: nn.Module, request: Request, scores: Mapping[str, Tensor]) -> Units:
+    def build_units(
+        self, model: nn.Module, request: Request, scores: Mapping[str, Tensor]
+    ) -> Units:
         """Return the units of the parameters that have scores."""
-        shape = {n: p.shape for n, p in trainable(model).items()}
+        shape = {n: p.shape for n, p in get_trainable_parameters(model).items()}
         if self.granularity == "parameter":
-            return scalar_units(scores, shape)
+            return build_scalar_units(scores, shape)
         if self.granularity == "layer":
-            return layer_units(scores, shape, layer_groups(model, example(request)))
+            return build_layer_units(scores, shape, group_by_layer(model, example_images(request)))
         conv = any(isinstance(m, COUNTED[0]) for m in model.modules())
         h = self.h or ({"frac_of_cout": 0.1} if conv else "all")  # as the reference code does
         axis = {n: a for n in scores for p, a in (self.unit_axis or {}).items() if fnmatch(n, p)}
-        tied = _ties(model, example(request)) if self.tie_1d else {}
-        heads = attention_heads(model) if self.granularity == "head" else {}
-        return channel_units(
+        tied = _match_tied_parameters(model, example_images(request)) if self.tie_1d else {}
+        heads = count_attention_heads(model) if self.granularity == "head" else {}
+        return build_channel_units(
             scores, shape, how=self.aggregate, h=h, axis=axis, tied=tied, heads=heads
         )
 
 
-def attention_heads(model: nn.Module) -> dict[str, int]:
+def count_attention_heads(model: nn.Module) -> dict[str, int]:
     """Return the number of heads of each weight that stacks queries, keys and values, by name.
 
     Found by structure: a module that says how many ``heads`` (or ``num_heads``) it has, and a
@@ -169,10 +176,10 @@ def attention_heads(model: nn.Module) -> dict[str, int]:
     return out
 
 
-def _ties(model: nn.Module, image: Tensor) -> dict[str, str]:
+def _match_tied_parameters(model: nn.Module, image: Tensor) -> dict[str, str]:
     """Return for 1-dimensional parameters the weight before them in their layer with as many channels."""
-    parameters, out = trainable(model), {}
-    for names in layer_groups(model, image).values():
+    parameters, out = get_trainable_parameters(model), {}
+    for names in group_by_layer(model, image).values():
         weights: list[str] = []
         for name in names:
             shape = parameters[name].shape
@@ -184,7 +191,7 @@ def _ties(model: nn.Module, image: Tensor) -> dict[str, str]:
     return out
 
 
-class Ranked(ABC):
+class RankedLocalizer(ABC):
     """Base of the strategies that take what has the highest score."""
 
     needs_budget = True
@@ -194,21 +201,24 @@ class Ranked(ABC):
         self.ranking = Ranking(**ranking)
 
     @abstractmethod
-    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+    def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
         """Return a non-negative score of every entry, by name of the parameter."""
 
-    def masks(
+    def compute_masks(
         self, model: nn.Module, request: Request, budgets: Sequence[float]
     ) -> list[dict[str, Tensor]]:
         """Return a mask for each budget, from one pass over the data."""
         r = self.ranking
-        names = r.eligible(model, request)
-        scores = self.scores(model, request)
-        units = r.units(model, request, {n: scores[n] for n in names})
+        names = r.list_eligible_names(model, request)
+        scores = self.compute_scores(model, request)
+        units = r.build_units(model, request, {n: scores[n] for n in names})
         fill = {"fill": r.fill, "skip_nonfitting": r.skip_nonfitting}
         with torch.no_grad():
-            return [select(units, r.count(model, names, b), **fill) for b in budgets]
+            return [
+                select_best_units(units, r.count_selectable_entries(model, names, b), **fill)
+                for b in budgets
+            ]
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
         """Return where parameters may move."""
-        return self.masks(model, request, [budget])[0]
+        return self.compute_masks(model, request, [budget])[0]

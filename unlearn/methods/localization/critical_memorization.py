@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn.core.types import ImageSet, Request
-from unlearn.methods.localization.base import one_of
-from unlearn.methods.localization.mask import allowed
-from unlearn.methods.localization.mean_gradients import part_of
-from unlearn.methods.localization.parameter_units import Units, select
-from unlearn.models.layers import trainable
-from unlearn.models.surgery import evaluating
+from unlearn.methods.localization.base import check_option
+from unlearn.methods.localization.mask import count_allowed_parameters
+from unlearn.methods.localization.mean_gradients import get_image_set
+from unlearn.methods.localization.parameter_units import Units, select_best_units
+from unlearn.models.layers import get_trainable_parameters
+from unlearn.models.surgery import eval_mode
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ def critical_objective(losses: Tensor, own: int) -> Tensor:
     return (others - size * losses[own]) / size
 
 
-def noisy(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def add_noise(image: Tensor, strength: float, generator: torch.Generator) -> Tensor:
     """Return images (B, C, H, W) with noise whose norm is ``strength`` times that of each image."""
     noise = torch.randn(image.shape, generator=generator).to(image.device)
     norms = [t.flatten(1).norm(dim=1).clamp_min(1e-12) for t in (image, noise)]
@@ -72,8 +72,8 @@ class CriticalMemorization:
 
     def __post_init__(self) -> None:
         """Check the options."""
-        one_of("granularity", self.granularity, ("channel", "parameter"))
-        one_of("objective", self.objective, ("zero", "step"))
+        check_option("granularity", self.granularity, ("channel", "parameter"))
+        check_option("objective", self.objective, ("zero", "step"))
         if self.step_size <= 0:
             raise ValueError(f"localization.step_size must be above 0, got {self.step_size}")
         numbers = {"num_copies": self.num_copies, "num_iterations": self.num_iterations}
@@ -90,10 +90,10 @@ class CriticalMemorization:
         Raises:
             ValueError: If no sample could be made to be misclassified, or nothing fits.
         """
-        units = self._empty(model)
+        units = self._build_unscored_units(model)
         times, total = torch.zeros(len(units.size)), torch.zeros(len(units.size))
         kept = 0
-        for found, lost in self._samples(model, request, units):
+        for found, lost in self._find_critical_units(model, request, units):
             kept += not lost
             for unit, value in found.items():
                 times[unit] += 1
@@ -103,7 +103,7 @@ class CriticalMemorization:
         chosen = times.nonzero().flatten()
         if not len(chosen):
             raise ValueError("no channel is critical: every forget sample is misclassified already")
-        count = allowed(sum(s.numel() for s in units.shape.values()), budget)
+        count = count_allowed_parameters(sum(s.numel() for s in units.shape.values()), budget)
         union = int(units.size[chosen].sum())
         if union < count and budget < 1:
             log.warning(
@@ -114,12 +114,12 @@ class CriticalMemorization:
         order = chosen[torch.argsort(mean[chosen], stable=True)]
         order = order[torch.argsort(times[order], stable=True)]
         rank[order] = torch.arange(1, len(order) + 1, dtype=torch.float32)
-        ranked = Units(units.number, rank, units.size, units.shape)
-        return select(ranked, min(count, union), fill="whole")
+        ranked = Units(units.unit_index, rank, units.size, units.shape)
+        return select_best_units(ranked, min(count, union), fill="whole")
 
-    def _empty(self, model: nn.Module) -> Units:
+    def _build_unscored_units(self, model: nn.Module) -> Units:
         number, sizes, start = {}, [], 0
-        shape = {n: p.shape for n, p in trainable(model).items()}
+        shape = {n: p.shape for n, p in get_trainable_parameters(model).items()}
         for name, s in shape.items():
             by_filter = self.granularity == "channel" and len(s) == 4
             amount = s[0] if by_filter else s.numel()
@@ -130,12 +130,12 @@ class CriticalMemorization:
         size = torch.cat(sizes)
         return Units(number, torch.zeros(len(size)), size, shape)
 
-    def _samples(
+    def _find_critical_units(
         self, model: nn.Module, request: Request, units: Units
     ) -> Iterator[tuple[dict[int, float], bool]]:
         """Yield the units that were changed for each sample, with their importance, and the success."""
         generator = torch.Generator().manual_seed(self.seed)
-        everything = part_of(request, "all")
+        everything = get_image_set(request, "all")
         rows = torch.randperm(len(request.forget), generator=generator)
         for row in rows[: self.max_examples].sort().values.tolist():
             own = request.forget.rows(torch.tensor([row], device=request.forget.label.device))
@@ -143,10 +143,12 @@ class CriticalMemorization:
             beside = everything.rows(others.to(everything.label.device))
             differs = beside.index != own.index
             beside = beside.rows(differs.nonzero().flatten()[: self.batch_size - 1])
-            with evaluating(model):
-                yield self._change(copy.deepcopy(model).eval(), own, beside, units, generator)
+            with eval_mode(model):
+                yield self._change_until_misclassified(
+                    copy.deepcopy(model).eval(), own, beside, units, generator
+                )
 
-    def _change(
+    def _change_until_misclassified(
         self,
         model: nn.Module,
         own: ImageSet,
@@ -158,12 +160,12 @@ class CriticalMemorization:
         parts = [next(p.batches(max(2, len(p)))) for p in (own, beside)]
         image = torch.cat([p.image for p in parts]).to(device)
         label = torch.cat([p.label for p in parts]).to(device)
-        parameters = trainable(model)
+        parameters = get_trainable_parameters(model)
         changed: dict[int, float] = {}
         for _ in range(self.num_iterations):
             with torch.enable_grad():
                 copies = [
-                    model(noisy(image, self.noise, generator)).float()
+                    model(add_noise(image, self.noise, generator)).float()
                     for _ in range(self.num_copies)
                 ]
                 logits = torch.stack(copies).mean(0)
@@ -174,7 +176,7 @@ class CriticalMemorization:
                     critical_objective(losses, 0), list(parameters.values()), materialize_grads=True
                 )
             zero = self.objective == "zero"
-            importance = _importance(parameters, slopes, units, zero=zero)
+            importance = _compute_unit_importance(parameters, slopes, units, zero=zero)
             best = int(importance.argmax())
             if importance[best] <= 0:
                 break
@@ -182,11 +184,11 @@ class CriticalMemorization:
             with torch.no_grad():
                 for (name, p), slope in zip(parameters.items(), slopes, strict=True):
                     new = torch.zeros_like(p) if zero else p - self.step_size * slope
-                    p.copy_(torch.where((units.number[name] == best).to(device), new, p))
+                    p.copy_(torch.where((units.unit_index[name] == best).to(device), new, p))
         return changed, False
 
 
-def _importance(
+def _compute_unit_importance(
     parameters: dict[str, nn.Parameter],
     slopes: tuple[Tensor, ...],
     units: Units,
@@ -197,6 +199,6 @@ def _importance(
     parts = []
     for (name, p), slope in zip(parameters.items(), slopes, strict=True):
         value = (p.detach() * slope if zero else slope.abs()).cpu()
-        by_filter = units.number[name].numel() != p.numel()
+        by_filter = units.unit_index[name].numel() != p.numel()
         parts.append(value.flatten(1).sum(1) if by_filter else value.flatten())
     return torch.cat(parts)

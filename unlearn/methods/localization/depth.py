@@ -10,15 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.methods.localization.base import one_of
-from unlearn.methods.localization.mask import allowed
-from unlearn.models.layer_groups import block_groups, example, layer_groups
-from unlearn.models.layers import trainable
+from unlearn.methods.localization.base import check_option
+from unlearn.methods.localization.mask import count_allowed_parameters
+from unlearn.models.layer_groups import example_images, group_by_block, group_by_layer
+from unlearn.models.layers import get_trainable_parameters
 
 Shapes = Mapping[str, torch.Size]
 
 
-def whole_layers(
+def select_whole_layers(
     groups: Sequence[Sequence[str]], shape: Shapes, count: int, *, partial: str
 ) -> dict[str, Tensor]:
     """Return the mask of the first layers that fit into ``count`` entries.
@@ -39,7 +39,7 @@ def whole_layers(
         size = sum(shape[n].numel() for n in group)
         if size > left:
             if partial == "channels":
-                left -= _fill(masks, group, left)
+                left -= _select_slices(masks, group, left)
             break
         for name in group:
             masks[name].fill_(True)
@@ -52,10 +52,10 @@ def whole_layers(
     return masks
 
 
-def _fill(masks: dict[str, Tensor], group: Sequence[str], left: int) -> int:
+def _select_slices(masks: dict[str, Tensor], group: Sequence[str], left: int) -> int:
     """Choose slices while they fit; return how many entries that made."""
     used = 0
-    for part in _slices(masks, group):
+    for part in _iterate_slices(masks, group):
         if used + part.numel() > left:
             break
         part.fill_(True)
@@ -63,7 +63,7 @@ def _fill(masks: dict[str, Tensor], group: Sequence[str], left: int) -> int:
     return used
 
 
-def _slices(masks: Mapping[str, Tensor], group: Sequence[str]) -> Iterator[Tensor]:
+def _iterate_slices(masks: Mapping[str, Tensor], group: Sequence[str]) -> Iterator[Tensor]:
     """Yield the slices of dimension 0, those with the same index together."""
     flat = [masks[n] if masks[n].ndim else masks[n].view(1) for n in group]
     for index in range(max(len(m) for m in flat)):
@@ -86,13 +86,13 @@ class Depth:
         Raises:
             ValueError: If an option is out of range.
         """
-        one_of("order", order, ("deepest", "shallowest"))
-        one_of("grouping", grouping, ("layer", "block"))
-        one_of("partial", partial, ("channels", "none"))
+        check_option("order", order, ("deepest", "shallowest"))
+        check_option("grouping", grouping, ("layer", "block"))
+        check_option("partial", partial, ("channels", "none"))
         if num_layers is not None and num_layers < 1:
             raise ValueError(f"localization.num_layers must be at least 1, got {num_layers}")
         self.order = order
-        self.groups = layer_groups if grouping == "layer" else block_groups
+        self.groups = group_by_layer if grouping == "layer" else group_by_block
         self.num_layers = num_layers
         self.partial = partial
 
@@ -107,11 +107,11 @@ class Depth:
         Raises:
             ValueError: If the network has fewer layers, or the budget is below the first channel.
         """
-        shape = {n: p.shape for n, p in trainable(model).items()}
-        groups = list(self.groups(model, example(request)).values())
+        shape = {n: p.shape for n, p in get_trainable_parameters(model).items()}
+        groups = list(self.groups(model, example_images(request)).values())
         if self.order == "deepest":
             groups.reverse()
-        count = allowed(sum(s.numel() for s in shape.values()), budget)
+        count = count_allowed_parameters(sum(s.numel() for s in shape.values()), budget)
         if self.num_layers is not None:
             if self.num_layers > len(groups):
                 raise ValueError(
@@ -119,4 +119,4 @@ class Depth:
                     f"{type(model).__name__}, got {self.num_layers}"
                 )
             groups = groups[: self.num_layers]
-        return whole_layers(groups, shape, count, partial=self.partial)
+        return select_whole_layers(groups, shape, count, partial=self.partial)

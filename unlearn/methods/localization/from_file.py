@@ -29,5 +29,5 @@ class Saved:
         Raises:
             ValueError: If the mask is one for another network.
         """
-        self.mask.check(model)
+        self.mask.check_matches_model(model)
         return dict(self.mask)

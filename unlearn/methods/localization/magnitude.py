@@ -3,13 +3,13 @@
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.methods.localization.base import Ranked
-from unlearn.models.layers import trainable
+from unlearn.methods.localization.base import RankedLocalizer
+from unlearn.models.layers import get_trainable_parameters
 
 
-class Magnitude(Ranked):
+class Magnitude(RankedLocalizer):
     """Rank by |weight|; data play no part."""
 
-    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+    def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
         """Return |weight| of every entry."""
-        return {n: p.detach().abs() for n, p in trainable(model).items()}
+        return {n: p.detach().abs() for n, p in get_trainable_parameters(model).items()}

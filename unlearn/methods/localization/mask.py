@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.files import write_atomically
-from unlearn.models.layers import trainable
+from unlearn.models.layers import get_trainable_parameters
 
 
-def allowed(total: int, budget: float) -> int:
+def count_allowed_parameters(total: int, budget: float) -> int:
     """Return floor(budget * total): how many of ``total`` parameters may move.
 
     Args:
@@ -33,7 +33,7 @@ def allowed(total: int, budget: float) -> int:
     return int(Fraction(str(budget)) * total)
 
 
-def fingerprint(model: nn.Module) -> str:
+def fingerprint_model(model: nn.Module) -> str:
     """Return 16 hex digits that stand for a network's parameter names, shapes and values."""
     digest = hashlib.sha256()
     for name, p in model.named_parameters():
@@ -76,38 +76,38 @@ class Mask(Mapping[str, Tensor]):
         """Return the number of parameter tensors."""
         return len(self.may_move)
 
-    def counts(self) -> dict[str, int]:
+    def count_movable_by_parameter(self) -> dict[str, int]:
         """Return how many entries of each parameter may move."""
         return {name: int(m.sum()) for name, m in self.items()}
 
-    def count(self) -> int:
+    def count_movable(self) -> int:
         """Return how many entries may move."""
-        return sum(self.counts().values())
+        return sum(self.count_movable_by_parameter().values())
 
-    def total(self) -> int:
+    def count_total(self) -> int:
         """Return P."""
         return sum(m.numel() for m in self.values())
 
-    def share(self) -> float:
+    def compute_movable_share(self) -> float:
         """Return the share of all parameters that may move, in [0, 1]."""
-        return self.count() / self.total()
+        return self.count_movable() / self.count_total()
 
-    def shares(self, groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
+    def compute_group_shares(self, groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
         """Return the share within each group of parameters, for groups by name (``layer_groups``)."""
-        counts = self.counts()
+        counts = self.count_movable_by_parameter()
         return {
             title: sum(counts[n] for n in names) / sum(self[n].numel() for n in names)
             for title, names in groups.items()
         }
 
-    def check(self, model: nn.Module) -> None:
+    def check_matches_model(self, model: nn.Module) -> None:
         """Check that the mask is one for this network.
 
         Raises:
             ValueError: If names or shapes differ.
         """
         own = {name: tuple(m.shape) for name, m in self.items()}
-        theirs = {name: tuple(p.shape) for name, p in trainable(model).items()}
+        theirs = {name: tuple(p.shape) for name, p in get_trainable_parameters(model).items()}
         if own != theirs:
             odd = sorted(n for n in own.keys() | theirs.keys() if own.get(n) != theirs.get(n))[0]
             raise ValueError(
@@ -115,39 +115,42 @@ class Mask(Mapping[str, Tensor]):
                 f"mask and {theirs.get(odd)} in the network"
             )
 
-    def within(self, budget: float) -> "Mask":
+    def require_within_budget(self, budget: float) -> "Mask":
         """Return the mask itself, if it keeps to the budget and lets something move.
 
         Raises:
             ValueError: If it does not.
         """
-        limit, count = allowed(self.total(), budget), self.count()
+        limit, count = count_allowed_parameters(self.count_total(), budget), self.count_movable()
         if not 0 < count <= limit:
             raise ValueError(
-                f"budget={budget} lets at most {limit} of {self.total()} parameters move and at "
+                f"budget={budget} lets at most {limit} of {self.count_total()} parameters move and at "
                 f"least one must, but the localization chose {count}; raise the budget"
             )
         return self
 
     def union(self, other: "Mask") -> "Mask":
         """Return what either lets move."""
-        return Mask({n: m | other[n] for n, m in self._beside(other)})
+        return Mask({n: m | other[n] for n, m in self._get_comparable_items(other)})
 
     def intersection(self, other: "Mask") -> "Mask":
         """Return what both let move."""
-        return Mask({n: m & other[n] for n, m in self._beside(other)})
+        return Mask({n: m & other[n] for n, m in self._get_comparable_items(other)})
 
     def complement(self) -> "Mask":
         """Return what this one does not let move."""
         return Mask({n: ~m for n, m in self.items()})
 
-    def overlap(self, other: "Mask") -> dict[str, float]:
+    def compute_jaccard_overlap(self, other: "Mask") -> dict[str, float]:
         """Return the Jaccard overlap by parameter, and over all of them as ""; 1 where both are empty."""
-        both, either = self.intersection(other).counts(), self.union(other).counts()
+        both, either = (
+            self.intersection(other).count_movable_by_parameter(),
+            self.union(other).count_movable_by_parameter(),
+        )
         both[""], either[""] = sum(both.values()), sum(either.values())
         return {n: both[n] / either[n] if either[n] else 1.0 for n in both}
 
-    def _beside(self, other: "Mask") -> list[tuple[str, Tensor]]:
+    def _get_comparable_items(self, other: "Mask") -> list[tuple[str, Tensor]]:
         if {n: m.shape for n, m in self.items()} != {n: m.shape for n, m in other.items()}:
             raise ValueError("the two masks are of different networks")
         return list(self.items())
@@ -156,7 +159,7 @@ class Mask(Mapping[str, Tensor]):
         """Write the mask, a bit per entry, by rename."""
         content = {
             "shape": {n: list(m.shape) for n, m in self.items()},
-            "bits": {n: _packed(m.cpu()) for n, m in self.items()},
+            "bits": {n: _pack_bits(m.cpu()) for n, m in self.items()},
             "facts": dict(self.facts),
         }
         write_atomically(path, lambda part: torch.save(content, part))
@@ -176,18 +179,18 @@ class Mask(Mapping[str, Tensor]):
             raise ValueError(f"{path} holds no mask")
         shapes: dict[str, list[int]] = content["shape"]
         bits: dict[str, Tensor] = content["bits"]
-        return cls({n: _unpacked(bits[n], s) for n, s in shapes.items()}, content["facts"])
+        return cls({n: _unpack_bits(bits[n], s) for n, s in shapes.items()}, content["facts"])
 
 
-_BIT = 2 ** torch.arange(8)
+_BIT_VALUES = 2 ** torch.arange(8)
 
 
-def _packed(mask: Tensor) -> Tensor:
+def _pack_bits(mask: Tensor) -> Tensor:
     flat = mask.flatten()
     padded = torch.cat([flat, flat.new_zeros(-len(flat) % 8)]).view(-1, 8)
-    return (padded * _BIT).sum(1).to(torch.uint8)
+    return (padded * _BIT_VALUES).sum(1).to(torch.uint8)
 
 
-def _unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    flat = (bits.long()[:, None] & _BIT).bool().flatten()
+def _unpack_bits(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    flat = (bits.long()[:, None] & _BIT_VALUES).bool().flatten()
     return flat[: int(torch.Size(shape).numel())].view(tuple(shape)).clone()

@@ -11,18 +11,18 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from unlearn.core.types import Batch, ImageSet, Request, join
+from unlearn.core.types import Batch, ImageSet, Request, join_sets
 from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
-from unlearn.models.layers import trainable
+from unlearn.models.layers import get_trainable_parameters
 
-Change = Callable[[Tensor, torch.Generator], Tensor]
+ImageAugmentation = Callable[[Tensor, torch.Generator], Tensor]
 """Of stored images, as training changes them."""
 
-ACCUMULATE = ("signed", "absolute")
-DATA = ("forget", "retain", "all")
+ACCUMULATE_MODES = ("signed", "absolute")
+DATA_PARTS = ("forget", "retain", "all")
 
 
-def mean_gradient(
+def compute_mean_gradient(
     model: nn.Module,
     data: ImageSet,
     *,
@@ -46,8 +46,8 @@ def mean_gradient(
     """
     total, sizes = gradient_sums(
         model,
-        trainable(model),
-        _batches(data, batch_size, drop_last),
+        get_trainable_parameters(model),
+        _iterate_batches(data, batch_size, drop_last),
         summed_cross_entropy,
         lambda slope: slope.abs() if accumulate == "absolute" else slope,
     )
@@ -56,14 +56,14 @@ def mean_gradient(
     return {name: sum_ / sum(sizes) for name, sum_ in total.items()}
 
 
-def _batches(data: ImageSet, batch_size: int, drop_last: bool) -> Iterator[Batch]:
+def _iterate_batches(data: ImageSet, batch_size: int, drop_last: bool) -> Iterator[Batch]:
     if drop_last:
         whole = len(data) // batch_size * batch_size
         data = data.rows(torch.arange(whole, device=data.label.device))
     yield from data.batches(batch_size)
 
 
-def changed(data: ImageSet, augment: Change, seed: int) -> ImageSet:
+def augment_images(data: ImageSet, augment: ImageAugmentation, seed: int) -> ImageSet:
     """Return a set with its images changed once, as a pass of the training would.
 
     Args:
@@ -75,8 +75,8 @@ def changed(data: ImageSet, augment: Change, seed: int) -> ImageSet:
     return replace(data, image=augment(data.image, generator))
 
 
-def part_of(request: Request, name: str) -> ImageSet:
+def get_image_set(request: Request, name: str) -> ImageSet:
     """Return the forget set, the retain set or both."""
     if name == "all":
-        return join(request.forget, request.retain)
+        return join_sets(request.forget, request.retain)
     return request.forget if name == "forget" else request.retain

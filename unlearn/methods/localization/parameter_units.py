@@ -26,13 +26,13 @@ class Units:
         shape: Of every parameter of the network, also of those without units.
     """
 
-    number: Mapping[str, Tensor]
+    unit_index: Mapping[str, Tensor]
     score: Tensor
     size: Tensor
     shape: Mapping[str, torch.Size]
 
 
-def averaged(h: Any, channels: int, entries: int) -> int:
+def count_averaged_entries(h: Any, channels: int, entries: int) -> int:
     """Return how many of a channel's entries are averaged, always in 1..K.
 
     Args:
@@ -58,7 +58,7 @@ def averaged(h: Any, channels: int, entries: int) -> int:
     )
 
 
-def channel_scores(rows: Tensor, how: str, h: int) -> Tensor:
+def aggregate_channel_scores(rows: Tensor, how: str, h: int) -> Tensor:
     """Return one score per channel, (C,), for the scores of its entries, (C, K).
 
     Args:
@@ -75,7 +75,7 @@ def channel_scores(rows: Tensor, how: str, h: int) -> Tensor:
     return rows.sum(1) if how == "sum" else rows.mean(1)
 
 
-def checked(scores: Mapping[str, Tensor]) -> None:
+def check_finite(scores: Mapping[str, Tensor]) -> None:
     """Check that scores are numbers.
 
     Raises:
@@ -86,9 +86,9 @@ def checked(scores: Mapping[str, Tensor]) -> None:
             raise ValueError(f"the scores of '{name}' are not finite: has the model collapsed?")
 
 
-def scalar_units(scores: Mapping[str, Tensor], shape: Mapping[str, torch.Size]) -> Units:
+def build_scalar_units(scores: Mapping[str, Tensor], shape: Mapping[str, torch.Size]) -> Units:
     """Return every entry as a unit of its own."""
-    checked(scores)
+    check_finite(scores)
     number, start = {}, 0
     for name, score in scores.items():
         number[name] = torch.arange(start, start + score.numel()).view(score.shape)
@@ -97,7 +97,7 @@ def scalar_units(scores: Mapping[str, Tensor], shape: Mapping[str, torch.Size]) 
     return Units(number, flat, torch.ones((), dtype=torch.int64).expand(start), shape)
 
 
-def layer_units(
+def build_layer_units(
     scores: Mapping[str, Tensor],
     shape: Mapping[str, torch.Size],
     layers: Mapping[str, Sequence[str]],
@@ -109,7 +109,7 @@ def layer_units(
         shape: Of every parameter.
         layers: Names of the parameters of each layer; those without scores belong to no unit.
     """
-    checked(scores)
+    check_finite(scores)
     parts = [own for names in layers.values() if (own := [n for n in names if n in scores])]
     sums = [torch.stack([scores[n].double().sum().cpu() for n in own]).sum() for own in parts]
     size = torch.tensor([sum(scores[n].numel() for n in own) for own in parts])
@@ -118,13 +118,13 @@ def layer_units(
     return Units(number, torch.stack(sums) / size, size, shape)
 
 
-def _row_units(rows: int, heads: int | None) -> Tensor:
+def _assign_row_units(rows: int, heads: int | None) -> Tensor:
     """Return the unit of each row of a weight, int64 (rows,): itself, or its attention head."""
     row = torch.arange(rows)
     return row if heads is None else row % (rows // 3) // (rows // 3 // heads)
 
 
-def channel_units(
+def build_channel_units(
     scores: Mapping[str, Tensor],
     shape: Mapping[str, torch.Size],
     *,
@@ -149,14 +149,14 @@ def channel_units(
     Raises:
         ValueError: If scores are not finite.
     """
-    checked(scores)
+    check_finite(scores)
     number: dict[str, Tensor] = {}
     parts, sizes, start = [], [], 0
     for name, score in scores.items():
         if tied.get(name) in number:  # the entry goes where its channel goes
             own = number[tied[name]]
             number[name] = own.flatten()
-            part = _part(own, parts)
+            part = _find_part(own, parts)
             sizes[part] += torch.bincount(own.flatten() - own.min(), minlength=len(parts[part]))
             continue
         if score.ndim < 2:
@@ -165,8 +165,11 @@ def channel_units(
         else:
             along = axis.get(name, 0)
             rows = score.movedim(along, 0).flatten(1)
-            value, size = channel_scores(rows, how, averaged(h, *rows.shape)), rows.shape[1]
-            own = _row_units(len(rows), heads.get(name))
+            value, size = (
+                aggregate_channel_scores(rows, how, count_averaged_entries(h, *rows.shape)),
+                rows.shape[1],
+            )
+            own = _assign_row_units(len(rows), heads.get(name))
             together = len(rows) // (int(own.max()) + 1)  # rows of a unit
             value = value.new_zeros(int(own.max()) + 1).index_add_(0, own.to(value.device), value)
             value, size = value / together, size * together
@@ -179,7 +182,7 @@ def channel_units(
     return Units(number, torch.cat(parts), torch.cat(sizes), shape)
 
 
-def _part(number: Tensor, parts: list[Tensor]) -> int:
+def _find_part(number: Tensor, parts: list[Tensor]) -> int:
     """Return which of the parts, one after the other, holds these units."""
     first, start = int(number.flatten()[0]), 0
     for i, part in enumerate(parts):
@@ -189,7 +192,7 @@ def _part(number: Tensor, parts: list[Tensor]) -> int:
     raise AssertionError("units of a part that is not there")
 
 
-def select(
+def select_best_units(
     units: Units, count: int, *, fill: str, skip_nonfitting: bool = False
 ) -> dict[str, Tensor]:
     """Return the mask of the best units that fit into ``count`` entries.
@@ -223,12 +226,14 @@ def select(
             f"the budget of {count} parameters is less than the first unit of "
             f"{int(units.size[order[0]])}; raise it, or choose fill=exact or skip_nonfitting=true"
         )
-    return _spread(units, taken, part, left)
+    return _build_entry_masks(units, taken, part, left)
 
 
-def _spread(units: Units, taken: Tensor, part: int | None, left: int) -> dict[str, Tensor]:
+def _build_entry_masks(
+    units: Units, taken: Tensor, part: int | None, left: int
+) -> dict[str, Tensor]:
     masks = {name: torch.zeros(s, dtype=torch.bool) for name, s in units.shape.items()}
-    for name, number in units.number.items():
+    for name, number in units.unit_index.items():
         masks[name] = taken[number].expand(masks[name].shape).clone()
         if part is not None and left:
             own = (number == part).expand(masks[name].shape).flatten().nonzero().flatten()[:left]

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.methods.localization.base import Localizer, one_of
+from unlearn.methods.localization.base import Localizer, check_option
 
 
-def matched(
+def draw_matched_mask(
     reference: Mapping[str, Tensor], granularity: str, generator: torch.Generator
 ) -> dict[str, Tensor]:
     """Return a random mask with as many entries of every tensor as ``reference`` has.
@@ -51,7 +51,7 @@ class RandomMatched:
             granularity: "channel" or "parameter".
             seed: Seeds the draw.
         """
-        one_of("granularity", granularity, ("channel", "parameter"))
+        check_option("granularity", granularity, ("channel", "parameter"))
         self.reference = reference
         self.granularity = granularity
         self.seed = seed
@@ -59,4 +59,4 @@ class RandomMatched:
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
         """Return where parameters may move."""
         mask = self.reference(model, request, budget)
-        return matched(mask, self.granularity, torch.Generator().manual_seed(self.seed))
+        return draw_matched_mask(mask, self.granularity, torch.Generator().manual_seed(self.seed))

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.methods.localization.base import Ranked
-from unlearn.models.layers import trainable
+from unlearn.methods.localization.base import RankedLocalizer
+from unlearn.models.layers import get_trainable_parameters
 
 
-class RandomParameters(Ranked):
+class RandomParameters(RankedLocalizer):
     """Rank by uniform random numbers."""
 
     def __init__(self, *, seed: int, **ranking: Any) -> None:
@@ -18,10 +18,10 @@ class RandomParameters(Ranked):
         super().__init__(**ranking)
         self.seed = seed
 
-    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+    def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
         """Return numbers in [0, 1)."""
         generator = torch.Generator().manual_seed(self.seed)
         return {
             n: torch.rand(p.shape, generator=generator, dtype=torch.float64)
-            for n, p in trainable(model).items()
+            for n, p in get_trainable_parameters(model).items()
         }

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from unlearn.core.types import Request
 from unlearn.methods.localization.salloc import SalLoc
 from unlearn.methods.localization.weighted_gradient import weighted_saliency
-from unlearn.models.layers import trainable
+from unlearn.models.layers import get_trainable_parameters
 
 
-def contrast(forget: Tensor, retain: Tensor, epsilon: float) -> Tensor:
+def compute_score_ratio(forget: Tensor, retain: Tensor, epsilon: float) -> Tensor:
     """Return forget / (retain + epsilon), for non-negative scores of the same shape."""
     return forget / (retain + epsilon)
 
@@ -29,12 +29,12 @@ class RetainContrast(SalLoc):
             raise ValueError(f"localization.epsilon must be above 0, got {epsilon}")
         self.epsilon = epsilon
 
-    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+    def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
         """Return the ratio of every entry."""
-        forget = self.gradient(model, request.forget)
-        retain = self.gradient(model, request.retain)
+        forget = self.compute_gradient(model, request.forget)
+        retain = self.compute_gradient(model, request.retain)
         out = {}
-        for name, weight in trainable(model).items():
+        for name, weight in get_trainable_parameters(model).items():
             one, two = (weighted_saliency(weight.detach(), g[name]) for g in (forget, retain))
-            out[name] = contrast(one, two, self.epsilon)
+            out[name] = compute_score_ratio(one, two, self.epsilon)
         return out

@@ -9,23 +9,23 @@ from typing import Any
 from torch import Tensor, nn
 
 from unlearn.core.types import ImageSet, Request
-from unlearn.methods.localization.base import Ranked, one_of
+from unlearn.methods.localization.base import RankedLocalizer, check_option
 from unlearn.methods.localization.mean_gradients import (
-    ACCUMULATE,
-    DATA,
-    Change,
-    changed,
-    mean_gradient,
-    part_of,
+    ACCUMULATE_MODES,
+    DATA_PARTS,
+    ImageAugmentation,
+    augment_images,
+    compute_mean_gradient,
+    get_image_set,
 )
 
 
-def saliency(gradient: Tensor) -> Tensor:
+def gradient_saliency(gradient: Tensor) -> Tensor:
     """Return |g|, for a gradient that was summed with its signs."""
     return gradient.abs()
 
 
-class SalLoc(Ranked):
+class SalLoc(RankedLocalizer):
     """Rank by the size of the gradient."""
 
     def __init__(
@@ -35,7 +35,7 @@ class SalLoc(Ranked):
         batch_size: int,
         accumulate: str,
         drop_last: bool,
-        augment: Change | None,
+        augment: ImageAugmentation | None,
         seed: int,
         **ranking: Any,
     ) -> None:
@@ -51,8 +51,8 @@ class SalLoc(Ranked):
             ranking: See ``Ranking``.
         """
         super().__init__(**ranking)
-        one_of("data", data, DATA)
-        one_of("accumulate", accumulate, ACCUMULATE)
+        check_option("data", data, DATA_PARTS)
+        check_option("accumulate", accumulate, ACCUMULATE_MODES)
         self.data = data
         self.augment, self.seed = augment, seed
         self.options = {
@@ -61,13 +61,13 @@ class SalLoc(Ranked):
             "drop_last": drop_last,
         }
 
-    def gradient(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
+    def compute_gradient(self, model: nn.Module, data: ImageSet) -> dict[str, Tensor]:
         """Return the mean gradient on a set."""
         if self.augment is not None:
-            data = changed(data, self.augment, self.seed)
-        return mean_gradient(model, data, **self.options)  # type: ignore[arg-type]
+            data = augment_images(data, self.augment, self.seed)
+        return compute_mean_gradient(model, data, **self.options)  # type: ignore[arg-type]
 
-    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+    def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
         """Return |g| of every entry."""
-        slope = self.gradient(model, part_of(request, self.data))
-        return {name: saliency(g) for name, g in slope.items()}
+        slope = self.compute_gradient(model, get_image_set(request, self.data))
+        return {name: gradient_saliency(g) for name, g in slope.items()}

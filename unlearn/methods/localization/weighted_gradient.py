@@ -7,9 +7,9 @@ all data (``data: all``) it is the paper's control that ignores the forget set (
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.methods.localization.mean_gradients import part_of
+from unlearn.methods.localization.mean_gradients import get_image_set
 from unlearn.methods.localization.salloc import SalLoc
-from unlearn.models.layers import trainable
+from unlearn.models.layers import get_trainable_parameters
 
 
 def weighted_saliency(weight: Tensor, gradient: Tensor) -> Tensor:
@@ -20,8 +20,8 @@ def weighted_saliency(weight: Tensor, gradient: Tensor) -> Tensor:
 class WeightedGradient(SalLoc):
     """Rank by weight times gradient, of scalars or of output channels."""
 
-    def scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
+    def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
         """Return |weight * g| of every entry."""
-        slope = self.gradient(model, part_of(request, self.data))
-        weight = trainable(model)
+        slope = self.compute_gradient(model, get_image_set(request, self.data))
+        weight = get_trainable_parameters(model)
         return {n: weighted_saliency(weight[n].detach(), g) for n, g in slope.items()}

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from unlearn.models.expansion.channel_groups import Group, groups
-from unlearn.models.expansion.expanded import Expanded, expand
-from unlearn.models.expansion.layer_hooks import Gates, Twin
-from unlearn.models.surgery import evaluating
+from unlearn.models.expansion.channel_groups import ChannelGroup, find_groups
+from unlearn.models.expansion.expanded import Expanded, expand_network
+from unlearn.models.expansion.layer_hooks import ExtraChannelHook, GateState
+from unlearn.models.surgery import eval_mode
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Grown(Expanded):
     def __init__(
         self,
         network: nn.Module,
-        chosen: Sequence[Group],
+        chosen: Sequence[ChannelGroup],
         *,
         ratio: float,
         num_samples: int,
@@ -54,7 +54,7 @@ class Grown(Expanded):
         self.network = network
         self._skeleton = ()
         self._own = {}
-        self._switch = Gates()
+        self._switch = GateState()
         extra = [max(1, round(ratio * group.width)) for group in chosen]
         reads = {
             name: (g, extra[g], times)
@@ -66,11 +66,13 @@ class Grown(Expanded):
         self.twins = nn.ModuleList()
         for name in self._names:
             layer = network.get_submodule(name)
-            twin = Twin(layer, self._switch, reads=reads.get(name), makes=makes.get(name))
+            twin = ExtraChannelHook(
+                layer, self._switch, reads=reads.get(name), makes=makes.get(name)
+            )
             self.twins.append(twin.train(layer.training))
-            layer.register_forward_pre_hook(twin.before)
-            layer.register_forward_hook(twin.after)
-        self._begin(extra, num_samples, density, seed)
+            layer.register_forward_pre_hook(twin.split_input)
+            layer.register_forward_hook(twin.add_output)
+        self._setup_masks(extra, num_samples, density, seed)
 
     def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
         """Return logits (B, K): base mode without ``index``, masked mode with it."""
@@ -83,28 +85,32 @@ class Grown(Expanded):
         finally:
             self._switch.now = None
 
-    def _old(self, name: str, tensor: Tensor) -> Tensor:
+    def _select_old(self, name: str, tensor: Tensor) -> Tensor:
         return tensor  # the network itself holds nothing else
 
-    def plain(self) -> nn.Module:
+    def build_plain(self) -> nn.Module:
         """Return a new network without hooks."""
-        plain = _bare(copy.deepcopy(self.network))
+        plain = _remove_hooks(copy.deepcopy(self.network))
         plain.load_state_dict(
             {k: v.detach().clone() for k, v in self.base_state().items()}, strict=False
         )
         return plain.train(self.training)
 
 
-def _bare(network: nn.Module) -> nn.Module:
+def _remove_hooks(network: nn.Module) -> nn.Module:
     """Take the hooks of twins off a network."""
     for layer in network.modules():
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
-            for key in [k for k, h in hooks.items() if isinstance(getattr(h, "__self__", 0), Twin)]:
+            for key in [
+                k
+                for k, h in hooks.items()
+                if isinstance(getattr(h, "__self__", 0), ExtraChannelHook)
+            ]:
                 del hooks[key]
     return network
 
 
-def choose(found: Sequence[Group]) -> list[Group]:
+def select_groups(found: Sequence[ChannelGroup]) -> list[ChannelGroup]:
     """Return the groups to grow: the widest-reaching first, as long as one reaches a new layer.
 
     A residual stream then grows and the inside of its blocks does not, as in REM's own networks:
@@ -112,20 +118,20 @@ def choose(found: Sequence[Group]) -> list[Group]:
     """
     seen: set[str] = set()
     out = []
-    for group in sorted(found, key=lambda g: -len(g.layers())):
-        if not group.blocked and group.layers() - seen:
-            seen |= group.layers()
+    for group in sorted(found, key=lambda g: -len(g.list_layers())):
+        if not group.blocked and group.list_layers() - seen:
+            seen |= group.list_layers()
             out.append(group)
     return out
 
 
-def _works(network: nn.Module, chosen: Sequence[Group], image: Tensor) -> bool:
+def _runs_grown(network: nn.Module, chosen: Sequence[ChannelGroup], image: Tensor) -> bool:
     """Say whether the network runs with these groups grown, and ignores new channels that are off."""
     trial = Grown(
         copy.deepcopy(network), chosen, ratio=0.5, num_samples=len(image), density=1.0, seed=0
     )
     off = torch.full((len(image),), -1, device=image.device)
-    with evaluating(trial):
+    with eval_mode(trial):
         try:
             masked, base = trial(image, off), trial(image)
             trial(image, torch.arange(len(image), device=image.device))
@@ -134,7 +140,7 @@ def _works(network: nn.Module, chosen: Sequence[Group], image: Tensor) -> bool:
     return bool(torch.allclose(masked, base, rtol=1e-4, atol=1e-4 * float(base.abs().max() + 1)))
 
 
-def growable(network: nn.Module, image: Tensor) -> list[Group]:
+def find_growable_groups(network: nn.Module, image: Tensor) -> list[ChannelGroup]:
     """Return the groups of channels that a network can grow by.
 
     Args:
@@ -145,21 +151,23 @@ def growable(network: nn.Module, image: Tensor) -> list[Group]:
         ValueError: If there is none, naming layers and why.
     """
     with torch.random.fork_rng(devices=[]):  # trial weights are nobody's business
-        found = groups(network, image)
-        chosen = choose(found)
-        if chosen and not _works(network, chosen, image):
+        found = find_groups(network, image)
+        chosen = select_groups(found)
+        if chosen and not _runs_grown(network, chosen, image):
             for group in found:
-                if not group.blocked and not _works(network, [group], image):
+                if not group.blocked and not _runs_grown(network, [group], image):
                     group.blocked = "the network does not run with more of them"
-            chosen = choose(found)
-            if not _works(network, chosen, image):
+            chosen = select_groups(found)
+            if not _runs_grown(network, chosen, image):
                 chosen = []
     if not chosen:
-        raise ValueError(f"{type(network).__name__} cannot be expanded: {_why(found)}; {REMAINING}")
+        raise ValueError(
+            f"{type(network).__name__} cannot be expanded: {_explain_refusal(found)}; {REMAINING}"
+        )
     return chosen
 
 
-def _why(found: Sequence[Group]) -> str:
+def _explain_refusal(found: Sequence[ChannelGroup]) -> str:
     blocked = [g for g in found if g.blocked and g.makers]
     if not blocked:
         return "it has no convolution or linear map that feeds another"
@@ -167,7 +175,7 @@ def _why(found: Sequence[Group]) -> str:
     return ", ".join(told) + (f" and {len(blocked) - 3} more" if len(blocked) > 3 else "")
 
 
-def _native(network: nn.Module) -> bool:
+def _is_native(network: nn.Module) -> bool:
     """Say whether a network's own class knows extra channels."""
     arguments = getattr(network, "arguments", None)
     return isinstance(arguments, dict) and "extra" in arguments
@@ -179,11 +187,11 @@ def check_growable(network: nn.Module, image: Tensor) -> None:
     Raises:
         ValueError: Naming layers and why.
     """
-    if not isinstance(network, Expanded) and not _native(network):
-        growable(network, image)
+    if not isinstance(network, Expanded) and not _is_native(network):
+        find_growable_groups(network, image)
 
 
-def grow(
+def grow_network(
     network: nn.Module,
     image: Tensor,
     *,
@@ -206,10 +214,10 @@ def grow(
         ValueError: If no layer of it can be expanded.
     """
     options = {"ratio": ratio, "num_samples": num_samples, "density": density, "seed": seed}
-    if _native(network):
-        return expand(network, **options)  # type: ignore[arg-type]
+    if _is_native(network):
+        return expand_network(network, **options)  # type: ignore[arg-type]
     device = next(network.parameters()).device
-    chosen = growable(network, image.to(device))
+    chosen = find_growable_groups(network, image.to(device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = Grown(network, chosen, **options).to(device)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from unlearn.models.surgery import evaluating
+from unlearn.models.surgery import eval_mode
 
 CONV = nn.modules.conv._ConvNd
 NORM = nn.modules.batchnorm._BatchNorm
@@ -29,7 +29,7 @@ FLAT = {"flatten", "view", "reshape"}
 
 
 @dataclass
-class Group:
+class ChannelGroup:
     """Channels that grow as one.
 
     Attributes:
@@ -46,13 +46,13 @@ class Group:
     carriers: list[str] = field(default_factory=list)
     blocked: str | None = None
 
-    def layers(self) -> set[str]:
+    def list_layers(self) -> set[str]:
         """Return the dense layers that the group touches."""
         return {*self.makers, *self.readers}
 
 
 @dataclass(frozen=True)
-class Label:
+class ChannelLabel:
     """Where in a tensor a group's channels are: dimension ``dim``, ``times`` entries for each."""
 
     group: int
@@ -60,36 +60,36 @@ class Label:
     times: int = 1
 
 
-class Follower(TorchFunctionMode):
+class ChannelTracer(TorchFunctionMode):
     """Follows channels while a network runs."""
 
     def __init__(self, model: nn.Module, batch: int) -> None:
         """Follow ``model``, which is about to be given ``batch`` images."""
         super().__init__()
         self.batch = batch
-        self.groups: list[Group] = []
+        self.groups: list[ChannelGroup] = []
         self.parent: list[int] = []
-        self.labels: dict[int, Label] = {}
+        self.labels: dict[int, ChannelLabel] = {}
         self.kept: list[Any] = []  # a tensor that is gone could lend its id to another
         self.names = {m: n for n, m in model.named_modules()}
         self.made: dict[nn.Module, int] = {}
         self.inside: list[nn.Module] = []
 
-    def root(self, group: int) -> int:
+    def find_root(self, group: int) -> int:
         """Return what stands for a group that has been joined to others."""
         while self.parent[group] != group:
             group = self.parent[group]
         return group
 
-    def new(self, width: int) -> int:
+    def add_group(self, width: int) -> int:
         """Begin a group."""
-        self.groups.append(Group(width))
+        self.groups.append(ChannelGroup(width))
         self.parent.append(len(self.parent))
         return len(self.parent) - 1
 
-    def join(self, one: int, other: int) -> int:
+    def join_groups(self, one: int, other: int) -> int:
         """Let two groups grow as one."""
-        one, other = self.root(one), self.root(other)
+        one, other = self.find_root(one), self.find_root(other)
         if one == other:
             return one
         a, b = self.groups[one], self.groups[other]
@@ -99,75 +99,83 @@ class Follower(TorchFunctionMode):
         a.carriers += b.carriers
         a.blocked = a.blocked or b.blocked
         if a.width != b.width:
-            self.block(one, "its widths differ")
+            self.block_group(one, "its widths differ")
         return one
 
-    def block(self, group: int, why: str) -> None:
+    def block_group(self, group: int, why: str) -> None:
         """Note why a group cannot grow."""
-        own = self.groups[self.root(group)]
+        own = self.groups[self.find_root(group)]
         own.blocked = own.blocked or why
 
-    def label(self, value: Any) -> Label | None:
+    def get_label(self, value: Any) -> ChannelLabel | None:
         """Return where the channels of a group are in a tensor, if they are."""
         return self.labels.get(id(value)) if isinstance(value, Tensor) else None
 
-    def put(self, value: Tensor, label: Label) -> None:
+    def set_label(self, value: Tensor, label: ChannelLabel) -> None:
         """Note where the channels of a group are in a tensor."""
         self.labels[id(value)] = label
         self.kept.append(value)
 
     # Modules -----------------------------------------------------------------------------------
 
-    def enter(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+    def enter_module(self, module: nn.Module, args: tuple[Any, ...]) -> None:
         """Look away until the module is done: it is treated as a whole."""
         self.inside.append(module)
 
-    def leave(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
+    def leave_module(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
         """Apply the rule of the module."""
         self.inside.pop()
         if self.inside:
             return
         given = args[0] if args and isinstance(args[0], Tensor) else None
         if given is None or not isinstance(out, Tensor):
-            return self.stop(args, f"{self.where(module)} is called in an unknown way")
+            return self.block_inputs(
+                args, f"{self.locate_module(module)} is called in an unknown way"
+            )
         depthwise = isinstance(module, CONV) and module.groups > 1
         if isinstance(module, NORM) or depthwise:
-            self.carry(module, given, out)
+            self.trace_elementwise(module, given, out)
         else:
-            self.dense(module, given, out)
+            self.trace_dense(module, given, out)
 
-    def where(self, module: nn.Module) -> str:
+    def locate_module(self, module: nn.Module) -> str:
         """Return a module's name and kind."""
         return f"{self.names[module]} ({type(module).__name__})"
 
-    def carry(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
+    def trace_elementwise(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
         """Note a layer that treats every channel alone; grouped convolutions do not."""
-        label = self.label(given)
+        label = self.get_label(given)
         if label is None:
             return
         width = module.num_features if isinstance(module, NORM) else module.groups
         same = given.shape[1] == out.shape[1] == width
         if not same or label.dim != 1 or label.times != 1:
-            return self.block(label.group, f"{self.where(module)} mixes groups of channels")
-        carriers = self.groups[self.root(label.group)].carriers
+            return self.block_group(
+                label.group, f"{self.locate_module(module)} mixes groups of channels"
+            )
+        carriers = self.groups[self.find_root(label.group)].carriers
         if self.names[module] not in carriers:
             carriers.append(self.names[module])
-        self.put(out, label)
+        self.set_label(out, label)
 
-    def dense(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
+    def trace_dense(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
         """Note a layer that reads one group and makes another."""
         dim = 1 if isinstance(module, CONV) else given.ndim - 1
-        label = self.label(given)
+        label = self.get_label(given)
         name = self.names[module]
         if label is not None:
             if label.dim != dim or given.shape[0] != self.batch:
-                self.block(label.group, f"{self.where(module)} reads them in an unknown way")
-            self.groups[self.root(label.group)].readers[name] = label.times
+                self.block_group(
+                    label.group, f"{self.locate_module(module)} reads them in an unknown way"
+                )
+            self.groups[self.find_root(label.group)].readers[name] = label.times
         group = self.made.get(module)
         if group is None:
-            group = self.made[module] = self.new(out.shape[1 if isinstance(module, CONV) else -1])
+            group = self.made[module] = self.add_group(
+                out.shape[1 if isinstance(module, CONV) else -1]
+            )
             self.groups[group].makers.append(name)
-        self.put(out, Label(group, 1 if isinstance(module, CONV) else out.ndim - 1))
+        self.set_label(out, ChannelLabel(group, 1 if isinstance(module, CONV) else out.ndim - 1))
 
     # Functions ---------------------------------------------------------------------------------
 
@@ -180,67 +188,67 @@ class Follower(TorchFunctionMode):
             name = getattr(func, "__name__", str(func)).removeprefix("_")
             given = [t for t in pytree.tree_leaves((args, kwargs or {})) if isinstance(t, Tensor)]
             made = [t for t in pytree.tree_leaves(out) if isinstance(t, Tensor)]
-            if made and any(self.label(t) for t in given):
-                self.function(getattr(func, "__name__", name), given, made, args)
+            if made and any(self.get_label(t) for t in given):
+                self.trace_function(getattr(func, "__name__", name), given, made, args)
         return out
 
-    def function(
+    def trace_function(
         self, name: str, given: list[Tensor], made: list[Tensor], args: tuple[Any, ...]
     ) -> None:
         """Apply the rule of a function."""
-        found = [(t, label) for t in given if (label := self.label(t)) is not None]
+        found = [(t, label) for t in given if (label := self.get_label(t)) is not None]
         first, label = found[0]
         out = made[0]
-        moved = _moved(name, first, out, label, args) if len(made) == 1 else None
+        moved = _move_label(name, first, out, label, args) if len(made) == 1 else None
         if name in SUMS:
-            return self.sum(name, given, out)
+            return self.trace_sum(name, given, out)
         if moved is None or len(given) > 1:
-            return self.stop(given, f"{name} is applied to them")
-        self.put(out, moved)
+            return self.block_inputs(given, f"{name} is applied to them")
+        self.set_label(out, moved)
 
-    def sum(self, name: str, given: list[Tensor], out: Tensor) -> None:
+    def trace_sum(self, name: str, given: list[Tensor], out: Tensor) -> None:
         """Join what is added or multiplied; what is the same for all channels may be."""
         from_end = {}
         for tensor in given:
-            label = self.label(tensor)
+            label = self.get_label(tensor)
             if label is not None:
                 from_end[id(tensor)] = (tensor.ndim - label.dim, label)
         (place, label), *others = from_end.values()
         group, times = label.group, label.times
         for other_place, other in others:
             if other_place != place or other.times != times:
-                return self.stop(given, f"{name} lays them across others")
-            group = self.join(group, other.group)
+                return self.block_inputs(given, f"{name} lays them across others")
+            group = self.join_groups(group, other.group)
         for tensor in given:
             wide = tensor.ndim >= place and tensor.shape[tensor.ndim - place] > 1
-            if self.label(tensor) is None and wide:
-                return self.stop(given, f"{name} joins them to values that cannot grow")
-        self.put(out, Label(group, out.ndim - place, times))
+            if self.get_label(tensor) is None and wide:
+                return self.block_inputs(given, f"{name} joins them to values that cannot grow")
+        self.set_label(out, ChannelLabel(group, out.ndim - place, times))
 
-    def stop(self, given: Any, why: str) -> None:
+    def block_inputs(self, given: Any, why: str) -> None:
         """Block all groups of the tensors in ``given``."""
         for tensor in pytree.tree_leaves(given):
-            label = self.label(tensor)
+            label = self.get_label(tensor)
             if label is not None:
-                self.block(label.group, why)
+                self.block_group(label.group, why)
 
 
-def _moved(
-    name: str, given: Tensor, out: Tensor, label: Label, args: tuple[Any, ...]
-) -> Label | None:
+def _move_label(
+    name: str, given: Tensor, out: Tensor, label: ChannelLabel, args: tuple[Any, ...]
+) -> ChannelLabel | None:
     """Return where the channels are after a function of one tensor; None if that is not known."""
     before, after, dim = given.shape, out.shape, label.dim
     if name == "permute":
         order = args[1] if isinstance(args[1], tuple | list | torch.Size) else args[1:]
-        return Label(label.group, [d % given.ndim for d in order].index(dim), label.times)
+        return ChannelLabel(label.group, [d % given.ndim for d in order].index(dim), label.times)
     if name in ("transpose", "swapaxes"):
         a, b = (int(d) % given.ndim for d in args[1:3])
-        return Label(label.group, {a: b, b: a}.get(dim, dim), label.times)
+        return ChannelLabel(label.group, {a: b, b: a}.get(dim, dim), label.times)
     if name in FLAT and before != after:
         # Trailing dimensions join the channels: new channels then come last, as they must.
         rest = before[dim:].numel()
         if after[:dim] == before[:dim] and len(after) == dim + 1 and after[dim] == rest:
-            return Label(label.group, dim, label.times * rest // before[dim])
+            return ChannelLabel(label.group, dim, label.times * rest // before[dim])
         flat = before[dim + 1 :].numel()
         if after[: dim + 1] == before[: dim + 1] and after[dim + 1 :].numel() == flat:
             return label
@@ -252,18 +260,18 @@ def _moved(
     if given.ndim > out.ndim and dim == 1 and after == before[: len(after)] and len(after) == 2:
         return label  # mean over height and width
     if given.ndim == out.ndim + 1 and dim == given.ndim - 1 and after[-1] == before[-1]:
-        return Label(label.group, out.ndim - 1, label.times)  # one token, or the mean of all
+        return ChannelLabel(label.group, out.ndim - 1, label.times)  # one token, or the mean of all
     return None
 
 
 @contextmanager
-def _hooked(model: nn.Module, follower: Follower) -> Iterator[None]:
+def _attach_hooks(model: nn.Module, follower: ChannelTracer) -> Iterator[None]:
     handles = []
     for module in model.modules():
         if isinstance(module, CONV | NORM | nn.Linear):
             handles += [
-                module.register_forward_pre_hook(follower.enter),
-                module.register_forward_hook(follower.leave),
+                module.register_forward_pre_hook(follower.enter_module),
+                module.register_forward_hook(follower.leave_module),
             ]
     try:
         yield
@@ -272,18 +280,18 @@ def _hooked(model: nn.Module, follower: Follower) -> Iterator[None]:
             handle.remove()
 
 
-def groups(model: nn.Module, image: Tensor) -> list[Group]:
+def find_groups(model: nn.Module, image: Tensor) -> list[ChannelGroup]:
     """Return the groups of channels of a network, in the order in which they are made.
 
     Args:
         model: Any classifier.
         image: Input for it, (B, C, H, W), B of 2 or more.
     """
-    follower = Follower(model, len(image))
-    with _hooked(model, follower), evaluating(model), follower:
+    follower = ChannelTracer(model, len(image))
+    with _attach_hooks(model, follower), eval_mode(model), follower:
         out = model(image)
-    follower.stop(out, "they are the outputs")
-    found = [g for i, g in enumerate(follower.groups) if follower.root(i) == i]
+    follower.block_inputs(out, "they are the outputs")
+    found = [g for i, g in enumerate(follower.groups) if follower.find_root(i) == i]
     for group in found:
         if not group.readers:
             group.blocked = group.blocked or "no layer that is known reads them"

@@ -65,9 +65,9 @@ class Expanded(nn.Module):
         self._old_shape = {k: tuple(v.shape) for k, v in skeleton.state_dict().items()}
         self._own: dict[str, str] = {}  # buffers of base mode alone, by the plain network's names
         pairs = zip(skeleton.group_channels, network.group_channels, strict=True)  # type: ignore[arg-type]
-        self._begin([total - old for old, total in pairs], num_samples, density, seed)
+        self._setup_masks([total - old for old, total in pairs], num_samples, density, seed)
 
-    def _begin(self, extra: list[int], num_samples: int, density: float, seed: int) -> None:
+    def _setup_masks(self, extra: list[int], num_samples: int, density: float, seed: int) -> None:
         """Draw the masks of ``extra`` channels per group."""
         self._split = extra
         self._num_samples = num_samples
@@ -75,9 +75,9 @@ class Expanded(nn.Module):
         self.seed = seed
         self.register_buffer("mask_row", torch.arange(num_samples + 1) + 1, persistent=False)
         self.mask_row[-1] = num_samples + 1
-        self._draw()
+        self._draw_masks()
 
-    def _draw(self) -> None:
+    def _draw_masks(self) -> None:
         rows = self._num_samples + 1
         masks = torch.cat(
             [draw_masks(self.seed, g, rows, m, self.density) for g, m in enumerate(self._split)],
@@ -87,12 +87,12 @@ class Expanded(nn.Module):
         device = next(self.network.parameters()).device
         self.register_buffer("masks", masks.to(device), persistent=False)
 
-    def redraw(self, *, density: float, seed: int) -> None:
+    def redraw_masks(self, *, density: float, seed: int) -> None:
         """Draw new masks, for example to wake channels that were idle so far."""
         self.density, self.seed = density, seed
-        self._draw()
+        self._draw_masks()
 
-    def share(self, index: Tensor) -> None:
+    def share_mask(self, index: Tensor) -> None:
         """Let the samples ``index`` int64 (n,) share one mask; others keep their own."""
         self.mask_row[index] = 0
 
@@ -100,7 +100,7 @@ class Expanded(nn.Module):
         """Return the gates of the extra channels alone, (B, m) per group, for samples ``index`` (B,)."""
         return list(self.masks[self.mask_row[index]].split(self._split, dim=1))
 
-    def gates(self, index: Tensor) -> list[Tensor]:
+    def select_gates(self, index: Tensor) -> list[Tensor]:
         """Return one gate (B, c) per group for the samples ``index`` (B,); -1: extra channels off."""
         parts = self.extra_gates(index)
         old = self._skeleton[0].group_channels
@@ -109,28 +109,28 @@ class Expanded(nn.Module):
             for o, p in zip(old, parts, strict=True)  # type: ignore[arg-type]
         ]
 
-    def _old(self, name: str, tensor: Tensor) -> Tensor:
+    def _select_old(self, name: str, tensor: Tensor) -> Tensor:
         return tensor[tuple(slice(s) for s in self._old_shape[name])]
 
-    def separate(self) -> None:
+    def separate_statistics(self) -> None:
         """Give base mode running statistics of its own, which masked passes leave alone."""
         for name, buffer in self.network.named_buffers():
             self._own[name] = "base_" + name.replace(".", "_")
-            self.register_buffer(self._own[name], self._old(name, buffer).clone())
+            self.register_buffer(self._own[name], self._select_old(name, buffer).clone())
 
     def base_state(self) -> dict[str, Tensor]:
         """Return views of the old part of every parameter and buffer, by the plain network's names."""
         tensors = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
-        views = {name: self._old(name, tensor) for name, tensor in tensors.items()}
+        views = {name: self._select_old(name, tensor) for name, tensor in tensors.items()}
         return views | {name: getattr(self, kept) for name, kept in self._own.items()}
 
     def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
         """Return logits (B, K): base mode without ``index``, masked mode with it."""
         if index is None:
-            return self._base(image)
-        return self.network(image, self.gates(index))
+            return self._forward_base(image)
+        return self.network(image, self.select_gates(index))
 
-    def _base(self, image: Tensor) -> Tensor:
+    def _forward_base(self, image: Tensor) -> Tensor:
         """Return logits (B, K) of base mode; running statistics of the old channels move along."""
         state, skeleton = self.base_state(), self._skeleton[0]
         if not skeleton.training:
@@ -148,7 +148,7 @@ class Expanded(nn.Module):
             skeleton.train(mode)
         return super().train(mode)
 
-    def plain(self) -> nn.Module:
+    def build_plain(self) -> nn.Module:
         """Return a new network without the extra channels."""
         network = self.network
         plain = type(network)(**{**network.arguments, "extra": 0.0})  # type: ignore[arg-type]
@@ -157,7 +157,7 @@ class Expanded(nn.Module):
         return plain.to(device).train(self.training)
 
 
-def expand(
+def expand_network(
     network: nn.Module, *, ratio: float, num_samples: int, density: float, seed: int
 ) -> Expanded:
     """Return the network with freshly initialised extra channels (REM's physical form).
@@ -190,6 +190,6 @@ def expand(
     return new.train(network.training)
 
 
-def drop(model: nn.Module) -> nn.Module:
+def remove_extra_channels(model: nn.Module) -> nn.Module:
     """Return the plain network without extra channels; any other model as it is."""
-    return model.plain() if isinstance(model, Expanded) else model
+    return model.build_plain() if isinstance(model, Expanded) else model

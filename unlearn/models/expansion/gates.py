@@ -12,7 +12,7 @@ Gates = Sequence[Tensor]
 """One float tensor (B, c) or (c,) per group."""
 
 
-def gate(x: Tensor, gates: Gates | None, group: int) -> Tensor:
+def apply_gate(x: Tensor, gates: Gates | None, group: int) -> Tensor:
     """Return ``x`` with its channels scaled by the gates of one group.
 
     Args:

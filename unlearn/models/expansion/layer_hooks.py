@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from unlearn.models.expansion.channel_groups import CONV, NORM
 
 
-class Gates:
+class GateState:
     """What the twins of a network share: the gates of the running forward pass, or None."""
 
     def __init__(self) -> None:
@@ -21,7 +21,7 @@ class Gates:
         self.now: list[Tensor] | None = None
 
 
-def _twin(layer: nn.Module, inputs: int, outputs: int, *, bias: bool) -> nn.Module:
+def _make_extra_layer(layer: nn.Module, inputs: int, outputs: int, *, bias: bool) -> nn.Module:
     """Return a fresh layer of the same kind with other widths."""
     new: Any = copy.deepcopy(layer)
     new._forward_hooks.clear()
@@ -49,13 +49,13 @@ def _twin(layer: nn.Module, inputs: int, outputs: int, *, bias: bool) -> nn.Modu
     return new
 
 
-class Twin(nn.Module):
+class ExtraChannelHook(nn.Module):
     """The new channels' part of one layer, run by hooks before and after it."""
 
     def __init__(
         self,
         layer: nn.Module,
-        gates: Gates,
+        gates: GateState,
         *,
         reads: tuple[int, int, int] | None,
         makes: tuple[int, int] | None,
@@ -79,15 +79,17 @@ class Twin(nn.Module):
         if self.carries:
             self.old = int(layer.num_features if isinstance(layer, NORM) else layer.groups)  # type: ignore[arg-type]
             bias = getattr(layer, "bias", None) is not None
-            self.new = _twin(layer, more, more, bias=bias)
+            self.new = _make_extra_layer(layer, more, more, bias=bias)
             return
         self.old, out = layer.weight.shape[1], layer.weight.shape[0]  # type: ignore[union-attr]
         if more:
-            self.into = _twin(layer, more, int(out), bias=False)
+            self.into = _make_extra_layer(layer, more, int(out), bias=False)
         if makes is not None:
-            self.new = _twin(layer, int(self.old) + more, makes[1], bias=layer.bias is not None)
+            self.new = _make_extra_layer(
+                layer, int(self.old) + more, makes[1], bias=layer.bias is not None
+            )
 
-    def before(self, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+    def split_input(self, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
         """Take the new channels off the layer's input; where they are mixed, switch them."""
         if self.gates.now is None:
             return None
@@ -104,7 +106,7 @@ class Twin(nn.Module):
         self.held = (old, new)
         return (old, *rest)
 
-    def after(self, layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
+    def add_output(self, layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
         """Add what new channels give to old ones, and append those that are made here."""
         if self.gates.now is None or self.held is None:
             return None

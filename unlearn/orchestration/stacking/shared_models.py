@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from unlearn.core.job import Job, original_identity
-from unlearn.pipeline.context import RunContext, prepare
-from unlearn.pipeline.forget_set import prepared
-from unlearn.pipeline.stacked_training import lacking, train_missing, width
+from unlearn.pipeline.context import RunContext, load_context
+from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.stacked_training import must_train, stack_width, train_missing
 from unlearn.pipeline.trained_models import (
-    Training,
+    TrainingSpec,
     needs_retrained,
     training_of_original,
     training_without,
@@ -19,41 +19,41 @@ from unlearn.pipeline.trained_models import (
 
 log = logging.getLogger(__name__)
 
-ALIKE = ("dataset", "model", "pretraining", "trainer", "validation", "stack")
+SHARED_KEYS = ("dataset", "model", "pretraining", "trainer", "validation", "stack")
 """Keys of a config that the models of one stack have in common."""
 
 
-def train_ahead(jobs: Sequence[Job]) -> None:
+def train_shared_models(jobs: Sequence[Job]) -> None:
     """Train the models that the jobs need, several at once, where ``stack`` wants that.
 
     A job that cannot be prepared is passed over: it says itself what is wrong, when its turn comes.
     """
     groups: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
-        if width(job.config) > 1 and job.config.get("checkpoint") is None:
-            same = {key: job.config.get(key) for key in ALIKE}
+        if stack_width(job.config) > 1 and job.config.get("checkpoint") is None:
+            same = {key: job.config.get(key) for key in SHARED_KEYS}
             where = job.config["paths"]["checkpoints"]
             groups[json.dumps([same, where], sort_keys=True)].append(job)
     for group in groups.values():
-        for wanted in (_originals(group), _references(group)):
-            lacks = ((s, t) for s, t in wanted if lacking(group[0], t))
+        for wanted in (_train_originals(group), _train_references(group)):
+            lacks = ((s, t) for s, t in wanted if must_train(group[0], t))
             # A few at a time: every model brings its data along.
-            while some := list(itertools.islice(lacks, width(group[0].config))):
+            while some := list(itertools.islice(lacks, stack_width(group[0].config))):
                 train_missing(group[0], some)
 
 
-def _originals(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, Training]]:
+def _train_originals(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:
     own = [job for job in jobs if job.config.get("checkpoint") is None]  # else nothing is trained
     once = {json.dumps(original_identity(job.config), sort_keys=True): job for job in own}
     for job in once.values():
         try:
-            context = prepare(job, forget=False)
+            context = load_context(job, forget=False)
             yield context, training_of_original(context)
         except (ValueError, RuntimeError) as error:
             log.debug("not ahead: %s", error)
 
 
-def _references(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, Training]]:
+def _train_references(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:
     seen: set[str] = set()
     for job in jobs:
         same = original_identity(job.config)
@@ -65,9 +65,9 @@ def _references(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, Training]]:
             if not needs_retrained(job):
                 continue
             seen.add(key)
-            context = prepared(job)
+            context = load_task_context(job)
             for step in range(len(context.task.forget)):
-                gone = context.task.asked(step).sort().values
+                gone = context.task.requested_indices(step).sort().values
                 yield context, training_without(context, gone, "retrained references")
         except (ValueError, RuntimeError) as error:
             log.debug("not ahead: %s", error)

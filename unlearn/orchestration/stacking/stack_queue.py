@@ -7,10 +7,10 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from unlearn.core.job import Job
-from unlearn.orchestration.cells import Cell, claim
+from unlearn.orchestration.cells import Cell, run_lock
 
 
-class Convoy:
+class StackQueue:
     """Holds the cells that were made beside others until their turns come.
 
     They are claimed all the while: other processes see them as running.
@@ -21,15 +21,15 @@ class Convoy:
         self._held: dict[str, tuple[FileLock, Any]] = {}
         self._tried: set[str] = set()
 
-    def holds(self, run_id: str) -> bool:
+    def is_claimed(self, run_id: str) -> bool:
         """Say whether a cell is claimed by this process already."""
         return run_id in self._held
 
-    def leave(self, run_id: str, folder: Path) -> tuple[FileLock, Any]:
+    def take_result(self, run_id: str, folder: Path) -> tuple[FileLock, Any]:
         """Return the lock of a cell whose turn has come, and what its unlearning left behind, or None."""
-        return self._held.pop(run_id, (claim(folder), None))
+        return self._held.pop(run_id, (run_lock(folder), None))
 
-    def gather(
+    def unlearn_stack(
         self,
         cells: Sequence[Cell],
         number: int,
@@ -46,13 +46,15 @@ class Convoy:
         """
         if cells[number].run_id in self._tried:
             return
-        from unlearn.orchestration.stacking.stacked_cells import unlearn_together
+        from unlearn.orchestration.stacking.stacked_cells import unlearn_stack
 
-        group = [cell for cell in self._like(cells, number, due) if self._claimed(cell)]
+        group = [
+            cell for cell in self._find_stackable(cells, number, due) if self._claim_cell(cell)
+        ]
         self._tried.update(cell.run_id for cell in group)
         found: dict[str, Any] = {}
         try:
-            found = unlearn_together([job_of(cell) for cell in group]) if len(group) > 1 else {}
+            found = unlearn_stack([job_of(cell) for cell in group]) if len(group) > 1 else {}
         finally:
             for cell in group:
                 lock, _ = self._held.pop(cell.run_id)
@@ -61,18 +63,20 @@ class Convoy:
                 else:
                     lock.release()
 
-    def _like(self, cells: Sequence[Cell], number: int, due: Callable[[int], bool]) -> list[Cell]:
-        from unlearn.orchestration.stacking.stacked_cells import kin, likeness
-        from unlearn.pipeline.stacked_training import width
+    def _find_stackable(
+        self, cells: Sequence[Cell], number: int, due: Callable[[int], bool]
+    ) -> list[Cell]:
+        from unlearn.orchestration.stacking.stacked_cells import size_difference, stack_key
+        from unlearn.pipeline.stacked_training import stack_width
 
         first = cells[number].content
-        key, most = kin(first), width(dict(first))
+        key, most = stack_key(first), stack_width(dict(first))
         if key is None:
             return []
         others = sorted(
-            (likeness(first, cell.content), n)
+            (size_difference(first, cell.content), n)
             for n, cell in enumerate(cells)
-            if n > number and cell.run_id not in self._tried and kin(cell.content) == key
+            if n > number and cell.run_id not in self._tried and stack_key(cell.content) == key
         )
         found = [cells[number]]
         for _, n in others:
@@ -80,9 +84,9 @@ class Convoy:
                 found.append(cells[n])
         return found
 
-    def _claimed(self, cell: Cell) -> bool:
+    def _claim_cell(self, cell: Cell) -> bool:
         """Claim a cell, unless another process is at it."""
-        lock = claim(cell.folder)
+        lock = run_lock(cell.folder)
         try:
             lock.acquire(timeout=0)
         except Timeout:

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from unlearn.orchestration.tuning.study import Finished
+from unlearn.orchestration.tuning.study import FinishedTrial
 
 ABSENT = object()
 SOURCE = re.compile(r" \([^()]*(?:arXiv|reference|ours|benchmark|study|code)[^()]*\)")
 
 
-def changed(
+def find_changes(
     chosen: Mapping[str, Any], grounds: Sequence[Mapping[str, Any]], named: Sequence[str]
 ) -> dict[str, Any]:
     """Return what turns each of the grounds into ``chosen`` when it is merged over it.
@@ -27,38 +27,38 @@ def changed(
     out: dict[str, Any] = {}
     for key, value in chosen.items():
         below = [ground.get(key, ABSENT) for ground in grounds]
-        if isinstance(value, Mapping) and not _leftover(value, below):
+        if isinstance(value, Mapping) and not _leaves_values(value, below):
             inner = [n.removeprefix(f"{key}.") for n in named if n.startswith(f"{key}.")]
             deeper = [b if isinstance(b, Mapping) else {} for b in below]
-            found = changed(value, deeper, list(value) if key in named else inner)
+            found = find_changes(value, deeper, list(value) if key in named else inner)
             if found or any(b != value for b in below):
                 out[key] = found
         elif key in named or any(b != value for b in below):
-            out[key] = fresh(value) if isinstance(value, Mapping) else value
+            out[key] = as_interpolation(value) if isinstance(value, Mapping) else value
     return out
 
 
-def _leftover(node: Mapping[str, Any], below: Iterable[Any]) -> bool:
+def _leaves_values(node: Mapping[str, Any], below: Iterable[Any]) -> bool:
     """Say whether merging would leave something in a node that it does not have."""
     return any(set(b) - set(node) for b in below if isinstance(b, Mapping))
 
 
-def fresh(node: Any) -> str:
+def as_interpolation(node: Any) -> str:
     """Return a node as an interpolation: unlike a mapping, it replaces what is below it."""
-    return "${oc.create:" + _inline(node) + "}"
+    return "${oc.create:" + _format_inline(node) + "}"
 
 
-def _inline(value: Any) -> str:
+def _format_inline(value: Any) -> str:
     if isinstance(value, Mapping):
-        return "{" + ",".join(f"{k}:{_inline(v)}" for k, v in value.items()) + "}"
+        return "{" + ",".join(f"{k}:{_format_inline(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list):
-        return "[" + ",".join(_inline(v) for v in value) + "]"
+        return "[" + ",".join(_format_inline(v) for v in value) + "]"
     if isinstance(value, str):
         return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     return {None: "null", True: "true", False: "false"}.get(value, str(value))
 
 
-def text(tree: Mapping[str, Any], notes: Mapping[str, str], head: str) -> str:
+def format_tuned_file(tree: Mapping[str, Any], notes: Mapping[str, str], head: str) -> str:
     """Return a tuned file.
 
     Args:
@@ -66,30 +66,32 @@ def text(tree: Mapping[str, Any], notes: Mapping[str, str], head: str) -> str:
         notes: What each option is, by dotted path below ``method``.
         head: How the values were found.
     """
-    body = "".join(_lines(tree, notes, "", 2))
+    body = "".join(_format_lines(tree, notes, "", 2))
     head = f"# @package _global_\n# tuned: {head}\n"
     return head + (f"method:\n{body}" if body else "{}\n")  # an empty key would unset the method
 
 
-def _lines(
+def _format_lines(
     tree: Mapping[str, Any], notes: Mapping[str, str], prefix: str, indent: int
 ) -> Iterable[str]:
     for key, value in tree.items():
         path, space = f"{prefix}{key}", " " * indent
         if isinstance(value, Mapping) and value:
             yield f"{space}{key}:\n"
-            yield from _lines(value, notes, f"{path}.", indent + 2)
+            yield from _format_lines(value, notes, f"{path}.", indent + 2)
             continue
-        line = f"{space}{key}: {_scalar(value)}"
-        yield line + ("\n" if key.startswith("_") else f"  # {about(notes.get(path), value)}\n")
+        line = f"{space}{key}: {_format_scalar(value)}"
+        yield line + (
+            "\n" if key.startswith("_") else f"  # {describe_value(notes.get(path), value)}\n"
+        )
 
 
-def _scalar(value: Any) -> str:
+def _format_scalar(value: Any) -> str:
     shown = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True)
     return shown.removesuffix("\n").removesuffix("\n...")
 
 
-def about(note: str | None, value: Any) -> str:
+def describe_value(note: str | None, value: Any) -> str:
     """Return the comment of a tuned value; the source in ``note`` is that of another value."""
     if note is None:
         return "tuned"
@@ -99,9 +101,9 @@ def about(note: str | None, value: Any) -> str:
     return f"{plain}; tuned"
 
 
-def table(trials: Sequence[Finished]) -> str:
+def format_trials(trials: Sequence[FinishedTrial]) -> str:
     """Return all trials as CSV, best first: settings, score, accuracies by cell."""
-    rows = [_row(t) for t in sorted(trials, key=lambda t: (t.pruned, -t.score, t.place))]
+    rows = [_trial_row(t) for t in sorted(trials, key=lambda t: (t.pruned, -t.score, t.place))]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
@@ -110,7 +112,7 @@ def table(trials: Sequence[Finished]) -> str:
     return out.getvalue()
 
 
-def _row(trial: Finished) -> dict[str, Any]:
+def _trial_row(trial: FinishedTrial) -> dict[str, Any]:
     row: dict[str, Any] = {"trial": trial.place + 1, "score": trial.score}
     row |= {"pruned": trial.pruned, "seconds": round(trial.seconds, 2)}
     for override in trial.overrides:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.composition import composed, composing
-from unlearn.config.help import explained, file_comments
-from unlearn.config.identity import plain, run_id
-from unlearn.config.validation import check
+from unlearn.config.composition import compose_config, enable_composition
+from unlearn.config.help import explain_options, file_comments
+from unlearn.config.identity import run_id_of_config, to_plain_config
+from unlearn.config.validation import check_config
 from unlearn.core.errors import ConfigError
-from unlearn.orchestration.tuning.search_space import Fixed, Range, parse
+from unlearn.orchestration.tuning.search_space import Constant, Range, parse_range
 
 UNTUNED = ("~tuned", "~tuned@_global_")
 STANDARD = ("~tuned@_global_",)
@@ -23,14 +23,14 @@ OWN |= {"discovery_rate": "tune.discoveries", "seeds": "tune.seed"}
 DROPPED = ("tuned", "tune", "force")
 
 
-def named(override: str) -> str:
+def override_target(override: str) -> str:
     """Return the key of an override, or the package of a group's: what it sets."""
     key = override.lstrip("+~").partition("=")[0].strip()
     return key.partition("@")[2] or key
 
 
 @dataclass(frozen=True)
-class Composed:
+class ComposedConfig:
     """A composed config: its values, identity, choices of groups, and the method's ranges."""
 
     content: dict[str, Any]
@@ -39,7 +39,7 @@ class Composed:
     search: tuple[str, ...]
 
 
-class Plan:
+class StudyPlan:
     """The configs of a study.
 
     Raises:
@@ -49,7 +49,7 @@ class Plan:
     def __init__(self, asked: Arguments, tune: Mapping[str, Any]) -> None:
         """Keep what was asked for, without what a study sets itself."""
         for override in asked.overrides:
-            key = named(override).partition(".")[0]
+            key = override_target(override).partition(".")[0]
             if key in OWN:
                 raise ConfigError(
                     f"a study goes over tasks of its own: give {OWN[key]}, got {override}"
@@ -57,87 +57,99 @@ class Plan:
         self.command = list(asked.overrides)
         self.folders = asked.folders
         self.tune = tune
-        self.asked = [o for o in asked.overrides if named(o).split(".")[0] not in DROPPED]
+        self.asked = [o for o in asked.overrides if override_target(o).split(".")[0] not in DROPPED]
 
-    def compose(self, *overrides: str) -> Composed:
+    def compose(self, *overrides: str) -> ComposedConfig:
         """Return the config of these overrides."""
-        with composing(self.folders):
-            config = composed("unlearn", overrides, self.folders)
-            content = plain(config)
-            check(content, content)
-            return Composed(
+        with enable_composition(self.folders):
+            config = compose_config("unlearn", overrides, self.folders)
+            content = to_plain_config(config)
+            check_config(content, content)
+            return ComposedConfig(
                 content,
-                run_id(config),
+                run_id_of_config(config),
                 dict(config.hydra.runtime.choices),
                 tuple(config.method.get("search") or ()),
             )
 
     @cached_property
-    def base(self) -> Composed:
+    def base_config(self) -> ComposedConfig:
         """What was asked for, without tuned values."""
         return self.compose(*self.asked, *UNTUNED)
 
     @cached_property
-    def ranges(self) -> list[Range]:
+    def search_ranges(self) -> list[Range]:
         """Where settings come from; what the command line sets is not searched."""
-        if not self.base.search:
-            name = self.base.choices["method"]
+        if not self.base_config.search:
+            name = self.base_config.choices["method"]
             raise ConfigError(f"method={name} has no ranges: its YAML needs a list called search")
-        fixed = {named(o) for o in self.asked}
-        found = [parse(entry) for entry in self.base.search]
-        open_ = [r for r in found if named(r.key) not in fixed]
-        if all(isinstance(r, Fixed) for r in open_):
+        fixed = {override_target(o) for o in self.asked}
+        found = [parse_range(entry) for entry in self.base_config.search]
+        open_ = [r for r in found if override_target(r.key) not in fixed]
+        if all(isinstance(r, Constant) for r in open_):
             raise ConfigError("tune.trials has nothing to try: the command line sets every option")
         return open_
 
-    def cell(self, corruption: str, discovery: float) -> list[str]:
+    def cell_overrides(self, corruption: str, discovery: float) -> list[str]:
         """Return the overrides of a cell."""
         seed = f"seed={self.tune['seed']}"
         return [f"corruption={corruption}", f"discovery={discovery}", seed]
 
-    def cells(self) -> list[Composed]:
+    def compose_cells(self) -> list[ComposedConfig]:
         """Return the configs of all cells, without a setting."""
         pairs = [(c, d) for c in self.tune["corruptions"] for d in self.tune["discoveries"]]
-        return [self.compose(*self.asked, *UNTUNED, *self.cell(c, d)) for c, d in pairs]
+        return [self.compose(*self.asked, *UNTUNED, *self.cell_overrides(c, d)) for c, d in pairs]
 
-    def _first(self) -> list[str]:
-        return self.cell(self.tune["corruptions"][0], self.tune["discoveries"][0])
+    def _first_cell(self) -> list[str]:
+        return self.cell_overrides(self.tune["corruptions"][0], self.tune["discoveries"][0])
 
-    def setting(self, overrides: Sequence[str]) -> Composed:
+    def compose_setting(self, overrides: Sequence[str]) -> ComposedConfig:
         """Return the config of a setting, on the first cell: a method is told no cell."""
-        return self.compose(*self.asked, *UNTUNED, *self._first(), *overrides)
+        return self.compose(*self.asked, *UNTUNED, *self._first_cell(), *overrides)
 
-    def grounds(self) -> list[dict[str, Any]]:
+    def lower_method_nodes(self) -> list[dict[str, Any]]:
         """Return the method's nodes that a tuned file may meet below it.
 
         That of another pre-training is merged over that of the standard one, if there is one.
         """
-        usual = [o for o in self.asked if named(o).partition(".")[0] != "method" or "method=" in o]
-        below = [UNTUNED] if self.stem == self._usual_stem else [UNTUNED, STANDARD]
-        return [self.compose(*usual, *b, *self._first()).content["method"] for b in below]
+        usual = [
+            o
+            for o in self.asked
+            if override_target(o).partition(".")[0] != "method" or "method=" in o
+        ]
+        below = [UNTUNED] if self.file_stem == self._usual_stem else [UNTUNED, STANDARD]
+        return [self.compose(*usual, *b, *self._first_cell()).content["method"] for b in below]
 
     @property
     def _usual_stem(self) -> str:
-        choices = self.base.choices
+        choices = self.base_config.choices
         return "_".join(str(choices[group]) for group in ("dataset", "model", "method"))
 
     @property
-    def stem(self) -> str:
+    def file_stem(self) -> str:
         """The name of the tuned file that ``conf/unlearn.yaml`` looks for."""
-        pretraining = self.base.choices["pretraining"]
+        pretraining = self.base_config.choices["pretraining"]
         return self._usual_stem + ("" if pretraining == "standard" else f"_{pretraining}")
 
     @property
-    def folder(self) -> Path:
+    def study_folder(self) -> Path:
         """The study's folder; it is named by all that a score depends on."""
         keys = ("corruptions", "discoveries", "seed", "prune")
-        who = [self.base.run_id, [str(r) for r in self.ranges], [self.tune[k] for k in keys]]
+        who = [
+            self.base_config.run_id,
+            [str(r) for r in self.search_ranges],
+            [self.tune[k] for k in keys],
+        ]
         key = hashlib.sha256(json.dumps(who).encode()).hexdigest()[:12]
-        return Path(self.base.content["paths"]["tuning"]) / "studies" / f"{self.stem}-{key}"
+        return (
+            Path(self.base_config.content["paths"]["tuning"])
+            / "studies"
+            / f"{self.file_stem}-{key}"
+        )
 
-    def notes(self, chosen: Composed) -> dict[str, str]:
+    def describe_options(self, chosen: ComposedConfig) -> dict[str, str]:
         """Return what the method's options are, by dotted path in its node."""
-        found = explained("unlearn", chosen.choices, self.folders)
+        found = explain_options("unlearn", chosen.choices, self.folders)
         for key, option in chosen.choices.items():
             group, _, package = key.partition("@")
             if option is not None and package.startswith("method."):

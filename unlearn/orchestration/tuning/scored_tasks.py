@@ -18,15 +18,15 @@ from unlearn.core.errors import CollapsedError
 from unlearn.core.job import Job
 from unlearn.core.types import ImageSet
 from unlearn.data.task import Task
-from unlearn.models.expansion.expanded import drop
-from unlearn.models.inference import accuracy
-from unlearn.pipeline.context import RunContext, identity, method_of, prepare
-from unlearn.pipeline.trained_models import original
+from unlearn.models.expansion.expanded import remove_extra_channels
+from unlearn.models.inference import compute_accuracy
+from unlearn.pipeline.context import RunContext, build_method, load_context, original_model_identity
+from unlearn.pipeline.trained_models import load_original
 from unlearn.training.unlearning import LightningFit
 
 
 @dataclass(frozen=True)
-class Score:
+class SettingScore:
     """How a setting did on a cell, accuracies in [0, 1]; collapsed: 0 and 1."""
 
     kept: float
@@ -39,7 +39,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Cell:
+class HeldOutTask:
     """One task whose forget set is split, and its original model.
 
     Attributes:
@@ -60,21 +60,23 @@ class Cell:
     model: nn.Module
     seed: int
 
-    def score(self, job: Job, method: Any) -> Score:
+    def score_method(self, job: Job, method: Any) -> SettingScore:
         """Run the method of a config node on its own copy of the original model."""
-        unlearner = method_of(job, method)
+        unlearner = build_method(job, method)
         fit = LightningFit(
             self.setting.engine, augment=self.setting.dataset.augment, seed=self.seed
         )
         try:
             model = unlearner.unlearn(copy.deepcopy(self.model), self.task.request(), fit)
         except CollapsedError:
-            return Score(kept=0.0, known=1.0)
-        model = drop(model).eval()
-        return Score(kept=accuracy(model, self.rest), known=accuracy(model, self.held))
+            return SettingScore(kept=0.0, known=1.0)
+        model = remove_extra_channels(model).eval()
+        return SettingScore(
+            kept=compute_accuracy(model, self.rest), known=compute_accuracy(model, self.held)
+        )
 
 
-def split(found: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+def split_forget_set(found: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Return two halves of a forget set by chance, sorted: for the method, and held out.
 
     Args:
@@ -93,27 +95,29 @@ def split(found: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     return found[order[:half]].sort().values, found[order[half:]].sort().values
 
 
-def load(jobs: Sequence[Job], seed: int) -> list[Cell]:
+def load_tasks(jobs: Sequence[Job], seed: int) -> list[HeldOutTask]:
     """Return the cells of jobs; those that differ in discovery alone share data and model."""
     shared: dict[str, tuple[Task, nn.Module]] = {}
     cells = []
     for job in jobs:
-        setting = prepare(job, forget=True)
-        who = json.dumps(identity(setting), sort_keys=True)
+        setting = load_context(job, forget=True)
+        who = json.dumps(original_model_identity(setting), sort_keys=True)
         if who not in shared:
-            shared[who] = setting.task, original(setting)[0]
+            shared[who] = setting.task, load_original(setting)[0]
         task, model = shared[who]
         task = replace(setting.task, train=task.train, test=task.test)
         name = f"{job.names['corruption']} {job.config['discovery']:g}"
-        cells.append(halved(name, setting, task, model, seed))
+        cells.append(make_held_out_task(name, setting, task, model, seed))
     return cells
 
 
-def halved(name: str, setting: RunContext, task: Task, model: nn.Module, seed: int) -> Cell:
+def make_held_out_task(
+    name: str, setting: RunContext, task: Task, model: nn.Module, seed: int
+) -> HeldOutTask:
     """Return a cell of a task: the method is handed half of the forget set."""
     device = task.train.label.device
-    given, held = split(task.discovered(), seed)
-    return Cell(
+    given, held = split_forget_set(task.forget_indices(), seed)
+    return HeldOutTask(
         name=name,
         setting=replace(setting, task=task),
         task=replace(task, forget=(given,)),

@@ -39,13 +39,13 @@ class Trial(Protocol):
 
 
 @dataclass(frozen=True)
-class Fixed:
+class Constant:
     """The same value in every trial; ``key`` may begin with ``+`` and name a package."""
 
     key: str
     text: str
 
-    def draw(self, trial: Trial) -> str:
+    def suggest_override(self, trial: Trial) -> str:
         """Return the override."""
         return f"{self.key}={self.text}"
 
@@ -57,13 +57,13 @@ class Choice:
     key: str
     options: tuple[str, ...]
 
-    def draw(self, trial: Trial) -> str:
+    def suggest_override(self, trial: Trial) -> str:
         """Return the override with the value that the trial chose."""
         return f"{self.key}={trial.suggest_categorical(self.key, self.options)}"
 
 
 @dataclass(frozen=True)
-class Whole:
+class IntRange:
     """A whole number, both ends included."""
 
     key: str
@@ -72,14 +72,14 @@ class Whole:
     step: int
     log: bool
 
-    def draw(self, trial: Trial) -> str:
+    def suggest_override(self, trial: Trial) -> str:
         """Return the override with the number that the trial chose."""
         value = trial.suggest_int(self.key, self.low, self.high, step=self.step, log=self.log)
         return f"{self.key}={value}"
 
 
 @dataclass(frozen=True)
-class Real:
+class FloatRange:
     """A number of three digits, both ends included; ``step`` is None between continuous ends."""
 
     key: str
@@ -88,16 +88,16 @@ class Real:
     step: float | None
     log: bool
 
-    def draw(self, trial: Trial) -> str:
+    def suggest_override(self, trial: Trial) -> str:
         """Return the override with the number that the trial chose, as short as it is tried."""
         value = trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log)
         return f"{self.key}={min(self.high, max(self.low, float(f'{value:.3g}'))):g}"
 
 
-Range = Fixed | Choice | Whole | Real
+Range = Constant | Choice | IntRange | FloatRange
 
 
-def parse(entry: str) -> Range:
+def parse_range(entry: str) -> Range:
     """Return what an entry of a ``search:`` list says.
 
     Raises:
@@ -107,25 +107,27 @@ def parse(entry: str) -> Range:
     plain = re.sub(r"^([^=]+)=\s*choice\((.+)\)\s*$", r"\1=\2", entry)
     try:
         override = OverridesParser.create().parse_override(plain)
-        return _range(override, plain)
+        return _make_range(override, plain)
     except (HydraException, TypeError, AttributeError) as error:
         raise ConfigError(f"method.search: cannot read '{entry}'; known are {KINDS}") from error
 
 
-def _range(override: Override, entry: str) -> Range:
+def _make_range(override: Override, entry: str) -> Range:
     key = entry.partition("=")[0].strip()
     path = override.package or override.key_or_group
     if override.is_delete() or path.partition(".")[0] != "method":
         raise ConfigError(f"method.search: '{entry}' must set a key under method")
     value = override.value()
     if not override.is_sweep_override():
-        return Fixed(key, override.get_value_element_as_str())
+        return Constant(key, override.get_value_element_as_str())
     if isinstance(value, IntervalSweep | RangeSweep) and value.start is not None:
-        return _numbers(key, entry, value)
+        return _parse_numbers(key, entry, value)
     return Choice(key, tuple(override.sweep_string_iterator()))
 
 
-def _numbers(key: str, entry: str, value: IntervalSweep | RangeSweep) -> Whole | Real:
+def _parse_numbers(
+    key: str, entry: str, value: IntervalSweep | RangeSweep
+) -> IntRange | FloatRange:
     log = "log" in value.tags
     start, step = value.start, getattr(value, "step", None)
     stop = value.end if isinstance(value, IntervalSweep) else value.stop
@@ -139,5 +141,5 @@ def _numbers(key: str, entry: str, value: IntervalSweep | RangeSweep) -> Whole |
         raise ConfigError(f"method.search: '{entry}' must have {need}")
     whole = "int" in value.tags or all(isinstance(v, int) for v in (start, stop, step or 1))
     if whole:
-        return Whole(key, math.ceil(start), math.floor(stop), int(step or 1), log)
-    return Real(key, float(start), float(stop), None if step is None else float(step), log)
+        return IntRange(key, math.ceil(start), math.floor(stop), int(step or 1), log)
+    return FloatRange(key, float(start), float(stop), None if step is None else float(step), log)

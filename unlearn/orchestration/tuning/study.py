@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from unlearn.orchestration.tuning.scored_tasks import Score
+from unlearn.orchestration.tuning.scored_tasks import SettingScore
 from unlearn.orchestration.tuning.search_space import Range
 
 STARTUPS = 8  # settings at random before TPE learns from them: a third of the usual 24
@@ -51,7 +51,7 @@ class _JournalLock(JournalFileSymlinkLock):
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedTrial:
     """A finished trial.
 
     Attributes:
@@ -67,7 +67,7 @@ class Finished:
     score: float
     pruned: bool
     overrides: tuple[str, ...]
-    scores: dict[str, Score]
+    scores: dict[str, SettingScore]
     seconds: float
 
 
@@ -87,18 +87,18 @@ def open_study(folder: Path, *, prune: bool) -> optuna.Study:
     )
 
 
-def finished(study: optuna.Study) -> list[Finished]:
+def list_finished_trials(study: optuna.Study) -> list[FinishedTrial]:
     """Return what is finished, by place."""
-    found = [_finished(t) for t in study.get_trials(deepcopy=False, states=DONE)]
+    found = [_read_trial(t) for t in study.get_trials(deepcopy=False, states=DONE)]
     return sorted(found, key=lambda f: f.place)
 
 
-def _finished(trial: FrozenTrial) -> Finished:
+def _read_trial(trial: FrozenTrial) -> FinishedTrial:
     notes = trial.user_attrs
-    scores = {name: Score(kept, known) for name, (kept, known) in notes["cells"].items()}
-    return Finished(
+    scores = {name: SettingScore(kept, known) for name, (kept, known) in notes["cells"].items()}
+    return FinishedTrial(
         place=notes["place"],
-        score=mean(scores),
+        score=mean_score(scores),
         pruned=trial.state == TrialState.PRUNED,
         overrides=tuple(notes["overrides"]),
         scores=scores,
@@ -106,16 +106,16 @@ def _finished(trial: FrozenTrial) -> Finished:
     )
 
 
-def best(trials: Sequence[Finished]) -> Finished:
+def select_best_trial(trials: Sequence[FinishedTrial]) -> FinishedTrial:
     """Return the best of those that saw all cells; the first of equals."""
     return max((t for t in trials if not t.pruned), key=lambda t: t.score)
 
 
-Calls = Mapping[str, Callable[[], Score]]
+Calls = Mapping[str, Callable[[], SettingScore]]
 """By cell: what scores a setting on it."""
 
 
-def fill(
+def run_free_trials(
     folder: Path,
     study: optuna.Study,
     ranges: Sequence[Range],
@@ -123,7 +123,7 @@ def fill(
     *,
     trials: int,
     seed: int,
-) -> Iterator[Finished]:
+) -> Iterator[FinishedTrial]:
     """Work on the free places below ``trials``, one after the other, and yield what came out.
 
     Args:
@@ -134,53 +134,55 @@ def fill(
         trials: The budget, shared by all processes.
         seed: Of the search.
     """
-    while (found := _free(folder, study, trials)) is not None:
+    while (found := _find_free_place(folder, study, trials)) is not None:
         place, lock = found
         try:
             study.sampler = TPESampler(n_startup_trials=STARTUPS, seed=1000 * seed + place)
-            yield _try(study, place, ranges, calls)
+            yield _run_trial(study, place, ranges, calls)
         finally:
             lock.release()
 
 
-def _free(folder: Path, study: optuna.Study, trials: int) -> tuple[int, BaseFileLock] | None:
+def _find_free_place(
+    folder: Path, study: optuna.Study, trials: int
+) -> tuple[int, BaseFileLock] | None:
     """Return the first place that is neither finished nor worked on, and its lock, held."""
     places = folder / "places"
     places.mkdir(exist_ok=True)
     for place in range(trials):
-        if any(f.place == place for f in finished(study)):
+        if any(f.place == place for f in list_finished_trials(study)):
             continue
         lock = FileLock(places / f"{place:04d}.lock")
         try:
             lock.acquire(timeout=0)
         except Timeout:
             continue
-        if not any(f.place == place for f in finished(study)):  # meanwhile, by another
+        if not any(f.place == place for f in list_finished_trials(study)):  # meanwhile, by another
             return place, lock
         lock.release()
     return None
 
 
-def _try(
+def _run_trial(
     study: optuna.Study,
     place: int,
     ranges: Sequence[Range],
     calls: Callable[[Sequence[str]], Calls],
-) -> Finished:
+) -> FinishedTrial:
     for old in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if old.user_attrs.get("place") == place:
             study.tell(old.number, state=TrialState.FAIL)  # its process was killed
     started = time.perf_counter()
     trial = study.ask()
     trial.set_user_attr("place", place)
-    overrides = [r.draw(trial) for r in ranges]
+    overrides = [r.suggest_override(trial) for r in ranges]
     trial.set_user_attr("overrides", overrides)
-    scores: dict[str, Score] = {}
+    scores: dict[str, SettingScore] = {}
     pruned = False
     try:
         for step, (name, call) in enumerate(calls(overrides).items()):
             scores[name] = call()
-            trial.report(mean(scores), step)
+            trial.report(mean_score(scores), step)
             pruned = trial.should_prune()
             if pruned:
                 break
@@ -191,9 +193,9 @@ def _try(
     trial.set_user_attr("seconds", time.perf_counter() - started)
     # A finished trial is told last: one that was killed before is done again.
     state = TrialState.PRUNED if pruned else TrialState.COMPLETE
-    return _finished(study.tell(trial, None if pruned else mean(scores), state=state))
+    return _read_trial(study.tell(trial, None if pruned else mean_score(scores), state=state))
 
 
-def mean(scores: Mapping[str, Score]) -> float:
+def mean_score(scores: Mapping[str, SettingScore]) -> float:
     """Return the mean score of the cells."""
     return sum(s.value for s in scores.values()) / len(scores)

@@ -19,6 +19,6 @@ def tune_job(job: Job) -> float | None:
     """
     if find_spec("optuna") is None:
         raise ValueError("tune.trials needs Optuna: pip install 'unlearn-bench[tune]'")
-    from unlearn.orchestration.tuning.run_study import conduct
+    from unlearn.orchestration.tuning.run_study import run_study
 
-    return conduct(job)
+    return run_study(job)

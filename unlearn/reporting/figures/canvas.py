@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from unlearn.core.files import write_atomically
 
 
-def figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure in inches."""
     fig = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(fig)
@@ -23,7 +23,7 @@ def file_name(label: str) -> str:
     return "_".join(kept.split())
 
 
-def save(fig: Figure, stem: Path) -> list[Path]:
+def save_figure(fig: Figure, stem: Path) -> list[Path]:
     """Write PNG and PDF, each by rename.
 
     Args:

@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from unlearn.reporting.figures import localization, method_bars, planes, tradeoff
 from unlearn.reporting.figures import refined as refined_figures
 from unlearn.reporting.tables import refined
-from unlearn.reporting.tables.frames import TASK, on_plane, present
-from unlearn.reporting.tables.summary import summary
+from unlearn.reporting.tables.frames import TASK, existing_columns, on_plane
+from unlearn.reporting.tables.summary import summarize_metrics
 from unlearn.storage.results_store import ResultsStore
 
 log = logging.getLogger(__name__)
@@ -20,33 +20,33 @@ Figures = dict[str, Figure]
 
 CURVES = ("epoch", f"base/{method_bars.HIDDEN}", f"full/{method_bars.HIDDEN}")
 MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
-    "comparison": lambda frame, _: {"comparison": method_bars.comparison(frame)},
-    "demo": lambda frame, curves: {"demo": method_bars.demo(frame, curves)},
-    "heatmap": lambda frame, _: planes.heatmaps(frame),
+    "comparison": lambda frame, _: {"comparison": method_bars.draw_comparison(frame)},
+    "demo": lambda frame, curves: {"demo": method_bars.draw_demo(frame, curves)},
+    "heatmap": lambda frame, _: planes.draw_heatmaps(frame),
     "winners": lambda frame, _: {"winners": planes.winner_map(frame)},
-    "tradeoff": lambda frame, _: {"tradeoff": tradeoff.tradeoff(frame)},
+    "tradeoff": lambda frame, _: {"tradeoff": tradeoff.draw_tradeoff(frame)},
     "worst": lambda frame, _: {"worst": tradeoff.worst_bars(frame)},
-    "redirection": lambda _, curves: _redirection(curves),
-    "localization": lambda frame, _: localization.figures(frame),
-    "sequence": lambda frame, _: {"sequence": refined_figures.sequence(frame)},
-    "closeness": lambda frame, _: {"closeness": refined_figures.closeness(frame)},
+    "redirection": lambda _, curves: _draw_redirection(curves),
+    "localization": lambda frame, _: localization.draw_localization(frame),
+    "sequence": lambda frame, _: {"sequence": refined_figures.draw_sequence(frame)},
+    "closeness": lambda frame, _: {"closeness": refined_figures.draw_closeness(frame)},
 }
 MAPS = ("heatmap", "winners")
 PLANE = ("heatmap", "winners", "tradeoff", "worst")
 NAMES = (*MAKERS, "auto", "all", "none")
 
 
-def _redirection(curves: pd.DataFrame | None) -> Figures:
+def _draw_redirection(curves: pd.DataFrame | None) -> Figures:
     if curves is None:
         raise ValueError(
             "figure=redirection needs curves of a run of REM; record some with logger=csv"
         )
-    return {"redirection": method_bars.redirection(curves)}
+    return {"redirection": method_bars.draw_redirection(curves)}
 
 
 def read_curves(store: ResultsStore, run_id: str) -> pd.DataFrame:
     """Return the curves of a run, empty if it recorded none."""
-    path = store.folder(run_id) / "curves" / "metrics.csv"
+    path = store.run_folder(run_id) / "curves" / "metrics.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
 
@@ -70,7 +70,7 @@ def redirection_curves(store: ResultsStore, frame: pd.DataFrame) -> pd.DataFrame
         The curves of all its runs one below the other, with columns ``run_id`` and ``corruption``;
         None if there are none.
     """
-    for method in summary(frame)["method"]:
+    for method in summarize_metrics(frame)["method"]:
         parts = []
         for _, row in frame[frame["method"] == method].drop_duplicates("run_id").iterrows():
             values = read_curves(store, str(row["run_id"]))
@@ -82,7 +82,7 @@ def redirection_curves(store: ResultsStore, frame: pd.DataFrame) -> pd.DataFrame
     return None
 
 
-def chosen(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> tuple[str, ...]:
+def choose_figures(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> tuple[str, ...]:
     """Return the names of the figures to draw.
 
     Args:
@@ -97,12 +97,12 @@ def chosen(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> tuple
     if name not in NAMES:
         raise ValueError(f"figure must be one of {', '.join(NAMES)}, got {name}")
     inside = () if curves is None else ("redirection",)
-    plain = refined.uncorrupted(frame)
+    plain = refined.is_uncorrupted(frame)
     if name in ("auto", "all") and plain.any():
         rest = frame[~plain]
-        more = () if rest.empty else chosen(name, rest, curves)
-        return (*more, *_refined(frame[plain]))
-    several = len(on_plane(frame)[present(frame, TASK)].drop_duplicates()) > 1
+        more = () if rest.empty else choose_figures(name, rest, curves)
+        return (*more, *_refined_figures(frame[plain]))
+    several = len(on_plane(frame)[existing_columns(frame, TASK)].drop_duplicates()) > 1
     if name == "auto":
         return (*PLANE, *inside) if several else ("comparison", *inside)
     if name == "all":
@@ -110,22 +110,22 @@ def chosen(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> tuple
     return () if name == "none" else (name,)
 
 
-def _refined(frame: pd.DataFrame) -> tuple[str, ...]:
+def _refined_figures(frame: pd.DataFrame) -> tuple[str, ...]:
     """Return which figures rows of uncorrupted data can fill."""
     if "tow" not in frame or frame["tow"].isna().all():
         return ()
     return ("closeness", "sequence") if frame["step"].max() > 0 else ("closeness",)
 
 
-def draw(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figures:
+def draw_figures(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figures:
     """Return the figures of a choice by the stem of their files.
 
     Raises:
         ValueError: If the name is unknown or the rows cannot fill the figure.
     """
     out: Figures = {}
-    for each in chosen(name, frame, curves):
+    for each in choose_figures(name, frame, curves):
         healing = each not in ("closeness", "sequence", name)  # chosen for the corrupted rows
-        rows = frame[~refined.uncorrupted(frame)] if healing else frame
+        rows = frame[~refined.is_uncorrupted(frame)] if healing else frame
         out |= MAKERS[each](on_plane(rows) if each in MAPS else rows, curves)
     return out

@@ -11,9 +11,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 
-from unlearn.evaluation.diagnosis.mask_overlap import by_third, mean_depth, overlaps
+from unlearn.evaluation.diagnosis.mask_overlap import by_third, compute_overlaps, mean_depth
 from unlearn.methods.localization.mask import Mask
-from unlearn.reporting.figures.canvas import figure as empty
+from unlearn.reporting.figures.canvas import new_figure as empty
 from unlearn.reporting.figures.planes import COLOURS
 
 SETS = {"forget": COLOURS[3], "retain": COLOURS[0]}
@@ -55,16 +55,16 @@ class Diagnosis:
     masks: dict[str, Mask] = field(default_factory=dict)
 
 
-def tables(found: Diagnosis) -> dict[str, pd.DataFrame]:
+def make_tables(found: Diagnosis) -> dict[str, pd.DataFrame]:
     """Return the tables by the stem of their files: of the layers, and of masks if there are any."""
-    out = {"diagnosis": _layers(found)}
+    out = {"diagnosis": _layer_table(found)}
     if found.masks:
-        out |= {"diagnosis_shares": _shares(found), "diagnosis_masks": _masks(found)}
-        out["diagnosis_overlap"] = _overlaps(found)
+        out |= {"diagnosis_shares": _share_table(found), "diagnosis_masks": _mask_table(found)}
+        out["diagnosis_overlap"] = _overlap_table(found)
     return out
 
 
-def _layers(found: Diagnosis) -> pd.DataFrame:
+def _layer_table(found: Diagnosis) -> pd.DataFrame:
     """Return a row per layer, after one of the network as it is."""
     whole = {"layer": "(none)", "n": sum(found.parameters.values())}
     rows = [whole | {f"rewound/{part}": found.whole[part] for part in SETS}]
@@ -79,51 +79,52 @@ def _layers(found: Diagnosis) -> pd.DataFrame:
             row |= {f"retrained/{part}": found.retrained[layer][-1][part] for part in SETS}
         rows.append(row)
     names = [name for name in ("layer", "n", *TITLES) if any(name in row for row in rows)]
-    return _titled(pd.DataFrame(rows)[names])
+    return _add_titles(pd.DataFrame(rows)[names])
 
 
-def _shares(found: Diagnosis) -> pd.DataFrame:
+def _share_table(found: Diagnosis) -> pd.DataFrame:
     """Return a row per layer with its share in each mask."""
-    by_mask = {name: mask.shares(found.groups) for name, mask in found.masks.items()}
+    by_mask = {name: mask.compute_group_shares(found.groups) for name, mask in found.masks.items()}
     table = pd.DataFrame({"layer": list(found.groups), "n": list(found.parameters.values())})
     for name, shares in by_mask.items():
         table[name] = table["layer"].map(shares)
-    return _titled(table)
+    return _add_titles(table)
 
 
-def _masks(found: Diagnosis) -> pd.DataFrame:
+def _mask_table(found: Diagnosis) -> pd.DataFrame:
     """Return a row per strategy: how much, and how deep."""
     rows = [
-        {"strategy": name, "n": mask.count(), "share": mask.share()}
+        {"strategy": name, "n": mask.count_movable(), "share": mask.compute_movable_share()}
         | {"depth": mean_depth(mask, found.groups)}
         | {f"{third} third": share for third, share in by_third(mask, found.groups).items()}
         for name, mask in found.masks.items()
     ]
-    return _titled(pd.DataFrame(rows))
+    return _add_titles(pd.DataFrame(rows))
 
 
-def _overlaps(found: Diagnosis) -> pd.DataFrame:
+def _overlap_table(found: Diagnosis) -> pd.DataFrame:
     """Return a row per strategy with its Jaccard overlap with each other."""
-    shared = overlaps(found.masks)
+    shared = compute_overlaps(found.masks)
     rows = [
-        {"strategy": name, "n": mask.count()} | shared[name] for name, mask in found.masks.items()
+        {"strategy": name, "n": mask.count_movable()} | shared[name]
+        for name, mask in found.masks.items()
     ]
-    return _titled(pd.DataFrame(rows))
+    return _add_titles(pd.DataFrame(rows))
 
 
-def _titled(table: pd.DataFrame) -> pd.DataFrame:
+def _add_titles(table: pd.DataFrame) -> pd.DataFrame:
     table.attrs |= {"n": "parameters"} | {k: v for k, v in TITLES.items() if k in table}
     return table
 
 
-def curves(found: Diagnosis) -> pd.DataFrame:
+def make_curves(found: Diagnosis) -> pd.DataFrame:
     """Return columns layer, epoch, forget, retain of the layers' retraining."""
     return pd.DataFrame(
         [{"layer": layer} | row for layer, curve in found.retrained.items() for row in curve]
     )
 
 
-def figure(found: Diagnosis) -> Figure:
+def draw_diagnosis(found: Diagnosis) -> Figure:
     """Return the panels over the layers one below the other and, with masks, their overlap beside."""
     layers = list(found.groups)
     panels = 3 + bool(found.retrained) + bool(found.masks)
@@ -132,13 +133,13 @@ def figure(found: Diagnosis) -> Figure:
     left: Figure | SubFigure = fig
     if found.masks:
         left, right = fig.subfigures(1, 2, width_ratios=(width, 4.6)).tolist()  # type: ignore[union-attr]
-        _overlap(right, found)
+        _draw_overlap(right, found)
     axes = list(left.subplots(panels, 1, squeeze=False, sharex=True)[:, 0])
-    _gradients(axes[0], axes[1], found)
-    _accuracies(axes[2], found, found.rewound, "accuracy,\nlayer rewound")
+    _draw_gradients(axes[0], axes[1], found)
+    _draw_accuracies(axes[2], found, found.rewound, "accuracy,\nlayer rewound")
     if found.retrained:
         last = {layer: curve[-1] for layer, curve in found.retrained.items() if curve}
-        _accuracies(axes[3], found, last, "accuracy,\nlayer retrained")
+        _draw_accuracies(axes[3], found, last, "accuracy,\nlayer retrained")
     if found.masks:
         _mask_lines(axes[-1], found)
     for ax in axes:
@@ -148,7 +149,7 @@ def figure(found: Diagnosis) -> Figure:
     return fig
 
 
-def _gradients(pulls: Axes, cosines: Axes, found: Diagnosis) -> None:
+def _draw_gradients(pulls: Axes, cosines: Axes, found: Diagnosis) -> None:
     for part, colour in SETS.items():
         values = [row[part] for row in found.gradients.values()]
         pulls.plot(values, color=colour, marker="o", label=f"{part} set", **DOTS[part])
@@ -162,7 +163,7 @@ def _gradients(pulls: Axes, cosines: Axes, found: Diagnosis) -> None:
     cosines.set_ylabel("cosine of\nthe two", fontsize=8)
 
 
-def _accuracies(
+def _draw_accuracies(
     ax: Axes, found: Diagnosis, rows: Mapping[str, Mapping[str, float]], label: str
 ) -> None:
     """Draw accuracies over the layers; dashed: those of the network as it is."""
@@ -177,7 +178,7 @@ def _accuracies(
 
 def _mask_lines(ax: Axes, found: Diagnosis) -> None:
     for i, (name, mask) in enumerate(found.masks.items()):
-        shares = list(mask.shares(found.groups).values())
+        shares = list(mask.compute_group_shares(found.groups).values())
         ax.plot(
             shares, color=COLOURS[i % len(COLOURS)], marker=MARKS[i % len(MARKS)], ms=3.5, lw=1,
             label=name.replace("_", " "),
@@ -186,10 +187,10 @@ def _mask_lines(ax: Axes, found: Diagnosis) -> None:
     ax.set_ylabel("share of layer\nin mask", fontsize=8)
 
 
-def _overlap(part: SubFigure, found: Diagnosis) -> None:
+def _draw_overlap(part: SubFigure, found: Diagnosis) -> None:
     """Draw the overlap of every two masks, and the names that the lines have."""
     names = [name.replace("_", " ") for name in found.masks]
-    values = pd.DataFrame(overlaps(found.masks)).to_numpy()
+    values = pd.DataFrame(compute_overlaps(found.masks)).to_numpy()
     ax, key = part.subplots(2, 1, height_ratios=(2.2, 1))
     for i, name in enumerate(names):
         key.plot(

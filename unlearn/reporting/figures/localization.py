@@ -11,9 +11,9 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from unlearn.reporting.figures.canvas import figure, file_name
+from unlearn.reporting.figures.canvas import file_name, new_figure
 from unlearn.reporting.figures.planes import COLOURS
-from unlearn.reporting.tables.frames import present, standard_error
+from unlearn.reporting.tables.frames import existing_columns, standard_error
 from unlearn.reporting.tables.oracle_gaps import (
     LAYERS,
     METRICS,
@@ -22,16 +22,16 @@ from unlearn.reporting.tables.oracle_gaps import (
     SETTING,
     SHARE,
     WHOLE,
-    located,
+    parse_localizations,
     with_gaps,
 )
 
 MARKS = "osD^v<>P"
 
 
-def _settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+def _iterate_settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield a name for each setting, and its rows; nothing in the name that all have in common."""
-    keys = present(rows, SETTING)
+    keys = existing_columns(rows, SETTING)
     several = [k for k in keys if rows[k].nunique() > 1]
     for values, group in rows.groupby(keys, dropna=False):
         named = dict(zip(keys, values, strict=True))
@@ -47,19 +47,19 @@ def _draw_curves(axes: Axes, rows: pd.DataFrame, metric: str, styles: dict[str, 
         axes.errorbar(
             means.index, means["mean"], yerr=means["standard_error"].fillna(0),
             color=COLOURS[i % len(COLOURS)], marker=MARKS[i % len(MARKS)],
-            markersize=4, linewidth=1.2, capsize=2, label=_said(str(strategy)),
+            markersize=4, linewidth=1.2, capsize=2, label=_format_name(str(strategy)),
         )  # fmt: skip
     axes.grid(color="#e5e5e5", linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _level(axes: Axes, rows: pd.DataFrame, metric: str, label: str, style: str) -> None:
+def _draw_level(axes: Axes, rows: pd.DataFrame, metric: str, label: str, style: str) -> None:
     value = rows[metric].mean()
     if pd.notna(value):
         axes.axhline(value, color="#444444", linestyle=style, linewidth=1, label=label)
 
 
-def _said(name: str) -> str:
+def _format_name(name: str) -> str:
     return name.replace("_", " ")
 
 
@@ -71,12 +71,12 @@ def budget_curves(rows: pd.DataFrame) -> Figure:
     Args:
         rows: Located rows of one setting; ``del`` is drawn beside the strategies of ``rft``.
     """
-    metrics = [m for m in present(rows, tuple(METRICS)) if rows[m].notna().any()]
+    metrics = [m for m in existing_columns(rows, tuple(METRICS)) if rows[m].notna().any()]
     local = rows[rows["budget"].notna()]
     local = local.assign(algorithm=local["algorithm"].replace("del", "rft"))
     algorithms = sorted(local["algorithm"].unique())
     styles = {str(s): i for i, s in enumerate(sorted(local["strategy"].unique()))}
-    fig = figure(1.3 + 2.6 * len(algorithms), 0.9 + 1.75 * len(metrics))
+    fig = new_figure(1.3 + 2.6 * len(algorithms), 0.9 + 1.75 * len(metrics))
     grid = fig.subplots(len(metrics), len(algorithms), squeeze=False, sharex=True, sharey="row")
     handles: dict[str, Artist] = {}
     for line, metric in zip(grid, metrics, strict=True):
@@ -88,11 +88,11 @@ def budget_curves(rows: pd.DataFrame) -> Figure:
                 (rows[rows["algorithm"] == "original"], "original", ":"),
                 (whole, "the algorithm on all parameters", "-."),
             ):
-                _level(axes, part, metric, label, style)
+                _draw_level(axes, part, metric, label, style)
             handles |= {str(k): h for h, k in zip(*axes.get_legend_handles_labels(), strict=True)}
         line[0].set_ylabel(METRICS[metric])
     for axes, algorithm in zip(grid[0], algorithms, strict=True):
-        axes.set_title(_said(algorithm), fontsize=10)
+        axes.set_title(_format_name(algorithm), fontsize=10)
     for axes in grid[-1]:
         axes.set_xlabel("share of parameters that may move")
     fig.legend(
@@ -112,7 +112,7 @@ def layer_shares(rows: pd.DataFrame) -> Figure:
     budgets = sorted(known["budget"].unique())
     styles = {str(s): i for i, s in enumerate(sorted(known["strategy"].unique()))}
     layers = list(json.loads(known[LAYERS].iloc[0]))
-    fig = figure(2 + 0.28 * len(layers) + 1.2, 0.8 + 1.7 * len(budgets))
+    fig = new_figure(2 + 0.28 * len(layers) + 1.2, 0.8 + 1.7 * len(budgets))
     grid = fig.subplots(len(budgets), 1, squeeze=False, sharex=True)[:, 0]
     for axes, budget in zip(grid, budgets, strict=True):
         for strategy, group in known[known["budget"] == budget].groupby("strategy"):
@@ -120,7 +120,7 @@ def layer_shares(rows: pd.DataFrame) -> Figure:
             i = styles[str(strategy)]
             axes.plot(
                 range(len(layers)), means, color=COLOURS[i % len(COLOURS)],
-                marker=MARKS[i % len(MARKS)], markersize=3.5, linewidth=1, label=_said(str(strategy)),
+                marker=MARKS[i % len(MARKS)], markersize=3.5, linewidth=1, label=_format_name(str(strategy)),
             )  # fmt: skip
         axes.axhline(budget, color="#999999", linestyle=":", linewidth=0.8)
         axes.set_ylim(-0.03, 1.03)
@@ -158,7 +158,7 @@ def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         method=rows["algorithm"].where(alone, rows["algorithm"] + ", " + rows["strategy"])
     )
     order = rows.groupby("method")["gap"].mean().sort_values(ascending=False).index
-    fig = figure(2.6 + 1.7 * len(metrics), 0.9 + 0.2 * len(order))
+    fig = new_figure(2.6 + 1.7 * len(metrics), 0.9 + 0.2 * len(order))
     for axes, metric in zip(fig.subplots(1, len(metrics), sharey=True), metrics, strict=True):
         groups = rows.groupby("method")[f"gap/{metric}"]
         means, errors = groups.mean()[order], groups.agg(standard_error)[order].fillna(0)
@@ -170,13 +170,13 @@ def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         axes.set_xlabel("oracle - method, points", fontsize=8)
         axes.tick_params(axis="x", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.set_yticks(range(len(order)), [_said(str(m)) for m in order], fontsize=7)
+        axes.set_yticks(range(len(order)), [_format_name(str(m)) for m in order], fontsize=7)
         axes.set_ylim(-0.6, len(order) - 0.4)
     fig.suptitle(f"budget {main_budget(rows):g}", fontsize=9)
     return fig
 
 
-def figures(frame: pd.DataFrame) -> dict[str, Figure]:
+def draw_localization(frame: pd.DataFrame) -> dict[str, Figure]:
     """Return the figures that the rows can fill, by the stem of their files.
 
     Args:
@@ -186,7 +186,7 @@ def figures(frame: pd.DataFrame) -> dict[str, Figure]:
         ValueError: If no run was localized.
     """
     out = {}
-    for name, rows in _settings(with_gaps(located(frame))):
+    for name, rows in _iterate_settings(with_gaps(parse_localizations(frame))):
         if rows[SHARE].notna().sum() == 0:
             continue
         out[f"localization_layers{name}"] = layer_shares(rows)

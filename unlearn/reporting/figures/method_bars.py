@@ -5,22 +5,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from unlearn.reporting.figures.canvas import figure
+from unlearn.reporting.figures.canvas import new_figure
 from unlearn.reporting.tables.frames import REGULARITY
-from unlearn.reporting.tables.summary import summary
+from unlearn.reporting.tables.summary import summarize_metrics
 
 HEALED, UTILITY, FULL = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito, safe for the colour-blind
 HIDDEN = "hidden_accuracy_given"  # curves: hidden samples that still get the corrupted label
 
 
-def draw_comparison(axes: Axes, frame: pd.DataFrame) -> None:
+def draw_bars(axes: Axes, frame: pd.DataFrame) -> None:
     """Draw healed and utility of each method as bars, the product as text; best on top.
 
     Args:
         axes: To draw on.
         frame: Rows of one task; the error bars are standard errors over its seeds.
     """
-    table = summary(frame)[::-1].reset_index(drop=True)
+    table = summarize_metrics(frame)[::-1].reset_index(drop=True)
     bars = {"elinewidth": 1.2, "capsize": 2.5, "ecolor": "#222222"}
     for offset, column, colour in ((0.2, "healed", HEALED), (-0.2, "utility", UTILITY)):
         y = table.index + offset
@@ -30,7 +30,7 @@ def draw_comparison(axes: Axes, frame: pd.DataFrame) -> None:
             at = known.index + offset
             axes.errorbar(known[column], at, xerr=known[f"{column}_sem"], fmt="none", **bars)
     for y, row in table.iterrows():
-        axes.text(1.04, float(str(y)), _product(row), va="center", ha="left", fontsize=9)
+        axes.text(1.04, float(str(y)), _get_product(row), va="center", ha="left", fontsize=9)
     axes.text(1.04, len(table) - 0.45, "healed\nx utility", va="bottom", ha="left", fontsize=8)
     axes.set_yticks(range(len(table)), [str(m).replace("_", " ") for m in table["method"]])
     axes.set_ylim(-0.55, len(table) - 0.45)
@@ -42,7 +42,7 @@ def draw_comparison(axes: Axes, frame: pd.DataFrame) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _product(row: pd.Series) -> str:
+def _get_product(row: pd.Series) -> str:
     value, error = row["healed_utility"], row["healed_utility_sem"]
     if pd.isna(value):
         return "-"
@@ -50,7 +50,7 @@ def _product(row: pd.Series) -> str:
     return text + (" (collapsed)" if row["collapsed"] == row["n"] else "")
 
 
-def draw_redirection(axes: Axes, curves: pd.DataFrame) -> None:
+def draw_redirection_panel(axes: Axes, curves: pd.DataFrame) -> None:
     """Draw what REM's two networks answer on hidden corrupted samples, epoch by epoch.
 
     Args:
@@ -89,27 +89,27 @@ def _by_epoch(curves: pd.DataFrame, column: str) -> pd.DataFrame:
     return known.pivot_table(index="epoch", columns="run_id", values=column).ffill()
 
 
-def comparison(frame: pd.DataFrame) -> Figure:
+def draw_comparison(frame: pd.DataFrame) -> Figure:
     """Return the bars of all methods on one task."""
-    fig = figure(6.5, 1.4 + 0.5 * frame["method"].nunique())
-    draw_comparison(fig.add_subplot(), frame)
+    fig = new_figure(6.5, 1.4 + 0.5 * frame["method"].nunique())
+    draw_bars(fig.add_subplot(), frame)
     return fig
 
 
-def redirection(curves: pd.DataFrame) -> Figure:
+def draw_redirection(curves: pd.DataFrame) -> Figure:
     """Return REM's inside, a panel per corruption: hidden samples in the base and full network.
 
     Args:
-        curves: As for ``draw_redirection``; a column ``corruption`` splits it.
+        curves: As for ``draw_redirection_panel``; a column ``corruption`` splits it.
     """
     parts = {"": curves}
     if "corruption" in curves:
         parts = {str(name): part for name, part in curves.groupby("corruption")}
     names = [c for c in REGULARITY if c in parts] + [c for c in parts if c not in REGULARITY]
-    fig = figure(4.2 * len(names) + 0.8, 3.6)
+    fig = new_figure(4.2 * len(names) + 0.8, 3.6)
     panels = fig.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for axes, name in zip(panels, names, strict=True):
-        draw_redirection(axes, parts[name])
+        draw_redirection_panel(axes, parts[name])
         if axes is not panels[0]:
             axes.set_ylabel("")
             axes.get_legend().remove()
@@ -118,13 +118,13 @@ def redirection(curves: pd.DataFrame) -> Figure:
     return fig
 
 
-def demo(frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figure:
+def draw_demo(frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figure:
     """Return the bars of all methods beside REM's inside, or the bars if there are no curves."""
     if curves is None:
-        return comparison(frame)
-    fig = figure(11, max(3.6, 1.4 + 0.5 * frame["method"].nunique()))
+        return draw_comparison(frame)
+    fig = new_figure(11, max(3.6, 1.4 + 0.5 * frame["method"].nunique()))
     left, right = fig.subplots(1, 2, width_ratios=(1.25, 1))
-    draw_comparison(left, frame)
-    draw_redirection(right, curves)
+    draw_bars(left, frame)
+    draw_redirection_panel(right, curves)
     fig.get_layout_engine().set(wspace=0.06)  # type: ignore[union-attr]
     return fig

@@ -12,39 +12,39 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from unlearn.reporting.figures.canvas import figure, file_name
-from unlearn.reporting.tables.frames import REGULARITY, by_cell, oracle
-from unlearn.reporting.tables.summary import TITLES, cells, summary
+from unlearn.reporting.figures.canvas import file_name, new_figure
+from unlearn.reporting.tables.frames import REGULARITY, by_cell, is_oracle
+from unlearn.reporting.tables.summary import TITLES, average_cells, summarize_metrics
 
 PAGE = 12  # methods per page of the overview
 COLOURS = (*mpl.color_sequences["tab10"], *mpl.color_sequences["Dark2"])  # all of them strong
 UNKNOWN = "#e6e6e6"  # a cell that failed or was not run
 
 
-def corruptions(found: pd.Index | pd.Series) -> list[str]:
+def order_corruptions(found: pd.Index | pd.Series) -> list[str]:
     """Return the corruptions from the most to the least regular, unknown ones last."""
     names = [str(c) for c in pd.Series(found).unique()]
     return [c for c in REGULARITY if c in names] + [c for c in names if c not in REGULARITY]
 
 
 def _row_names(order: list[str], regularity: bool) -> list[str]:
-    def level(name: str) -> str:
+    def name_level(name: str) -> str:
         return f"\n({REGULARITY[name]})" if regularity and name in REGULARITY else ""
 
-    return [textwrap.fill(o.replace("_", " "), 11) + level(o) for o in order]
+    return [textwrap.fill(o.replace("_", " "), 11) + name_level(o) for o in order]
 
 
-def heatmaps(frame: pd.DataFrame, value: str = "healed_utility") -> dict[str, Figure]:
+def draw_heatmaps(frame: pd.DataFrame, value: str = "healed_utility") -> dict[str, Figure]:
     """Return the overview, by pages of ``PAGE`` methods, and one figure per method, by stem."""
-    methods = [str(m) for m in summary(frame)["method"]]
+    methods = [str(m) for m in summarize_metrics(frame)["method"]]
     pages = [methods[i : i + PAGE] for i in range(0, len(methods), PAGE)]
     out = {f"heatmap{f'_{i}' if i > 1 else ''}": page for i, page in enumerate(pages, 1)}
     if len(methods) > 1:
         out |= {f"heatmap_{file_name(method)}": [method] for method in methods}
-    return {stem: heatmap(frame, value, chosen) for stem, chosen in out.items()}
+    return {stem: draw_heatmap(frame, value, chosen) for stem, chosen in out.items()}
 
 
-def heatmap(
+def draw_heatmap(
     frame: pd.DataFrame, value: str = "healed_utility", methods: list[str] | None = None
 ) -> Figure:
     """Return one panel per method, best first, all on the scale 0 to 1.
@@ -54,14 +54,14 @@ def heatmap(
         value: Column to average over seeds, in [0, 1].
         methods: To draw; None: all.
     """
-    table = cells(frame, value)
-    methods = methods or [str(m) for m in summary(frame)["method"]]
-    order = corruptions(table.columns.get_level_values(0))
+    table = average_cells(frame, value)
+    methods = methods or [str(m) for m in summarize_metrics(frame)["method"]]
+    order = order_corruptions(table.columns.get_level_values(0))
     rates = sorted(table.columns.get_level_values(1).unique())
     across = min(3 if len(rates) <= 5 else 2, len(methods))
     down = -(-len(methods) // across)
     width = max(2.6, 0.46 * len(rates)) + 1.1
-    fig = figure(width * across + 0.9, (0.5 * len(order) + 0.65) * down + 0.5)
+    fig = new_figure(width * across + 0.9, (0.5 * len(order) + 0.65) * down + 0.5)
     panels = fig.subplots(down, across, squeeze=False).flatten()
     colours = mpl.colormaps["viridis"].with_extremes(bad=UNKNOWN)
     image = None
@@ -98,7 +98,7 @@ def _write_cells(axes: Axes, grid: pd.DataFrame) -> None:
         axes.text(j, i, text, ha="center", va="center", color=colour, fontsize=8)
 
 
-def winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
+def find_winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
     """Return who wins each cell of the plane, and how surely; oracles are out of competition.
 
     Args:
@@ -109,7 +109,7 @@ def winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
         Indexed by corruption and discovery rate: ``winner``; ``mean``; ``won``, the number of seeds
         in which no other is better; ``seeds``, those in which the winner ran.
     """
-    own = frame[~frame["method"].map(oracle)]
+    own = frame[~frame["method"].map(is_oracle)]
     table = by_cell(own, value).dropna(how="all")
     rows = {}
     for task, seeds in table.groupby(level=["corruption", "discovery"]):
@@ -130,12 +130,12 @@ def winner_map(frame: pd.DataFrame, value: str = "healed_utility") -> Figure:
         frame: Rows of many tasks, prepared.
         value: Column that decides, by its mean over seeds.
     """
-    best = winners(frame, value)
-    order = corruptions(frame["corruption"])
+    best = find_winners(frame, value)
+    order = order_corruptions(frame["corruption"])
     rates = sorted(frame["discovery"].dropna().unique())
     counts = best["winner"].value_counts()
     colours = dict(zip(counts.index, COLOURS * 3, strict=False))
-    fig = figure(max(6.0, 1.05 * len(rates) + 1.6), 0.85 * len(order) + 1.3)
+    fig = new_figure(max(6.0, 1.05 * len(rates) + 1.6), 0.85 * len(order) + 1.3)
     axes = fig.add_subplot()
     image = np.full((len(order), len(rates), 3), to_rgb(UNKNOWN))
     for key, cell in best.iterrows():

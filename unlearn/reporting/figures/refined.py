@@ -10,11 +10,11 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from unlearn.reporting.figures import canvas
-from unlearn.reporting.tables.refined import HALF, PAPER, SETTING, overview, uncorrupted
+from unlearn.reporting.tables.refined import HALF, PAPER, SETTING, is_uncorrupted, tabulate_refined
 from unlearn.reporting.tables.summary import TITLES
 
 
-def sequence(
+def draw_sequence(
     frame: pd.DataFrame, metrics: Sequence[str] = ("tow", "tow_mia", "tow_so_far", "tow_mia_so_far")
 ) -> Figure:
     """Return how metrics change from request to request, a line per method with its 95 % interval.
@@ -33,11 +33,11 @@ def sequence(
     for name in ("tow", "tow_mia"):
         if f"{name}_so_far" in frame:  # of the first request they are the same
             frame = frame.assign(**{f"{name}_so_far": frame[f"{name}_so_far"].fillna(frame[name])})
-    table = overview(frame, metrics=known)
+    table = tabulate_refined(frame, metrics=known)
     setting = [c for c in (*SETTING, "variant") if c in table]
     words = table[["method", *setting]].itertuples(index=False)
     label = [" ".join(str(w) for w in row if w == w and w not in (None, "-")) for row in words]
-    fig = canvas.figure(3.4 * len(known) + 1.4, 3.2)
+    fig = canvas.new_figure(3.4 * len(known) + 1.4, 3.2)
     panels = fig.subplots(1, len(known), squeeze=False)[0]
     for ax, metric in zip(panels, known, strict=True):
         for i, (name, part) in enumerate(table.groupby(label, sort=False)):
@@ -56,21 +56,21 @@ def sequence(
     return fig
 
 
-def closeness(frame: pd.DataFrame) -> Figure:
+def draw_closeness(frame: pd.DataFrame) -> Figure:
     """Return ToW, ToW-MIA and MIA gap per method and variant as dots with 95 % intervals.
 
     Raises:
         ValueError: If no row of uncorrupted data has ToW.
     """
-    frame = frame[uncorrupted(frame) & (frame["step"] == 0)] if len(frame) else frame
-    table = overview(frame, metrics=PAPER)
+    frame = frame[is_uncorrupted(frame) & (frame["step"] == 0)] if len(frame) else frame
+    table = tabulate_refined(frame, metrics=PAPER)
     if "tow" not in table:
         raise ValueError("figure=closeness needs rows of corruption=none with evaluation=refined")
     known = [m for m in PAPER if m in table]
     words = [str(c) for c in table.columns[: list(table.columns).index("n")]]
     known_words = table[words].astype(object).where(table[words].notna(), "-").to_numpy()
     labels = [" ".join(str(v) for v in row if v != "-") for row in known_words]
-    fig = canvas.figure(2.6 * len(known) + 1.6, 0.8 + 0.24 * len(table))
+    fig = canvas.new_figure(2.6 * len(known) + 1.6, 0.8 + 0.24 * len(table))
     panels = fig.subplots(1, len(known), squeeze=False, sharey=True)[0]
     y = np.arange(len(table))[::-1]
     for ax, metric in zip(panels, known, strict=True):
@@ -85,7 +85,7 @@ def closeness(frame: pd.DataFrame) -> Figure:
     return fig
 
 
-def against(
+def draw_scores_against(
     scores: Mapping[str, np.ndarray], reference: str, correlation: Mapping[str, float]
 ) -> Figure:
     """Return every score against the reference, sample by sample, by rank.
@@ -96,7 +96,7 @@ def against(
         correlation: Spearman's with the reference, by name.
     """
     others = [name for name in scores if name != reference]
-    fig = canvas.figure(2.2 * min(3, len(others)), 2.2 * math.ceil(len(others) / 3))
+    fig = canvas.new_figure(2.2 * min(3, len(others)), 2.2 * math.ceil(len(others) / 3))
     x = scores[reference]
     for i, name in enumerate(others):
         ax = fig.add_subplot(math.ceil(len(others) / 3), min(3, len(others)), i + 1)

@@ -17,7 +17,7 @@ SPAN = 1e-5
 """A score that is never negative has bins of equal ratio, from this share of the largest value."""
 
 
-def histograms(scores: Sequence[np.ndarray], requests: Sequence[np.ndarray]) -> pd.DataFrame:
+def count_histograms(scores: Sequence[np.ndarray], requests: Sequence[np.ndarray]) -> pd.DataFrame:
     """Return how many samples have which score, before the first request and after every one.
 
     Args:
@@ -29,7 +29,7 @@ def histograms(scores: Sequence[np.ndarray], requests: Sequence[np.ndarray]) -> 
         asks for, "forgotten", what all requests before asked for, or "left"; ``low`` and ``high``
         of the bin, the same for all moments; ``count``.
     """
-    edges = _edges(np.concatenate(scores))
+    edges = _bin_edges(np.concatenate(scores))
     rows = []
     for answered, values in enumerate(scores):
         part = np.full(len(values), "left", dtype=object)
@@ -42,7 +42,7 @@ def histograms(scores: Sequence[np.ndarray], requests: Sequence[np.ndarray]) -> 
     return pd.concat(rows, ignore_index=True)
 
 
-def _edges(values: np.ndarray) -> np.ndarray:
+def _bin_edges(values: np.ndarray) -> np.ndarray:
     """Return the edges of the bins: of equal ratio from 0 for what is never negative, else equal."""
     top = values.max()
     if values.min() < 0 or top <= 0:
@@ -52,7 +52,7 @@ def _edges(values: np.ndarray) -> np.ndarray:
     return edges
 
 
-def figure(table: pd.DataFrame, score: str) -> Figure:
+def draw_histograms(table: pd.DataFrame, score: str) -> Figure:
     """Draw a panel per moment: how many samples of each part have which score, on a log scale.
 
     Args:
@@ -60,7 +60,7 @@ def figure(table: pd.DataFrame, score: str) -> Figure:
         score: Its name.
     """
     moments = sorted(table["answered"].unique())
-    fig = canvas.figure(1.2 + 2.3 * len(moments), 2.7)
+    fig = canvas.new_figure(1.2 + 2.3 * len(moments), 2.7)
     panels = fig.subplots(1, len(moments), squeeze=False, sharex=True, sharey=True)[0]
     for ax, answered in zip(panels, moments, strict=True):
         for name, colour in PARTS.items():

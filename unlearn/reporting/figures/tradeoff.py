@@ -9,22 +9,22 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from unlearn.reporting.figures.canvas import figure
+from unlearn.reporting.figures.canvas import new_figure
 from unlearn.reporting.figures.planes import COLOURS
-from unlearn.reporting.tables.summary import overview, summary
+from unlearn.reporting.tables.summary import summarize_methods, summarize_metrics
 
 GREY = "#888888"
 DIRECTIONS = 8  # in which a label may lie, nearest ring first
 
 
-def tradeoff(frame: pd.DataFrame) -> Figure:
+def draw_tradeoff(frame: pd.DataFrame) -> Figure:
     """Return utility against healed, one point per method with standard errors over cells.
 
     Args:
         frame: Rows, prepared.
     """
-    table = summary(frame).dropna(subset=["healed", "utility"]).reset_index(drop=True)
-    fig = figure(7.5, 5.6)
+    table = summarize_metrics(frame).dropna(subset=["healed", "utility"]).reset_index(drop=True)
+    fig = new_figure(7.5, 5.6)
     axes = fig.add_subplot()
     lowest = float((table["utility"] - table["utility_sem"].fillna(0)).min()) if len(table) else 0
     bottom = max(0.0, min(0.9, np.floor((lowest - 0.03) * 20) / 20))
@@ -72,14 +72,14 @@ def place_labels(
     assert fig is not None
     fig.draw_without_rendering()  # the layout moves the axes once; what follows measures pixels
     pixel = fig.dpi / 72
-    taken = _occupied(axes, points, errors, 5 * pixel)
+    taken = _occupied_boxes(axes, points, errors, 5 * pixel)
     made = []
     for point, name in zip(points, names, strict=True):
         style = {"textcoords": "offset points", "fontsize": 8, "ha": "center", "va": "center"}
         note = axes.annotate(name, point, (0, 0), **style)
         size = note.get_window_extent()
-        options = list(_offsets(size.width, size.height, pixel))
-        boxes = [_box(axes.transData.transform(point) + o, size) for o in options]
+        options = list(_label_offsets(size.width, size.height, pixel))
+        boxes = [_label_box(axes.transData.transform(point) + o, size) for o in options]
         k = _first_free(boxes, taken, axes.get_window_extent())
         taken.append(boxes[k])
         note.set_position(tuple(options[k] / pixel))
@@ -91,7 +91,9 @@ def place_labels(
     return made
 
 
-def _occupied(axes: Axes, points: np.ndarray, errors: np.ndarray, radius: float) -> list[Bbox]:
+def _occupied_boxes(
+    axes: Axes, points: np.ndarray, errors: np.ndarray, radius: float
+) -> list[Bbox]:
     """Return the boxes of marks and error bars in pixels."""
     boxes = []
     for point, error in zip(points, errors, strict=True):
@@ -112,7 +114,7 @@ def _first_free(boxes: list[Bbox], taken: list[Bbox], bounds: Bbox) -> int:
     return len(boxes) - 1
 
 
-def _offsets(width: float, height: float, pixel: float) -> Iterator[np.ndarray]:
+def _label_offsets(width: float, height: float, pixel: float) -> Iterator[np.ndarray]:
     """Yield where a label's centre may be, in pixels from its point, nearest ring first."""
     for ring in range(24):
         gap = (7 + 7 * ring) * pixel
@@ -120,7 +122,7 @@ def _offsets(width: float, height: float, pixel: float) -> Iterator[np.ndarray]:
             yield np.array([x * (width / 2 + gap), y * (height / 2 + gap)])
 
 
-def _box(centre: np.ndarray, size: Bbox) -> Bbox:
+def _label_box(centre: np.ndarray, size: Bbox) -> Bbox:
     half = np.array([size.width, size.height]) / 2
     return Bbox([centre - half - 1, centre + half + 1])
 
@@ -131,8 +133,8 @@ def worst_bars(frame: pd.DataFrame) -> Figure:
     Args:
         frame: Rows of many tasks, prepared.
     """
-    table = overview(frame).sort_values("worst", na_position="first", ignore_index=True)
-    fig = figure(7.0, 1.1 + 0.32 * len(table))
+    table = summarize_methods(frame).sort_values("worst", na_position="first", ignore_index=True)
+    fig = new_figure(7.0, 1.1 + 0.32 * len(table))
     axes = fig.add_subplot()
     axes.barh(table.index, table["worst"].fillna(0), 0.6, color="#0072B2", label="worst task")
     axes.plot(table["healed_utility"], table.index, "D", ms=5, color="#E69F00", label="mean")

@@ -18,16 +18,16 @@ from torch import Tensor
 from unlearn.core.files import write_text_atomically
 from unlearn.core.types import ImageSet
 from unlearn.data.task import Task
-from unlearn.evaluation.prediction_change import by_class, known_rows, share
+from unlearn.evaluation.prediction_change import by_class, compare_shares, known_rows
 from unlearn.evaluation.predictions import Predictions
-from unlearn.reporting.pages.thumbnails import SIDE, picture, seen
+from unlearn.reporting.pages.thumbnails import SIDE, encode_png, to_viewable
 
 SHOWN = 24
 """Pictures per group."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Healing:
+class HealingReport:
     """What the report is about.
 
     Attributes:
@@ -59,17 +59,17 @@ class Healing:
     found_by: str | None = None
 
 
-def write_healing(path: Path, healing: Healing) -> Path:
+def write_healing(path: Path, healing: HealingReport) -> Path:
     """Write the report; a file of that name is replaced. Returns the path."""
     write_text_atomically(path, healing_page(healing))
     return path
 
 
-def healing_page(healing: Healing) -> str:
+def healing_page(healing: HealingReport) -> str:
     """Return the HTML text; no name of a file or class can become markup."""
     folder = resources.files("unlearn.reporting.pages") / "healing"
     html, style = ((folder / n).read_text(encoding="utf-8") for n in ("page.html", "page.css"))
-    found = parts(healing)
+    found = list_parts(healing)
     lost = ""
     if healing.status != "ok":
         lost = f'<p class="bad">The healed model is not usable: {escape(healing.status)}.</p>'
@@ -81,44 +81,46 @@ def healing_page(healing: Healing) -> str:
             f"{healing.run_id}. " + ", ".join(f"{k} {v}" for k, v in healing.versions.items())
         ),
         lost=lost,
-        short="".join(f"<li>{line}</li>" for line in [*flagged(healing), *short(found)]),
-        sure="".join(f"<li>{line}</li>" for line in sureness(found)),
-        parts=table("Set", found),
-        classes=table("Class", _classes(healing)),
-        pictures="".join(pictures(healing)),
+        short="".join(
+            f"<li>{line}</li>" for line in [*describe_detector(healing), *summarize_changes(found)]
+        ),
+        sure="".join(f"<li>{line}</li>" for line in describe_certainty(found)),
+        parts=format_table("Set", found),
+        classes=format_table("Class", _class_rows(healing)),
+        pictures="".join(format_pictures(healing)),
     )
 
 
-def parts(healing: Healing) -> dict[str, dict[str, Any]]:
+def list_parts(healing: HealingReport) -> dict[str, dict[str, Any]]:
     """Return shares before and after by what they count, in the order of the table."""
     task, before, after = healing.task, healing.before, healing.after
     given = task.train.label.cpu()
     out = {}
     for name, rows in (
-        ("Forget set: still labelled as listed", task.discovered().cpu()),
+        ("Forget set: still labelled as listed", task.forget_indices().cpu()),
         ("Retain set: labelled as given", task.believed_clean().cpu()),
     ):
         a, b = (p.train[rows].argmax(1) == given[rows] for p in (before, after))
-        out[name] = share(a, b)
+        out[name] = compare_shares(a, b)
     known = known_rows(task)
     if len(known):
         true = task.truth.known_label[known]  # type: ignore[index]
         a, b = (p.train[known].argmax(1) == true for p in (before, after))
-        out["Forget set: right, where you gave the true label"] = share(a, b)
+        out["Forget set: right, where you gave the true label"] = compare_shares(a, b)
     label = task.test.label.cpu()
     if len(label):
         a, b = (p.test.argmax(1) == label for p in (before, after))
-        out["Held-out set: right"] = share(a, b)
+        out["Held-out set: right"] = compare_shares(a, b)
         same = before.test.argmax(1) == after.test.argmax(1)
-        out["Held-out set: prediction unchanged"] = share(torch.ones_like(same), same)
+        out["Held-out set: prediction unchanged"] = compare_shares(torch.ones_like(same), same)
     return out
 
 
-def flagged(healing: Healing) -> list[str]:
+def describe_detector(healing: HealingReport) -> list[str]:
     """Return who made the list, if no person did: a sentence, or none."""
     if healing.found_by is None:
         return []
-    count, total = len(healing.task.discovered()), len(healing.task.train)
+    count, total = len(healing.task.forget_indices()), len(healing.task.train)
     return [
         f"The detector <b>{escape(healing.found_by)}</b> flagged <b>{count}</b> of {total} training "
         f"images ({count / total:.1%}): they are the list that is meant below, <code>found.csv</code> "
@@ -126,7 +128,7 @@ def flagged(healing: Healing) -> list[str]:
     ]
 
 
-def short(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def summarize_changes(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what happened, a sentence each."""
     forget = found["Forget set: still labelled as listed"]
     lines = [
@@ -147,14 +149,14 @@ def short(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         )  # fmt: skip
         lines.append(
             f"Held-out accuracy went from <b>{test['before']:.1%}</b> to <b>{test['after']:.1%}</b> "
-            f"({_points(test)}): {verdict}."
+            f"({_format_points(test)}): {verdict}."
         )
         moved = 1 - found["Held-out set: prediction unchanged"]["after"]
         lines.append(f"<b>{moved:.1%}</b> of the held-out images are labelled differently.")
     return lines
 
 
-def sureness(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def describe_certainty(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return what can and cannot be known from these data, a sentence each."""
     lines = [
         "Shares have 95 % intervals (Wilson), changes too (Agresti and Min, images in pairs). "
@@ -183,7 +185,7 @@ def sureness(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def _classes(healing: Healing) -> dict[str, dict[str, Any]]:
+def _class_rows(healing: HealingReport) -> dict[str, dict[str, Any]]:
     label = healing.task.test.label.cpu()
     if not len(label):
         return {}
@@ -191,12 +193,12 @@ def _classes(healing: Healing) -> dict[str, dict[str, Any]]:
     return {row["class"]: row for row in rows}
 
 
-def _points(row: Mapping[str, Any]) -> str:
+def _format_points(row: Mapping[str, Any]) -> str:
     low, high = (100 * v for v in row["interval_change"])
     return f"{100 * (row['after'] - row['before']):+.1f} points, {low:+.1f} to {high:+.1f}"
 
 
-def table(heading: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+def format_table(heading: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a table of shares before and after, with bars and intervals."""
     if not rows:
         return "<p>There is no held-out set.</p>"
@@ -205,20 +207,20 @@ def table(heading: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     )
     body = "".join(
         f'<tr><th scope="row">{escape(name)}</th><td>{row["count"]}</td>'
-        f"<td>{_with(row, 'before')}</td><td>{_with(row, 'after')}</td>"
-        f'<td class="bars">{_bar(row, "before")}{_bar(row, "after")}</td>'
-        f"<td>{_points(row)}</td></tr>"
+        f"<td>{_share_of(row, 'before')}</td><td>{_share_of(row, 'after')}</td>"
+        f'<td class="bars">{_format_bar(row, "before")}{_format_bar(row, "after")}</td>'
+        f"<td>{_format_points(row)}</td></tr>"
         for name, row in rows.items()
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
-def _with(row: Mapping[str, Any], when: str) -> str:
+def _share_of(row: Mapping[str, Any], when: str) -> str:
     low, high = row[f"interval_{when}"]
     return f"<b>{row[when]:.1%}</b> <small>{low:.1%} to {high:.1%}</small>"
 
 
-def _bar(row: Mapping[str, Any], when: str) -> str:
+def _format_bar(row: Mapping[str, Any], when: str) -> str:
     low, high = row[f"interval_{when}"]
     return (
         f'<span class="bar {when}"><i style="width:{100 * row[when]:.2f}%"></i>'
@@ -226,12 +228,12 @@ def _bar(row: Mapping[str, Any], when: str) -> str:
     )
 
 
-def pictures(healing: Healing) -> list[str]:
+def format_pictures(healing: HealingReport) -> list[str]:
     """Return the groups of pictures as HTML: forget set, held-out set, and where else to look."""
     task, before, after = healing.task, healing.before, healing.after
     given, label = task.train.label.cpu(), task.test.label.cpu()
     was, now = before.train.argmax(1), after.train.argmax(1)
-    found, rest = task.discovered().cpu(), task.believed_clean().cpu()
+    found, rest = task.forget_indices().cpu(), task.believed_clean().cpu()
     changed = found[was[found] != now[found]]
     # The healed model contradicts the label that the original had learned.
     doubted = rest[(was[rest] == given[rest]) & (now[rest] != given[rest])]
@@ -239,18 +241,18 @@ def pictures(healing: Healing) -> list[str]:
     doubted = doubted[sure[doubted].argsort(descending=True, stable=True)]
     moved = (before.test.argmax(1) != after.test.argmax(1)).nonzero().flatten()
     return [
-        _group(healing, "Listed images whose prediction changed", task.train, changed, given,
+        _format_group(healing, "Listed images whose prediction changed", task.train, changed, given,
                before.train, after.train, healing.files, len(found)),
-        _group(healing, "Held-out images whose prediction changed", task.test, moved, label,
+        _format_group(healing, "Held-out images whose prediction changed", task.test, moved, label,
                before.test, after.test, None, len(label)),
-        _group(healing, "Images outside the list that the healed model now labels differently from "
+        _format_group(healing, "Images outside the list that the healed model now labels differently from "
                "the data: look here for more bad ones, surest first", task.train, doubted, given,
                before.train, after.train, healing.files, len(rest)),
     ]  # fmt: skip
 
 
-def _group(
-    healing: Healing,
+def _format_group(
+    healing: HealingReport,
     title: str,
     data: ImageSet,
     rows: Tensor,
@@ -264,14 +266,14 @@ def _group(
     head = f"<h2>{escape(title)}</h2><p>{len(rows)} of {total}"
     head += f", {len(shown)} shown</p>" if len(shown) < len(rows) else "</p>"
     cards = [
-        _card(healing, image, i, given, before, after, files)
-        for image, i in zip(seen(data, shown), shown.tolist(), strict=True)
+        _format_card(healing, image, i, given, before, after, files)
+        for image, i in zip(to_viewable(data, shown), shown.tolist(), strict=True)
     ]
     return f'<section>{head}<div class="pictures">{"".join(cards)}</div></section>'
 
 
-def _card(
-    healing: Healing,
+def _format_card(
+    healing: HealingReport,
     image: Tensor,
     i: int,
     given: Tensor,
@@ -287,7 +289,7 @@ def _card(
     if files is healing.files and true is not None and int(true[i]) >= 0:
         known = f"<span>true: {escape(names[int(true[i])])}</span>"
     return (
-        f'<figure><img src="{picture(image)}" alt="{name}" title="{name}" width="{SIDE}" '
+        f'<figure><img src="{encode_png(image)}" alt="{name}" title="{name}" width="{SIDE}" '
         f'height="{SIDE}"><figcaption><span class="file">{name}</span>'
         f"<span>given: {escape(names[int(given[i])])}</span>{known}"
         f"<span>{escape(names[int(was.indices)])} {was.values:.0%} → "

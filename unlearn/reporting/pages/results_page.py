@@ -21,10 +21,24 @@ from urllib.parse import quote
 import pandas as pd
 
 from unlearn.core.files import write_text_atomically
-from unlearn.reporting.pages.run_folders import FILES, NAMES, broken, command, curves, short
-from unlearn.reporting.tables.frames import REGULARITY, TASK, labelled, oracle, present, spread
-from unlearn.reporting.tables.summary import HEADLINE, TITLES, summary
-from unlearn.storage.record import OWN, plain
+from unlearn.reporting.pages.run_folders import (
+    FILES,
+    NAMES,
+    list_broken_runs,
+    read_command,
+    read_curves,
+    shorten_value,
+)
+from unlearn.reporting.tables.frames import (
+    REGULARITY,
+    TASK,
+    existing_columns,
+    is_oracle,
+    label_pretraining,
+    spread_rates,
+)
+from unlearn.reporting.tables.summary import HEADLINE, TITLES, summarize_metrics
+from unlearn.storage.record import OWN, to_json_value
 from unlearn.storage.results_store import ResultsStore
 
 log = logging.getLogger(__name__)
@@ -48,11 +62,11 @@ def write_report(store: ResultsStore, frame: pd.DataFrame, path: Path) -> Path:
     Raises:
         ValueError: If there are no rows or a column is absent.
     """
-    write_text_atomically(path, page(content(store, frame, path.parent)))
+    write_text_atomically(path, format_page(collect_content(store, frame, path.parent)))
     return path
 
 
-def page(data: Mapping[str, Any]) -> str:
+def format_page(data: Mapping[str, Any]) -> str:
     """Return the HTML text; no text of the data can end the element that holds it."""
     folder = resources.files("unlearn.reporting.pages") / "results"
     html, style, *scripts = (
@@ -65,7 +79,7 @@ def page(data: Mapping[str, Any]) -> str:
     return Template(html).substitute(digest=digest, style=style, data=text, script=script)
 
 
-def content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
+def collect_content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
     """Return everything that the page shows, as JSON values.
 
     Args:
@@ -73,31 +87,35 @@ def content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> dict[str,
         frame: Rows to show.
         folder: Where the page will be; links start there.
     """
-    lost = broken(store)
-    rows = _once(labelled(frame))
+    lost = list_broken_runs(store)
+    rows = _unique_runs(label_pretraining(frame))
     rows = _with_broken(rows, [run["row"] for run in lost if run["row"]])
-    methods = [str(m) for m in summary(rows, metrics=present(rows, HEADLINE))["method"]]
-    rows = rows.assign(**{LABEL: _sources(rows)})
-    metrics = _metrics(rows)
+    methods = [
+        str(m) for m in summarize_metrics(rows, metrics=existing_columns(rows, HEADLINE))["method"]
+    ]
+    rows = rows.assign(**{LABEL: _name_sources(rows)})
+    metrics = _list_metrics(rows)
     lists = {
-        "methods": sorted(methods, key=oracle),  # those that saw the truth are out of competition
-        "corruptions": _corruptions(rows),
+        "methods": sorted(
+            methods, key=is_oracle
+        ),  # those that saw the truth are out of competition
+        "corruptions": _list_corruptions(rows),
         "rates": sorted(float(d) for d in rows["discovery"].dropna().unique()),
         "sources": sorted(set(rows[LABEL])),
     }
     start = Path(os.path.relpath(store.root.resolve(), folder.resolve())).as_posix()
     return {
         **lists,
-        "oracles": [m for m in methods if oracle(m)],
+        "oracles": [m for m in methods if is_oracle(m)],
         "regularity": REGULARITY,
         "metrics": metrics,
         "folder": f"./{quote(start)}/",
-        **_runs(store, rows, _rates(rows), [m["key"] for m in metrics], lists),
+        **_collect_runs(store, rows, _run_rates(rows), [m["key"] for m in metrics], lists),
         "broken": [{k: run[k] for k in ("id", "reason", "command")} for run in lost],
     }
 
 
-def _once(rows: pd.DataFrame) -> pd.DataFrame:
+def _unique_runs(rows: pd.DataFrame) -> pd.DataFrame:
     """Return each run's row once, at its own discovery rate, if copies were made for others."""
     if "config/discovery" in rows:
         rows = rows[
@@ -106,33 +124,35 @@ def _once(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.reset_index(drop=True)
 
 
-def _rates(rows: pd.DataFrame) -> dict[Hashable, list[float]]:
+def _run_rates(rows: pd.DataFrame) -> dict[Hashable, list[float]]:
     """Return the discovery rates at which each run counts; few columns are copied, it is slow."""
-    narrow = rows[present(rows, ("run_id", "step", "method", "seed", *TASK))]
-    known = spread(narrow).dropna(subset=["discovery"]).groupby(["run_id", "step"])["discovery"]
+    narrow = rows[existing_columns(rows, ("run_id", "step", "method", "seed", *TASK))]
+    known = (
+        spread_rates(narrow).dropna(subset=["discovery"]).groupby(["run_id", "step"])["discovery"]
+    )
     return {key: sorted({float(v) for v in values}) for key, values in known}
 
 
 def _with_broken(rows: pd.DataFrame, lost: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the rows with those of broken runs whose task and method the rows know."""
-    more = labelled(pd.DataFrame(lost))
+    more = label_pretraining(pd.DataFrame(lost))
     if rows.empty or more.empty:
         return rows
     keep = ~more["run_id"].isin(rows["run_id"])  # broken when it was run again: the row stands
-    for column in present(rows, (*TASK, "method")):
+    for column in existing_columns(rows, (*TASK, "method")):
         if column in more:  # a broken run names only what it was asked for
             keep &= more[column].isin(rows[column])
     both = pd.concat([rows, more[keep]], ignore_index=True) if keep.any() else rows
     return both.copy()  # in one piece: pandas warns of hundreds
 
 
-def _corruptions(rows: pd.DataFrame) -> list[str]:
+def _list_corruptions(rows: pd.DataFrame) -> list[str]:
     """Return the corruptions, the most regular first."""
     found = sorted(str(c) for c in rows["corruption"].dropna().unique())
     return [c for c in REGULARITY if c in found] + [c for c in found if c not in REGULARITY]
 
 
-def _sources(rows: pd.DataFrame) -> list[str]:
+def _name_sources(rows: pd.DataFrame) -> list[str]:
     """Return what each row's data and network are called; those that differ here share no map."""
     varying = [
         (column, word)
@@ -146,12 +166,12 @@ def _sources(rows: pd.DataFrame) -> list[str]:
     return out
 
 
-def _metrics(rows: pd.DataFrame) -> list[dict[str, Any]]:
+def _list_metrics(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the columns of numbers, the headline first, with how they are to be shown."""
-    better = _directions(rows)
+    better = _metric_directions(rows)
     skip = {*OWN, *NAMES} - {"seconds", "peak_bytes"}
     named = [str(c) for c in rows if not str(c).startswith(("config/", "versions/", "failed/"))]
-    found = [c for c in named if c not in skip and _numbers(rows[c])]
+    found = [c for c in named if c not in skip and _is_numeric(rows[c])]
     first = [c for c in HEADLINE if c in found]
     out = []
     for key in [*first, *(c for c in found if c not in first)]:
@@ -168,12 +188,12 @@ def _metrics(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return out
 
 
-def _numbers(column: pd.Series) -> bool:
-    known = [plain(v) for v in column.dropna()]
+def _is_numeric(column: pd.Series) -> bool:
+    known = [to_json_value(v) for v in column.dropna()]
     return bool(known) and all(type(v) in (int, float) for v in known)  # a bool is an int, too
 
 
-def _directions(rows: pd.DataFrame) -> dict[str, str]:
+def _metric_directions(rows: pd.DataFrame) -> dict[str, str]:
     """Return which columns are better high ("max") or low ("min"), where our metrics say so."""
     out: dict[str, str] = {}
     for column in rows:
@@ -190,7 +210,7 @@ def _directions(rows: pd.DataFrame) -> dict[str, str]:
     return out
 
 
-def _runs(
+def _collect_runs(
     store: ResultsStore,
     rows: pd.DataFrame,
     rates: Mapping[Hashable, Sequence[float]],
@@ -199,22 +219,22 @@ def _runs(
 ) -> dict[str, Any]:
     """Return the runs, each once, with references into the lists and pools they share."""
     place = {name: {v: i for i, v in enumerate(values)} for name, values in lists.items()}
-    common, pool, differs = configs(rows)
+    common, pool, differs = split_configs(rows)
     notes = [c for c in rows if str(c).startswith(("method/", "failed/")) and c not in metrics]
     axes: dict[str, int] = {}
     runs = []
     for i, row in enumerate(rows.to_dict("records")):
         folder = store.root / row["run_id"]
-        lines = curves(folder / FILES["l"])
+        lines = read_curves(folder / FILES["l"])
         epochs = json.dumps(lines.pop("epoch", []))
         run = {
-            **_own(row, metrics, notes),
+            **_run_facts(row, metrics, notes),
             "method": place["methods"][str(row["method"])],
             "corruption": place["corruptions"][str(row["corruption"])],
             "source": place["sources"][row[LABEL]],
             "rates": [place["rates"][r] for r in rates.get((row["run_id"], row["step"]), ())],
             "differs": differs[i],
-            "command": command(folder),
+            "command": read_command(folder),
             "files": "".join(k for k, name in FILES.items() if (folder / name).exists()),
             "axis": axes.setdefault(epochs, len(axes)),
             "curves": lines,
@@ -223,21 +243,23 @@ def _runs(
     return {"runs": runs, "common": common, "pool": pool, "axes": [json.loads(a) for a in axes]}
 
 
-def _own(row: Mapping[Any, Any], metrics: Sequence[str], notes: Sequence[Any]) -> dict[str, Any]:
+def _run_facts(
+    row: Mapping[Any, Any], metrics: Sequence[str], notes: Sequence[Any]
+) -> dict[str, Any]:
     """Return what a row says of its run alone."""
     texts = {key: row.get(key) for key in ("reason", "created")}
     return {
         "id": row["run_id"],
-        "own": short(row["discovery"], 17),
-        "seed": short(row["seed"], 9),
+        "own": shorten_value(row["discovery"], 17),
+        "seed": shorten_value(row["seed"], 9),
         "status": row["status"],
-        "values": [short(row[m], 6) for m in metrics],
-        "notes": {str(c): short(row[c], 6) for c in notes if not pd.isna(row[c])},
+        "values": [shorten_value(row[m], 6) for m in metrics],
+        "notes": {str(c): shorten_value(row[c], 6) for c in notes if not pd.isna(row[c])},
         **{key: text for key, text in texts.items() if isinstance(text, str)},
     }
 
 
-def configs(rows: pd.DataFrame) -> tuple[dict[str, Any], list[list[Any]], list[list[int]]]:
+def split_configs(rows: pd.DataFrame) -> tuple[dict[str, Any], list[list[Any]], list[list[int]]]:
     """Return the common config, the pool of what differs, and each row's places in the pool.
 
     Configs of a plane are nearly alike, so a row holds only what is not as in most rows. Where the
@@ -257,7 +279,7 @@ def configs(rows: pd.DataFrame) -> tuple[dict[str, Any], list[list[Any]], list[l
         key, values = column.removeprefix("config/"), rows[column]
         if key.startswith("seeds.") or key.endswith(".seed"):
             values = values.mask(values == rows["seed"])  # only a seed of its own is worth a word
-        texts = [json.dumps(short(v, 17)) for v in values]
+        texts = [json.dumps(shorten_value(v, 17)) for v in values]
         usual = Counter(texts).most_common(1)[0][0]
         if usual != "null":
             common[key] = json.loads(usual)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from unlearn.storage.record import plain
+from unlearn.storage.record import to_json_value
 from unlearn.storage.results_store import ResultsStore
 
 log = logging.getLogger(__name__)
@@ -22,15 +22,15 @@ POINTS = 24  # of a learning curve: enough for a drawing two inches wide
 LOSS, HIDDEN, CORRUPTED = "train/loss", "/hidden_accuracy_given", "/corrupted_accuracy_given"
 
 
-def short(value: object, digits: int) -> Any:
+def shorten_value(value: object, digits: int) -> Any:
     """Return a value with as many significant digits; whole numbers without a point."""
-    value = plain(value)
+    value = to_json_value(value)
     if isinstance(value, float):
         return int(value) if value.is_integer() else float(f"{value:.{digits}g}")
     return value
 
 
-def curves(path: Path) -> dict[str, list[Any]]:
+def read_curves(path: Path) -> dict[str, list[Any]]:
     """Return a run's learning curves, thinned: epoch, loss, share of wrong labels still given.
 
     The share is over hidden corrupted samples, or over all corrupted ones if none are hidden.
@@ -52,34 +52,36 @@ def curves(path: Path) -> dict[str, list[Any]]:
     columns = sorted({c for values in points.values() for c in values})
     ending = HIDDEN if any(c.endswith(HIDDEN) for c in columns) else CORRUPTED
     shown = [c for c in columns if c == LOSS or c.endswith(ending)]
-    epochs = thinned(sorted(e for e, values in points.items() if any(c in values for c in shown)))
-    out: dict[str, list[Any]] = {"epoch": [short(e, 6) for e in epochs]} if shown else {}
-    return out | {c: [short(points[e].get(c, math.nan), 3) for e in epochs] for c in shown}
+    epochs = thin_values(
+        sorted(e for e, values in points.items() if any(c in values for c in shown))
+    )
+    out: dict[str, list[Any]] = {"epoch": [shorten_value(e, 6) for e in epochs]} if shown else {}
+    return out | {c: [shorten_value(points[e].get(c, math.nan), 3) for e in epochs] for c in shown}
 
 
-def thinned(values: Sequence[float], limit: int = POINTS) -> list[float]:
+def thin_values(values: Sequence[float], limit: int = POINTS) -> list[float]:
     """Return at most ``limit`` of the values, evenly spaced, the first and the last among them."""
     if len(values) <= limit:
         return list(values)
     return [values[round(i * (len(values) - 1) / (limit - 1))] for i in range(limit)]
 
 
-def command(folder: Path) -> str | None:
+def read_command(folder: Path) -> str | None:
     """Return the command line that repeats a run, or None if its overrides were not kept."""
-    overrides = _yaml(folder / ".hydra" / "overrides.yaml")
+    overrides = _read_yaml(folder / ".hydra" / "overrides.yaml")
     if not isinstance(overrides, list):
         return None
     return shlex.join(["python", "unlearn.py", *map(str, overrides)])
 
 
-def broken(store: ResultsStore) -> list[dict[str, Any]]:
+def list_broken_runs(store: ResultsStore) -> list[dict[str, Any]]:
     """Return the runs that broke, with a row for the map where hydra's files tell the task."""
     out = []
-    for run_id, reason in store.failures().items():
+    for run_id, reason in store.read_failures().items():
         folder = store.root / run_id
-        config = _yaml(folder / ".hydra" / "config.yaml")
-        hydra = _yaml(folder / ".hydra" / "hydra.yaml")
-        run = {"id": run_id, "reason": reason, "command": command(folder), "row": None}
+        config = _read_yaml(folder / ".hydra" / "config.yaml")
+        hydra = _read_yaml(folder / ".hydra" / "hydra.yaml")
+        run = {"id": run_id, "reason": reason, "command": read_command(folder), "row": None}
         if isinstance(config, dict) and isinstance(hydra, dict):
             choices = hydra.get("hydra", {}).get("runtime", {}).get("choices", {})
             row = {name: choices.get(name) for name in NAMES}
@@ -90,7 +92,7 @@ def broken(store: ResultsStore) -> list[dict[str, Any]]:
     return out
 
 
-def _yaml(path: Path) -> Any:
+def _read_yaml(path: Path) -> Any:
     try:
         return yaml.load(path.read_text(), LOADER)
     except (OSError, yaml.YAMLError):

@@ -15,7 +15,7 @@ SIDE = 72
 """Pixels per side of a picture; small images are enlarged without smoothing."""
 
 
-def seen(data: ImageSet, rows: Tensor) -> Tensor:
+def to_viewable(data: ImageSet, rows: Tensor) -> Tensor:
     """Return images as they can be looked at, uint8 (n, C, H, W) with C of 1 or 3.
 
     Those that are stored as floats are stretched between their extremes, all other channels but
@@ -30,7 +30,7 @@ def seen(data: ImageSet, rows: Tensor) -> Tensor:
     return image if image.shape[1] in (1, 3) else image[:, :1]
 
 
-def picture(image: Tensor) -> str:
+def encode_png(image: Tensor) -> str:
     """Return an image, uint8 (C, H, W), as the address of a PNG within the page."""
     from PIL import Image
 

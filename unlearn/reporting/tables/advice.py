@@ -15,11 +15,11 @@ import pandas as pd
 from unlearn.reporting.tables.comparisons import REFERENCE
 from unlearn.reporting.tables.frames import (
     REGULARITY,
-    counted,
+    existing_columns,
+    fill_collapsed,
+    is_oracle,
     on_plane,
-    oracle,
     plain_name,
-    present,
     standard_error,
 )
 
@@ -45,7 +45,7 @@ class Case:
     discovery: float | None
 
 
-def plane(frame: pd.DataFrame) -> pd.DataFrame:
+def aggregate_plane(frame: pd.DataFrame) -> pd.DataFrame:
     """Return means over seeds per setting, cell and method.
 
     Args:
@@ -55,9 +55,9 @@ def plane(frame: pd.DataFrame) -> pd.DataFrame:
         The setting, ``corruption``, ``discovery``, ``method``, ``n`` seeds, the measures with their
         standard errors (``_sem``), ``lowest`` product of a run, ``time`` relative to retraining, ``collapsed``, ``revision``.
     """
-    frame = counted(on_plane(frame), MEASURES)
-    frame = frame[~frame["method"].map(oracle).astype(bool) & frame["healed_utility"].notna()]
-    task = [*present(frame, SETTING), *CELL]
+    frame = fill_collapsed(on_plane(frame), MEASURES)
+    frame = frame[~frame["method"].map(is_oracle).astype(bool) & frame["healed_utility"].notna()]
+    task = [*existing_columns(frame, SETTING), *CELL]
     seconds = frame[frame["method"] == REFERENCE].groupby(task, dropna=False)["seconds"].mean()
     rows = []
     for key, group in frame.groupby([*task, "method"], dropna=False):
@@ -73,12 +73,12 @@ def plane(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def shipped() -> pd.DataFrame:
+def load_shipped_plane() -> pd.DataFrame:
     """Return the plane that was measured on the embedded digits."""
     return pd.read_csv(SHIPPED)
 
 
-def nearest(table: pd.DataFrame, case: Case) -> pd.DataFrame:
+def select_nearest(table: pd.DataFrame, case: Case) -> pd.DataFrame:
     """Return the cells of a plane that are nearest to a case.
 
     Raises:
@@ -110,7 +110,7 @@ def for_trained(table: pd.DataFrame) -> pd.DataFrame:
     return table[(plain == table["method"]) & ~plain.isin(labels)]
 
 
-def advise(cells: pd.DataFrame) -> pd.DataFrame:
+def make_advice(cells: pd.DataFrame) -> pd.DataFrame:
     """Return what to expect of each method over some cells, and what to make of it.
 
     Args:
@@ -121,16 +121,16 @@ def advise(cells: pd.DataFrame) -> pd.DataFrame:
         the product, the ``lowest`` product of a run and its cell, ``time``, ``advice`` and ``why``;
         the best first.
     """
-    rows = [_expected(str(name), group) for name, group in cells.groupby("method")]
+    rows = [_expected_result(str(name), group) for name, group in cells.groupby("method")]
     rows.sort(key=lambda row: -row["healed_utility"])
     idle = next((row for row in rows if row["method"] == NOTHING), None)
     best = next((row for row in rows if row["method"] != NOTHING), rows[0])
-    out = pd.DataFrame([row | _judged(row, idle, best) for row in rows])
+    out = pd.DataFrame([row | _rate_method(row, idle, best) for row in rows])
     place = out["advice"].map(ADVICE.index)
     return out.iloc[place.argsort(kind="stable")].drop(columns="broken").reset_index(drop=True)
 
 
-def _expected(method: str, cells: pd.DataFrame) -> dict[str, Any]:
+def _expected_result(method: str, cells: pd.DataFrame) -> dict[str, Any]:
     lowest = cells.iloc[int(cells["lowest"].to_numpy().argmin())]
     errors = cells["healed_utility_sem"]
     row: dict[str, Any] = {"method": method, "n": len(cells)}
@@ -142,7 +142,7 @@ def _expected(method: str, cells: pd.DataFrame) -> dict[str, Any]:
     return row | {"broken": (int(cells["collapsed"].sum()), int(cells["n"].sum()))}
 
 
-def _judged(
+def _rate_method(
     row: dict[str, Any], idle: dict[str, Any] | None, best: dict[str, Any]
 ) -> dict[str, str]:
     """Return ``advice`` and ``why`` for what is expected of a method."""
@@ -162,23 +162,23 @@ def _judged(
     near = gap <= 2 * error and gap <= 2 * MARGIN  # a few seeds make errors that excuse much
     if gap <= MARGIN or near:
         why = "the best here" if gap <= 0 else f"{gap:.2f} ± {error:.2f} behind {best['method']}"
-        return {"advice": "use", "why": why + _hint(row)}
+        return {"advice": "use", "why": why + _advice_hint(row)}
     why = f"{gap:.2f} ± {error:.2f} behind {best['method']}"
     if row["healed"] < best["healed"] / 2:
         return {
             "advice": "avoid",
             "why": f"heals {row['healed']:.2f}, {best['method']} {best['healed']:.2f}",
         }
-    return {"advice": "possible", "why": why + _hint(row)}
+    return {"advice": "possible", "why": why + _advice_hint(row)}
 
 
-def _hint(row: dict[str, Any]) -> str:
+def _advice_hint(row: dict[str, Any]) -> str:
     """Return what a label asks for beside the method."""
     kind = str(row["method"]).removeprefix(plain_name(str(row["method"]))).strip("()")
     return f"; needs pretraining={kind}" if kind else ""
 
 
-def described(case: Case, cells: pd.DataFrame, source: str) -> str:
+def describe_case(case: Case, cells: pd.DataFrame, source: str) -> str:
     """Return in one line for which case the advice is, and where its numbers come from."""
     kind = case.corruption
     what = f"{kind} (regularity {REGULARITY.get(kind, 'unknown')})" if kind else "any corruption"
@@ -187,6 +187,6 @@ def described(case: Case, cells: pd.DataFrame, source: str) -> str:
     rate = (
         f"discovery {rates[0]:g}" if len(rates) == 1 else f"discovery {rates[0]:g} to {rates[-1]:g}"
     )
-    data = ", ".join(str(cells[c].iloc[0]) for c in present(cells, SETTING[:2]))
+    data = ", ".join(str(cells[c].iloc[0]) for c in existing_columns(cells, SETTING[:2]))
     seeds = int(cells["n"].max())
     return f"{what}, {rate}{asked}; measured on {data}, {seeds} seed{'s' * (seeds > 1)}: {source}"

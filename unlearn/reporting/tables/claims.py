@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from unlearn.reporting.tables.frames import TASK, counted, present, standard_error
+from unlearn.reporting.tables.frames import TASK, existing_columns, fill_collapsed, standard_error
 
 ORDER = re.compile(r"\s+(>=|>|~)\s+")
 KEYS = ("method", "order", "column", "value", "tolerance", "at_least", "at_most")
@@ -49,17 +49,19 @@ class Claim:
     def __post_init__(self) -> None:
         """Refuse a claim that cannot fail."""
         if self.value is None and self.at_least is None and self.at_most is None:
-            raise ValueError(f"expected: {self.name()} needs value, at_least, at_most or order")
+            raise ValueError(
+                f"expected: {self.format_name()} needs value, at_least, at_most or order"
+            )
 
-    def name(self) -> str:
+    def format_name(self) -> str:
         """Return what is measured, in short."""
         if self.minus is None:
             return f"{self.method}: {self.column}"
         other = self.minus.get("method", self.method)
-        rest = _where({k: v for k, v in self.minus.items() if k != "method"})
+        rest = _format_where({k: v for k, v in self.minus.items() if k != "method"})
         return f"{self.method} − {other}{f' at {rest}' if rest else ''}: {self.column}"
 
-    def wanted(self) -> str:
+    def format_expected(self) -> str:
         """Return what is expected, in short."""
         if self.value is not None:
             return f"{self.value:g} ± {self.tolerance:g}"
@@ -68,7 +70,7 @@ class Claim:
         parts += [] if self.at_most is None else [f"≤ {self.at_most:g}"]
         return " and ".join(parts)
 
-    def agrees(self, mean: float) -> bool:
+    def is_met(self, mean: float) -> bool:
         """Say whether a mean is as claimed."""
         mean = round(mean, 9)
         low = self.at_least is None or (
@@ -79,14 +81,14 @@ class Claim:
         return low and high and near
 
 
-def _where(where: Mapping[str, Any]) -> str:
-    def text(value: Any) -> str:
+def _format_where(where: Mapping[str, Any]) -> str:
+    def format_value(value: Any) -> str:
         return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
-    return " ".join(f"{k.rpartition('/')[2]}={text(v)}" for k, v in where.items())
+    return " ".join(f"{k.rpartition('/')[2]}={format_value(v)}" for k, v in where.items())
 
 
-def parse(node: Mapping[str, Any]) -> list[Claim]:
+def parse_claims(node: Mapping[str, Any]) -> list[Claim]:
     """Return the claims of one entry of ``expected``; an order of n methods gives n - 1.
 
     Raises:
@@ -99,10 +101,10 @@ def parse(node: Mapping[str, Any]) -> list[Claim]:
     absent = [k for k in ("column", "source") if not rest.get(k)]
     if absent or ("order" in node) == ("method" in node):
         raise ValueError(f"expected: method or order, column and source must be given, got {node}")
-    return [Claim(**rest)] if "method" in rest else _ordered(node["order"], rest)
+    return [Claim(**rest)] if "method" in rest else _parse_order(node["order"], rest)
 
 
-def _ordered(order: str, rest: dict[str, Any]) -> list[Claim]:
+def _parse_order(order: str, rest: dict[str, Any]) -> list[Claim]:
     parts = ORDER.split(order.strip())
     if len(parts) < 3:
         raise ValueError(f"expected: order must be such as 'a >= b' (>=, > or ~), got {order}")
@@ -116,7 +118,7 @@ def _ordered(order: str, rest: dict[str, Any]) -> list[Claim]:
     return claims
 
 
-def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
+def select_rows(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     """Return the rows whose columns have the given value, or one of the given values.
 
     A column that no row has selects nothing.
@@ -128,16 +130,21 @@ def select(frame: pd.DataFrame, where: Mapping[str, Any]) -> pd.DataFrame:
     return frame[keep]
 
 
-def _cells(frame: pd.DataFrame, claim: Claim, where: Mapping[str, Any]) -> pd.Series:
+def _cell_values(frame: pd.DataFrame, claim: Claim, where: Mapping[str, Any]) -> pd.Series:
     """Return the column's values by cell, repeated runs averaged."""
-    rows = select(frame, {**claim.where, "method": claim.method, **where})
-    keys = [k for k in present(frame, (*TASK, "seed")) if k not in where]
+    rows = select_rows(frame, {**claim.where, "method": claim.method, **where})
+    keys = [k for k in existing_columns(frame, (*TASK, "seed")) if k not in where]
     if rows.empty or claim.column not in rows:
         return pd.Series(dtype=float)
-    return counted(rows, [claim.column]).groupby(keys, dropna=False)[claim.column].mean().dropna()
+    return (
+        fill_collapsed(rows, [claim.column])
+        .groupby(keys, dropna=False)[claim.column]
+        .mean()
+        .dropna()
+    )
 
 
-def measure(frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
+def measure_claim(frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
     """Return a claim beside its measurement; a difference is taken on cells that both sides have.
 
     Args:
@@ -148,13 +155,13 @@ def measure(frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
         ``claim``, ``where``, ``n`` cells, ``expected``, ``measured``, ``measured_sem``, ``verdict``
         (inside, outside, missing) and ``source``.
     """
-    values = _cells(frame, claim, {})
+    values = _cell_values(frame, claim, {})
     if claim.minus is not None:
-        values = _difference(frame, claim, values)
+        values = _measure_difference(frame, claim, values)
     mean = float(values.mean()) if len(values) else float("nan")
-    verdict = "missing" if np.isnan(mean) else "inside" if claim.agrees(mean) else "outside"
-    row = {"claim": claim.name(), "where": _where(claim.where), "n": len(values)}
-    row |= {"expected": claim.wanted(), "measured": mean}
+    verdict = "missing" if np.isnan(mean) else "inside" if claim.is_met(mean) else "outside"
+    row = {"claim": claim.format_name(), "where": _format_where(claim.where), "n": len(values)}
+    row |= {"expected": claim.format_expected(), "measured": mean}
     return row | {
         "measured_sem": standard_error(values),
         "verdict": verdict,
@@ -162,15 +169,15 @@ def measure(frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
     }
 
 
-def _difference(frame: pd.DataFrame, claim: Claim, values: pd.Series) -> pd.Series:
+def _measure_difference(frame: pd.DataFrame, claim: Claim, values: pd.Series) -> pd.Series:
     assert claim.minus is not None
-    other = _cells(frame, claim, claim.minus)
+    other = _cell_values(frame, claim, claim.minus)
     if other.empty or values.empty:
         return pd.Series(dtype=float)
     shared = [str(name) for name in other.index.names]
     return (values.groupby(level=shared, dropna=False).mean() - other).dropna()
 
 
-def compare(frame: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
+def compare_claims(frame: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
     """Return all claims beside their measurements, one row each; the rows must be prepared."""
-    return pd.DataFrame([measure(frame, claim) for claim in claims])
+    return pd.DataFrame([measure_claim(frame, claim) for claim in claims])

@@ -16,12 +16,12 @@ from unlearn.reporting.tables.frames import (
     DISCOVERY,
     REGULARITY,
     TASK,
-    band,
     by_cell,
-    counted,
-    oracle,
+    existing_columns,
+    fill_collapsed,
+    is_oracle,
     plain_name,
-    present,
+    rate_band,
     standard_error,
 )
 
@@ -63,14 +63,14 @@ def worst_cells(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
         known = values.dropna()
         if len(known):
             names = map(str, table.index.names)
-            task = dict(zip(names, _tuple(known.idxmin()), strict=True))
+            task = dict(zip(names, _as_tuple(known.idxmin()), strict=True))
             out[method] = {"worst": known.min(), "worst_cell": _task_name(task)}
         else:
             out[method] = {"worst": np.nan, "worst_cell": None}
     return pd.DataFrame.from_dict(out, orient="index")
 
 
-def _tuple(key: object) -> tuple[Any, ...]:
+def _as_tuple(key: object) -> tuple[Any, ...]:
     return key if isinstance(key, tuple) else (key,)
 
 
@@ -99,7 +99,7 @@ def relative_time(frame: pd.DataFrame) -> pd.Series:
     return pd.Series(out, dtype=float)
 
 
-def regions(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
+def compare_regions(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
     """Return mean and standard error per region of the plane, best mean first.
 
     Args:
@@ -111,9 +111,9 @@ def regions(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
         by its own name) and per band of discovery rates (``rate_low``, ...) the mean and its
         error ``<region>_sem``; the error over seeds alone, ``seed_error``.
     """
-    frame = counted(frame, [value])
+    frame = fill_collapsed(frame, [value])
     level = frame["corruption"].astype(str).replace(REGULARITY)
-    rate = frame["discovery"].map(lambda d: f"rate_{band(d)}" if band(d) else None)
+    rate = frame["discovery"].map(lambda d: f"rate_{rate_band(d)}" if rate_band(d) else None)
     found = set(level) | set(rate)
     names = [n for n in REGIONS if n in found] + sorted(set(level) - set(REGIONS))
     rows = []
@@ -128,7 +128,7 @@ def regions(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
     return pd.DataFrame([row for _, row in rows])
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm_correction(p_values: Sequence[float]) -> list[float]:
     """Return p-values corrected for their number by Holm's step-down rule; NaN stays and is no test.
 
     The smallest of m is multiplied by m, the next by m - 1, ..., none below the one before, at
@@ -160,12 +160,12 @@ def best_method(frame: pd.DataFrame, value: str = SCORE) -> str | None:
 
     Oracles are out of competition.
     """
-    table = by_cell(frame[~frame["method"].map(oracle)], value).dropna(axis=1, how="all")
+    table = by_cell(frame[~frame["method"].map(is_oracle)], value).dropna(axis=1, how="all")
     means = (table.dropna() if len(table.dropna()) else table).mean()
     return None if means.empty else str(means.idxmax())
 
 
-def significance(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
+def test_significance(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
     """Return the best method against each other on the cells that both have.
 
     Args:
@@ -188,18 +188,18 @@ def significance(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
     out = pd.DataFrame(
         rows, columns=["best", "method", "n", "difference", "difference_sem", "p"]
     ).sort_values("difference", ignore_index=True, kind="stable")
-    out["p_holm"] = holm(list(out["p"]))
+    out["p_holm"] = holm_correction(list(out["p"]))
     out["significant"] = ["yes" if p < 0.05 else "no" for p in out["p_holm"]]
     return out
 
 
-def settings(frame: pd.DataFrame) -> int:
+def count_settings(frame: pd.DataFrame) -> int:
     """Return how many pairs of data, network and amount of corruption the rows mix."""
-    own = present(frame, [c for c in TASK if c not in ("corruption", *DISCOVERY)])
+    own = existing_columns(frame, [c for c in TASK if c not in ("corruption", *DISCOVERY)])
     return len(frame[own].drop_duplicates()) if own else 1
 
 
-def repeats(frame: pd.DataFrame) -> int:
+def count_repeats(frame: pd.DataFrame) -> int:
     """Return how many cells hold several runs, which are averaged: their settings differ."""
-    cell = present(frame, (*TASK, "method", "seed"))
+    cell = existing_columns(frame, (*TASK, "method", "seed"))
     return int((frame.groupby(cell, dropna=False).size() > 1).sum())

@@ -4,7 +4,7 @@ from typing import Any
 
 import pandas as pd
 
-from unlearn.reporting.tables.frames import counted
+from unlearn.reporting.tables.frames import fill_collapsed
 
 QUALITY = {
     "discovery/size": "found",
@@ -13,7 +13,7 @@ QUALITY = {
 }
 
 
-def detectors(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
+def tabulate_detectors(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
     """Return a row per corruption and detector with a column per method; empty if none was run.
 
     Args:
@@ -26,7 +26,7 @@ def detectors(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFram
     """
     if "discovery/by" not in frame or not frame["discovery/by"].notna().any():
         return pd.DataFrame()
-    frame = counted(frame[frame["discovery/by"].notna()], [value])
+    frame = fill_collapsed(frame[frame["discovery/by"].notna()], [value])
     methods = frame.groupby("method")[value].mean().sort_values(ascending=False).index
     rows = []
     for (corruption, name), group in frame.groupby(["corruption", "discovery/by"]):

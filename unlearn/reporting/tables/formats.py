@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearn.core.files import write_text_atomically
-from unlearn.reporting.tables.summary import ERRORS, TITLES, marks, shown
+from unlearn.reporting.tables.summary import ERRORS, TITLES, rank_best, select_shown
 
 DIGITS = {"seconds": "{:.1f}", "rank": "{:.2f}", "worst": "{:.2f}", "time": "{:.2f}"}
 DIGITS |= {
@@ -43,7 +43,7 @@ def text_table(table: pd.DataFrame, errors: bool = True) -> pd.DataFrame:
     names = [str(c) for c in table]
     groups = names[: names.index("n")]
     out = {}
-    for name in shown(table):
+    for name in select_shown(table):
         known = [name + end for end in ERRORS if errors and name + end in table]
         sems = table[known[0]] if known else [math.nan] * len(table)
         usual = "{:.1f}" if "localization" in table and f"{name}_ci95" in table else "{:.3f}"
@@ -51,12 +51,13 @@ def text_table(table: pd.DataFrame, errors: bool = True) -> pd.DataFrame:
         absent = " ± n/a" if known and known[0].endswith("_ci95") else ""  # an interval is wanted
         title = table.attrs.get(name, TITLES.get(name, name))
         out[title] = [
-            _number(v, float(e), digits, absent) for v, e in zip(table[name], sems, strict=True)
+            _format_number(v, float(e), digits, absent)
+            for v, e in zip(table[name], sems, strict=True)
         ]
     return pd.DataFrame(out)
 
 
-def _number(value: object, error: float, digits: str, absent: str = "") -> str:
+def _format_number(value: object, error: float, digits: str, absent: str = "") -> str:
     if value is None or value != value:
         return "-"
     if not isinstance(value, float):
@@ -65,7 +66,7 @@ def _number(value: object, error: float, digits: str, absent: str = "") -> str:
     return text + absent if math.isnan(error) else f"{text} ± {digits.format(error)}"
 
 
-def _left(table: pd.DataFrame, text: pd.DataFrame) -> list[str]:
+def _text_columns(table: pd.DataFrame, text: pd.DataFrame) -> list[str]:
     """Return the columns of text, which are set to the left."""
     words = {
         table.attrs.get(str(c), TITLES.get(str(c), str(c)))
@@ -83,7 +84,7 @@ def print_table(
         fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
         console = Console() if fixed else Console(width=200)
     text = text_table(table, errors)
-    left = _left(table, text)
+    left = _text_columns(table, text)
     out = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for column in text:
         wide = len(str(column)) > 10
@@ -102,7 +103,7 @@ def to_csv(table: pd.DataFrame) -> str:
 def to_markdown(table: pd.DataFrame) -> str:
     """Return a table as Markdown."""
     text = text_table(table)
-    left = _left(table, text)
+    left = _text_columns(table, text)
     rules = ["---" if c in left else "--:" for c in text]
     rows = [list(text.columns), rules, *text.itertuples(index=False)]
     cell = {ord("|"): r"\|"}
@@ -112,21 +113,21 @@ def to_markdown(table: pd.DataFrame) -> str:
 def to_latex(table: pd.DataFrame) -> str:
     r"""Return a table for ``booktabs`` and ``xcolor``: best bold, second best blue."""
     text = text_table(table)
-    left = _left(table, text)
-    places = {TITLES.get(name, name): rows for name, rows in marks(table).items()}
+    left = _text_columns(table, text)
+    places = {TITLES.get(name, name): rows for name, rows in rank_best(table).items()}
     lines = [r"% needs \usepackage{booktabs} and \usepackage{xcolor}"]
     lines += [rf"\begin{{tabular}}{{{''.join('l' if c in left else 'r' for c in text)}}}"]
-    lines += [r"\toprule", " & ".join(_escape(str(c)) for c in text) + r" \\", r"\midrule"]
+    lines += [r"\toprule", " & ".join(_escape_latex(str(c)) for c in text) + r" \\", r"\midrule"]
     for i, row in enumerate(text.to_dict("records")):
         cells = [
-            MARK.get(places.get(str(column), {}).get(i, 0), "%s") % _escape(value)
+            MARK.get(places.get(str(column), {}).get(i, 0), "%s") % _escape_latex(value)
             for column, value in row.items()
         ]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def _escape(text: str) -> str:
+def _escape_latex(text: str) -> str:
     return text.translate(LATEX).replace("healed x utility", r"healed $\times$ utility")
 
 

@@ -17,7 +17,7 @@ BANDS = {"low": (0.0, 0.35), "mid": (0.35, 0.75), "high": (0.75, 1.0)}  # discov
 COLLAPSED = 0.0  # the value of an accuracy that a collapsed model does not have
 
 
-def labelled(frame: pd.DataFrame) -> pd.DataFrame:
+def label_pretraining(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with the pre-training in the method's name, unless it is standard or the same.
 
     ``rem`` after ETD becomes ``rem(etd)``: a row of its own in every table. Labels stay as they are
@@ -26,11 +26,11 @@ def labelled(frame: pd.DataFrame) -> pd.DataFrame:
     if frame.empty or "pretraining" not in frame:
         return frame.copy()
     kind = frame["pretraining"].fillna("standard").astype(str)
-    names = [_label(str(m), k) for m, k in zip(frame["method"], kind, strict=True)]
+    names = [_format_label(str(m), k) for m, k in zip(frame["method"], kind, strict=True)]
     return frame.assign(method=names)
 
 
-def _label(method: str, pretraining: str) -> str:
+def _format_label(method: str, pretraining: str) -> str:
     ending = f"({pretraining})"
     plain = pretraining in ("standard", method) or method.endswith(ending)
     return method if plain else method + ending
@@ -41,17 +41,17 @@ def plain_name(label: str) -> str:
     return label.partition("(")[0].strip()
 
 
-def oracle(label: str) -> bool:
+def is_oracle(label: str) -> bool:
     """Say whether a label is of a run that saw the truth: an upper bound, out of competition."""
     return "ideal" in label.lower()
 
 
-def present(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
+def existing_columns(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Return those of the columns that the frame has."""
     return [c for c in columns if c in frame]
 
 
-def spread(frame: pd.DataFrame) -> pd.DataFrame:
+def spread_rates(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with those of ``RATE_FREE`` methods copied to all discovery rates.
 
     Only where one rate was run: such a method answers alike at all of them. The rates are those
@@ -61,11 +61,11 @@ def spread(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.copy()
     free = frame["method"].map(lambda label: plain_name(str(label)) in RATE_FREE)
     copied, rates = [], []
-    own = present(frame, ("method", *(c for c in TASK if c != "discovery"), "seed"))
+    own = existing_columns(frame, ("method", *(c for c in TASK if c != "discovery"), "seed"))
     for _, group in frame[free].groupby(own, dropna=False):
         run = group["discovery"].dropna().unique()
         if len(run) == 1:
-            others = [d for d in _rates(frame, group) if d != run[0]]
+            others = [d for d in _all_rates(frame, group) if d != run[0]]
             copied += list(group.index) * len(others)
             rates += [d for d in others for _ in group.index]
     more = frame.loc[copied].assign(discovery=rates)  # all at once: the frame is wide
@@ -73,16 +73,16 @@ def spread(frame: pd.DataFrame) -> pd.DataFrame:
     return both.copy()  # in one piece: pandas warns of hundreds
 
 
-def _rates(frame: pd.DataFrame, group: pd.DataFrame) -> list[float]:
+def _all_rates(frame: pd.DataFrame, group: pd.DataFrame) -> list[float]:
     alike = frame["dataset"].isin(group["dataset"]) if "dataset" in frame else slice(None)
     return sorted(frame.loc[alike, "discovery"].dropna().unique())
 
 
-def prepared(frame: pd.DataFrame) -> pd.DataFrame:
+def prepare_rows(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the store's rows as tables and figures want them: labelled and spread."""
     if "discovery" in frame:  # a column of None alone, of detectors, has no order
         frame = frame.assign(discovery=frame["discovery"].astype(float))
-    return spread(labelled(frame))
+    return spread_rates(label_pretraining(frame))
 
 
 def on_plane(frame: pd.DataFrame) -> pd.DataFrame:
@@ -102,7 +102,7 @@ def standard_error(values: pd.Series) -> float:
     return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.nan
 
 
-def counted(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
+def fill_collapsed(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     """Return the rows with 0 for the accuracies that a collapsed model does not have.
 
     Leaving such cells out would flatter the method. A cell that failed stays without a value:
@@ -117,13 +117,13 @@ def counted(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
     return frame
 
 
-def failed(frame: pd.DataFrame) -> pd.Series:
+def is_failed(frame: pd.DataFrame) -> pd.Series:
     """Return which cells failed, as a run or in one of their metrics; bool (rows,)."""
     reasons = [c for c in frame if str(c).startswith("failed/")]
     return (frame["status"] == "failed") | frame[reasons].notna().any(axis=1)
 
 
-def band(rate: float) -> str | None:
+def rate_band(rate: float) -> str | None:
     """Return the name of a discovery rate's band, None outside (0, 1]."""
     for name, (above, to) in BANDS.items():
         if above < rate <= to:
@@ -139,6 +139,6 @@ def by_cell(frame: pd.DataFrame, value: str, seeds: bool = True) -> pd.DataFrame
         value: Column to average.
         seeds: Keep the seeds apart: a row per cell.
     """
-    keys = present(frame, (*TASK, "seed") if seeds else TASK)
-    means = counted(frame, [value]).groupby([*keys, "method"], dropna=False)[value].mean()
+    keys = existing_columns(frame, (*TASK, "seed") if seeds else TASK)
+    means = fill_collapsed(frame, [value]).groupby([*keys, "method"], dropna=False)[value].mean()
     return means.unstack("method")

@@ -8,8 +8,8 @@ import math
 
 import pandas as pd
 
-from unlearn.evaluation.intervals import half_width
-from unlearn.reporting.tables.frames import plain_name, present
+from unlearn.evaluation.intervals import confidence_half_width
+from unlearn.reporting.tables.frames import existing_columns, plain_name
 
 METRICS = {
     "forget/accuracy": "forget accuracy",
@@ -27,7 +27,7 @@ SETTING = ("dataset", "model", "corruption", "forget")
 TITLE = "oracle minus method in points, paired by seed: mean ± 95 % interval over seeds"
 
 
-def located(frame: pd.DataFrame) -> pd.DataFrame:
+def parse_localizations(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with columns algorithm, strategy, budget and forget.
 
     Args:
@@ -42,18 +42,18 @@ def located(frame: pd.DataFrame) -> pd.DataFrame:
     frame = frame[frame["status"] == "ok"].copy()
     frame["algorithm"] = [plain_name(str(label)) for label in frame["method"]]
     names = frame.get("config/localization_name", pd.Series(None, index=frame.index))
-    options = present(frame, [f"config/{key.replace('/', '.')}" for key in OWN_PART])
+    options = existing_columns(frame, [f"config/{key.replace('/', '.')}" for key in OWN_PART])
     own = pd.Series(WHOLE, frame.index).mask(frame[options].notna().any(axis=1), OWN)
     own = own.mask(frame[SHARE].notna(), frame["algorithm"])
     frame["strategy"] = names.where(names.notna() & (names != "none"), own)
     frame.loc[names == "none", "strategy"] = WHOLE
     column = "method/localization/budget"
     frame["budget"] = frame[column] if column in frame else math.nan
-    frame["forget"] = [_forget(row) for _, row in frame.iterrows()]
+    frame["forget"] = [_forget_kind(row) for _, row in frame.iterrows()]
     return frame
 
 
-def _forget(row: pd.Series) -> str:
+def _forget_kind(row: pd.Series) -> str:
     target = str(row.get("config/forget_set._target_", "")).rpartition(".")[2]
     if target != "UniformForgetSet":
         return target.lower()
@@ -66,10 +66,10 @@ def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     Rows without an oracle of the same setting and seed have no gap. ``gap`` is the mean of the
     absolute gaps of all metrics that are known.
     """
-    keys = [*present(frame, SETTING), "seed"]
-    metrics = present(frame, tuple(METRICS))
-    beside = present(frame, tuple(BESIDE))
-    values = present(frame, (*metrics, *beside, "seconds"))
+    keys = [*existing_columns(frame, SETTING), "seed"]
+    metrics = existing_columns(frame, tuple(METRICS))
+    beside = existing_columns(frame, tuple(BESIDE))
+    values = existing_columns(frame, (*metrics, *beside, "seconds"))
     frame = frame.astype(dict.fromkeys(values, float))  # a column of None alone has no mean else
     oracle = frame[frame["algorithm"] == ORACLE].groupby(keys, dropna=False)[values].mean()
     joined = frame.join(oracle.add_suffix("/oracle"), on=keys)
@@ -96,12 +96,12 @@ def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
     """
     if SHARE not in frame or frame[SHARE].notna().sum() == 0 or "seed" not in frame:
         return pd.DataFrame()
-    rows = with_gaps(located(frame))
+    rows = with_gaps(parse_localizations(frame))
     titles = METRICS | BESIDE
     metrics = [m for m in titles if f"gap/{m}" in rows and rows[f"gap/{m}"].notna().any()]
     if not metrics:
         return pd.DataFrame()
-    setting = present(rows, SETTING)
+    setting = existing_columns(rows, SETTING)
     keys = [*setting, "algorithm", "strategy", "budget"]
     lines = []
     for values, group in rows.groupby(keys, dropna=False):
@@ -109,8 +109,8 @@ def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
         oracle = line["algorithm"] == ORACLE
         for metric in metrics:
             shown = 100 * group[metric] if oracle else group[f"gap/{metric}"]
-            line |= _summed(titles[metric], shown.dropna())
-        line |= {} if oracle else _summed("gap", group["gap"].dropna())
+            line |= _sum_errors(titles[metric], shown.dropna())
+        line |= {} if oracle else _sum_errors("gap", group["gap"].dropna())
         line["time"] = (group["seconds"] / group["seconds/oracle"]).mean()
         lines.append(line | {"n": group["seed"].nunique(), "oracle": oracle})
     table = pd.DataFrame(lines).sort_values([*setting, "oracle", "gap"],
@@ -125,5 +125,5 @@ def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _summed(name: str, values: pd.Series) -> dict[str, float]:
-    return {name: values.mean(), f"{name}_ci95": half_width(list(values))}
+def _sum_errors(name: str, values: pd.Series) -> dict[str, float]:
+    return {name: values.mean(), f"{name}_ci95": confidence_half_width(list(values))}

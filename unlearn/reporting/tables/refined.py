@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from unlearn.evaluation.intervals import half_width
+from unlearn.evaluation.intervals import confidence_half_width
 
 VARIANTS = ("vanilla", "shuffle", "refined", "meta", "auto")
 CHOSEN = ("meta", "auto")  # a method of its own for each part: the last rows of the table
@@ -42,12 +42,12 @@ SETTING = ("dataset", "model", "score", "forget_set/kind", "forget_set/group", "
 HALF = "_ci95"
 
 
-def uncorrupted(frame: pd.DataFrame) -> pd.Series:
+def is_uncorrupted(frame: pd.DataFrame) -> pd.Series:
     """Return which rows are of data that nobody corrupted: there is nothing to heal; bool (rows,)."""
     return frame["corruption"] == "none"
 
 
-def overview(
+def tabulate_refined(
     frame: pd.DataFrame, by: Sequence[str] = ("method",), metrics: Sequence[str] = METRICS
 ) -> pd.DataFrame:
     """Return a row per setting, method and variant of RUM, as the paper's table has them.
@@ -64,8 +64,8 @@ def overview(
     """
     if frame.empty:
         return pd.DataFrame()
-    frame = _parted(frame)
-    keys = [c for c in (*SETTING, *by) if c in frame and (c in by or _differ(frame, c))]
+    frame = _split_variants(frame)
+    keys = [c for c in (*SETTING, *by) if c in frame and (c in by or _has_several(frame, c))]
     if frame["request"].nunique() > 1:
         keys.append("request")
     if "method" in by:
@@ -77,21 +77,21 @@ def overview(
         row: dict[str, Any] = dict(zip(keys, key, strict=True)) | {"n": len(seeds)}
         for metric in known:
             values = seeds[metric].dropna()
-            row |= {metric: values.mean(), metric + HALF: half_width(list(values))}
+            row |= {metric: values.mean(), metric + HALF: confidence_half_width(list(values))}
         rows.append(row | {"collapsed": int((group["status"] == "collapsed").sum())})
     if "method" in by:
-        rows.sort(key=lambda row: _place(row, keys))
+        rows.sort(key=lambda row: _sort_key(row, keys))
     out = pd.DataFrame(rows)
     out.attrs["n"] = "seeds"
     plain = "variant" in out and (out["variant"] == "-").all()
     return out.drop(columns="variant") if plain else out
 
 
-def _differ(frame: pd.DataFrame, column: str) -> bool:
+def _has_several(frame: pd.DataFrame, column: str) -> bool:
     return frame[column].nunique(dropna=False) > 1
 
 
-def _parted(frame: pd.DataFrame) -> pd.DataFrame:
+def _split_variants(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with RUM's variant beside the method, requests from 1, and lost models counted."""
     mode = frame["method/mode"] if "method/mode" in frame else pd.Series(None, frame.index)
     names, kinds = [], []
@@ -109,7 +109,7 @@ def _parted(frame: pd.DataFrame) -> pd.DataFrame:
     return out.astype(dict.fromkeys(numbers, float))
 
 
-def _place(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
+def _sort_key(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
     """Return what a row is sorted by: settings, then the references, methods, the best per part."""
     method, variant = row["method"], row["variant"]
     order = 0 if method == FIRST[0] else 1 if method == FIRST[1] else 3 if variant in CHOSEN else 2
@@ -119,7 +119,7 @@ def _place(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
     return (*first, order, str(method), kind, row.get("request", 0))
 
 
-def shortened(table: pd.DataFrame) -> pd.DataFrame:
+def shorten_table(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table of ``overview`` without what a terminal has no room for.
 
     The headline keeps its intervals.
@@ -128,7 +128,7 @@ def shortened(table: pd.DataFrame) -> pd.DataFrame:
     return table[[c for c in table if c not in gone]]
 
 
-def paper(frame: pd.DataFrame) -> pd.DataFrame:
+def tabulate_rum(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the table of RUM as its paper has it: ToW and MIA gap per method and variant.
 
     Only settings in which RUM was run; empty if there are none.
@@ -137,4 +137,6 @@ def paper(frame: pd.DataFrame) -> pd.DataFrame:
         return pd.DataFrame()
     own = [c for c in (*SETTING, "step") if c in frame]
     setting = frame[own].apply(lambda row: tuple(str(v) for v in row), axis=1)
-    return overview(frame[setting.isin(set(setting[frame["method/mode"].notna()]))], metrics=PAPER)
+    return tabulate_refined(
+        frame[setting.isin(set(setting[frame["method/mode"].notna()]))], metrics=PAPER
+    )

@@ -12,7 +12,7 @@ from unlearn.reporting.tables.comparisons import (
     relative_time,
     worst_cells,
 )
-from unlearn.reporting.tables.frames import counted, failed, oracle, standard_error
+from unlearn.reporting.tables.frames import fill_collapsed, is_failed, is_oracle, standard_error
 
 HEADLINE = ("healed", "utility", "healed_utility", "seconds")
 SEED_ERROR = "healed_utility_seed_sem"
@@ -57,7 +57,7 @@ ERRORS = ("_sem", "_ci95")  # endings of columns that stand beside their means
 LOWER = ("rank", "mia_gap")  # of what can be won: lower is better
 
 
-def summary(
+def summarize_metrics(
     frame: pd.DataFrame,
     by: Sequence[str] = ("method",),
     metrics: Sequence[str] = HEADLINE,
@@ -80,7 +80,7 @@ def summary(
     missing = [c for c in (*by, *metrics, "status", "seed") if c not in frame]
     if frame.empty or missing:
         raise ValueError(f"no results to show: {len(frame)} rows, missing columns {missing}")
-    frame = counted(frame, metrics)
+    frame = fill_collapsed(frame, metrics)
     rows = []
     for key, group in frame.groupby(list(by), dropna=False):
         row: dict[str, Any] = dict(zip(by, key, strict=True)) | {"n": len(group)}
@@ -90,7 +90,7 @@ def summary(
             if metric == "healed_utility":
                 row[SEED_ERROR] = standard_error(group.groupby("seed")[metric].mean())
         row["collapsed"] = int((group["status"] == "collapsed").sum())
-        row["failed"] = int(failed(group).sum())
+        row["failed"] = int(is_failed(group).sum())
         rows.append(row)
     out = pd.DataFrame(rows)
     if "healed_utility" in out:
@@ -98,7 +98,7 @@ def summary(
     return out
 
 
-def overview(frame: pd.DataFrame) -> pd.DataFrame:
+def summarize_methods(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the summary per method with its standing among the others.
 
     Args:
@@ -109,7 +109,7 @@ def overview(frame: pd.DataFrame) -> pd.DataFrame:
         ``worst_cell``, the task with the lowest mean over seeds; ``time``, seconds relative to
         retraining; ``missing``, the cells that others have.
     """
-    out = summary(frame)
+    out = summarize_metrics(frame)
     worst = worst_cells(frame)
     counts = [out.pop(c) for c in ("collapsed", "failed")]
     out["rank"] = out["method"].map(mean_ranks(frame))
@@ -120,22 +120,22 @@ def overview(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([out, *counts], axis=1)
 
 
-def cells(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
+def average_cells(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
     """Return the mean of a column per method (rows), corruption and discovery rate (columns).
 
     What failed throughout is NaN; ``pivot_table`` would drop its row or column.
     """
     task = ["corruption", "discovery"]
-    means = counted(frame, [value]).groupby(["method", *task])[value].mean()
+    means = fill_collapsed(frame, [value]).groupby(["method", *task])[value].mean()
     return means.unstack(task).sort_index(axis=1)
 
 
-def shown(table: pd.DataFrame) -> list[str]:
+def select_shown(table: pd.DataFrame) -> list[str]:
     """Return the columns that a reader needs: errors stand beside their means, counts if any."""
-    return [str(c) for c in table if _tells(table, str(c))]
+    return [str(c) for c in table if _is_informative(table, str(c))]
 
 
-def _tells(table: pd.DataFrame, name: str) -> bool:
+def _is_informative(table: pd.DataFrame, name: str) -> bool:
     if name.endswith(ERRORS):
         return False
     if name in ("dataset", "model", "corruption") and "localization" in table:
@@ -153,13 +153,13 @@ def _tells(table: pd.DataFrame, name: str) -> bool:
     return True
 
 
-def marks(table: pd.DataFrame) -> dict[str, dict[int, int]]:
+def rank_best(table: pd.DataFrame) -> dict[str, dict[int, int]]:
     """Return which rows are best (1) and second best (2) per column that can be won, as shown.
 
     Values that look alike, with three digits, share the place; oracles get none.
     """
     named = table["method"] if "method" in table else pd.Series("", table.index)
-    oracles = named.astype(str).map(oracle)
+    oracles = named.astype(str).map(is_oracle)
     if "tow" in table:  # closeness to retraining: another retrained model is no competitor
         oracles |= named == "retrain"
     won = ("tow", "tow_mia", "mia_gap")

@@ -14,18 +14,18 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from torch import Tensor
 
 from unlearn.core import environment
-from unlearn.core.job import Job, found_by
+from unlearn.core.job import Job, describe_discovery
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions
-from unlearn.storage.record import RunRecord, public
-from unlearn.training.loggers import close
+from unlearn.storage.record import RunRecord, mask_secrets
+from unlearn.training.loggers import close_logger
 
 SHOWN = 16  # corrupted samples in the grid
 SPACE = ("method", "corruption", "discovery", "dataset", "model", "pretraining", "seed")
 """Columns of the row that say where in the task space a run is; its summary has them too."""
 
 
-def confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+def count_confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     """Return how often each class was taken for each, int64 (K, K): rows true, columns predicted.
 
     Args:
@@ -37,7 +37,7 @@ def confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
     return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
-def chosen(task: Task, count: int) -> Tensor:
+def select_samples(task: Task, count: int) -> Tensor:
     """Return corrupted samples to show, sorted int64 (count,) at most: found and hidden in halves."""
     found = torch.cat(task.forget).sort().values
     hidden = task.corrupted[~torch.isin(task.corrupted, found)]
@@ -46,7 +46,7 @@ def chosen(task: Task, count: int) -> Tensor:
     return torch.cat([first, hidden[: count - len(first)]]).sort().values
 
 
-def pictures(task: Task, index: Tensor) -> Tensor:
+def render_samples(task: Task, index: Tensor) -> Tensor:
     """Return samples as the network is given them, triggers included, uint8 (n, H, W, C)."""
     rows = task.train.rows(index.to(task.train.label.device))
     image = rows.view(rows.image, rows.index).float().cpu()
@@ -55,7 +55,7 @@ def pictures(task: Task, index: Tensor) -> Tensor:
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def captions(task: Task, index: Tensor, before: Tensor, after: Tensor) -> list[str]:
+def caption_samples(task: Task, index: Tensor, before: Tensor, after: Tensor) -> list[str]:
     """Return a line per sample: which it is, its labels, and what it was and is taken for.
 
     Args:
@@ -74,7 +74,7 @@ def captions(task: Task, index: Tensor, before: Tensor, after: Tensor) -> list[s
 
 
 @contextmanager
-def tracked(job: Job, but: Sequence[str] = ()) -> Iterator[list[Logger]]:
+def open_loggers(job: Job, but: Sequence[str] = ()) -> Iterator[list[Logger]]:
     """Open a job's loggers, and finish them whatever happens: none leaks into the next job.
 
     Args:
@@ -82,34 +82,34 @@ def tracked(job: Job, but: Sequence[str] = ()) -> Iterator[list[Logger]]:
         but: Names of loggers that are not wanted.
     """
     tags = {k: str(v) for k, v in job.names.items()}
-    tags |= {"discovery": found_by(job.config)} if "discovery" in job.config else {}
+    tags |= {"discovery": describe_discovery(job.config)} if "discovery" in job.config else {}
     tags |= {"seed": str(job.config["seed"])} if "seed" in job.config else {}
     about = {"folder": job.folder, "run_id": job.run_id, "tags": tags}
     chosen = (job.config.get("logger") or {}).items()
     loggers = [job.build({**node, **about}) for name, node in chosen if node and name not in but]
     failed = True
     try:
-        begin(loggers, job.config, environment.revision())
+        log_config(loggers, job.config, environment.find_revision())
         yield loggers
         failed = False
     finally:
         for logger in loggers:
-            close(logger, failed=failed)
+            close_logger(logger, failed=failed)
 
 
-def watched(loggers: Sequence[Logger]) -> list[Any]:
+def get_wandb_runs(loggers: Sequence[Logger]) -> list[Any]:
     """Return the W&B runs among the loggers."""
     return [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
 
 
-def begin(loggers: Sequence[Logger], config: Mapping[str, Any], revision: str | None) -> None:
+def log_config(loggers: Sequence[Logger], config: Mapping[str, Any], revision: str | None) -> None:
     """Note the resolved config and the git revision."""
-    for run in watched(loggers):
+    for run in get_wandb_runs(loggers):
         # Values that a sweep's agent has set are the same ones: they came by the command line.
-        run.config.update({**public(config), "git_revision": revision}, allow_val_change=True)
+        run.config.update({**mask_secrets(config), "git_revision": revision}, allow_val_change=True)
 
 
-def finish(
+def log_result(
     loggers: Sequence[Logger],
     record: RunRecord,
     task: Task,
@@ -125,21 +125,21 @@ def finish(
         before: Of the original model.
         after: Of the healed one; None if it has collapsed.
     """
-    for run in watched(loggers):
+    for run in get_wandb_runs(loggers):
         import wandb  # slow to import, and only this logger needs it
 
-        row = record.flat()
-        table = wandb.Table(columns=list(row), data=[[_cell(v) for v in row.values()]])
+        row = record.to_row()
+        table = wandb.Table(columns=list(row), data=[[_table_value(v) for v in row.values()]])
         content: dict[str, Any] = {"row": table}
         numbers = {k: v for k, v in record.metrics.items() if isinstance(v, int | float)}
         for name, predictions in (("before", before), ("after", after)):
             if predictions is not None:
                 content |= {
-                    f"confusion/{part}/{name}": _counts(wandb, matrix)
-                    for part, matrix in _matrices(task, predictions).items()
+                    f"confusion/{part}/{name}": _confusion_table(wandb, matrix)
+                    for part, matrix in _confusion_matrices(task, predictions).items()
                 }
         if before is not None and after is not None and task.forget:
-            content["samples"] = _grid(wandb, task, before, after)
+            content["samples"] = _sample_table(wandb, task, before, after)
         run.log(content | numbers)
         space = {key: row[key] for key in SPACE if key in row}
         run.summary.update(
@@ -148,7 +148,7 @@ def finish(
         )
 
 
-def curves(loggers: Sequence[Logger], path: Path) -> None:
+def log_curves(loggers: Sequence[Logger], path: Path) -> None:
     """Log what pre-training has left in its CSV file: live it may run in another process."""
     if not loggers or not path.exists():
         return
@@ -159,30 +159,35 @@ def curves(loggers: Sequence[Logger], path: Path) -> None:
             logger.log_metrics(row, step=int(row["step"]))
 
 
-def original(
+def log_original(
     loggers: Sequence[Logger], row: Mapping[str, Any], task: Task, said: Predictions
 ) -> None:
     """Log an original model's row as the run's summary, and its confusion matrices."""
-    for run in watched(loggers):
+    for run in get_wandb_runs(loggers):
         import wandb  # slow to import, and only this logger needs it
 
-        matrices = _matrices(task, said).items()
-        run.log({f"confusion/{part}/before": _counts(wandb, matrix) for part, matrix in matrices})
+        matrices = _confusion_matrices(task, said).items()
+        run.log(
+            {
+                f"confusion/{part}/before": _confusion_table(wandb, matrix)
+                for part, matrix in matrices
+            }
+        )
         run.summary.update(dict(row))
 
 
-def _matrices(task: Task, predictions: Predictions) -> dict[str, Tensor]:
+def _confusion_matrices(task: Task, predictions: Predictions) -> dict[str, Tensor]:
     """Return confusion matrices: of the test set, and of the corrupted samples by their true class."""
     k, where = task.train.num_classes, task.corrupted.cpu()
     clean = task.truth.clean_label.cpu()
     said = predictions.train.argmax(1)
     return {
-        "test": confusion(task.test.label.cpu(), predictions.test.argmax(1), k),
-        "corrupted": confusion(clean[where], said[where], k),
+        "test": count_confusion(task.test.label.cpu(), predictions.test.argmax(1), k),
+        "corrupted": count_confusion(clean[where], said[where], k),
     }
 
 
-def _counts(wandb: Any, matrix: Tensor) -> Any:
+def _confusion_table(wandb: Any, matrix: Tensor) -> Any:
     data = [
         [true, predicted, count]
         for true, row in enumerate(matrix.tolist())
@@ -191,13 +196,13 @@ def _counts(wandb: Any, matrix: Tensor) -> Any:
     return wandb.Table(columns=["true", "predicted", "count"], data=data)
 
 
-def _grid(wandb: Any, task: Task, before: Predictions, after: Predictions) -> list[Any]:
-    index = chosen(task, SHOWN).cpu()
-    lines = captions(task, index, before.train.argmax(1), after.train.argmax(1))
-    images = pictures(task, index).numpy()
+def _sample_table(wandb: Any, task: Task, before: Predictions, after: Predictions) -> list[Any]:
+    index = select_samples(task, SHOWN).cpu()
+    lines = caption_samples(task, index, before.train.argmax(1), after.train.argmax(1))
+    images = render_samples(task, index).numpy()
     return [wandb.Image(i.squeeze(), caption=c) for i, c in zip(images, lines, strict=True)]
 
 
-def _cell(value: Any) -> Any:
+def _table_value(value: Any) -> Any:
     """Return a value that a table takes."""
     return value if isinstance(value, int | float | str | bool | None) else str(value)

@@ -24,7 +24,7 @@ VALUES = ("healed", "utility", "healed_utility")
 HEAT_MAP_FIELDS = ("method", "corruption", "discovery", "healed_utility")
 
 
-def _library() -> tuple[Any, Any]:
+def _import_workspaces() -> tuple[Any, Any]:
     """Return wandb-workspaces' two halves: workspaces, and the panels, which reports share."""
     try:
         with warnings.catch_warnings():  # pydantic's, about how the library writes its classes
@@ -70,13 +70,13 @@ def heat_map() -> dict[str, Any]:
     }
 
 
-def filters(where: Mapping[str, Any]) -> Any:
+def make_filters(where: Mapping[str, Any]) -> Any:
     """Return W&B's filters: runs of unlearning whose columns equal these, or one of a list.
 
     Raises:
         ValueError: If a column is none of the task space.
     """
-    ws, _ = _library()
+    ws, _ = _import_workspaces()
     unknown = sorted(set(where) - set(SPACE))
     if unknown:
         raise ValueError(
@@ -89,7 +89,7 @@ def filters(where: Mapping[str, Any]) -> Any:
     return ws.And(*kept)
 
 
-def workspace(entity: str, project: str, where: Mapping[str, Any]) -> Any:
+def make_workspace(entity: str, project: str, where: Mapping[str, Any]) -> Any:
     """Return the workspace, not saved yet.
 
     Args:
@@ -100,16 +100,16 @@ def workspace(entity: str, project: str, where: Mapping[str, Any]) -> Any:
     Raises:
         ValueError: If the library is not installed, or a column is none of the task space.
     """
-    ws, _ = _library()
+    ws, _ = _import_workspaces()
     runs = ws.RunsetSettings(
-        filters=filters(where),
+        filters=make_filters(where),
         groupby=[ws.Metric("JobType")],  # the method
         order=[ws.Ordering(ws.Summary("healed_utility"), ascending=False)],
         pinned_columns=[f"summary:{key}" for key in (*SPACE, *VALUES, "seconds", "status")],
     )
     sections = [
         ws.Section(name=name, panels=panels, is_open=True)
-        for name, panels in _panels(f"{entity}/{CHART}").items()
+        for name, panels in _make_panels(f"{entity}/{CHART}").items()
     ]
     return ws.Workspace(
         entity=entity, project=project, name=NAME, sections=sections, runset_settings=runs,
@@ -117,9 +117,9 @@ def workspace(entity: str, project: str, where: Mapping[str, Any]) -> Any:
     )  # fmt: skip
 
 
-def _panels(chart: str) -> dict[str, list[Any]]:
+def _make_panels(chart: str) -> dict[str, list[Any]]:
     """Return the panels by the title of their section."""
-    _, wr = _library()
+    _, wr = _import_workspaces()
     wide = wr.Layout(w=24, h=12)
     axes = (*SPACE[:3], "seed", *VALUES, "seconds")
     return {
@@ -130,7 +130,7 @@ def _panels(chart: str) -> dict[str, list[Any]]:
                 chart_fields={key: f"summary:{key}" for key in HEAT_MAP_FIELDS},
                 layout=wide,
             ),
-            *[_bars(key) for key in VALUES],
+            *[_method_bars(key) for key in VALUES],
             wr.ScatterPlot(
                 title="healed against utility",
                 x=wr.SummaryMetric("utility"),
@@ -166,22 +166,24 @@ CURVES = {  # what a monitor calls the network that remains: REM has it inside a
 TABLES = ("row", "confusion/test/before", "confusion/test/after", "confusion/corrupted/after")
 
 
-def _bars(key: str) -> Any:
+def _method_bars(key: str) -> Any:
     """Return a bar per method: mean and standard error."""
-    _, wr = _library()
+    _, wr = _import_workspaces()
     return wr.BarPlot(
         title=key, metrics=[wr.SummaryMetric(key)], groupby="JobType",
         groupby_aggfunc="mean", groupby_rangefunc="stderr", max_bars_to_show=50,
     )  # fmt: skip
 
 
-def content(made: Any) -> dict[str, Any]:
+def describe_workspace(made: Any) -> dict[str, Any]:
     """Return what the server is told, as JSON values: the chart preset and the workspace."""
     view = made._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
     return {"chart": heat_map(), "workspace": view}
 
 
-def publish(options: Mapping[str, Any] | None, where: Mapping[str, Any], folder: Path) -> str:
+def publish_dashboard(
+    options: Mapping[str, Any] | None, where: Mapping[str, Any], folder: Path
+) -> str:
     """Create the workspace; return its address. What it holds is kept in ``dashboard.json``.
 
     Args:
@@ -195,31 +197,31 @@ def publish(options: Mapping[str, Any] | None, where: Mapping[str, Any], folder:
     if options is None:
         raise ValueError("dashboard=true needs logger=wandb, whose project and entity it uses")
     why = no_server()
-    entity = options["entity"] or ("" if why else _entity())
-    made = workspace(entity, options["project"], where)
+    entity = options["entity"] or ("" if why else _find_entity())
+    made = make_workspace(entity, options["project"], where)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "dashboard.json"
-    path.write_text(json.dumps(content(made), indent=1))
+    path.write_text(json.dumps(describe_workspace(made), indent=1))
     if why:
         raise ValueError(f"dashboard=true needs a W&B server: {why}; what it would get: {path}")
-    _save(made)
+    _save_workspace(made)
     log.info("dashboard: %s (what it holds: %s)", made.url, path)
     return made.url
 
 
-def _entity() -> str:
+def _find_entity() -> str:
     import wandb  # slow to import, and only this function needs it
 
-    with _refusals():
+    with _report_refusals():
         return wandb.Api().default_entity or ""
 
 
-def _save(made: Any) -> None:
+def _save_workspace(made: Any) -> None:
     """Create the chart, which an earlier dashboard may have left, and the workspace."""
     import wandb  # slow to import, and only this function needs it
     from wandb.errors import term
 
-    with _refusals():
+    with _report_refusals():
         try:
             wandb.Api().create_custom_chart(
                 made.entity, CHART, NAME, spec_type="vega2", access="private", spec=heat_map()
@@ -232,7 +234,7 @@ def _save(made: Any) -> None:
 
 
 @contextlib.contextmanager
-def _refusals() -> Iterator[None]:
+def _report_refusals() -> Iterator[None]:
     """Say in one line what the server does not like, whichever of the library's errors it is."""
     try:
         yield

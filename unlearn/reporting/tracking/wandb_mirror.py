@@ -7,10 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from unlearn.training.loggers import close, wandb_logger
+from unlearn.training.loggers import close_logger, wandb_logger
 
 
-def target(loggers: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def find_wandb_options(loggers: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return the arguments of the W&B logger if the config has one.
 
     Raises:
@@ -30,7 +30,7 @@ def summary_id(run_ids: Sequence[str], settings: Mapping[str, Any]) -> str:
     return "s" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def mirror(
+def mirror_report(
     tables: Mapping[str, pd.DataFrame],
     figures: Mapping[str, Path],
     *,
@@ -51,14 +51,15 @@ def mirror(
 
     logger: Any = wandb_logger(folder=folder, run_id=run_id, tags={"method": "summary"}, **options)
     content: dict[str, Any] = {
-        f"tables/{name}": wandb.Table(dataframe=_plain(table)) for name, table in tables.items()
+        f"tables/{name}": wandb.Table(dataframe=_uniform_columns(table))
+        for name, table in tables.items()
     }
     content |= {f"figures/{name}": wandb.Image(str(path)) for name, path in figures.items()}
     logger.experiment.log(content)
-    close(logger)
+    close_logger(logger)
 
 
-def _plain(table: pd.DataFrame) -> pd.DataFrame:
+def _uniform_columns(table: pd.DataFrame) -> pd.DataFrame:
     """Return the table with one type per column: text, or numbers with NaN for what is absent."""
     out = table.copy()
     for column in out:

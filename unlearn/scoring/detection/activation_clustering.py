@@ -17,14 +17,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import silhouette_score
 from torch import Tensor
 
-from unlearn.models.inference import embedding
-from unlearn.scoring.base import Subject
+from unlearn.models.inference import compute_embedding
+from unlearn.scoring.base import ScoringInputs
 from unlearn.scoring.detection.base import Detector
 
 REDUCTIONS = {"ica": FastICA, "pca": PCA}
 
 
-def reduced(features: np.ndarray, reduction: str, num_components: int, seed: int) -> np.ndarray:
+def reduce_features(
+    features: np.ndarray, reduction: str, num_components: int, seed: int
+) -> np.ndarray:
     """Return independent or principal components of features (n, E), (n, at most that many)."""
     rank = int(np.linalg.matrix_rank(features - features.mean(0)))
     count = min(num_components, rank)
@@ -78,16 +80,16 @@ class ActivationClustering(Detector):
         self.min_silhouette = min_silhouette
         self.seed = seed
 
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the suspects; the notes say which classes they are of."""
-        features = embedding(subject.model(), subject.data).numpy()
+        features = compute_embedding(subject.model(), subject.data).numpy()
         label, found, classes = subject.data.label.cpu(), [], []
         for c in label.unique().tolist():
             rows = (label == c).nonzero().flatten()
             own = features[rows.numpy()].astype(np.float64)
             if len(np.unique(own, axis=0)) < 3:  # two clusters of these say nothing
                 continue
-            points = reduced(own, self.reduction, self.num_components, self.seed)
+            points = reduce_features(own, self.reduction, self.num_components, self.seed)
             small, silhouette = smaller_cluster(points, self.seed)
             if small.mean() <= self.max_size and silhouette >= self.min_silhouette:
                 found.append(rows[torch.from_numpy(small)])

@@ -9,17 +9,17 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from unlearn.scoring.base import Judge, Subject
+from unlearn.scoring.base import SampleScorer, ScoringInputs
 
 
-class Detector(Judge):
+class Detector(SampleScorer):
     """Names the samples that it holds to be bad; they become the forget set, false alarms included.
 
     Its notes become columns of the row.
     """
 
     @abstractmethod
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the sorted indices of the suspects, int64 (n,), on the CPU."""
 
 

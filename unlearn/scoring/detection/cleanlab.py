@@ -10,8 +10,8 @@ import importlib.util
 import torch
 from torch import Tensor
 
-from unlearn.models.inference import logits
-from unlearn.scoring.base import Subject
+from unlearn.models.inference import compute_logits
+from unlearn.scoring.base import ScoringInputs
 from unlearn.scoring.detection.base import Detector
 
 FILTERS = (
@@ -32,7 +32,7 @@ def fold_of(label: Tensor, num_folds: int, seed: int) -> Tensor:
     return fold
 
 
-def out_of_fold(subject: Subject, num_folds: int, seed: int) -> Tensor:
+def out_of_fold(subject: ScoringInputs, num_folds: int, seed: int) -> Tensor:
     """Return the probabilities of each sample by a model that never saw it, float64 (N, K)."""
     data = subject.data
     fold = fold_of(data.label, num_folds, seed)
@@ -41,7 +41,7 @@ def out_of_fold(subject: Subject, num_folds: int, seed: int) -> Tensor:
     for number, model in enumerate(subject.subset_models(others)):
         held = fold == number
         part = data.rows(held.to(data.label.device))
-        out[held] = logits(model, part).double().softmax(1).cpu()
+        out[held] = compute_logits(model, part).double().softmax(1).cpu()
     return out
 
 
@@ -73,7 +73,7 @@ class Cleanlab(Detector):
         self.filter_by = filter_by
         self.seed = seed
 
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the suspects."""
         from cleanlab.filter import find_label_issues
 

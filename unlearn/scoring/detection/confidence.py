@@ -7,7 +7,7 @@ the training forward passes, augmented, not of a pass after each epoch. Shapes: 
 
 from torch import Tensor
 
-from unlearn.scoring.base import Recorder, Subject
+from unlearn.scoring.base import Recorder, ScoringInputs
 from unlearn.scoring.detection.base import Detector, check_cut, most_suspicious
 from unlearn.scoring.memorization.learning_events import LearningEvents
 
@@ -32,11 +32,11 @@ class Confidence(Detector):
         self.threshold = threshold
         self.watch = LearningEvents(mode=mode)
 
-    def recorder(self) -> Recorder:
+    def make_recorder(self) -> Recorder:
         """Return the callback that notes the probabilities."""
         return self.watch
 
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the suspects.
 
         Raises:

@@ -8,8 +8,8 @@ budget. A model that has memorized the bad samples gives them a small loss. Shap
 from torch import Tensor
 from torch.nn import functional as F
 
-from unlearn.models.inference import logits
-from unlearn.scoring.base import Subject
+from unlearn.models.inference import compute_logits
+from unlearn.scoring.base import ScoringInputs
 from unlearn.scoring.detection.base import Detector, check_cut, most_suspicious
 
 
@@ -31,8 +31,8 @@ class Loss(Detector):
         self.budget = budget
         self.threshold = threshold
 
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the suspects."""
-        outputs = logits(subject.model(), subject.data)
+        outputs = compute_logits(subject.model(), subject.data)
         loss = F.cross_entropy(outputs, subject.data.label.to(outputs.device), reduction="none")
         return most_suspicious(loss, self.budget, self.threshold)

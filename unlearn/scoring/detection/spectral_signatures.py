@@ -9,8 +9,8 @@ Shapes: N samples, n of a class, E features.
 import torch
 from torch import Tensor
 
-from unlearn.models.inference import embedding
-from unlearn.scoring.base import Subject
+from unlearn.models.inference import compute_embedding
+from unlearn.scoring.base import ScoringInputs
 from unlearn.scoring.detection.base import Detector, most_suspicious
 
 RANKS = ("all", "class")
@@ -48,9 +48,9 @@ class SpectralSignatures(Detector):
         self.share = epsilon * multiple
         self.rank = rank
 
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the suspects."""
-        features = embedding(subject.model(), subject.data)
+        features = compute_embedding(subject.model(), subject.data)
         label = subject.data.label.cpu()
         score, found = torch.zeros(len(label), dtype=torch.float64), []
         for c in label.unique():

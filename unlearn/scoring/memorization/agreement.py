@@ -9,10 +9,10 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from unlearn.scoring.score_groups import GROUPS, center_of, graded
+from unlearn.scoring.score_groups import GROUPS, center_of, select_graded
 
 
-def spearman(first: Tensor, second: Tensor) -> float:
+def spearman_correlation(first: Tensor, second: Tensor) -> float:
     """Return the rank correlation of two scores (N,), ties with their mean rank; NaN if one is constant."""
     if first.unique().numel() < 2 or second.unique().numel() < 2:
         return math.nan
@@ -20,7 +20,7 @@ def spearman(first: Tensor, second: Tensor) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def kendall(first: Tensor, second: Tensor) -> float:
+def kendall_correlation(first: Tensor, second: Tensor) -> float:
     """Return Kendall's tau-b of two scores (N,); NaN if one is constant."""
     if first.unique().numel() < 2 or second.unique().numel() < 2:
         return math.nan
@@ -28,7 +28,7 @@ def kendall(first: Tensor, second: Tensor) -> float:
     return float(value)  # type: ignore[arg-type]
 
 
-def overlap(
+def group_overlap(
     first: Tensor, second: Tensor, size: int, centers: tuple[str | float, str | float]
 ) -> dict[str, float]:
     """Return the share of the low, mid and high groups of one score that the other's hold, too.
@@ -42,5 +42,5 @@ def overlap(
     sets = []
     for score, center in zip((first, second), centers, strict=True):
         sizes = dict.fromkeys(GROUPS, size)
-        sets.append(graded(score, sizes, center_of(score, center))[0])
+        sets.append(select_graded(score, sizes, center_of(score, center))[0])
     return {g: torch.isin(sets[0][g], sets[1][g]).double().mean().item() for g in GROUPS}

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn.core.types import ImageSet
-from unlearn.models.inference import logits
-from unlearn.scoring.base import Score, Subject
+from unlearn.models.inference import compute_logits
+from unlearn.scoring.base import Score, ScoringInputs
 
 HOLDOUTS = ("validation", "test")
 FLOOR = 1e-10
@@ -29,7 +29,7 @@ def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
     return ((p - q) * (p.log() - q.log())).sum(1).float() / 2
 
 
-def finetuned(
+def finetune_until_converged(
     model: nn.Module,
     data: ImageSet,
     optimizer: torch.optim.Optimizer,
@@ -113,7 +113,7 @@ class HoldoutRetraining(Score):
         self.plan |= {"batch_size": batch_size, "seed": seed}
         self.optimizer = optimizer
 
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the divergence between the answers before and after.
 
         Raises:
@@ -126,8 +126,8 @@ class HoldoutRetraining(Score):
                 "score.holdout=test"
             )
         model = subject.model()
-        before = logits(model, subject.data)
-        self.notes["epochs"] = finetuned(
+        before = compute_logits(model, subject.data)
+        self.notes["epochs"] = finetune_until_converged(
             model, held, self.optimizer(model.parameters()), **self.plan
         )
-        return symmetric_divergence(before, logits(model, subject.data)).cpu()
+        return symmetric_divergence(before, compute_logits(model, subject.data)).cpu()

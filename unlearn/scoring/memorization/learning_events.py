@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from unlearn.core.types import Batch, ImageSet
-from unlearn.models.inference import logits
-from unlearn.scoring.base import MeanRecorder, Recorder, Score, Subject
+from unlearn.models.inference import compute_logits
+from unlearn.scoring.base import MeanRecorder, Recorder, Score, ScoringInputs
 
 EVENTS = ("confidence", "max_confidence", "entropy", "binary_accuracy")
 MODES = ("online", "eval_pass")
 
 
-def events(outputs: Tensor, label: Tensor) -> Tensor:
+def compute_events(outputs: Tensor, label: Tensor) -> Tensor:
     """Return the raw values of ``EVENTS`` for outputs (B, K) and labels (B,), (4, B).
 
     confidence: probability of the label; max_confidence: of the likeliest class; entropy: sum of
@@ -53,22 +53,22 @@ class LearningEvents(MeanRecorder):
             raise ValueError(f"score.mode must be online or eval_pass, got {mode}")
         self.mode = mode
 
-    def options(self) -> dict[str, Any]:
+    def get_options(self) -> dict[str, Any]:
         """Return name and mode."""
         return {"name": self.name, "mode": self.mode}
 
-    def begin(self, data: ImageSet, epochs: int) -> None:
+    def start_recording(self, data: ImageSet, epochs: int) -> None:
         """Make room."""
-        super().begin(data, epochs)
+        super().start_recording(data, epochs)
         self.data = data
 
-    def shape(self) -> tuple[int, ...]:
+    def value_shape(self) -> tuple[int, ...]:
         """Return the number of events."""
         return (len(EVENTS),)
 
-    def add(self, outputs: Tensor, label: Tensor, index: Tensor) -> None:
+    def add_batch(self, outputs: Tensor, label: Tensor, index: Tensor) -> None:
         """Note one batch: outputs (B, K), labels (B,), rows (B,)."""
-        self.note(events(outputs, label.to(outputs.device)), index)
+        self.add_values(compute_events(outputs, label.to(outputs.device)), index)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
@@ -77,7 +77,7 @@ class LearningEvents(MeanRecorder):
         if self.mode != "online":
             return
         started = time.perf_counter()
-        self.add(outputs["logits"], batch.label, batch.index)
+        self.add_batch(outputs["logits"], batch.label, batch.index)
         self.seconds += time.perf_counter() - started
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -86,12 +86,14 @@ class LearningEvents(MeanRecorder):
             return
         started = time.perf_counter()
         model: Any = pl_module.model
-        self.add(logits(model, self.data), self.data.label, self.data.index)
+        self.add_batch(compute_logits(model, self.data), self.data.label, self.data.index)
         self.seconds += time.perf_counter() - started
 
-    def records(self) -> dict[str, Tensor]:
+    def get_records(self) -> dict[str, Tensor]:
         """Return the mean of each event per sample, raw, "events/<name>"."""
-        return {f"events/{name}": mean for name, mean in zip(EVENTS, self.means(), strict=True)}
+        return {
+            f"events/{name}": mean for name, mean in zip(EVENTS, self.compute_means(), strict=True)
+        }
 
 
 class LearningEvent(Score):
@@ -113,10 +115,10 @@ class LearningEvent(Score):
         self.event = event
         self.mode = mode
 
-    def recorder(self) -> Recorder:
+    def make_recorder(self) -> Recorder:
         """Return the callback that notes all four at once."""
         return LearningEvents(mode=self.mode)
 
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the negated mean of the event."""
         return -subject.records[f"events/{self.event}"]

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from unlearn.core.types import Batch
-from unlearn.models.surgery import evaluating
-from unlearn.scoring.base import MeanRecorder, Recorder, Score, Subject
+from unlearn.models.surgery import eval_mode
+from unlearn.scoring.base import MeanRecorder, Recorder, Score, ScoringInputs
 
 
-def curvature(
+def compute_curvature(
     forward: Callable[[Tensor], Tensor], image: Tensor, label: Tensor, h: float
 ) -> Tensor:
     """Return |grad l(x + z) - grad l(x)| per sample, z of length h along the sign of the gradient.
@@ -32,20 +32,20 @@ def curvature(
         Norm over the pixels, (B,); 0 where the loss is linear in the image.
     """
 
-    def slope(x: Tensor) -> Tensor:
+    def input_gradient(x: Tensor) -> Tensor:
         x = x.detach().requires_grad_(True)
         loss = F.cross_entropy(forward(x).float(), label, reduction="sum")
         return torch.autograd.grad(loss, x)[0]
 
     with torch.enable_grad():
-        here = slope(image)
+        here = input_gradient(image)
         sign = here.sign()
         norm = sign.flatten(1).norm(dim=1).view(-1, *[1] * (image.ndim - 1))
         step = h * (sign + 1e-7) / (norm + 1e-7)
-        return (slope(image + step) - here).flatten(1).norm(dim=1).detach()
+        return (input_gradient(image + step) - here).flatten(1).norm(dim=1).detach()
 
 
-class Curvature(MeanRecorder):
+class CurvatureRecorder(MeanRecorder):
     """Sums the curvature at every sample, before the step, in eval mode."""
 
     name: ClassVar[str] = "curvature"
@@ -68,7 +68,7 @@ class Curvature(MeanRecorder):
         self.h = h
         self.every = every
 
-    def options(self) -> dict[str, Any]:
+    def get_options(self) -> dict[str, Any]:
         """Return name and numbers."""
         return {"name": self.name, "h": self.h, "every": self.every}
 
@@ -81,19 +81,19 @@ class Curvature(MeanRecorder):
         started = time.perf_counter()
         model: Any = pl_module.model
         masked = getattr(pl_module, "masked", False)
-        with evaluating(model):
-            found = curvature(
+        with eval_mode(model):
+            found = compute_curvature(
                 lambda x: model(x, *((batch.index,) if masked else ())),
                 batch.image,
                 batch.label,
                 self.h,
             )
-        self.note(found, batch.index)
+        self.add_values(found, batch.index)
         self.seconds += time.perf_counter() - started
 
-    def records(self) -> dict[str, Tensor]:
+    def get_records(self) -> dict[str, Tensor]:
         """Return the mean per sample."""
-        return {"curvature": self.means()}
+        return {"curvature": self.compute_means()}
 
 
 class LossCurvature(Score):
@@ -104,10 +104,10 @@ class LossCurvature(Score):
         super().__init__()
         self.options = {"h": h, "every": every}
 
-    def recorder(self) -> Recorder:
+    def make_recorder(self) -> Recorder:
         """Return the callback that notes it."""
-        return Curvature(**self.options)  # type: ignore[arg-type]
+        return CurvatureRecorder(**self.options)  # type: ignore[arg-type]
 
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the mean that was noted."""
         return subject.records["curvature"]

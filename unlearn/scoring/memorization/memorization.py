@@ -11,14 +11,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from unlearn.models.inference import logits
-from unlearn.scoring.base import Score, Subject
-from unlearn.scoring.memorization.agreement import spearman
+from unlearn.models.inference import compute_logits
+from unlearn.scoring.base import Score, ScoringInputs
+from unlearn.scoring.memorization.agreement import spearman_correlation
 
 log = logging.getLogger(__name__)
 
 
-def subset(size: int, fraction: float, seed: int) -> Tensor:
+def draw_subset(size: int, fraction: float, seed: int) -> Tensor:
     """Return bool (N,), True for floor(fraction * N) samples drawn without replacement."""
     order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
     mask = torch.zeros(size, dtype=torch.bool)
@@ -26,7 +26,7 @@ def subset(size: int, fraction: float, seed: int) -> Tensor:
     return mask
 
 
-def estimate(inside: Tensor, correct: Tensor) -> Tensor:
+def estimate_memorization(inside: Tensor, correct: Tensor) -> Tensor:
     """Return the accuracy of models that saw a sample minus that of models that did not.
 
     Args:
@@ -43,15 +43,15 @@ def estimate(inside: Tensor, correct: Tensor) -> Tensor:
     return (within - without).float()
 
 
-def reliability(inside: Tensor, correct: Tensor) -> float:
+def estimate_reliability(inside: Tensor, correct: Tensor) -> float:
     """Return the rank correlation of the scores of even and odd models, for the full number.
 
     Corrected by Spearman and Brown's formula. NaN below four models.
     """
     if len(inside) < 4:
         return math.nan
-    halves = [estimate(inside[i::2], correct[i::2]) for i in (0, 1)]
-    r = spearman(*halves)
+    halves = [estimate_memorization(inside[i::2], correct[i::2]) for i in (0, 1)]
+    r = spearman_correlation(*halves)
     return 2 * r / (1 + r)
 
 
@@ -81,18 +81,18 @@ class Memorization(Score):
         self.subset_fraction = subset_fraction
         self.seed = seed
 
-    def __call__(self, subject: Subject) -> Tensor:
+    def __call__(self, subject: ScoringInputs) -> Tensor:
         """Return the estimate for every sample."""
         label = subject.data.label.cpu()
         seeds = range(self.seed, self.seed + self.num_models)
-        inside = [subset(len(label), self.subset_fraction, seed) for seed in seeds]
+        inside = [draw_subset(len(label), self.subset_fraction, seed) for seed in seeds]
         parts = [(mask.nonzero().flatten(), seed) for mask, seed in zip(inside, seeds, strict=True)]
         correct = []
         for k, model in enumerate(subject.subset_models(parts)):
             log.info("model %d of %d for memorization", k + 1, self.num_models)
-            correct.append(logits(model, subject.data).argmax(1).cpu() == label)
+            correct.append(compute_logits(model, subject.data).argmax(1).cpu() == label)
         seen, right = torch.stack(inside), torch.stack(correct)
-        self.notes["reliability"] = reliability(seen, right)
+        self.notes["reliability"] = estimate_reliability(seen, right)
         f = self.subset_fraction
         self.notes["standard_error"] = math.sqrt((1 / f + 1 / (1 - f)) / 4 / self.num_models)
-        return estimate(seen, right)
+        return estimate_memorization(seen, right)

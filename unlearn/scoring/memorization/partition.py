@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Request
-from unlearn.scoring.score_groups import ascending
+from unlearn.scoring.score_groups import sort_ascending
 
 
 class Partition(Protocol):
@@ -21,7 +21,7 @@ class Partition(Protocol):
         ...
 
 
-def cut(order: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def cut_order(order: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """Return contiguous parts, as equal in size as possible, sorted within each.
 
     Raises:
@@ -60,7 +60,7 @@ class ByScore:
                 f"are {', '.join(request.records) or 'none'}"
             )
         values = request.records[self.record].cpu()[request.forget.index.cpu()]
-        return cut(ascending(values, self.tie_seed), self.names)
+        return cut_order(sort_ascending(values, self.tie_seed), self.names)
 
 
 class AtRandom:
@@ -74,4 +74,4 @@ class AtRandom:
     def __call__(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
         """Return the parts."""
         generator = torch.Generator().manual_seed(self.seed)
-        return cut(torch.randperm(len(request.forget), generator=generator), self.names)
+        return cut_order(torch.randperm(len(request.forget), generator=generator), self.names)

@@ -24,7 +24,7 @@ from unlearn.core.types import Batch, ImageSet
 from unlearn.models.expansion.expanded import Expanded
 from unlearn.training.engine import Engine
 from unlearn.training.loader import Augmentation, ResidentLoader
-from unlearn.training.optimizers import quick
+from unlearn.training.optimizers import use_fast_step
 from unlearn.training.recipe import Pretraining
 
 PRECISIONS = ("32-true", "bf16-mixed")
@@ -33,7 +33,7 @@ ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
 
 
 @dataclass
-class Member:
+class StackMember:
     """One of the models: its network, data and seed; curves and images go where they would alone."""
 
     network: nn.Module
@@ -54,11 +54,13 @@ class Stack:
         self.networks = list(networks)
         self.parameters = {
             name: torch.stack(parts).requires_grad_()
-            for name, parts in _gathered([dict(n.named_parameters()) for n in networks]).items()
+            for name, parts in _gather_states(
+                [dict(n.named_parameters()) for n in networks]
+            ).items()
         }
         self.buffers = {
             name: torch.stack(parts)
-            for name, parts in _gathered([dict(n.named_buffers()) for n in networks]).items()
+            for name, parts in _gather_states([dict(n.named_buffers()) for n in networks]).items()
         }
         for number, network in enumerate(networks):
             for stacked, own in (
@@ -71,7 +73,7 @@ class Stack:
         first = next(iter(self.parameters.values()))
         self.losses = torch.zeros(len(networks), device=first.device)
 
-    def loss(self, batches: Sequence[Batch]) -> Tensor:
+    def compute_losses(self, batches: Sequence[Batch]) -> Tensor:
         """Return each model's mean cross-entropy on its batch, (M,); all batches have one size."""
         image, label, index = (
             torch.stack([getattr(batch, part) for batch in batches])
@@ -79,20 +81,22 @@ class Stack:
         )
         network, masked = self.networks[0], self.masked
 
-        def one(state: Any, image: Tensor, label: Tensor, index: Tensor) -> Tensor:
+        def member_loss(state: Any, image: Tensor, label: Tensor, index: Tensor) -> Tensor:
             logits = functional_call(network, state, (image, *((index,) if masked else ())))
             return F.cross_entropy(logits, label)
 
         with warnings.catch_warnings():  # an operation without a batched form is looped over
             warnings.filterwarnings("ignore", message="There is a performance drop")
-            return vmap(one)((self.parameters, self.buffers), image, label, index)
+            return vmap(member_loss)((self.parameters, self.buffers), image, label, index)
 
-    def backward(self, batches: Sequence[Batch], autocast: AbstractContextManager[Any]) -> None:
+    def compute_gradients(
+        self, batches: Sequence[Batch], autocast: AbstractContextManager[Any]
+    ) -> None:
         """Leave each model's gradient in the stacked parameters."""
         for parameter in self.parameters.values():
             parameter.grad = None
         with autocast:
-            loss = self.loss(batches)
+            loss = self.compute_losses(batches)
         loss.sum().backward()
         self.losses += loss.detach()
 
@@ -104,18 +108,18 @@ class Stack:
                 parameter.grad = None if grad is None else grad[number]
 
 
-def _gathered(states: Sequence[dict[str, Tensor]]) -> dict[str, list[Tensor]]:
+def _gather_states(states: Sequence[dict[str, Tensor]]) -> dict[str, list[Tensor]]:
     return {name: [state[name].detach() for state in states] for name in states[0]}
 
 
-def free(network: nn.Module) -> None:
+def detach_storage(network: nn.Module) -> None:
     """Give a network tensors of its own again."""
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone()
         tensor.grad = None
 
 
-def obstacle(engine: Engine, network: nn.Module, precision: Any = None) -> str | None:
+def find_obstacle(engine: Engine, network: nn.Module, precision: Any = None) -> str | None:
     """Return why models like this one cannot be trained stacked, or None; None: usual precision."""
     if engine.compile:
         return "trainer.compile is true"
@@ -128,15 +132,15 @@ def obstacle(engine: Engine, network: nn.Module, precision: Any = None) -> str |
     return "the network draws random numbers (dropout)" if drawing else None
 
 
-class Run:
+class MemberRun:
     """The course of one model: its batches, learning rate, curves and notes."""
 
     def __init__(
-        self, number: int, member: Member, recipe: Pretraining, engine: Engine, augment: Any
+        self, number: int, member: StackMember, recipe: Pretraining, engine: Engine, augment: Any
     ) -> None:
         """Start at the first batch."""
         self.number, self.member, self.recipe = number, member, recipe
-        self.network = engine.place(member.network).train()
+        self.network = engine.place_model(member.network).train()
         self.masked = isinstance(self.network, Expanded)
         self.loader = ResidentLoader(
             member.data, batch_size=recipe.batch_size, augment=augment, seed=member.seed,
@@ -147,17 +151,17 @@ class Run:
         self.broken = False  # the loss is no longer a number
         self.sum: Callable[[], float] = lambda: 0.0  # of the losses since it was last asked
         self.started = time.perf_counter()
-        self.batches = self._batches()
+        self.batches = self._iterate_batches()
         self.pending = next(self.batches, None)
 
-    def _batches(self) -> Iterator[Batch]:
+    def _iterate_batches(self) -> Iterator[Batch]:
         for epoch in range(self.recipe.epochs):
             self.epoch = epoch
             self.loader.set_epoch(epoch)
             yield from self.loader
-            self._report()
+            self._log_epoch()
 
-    def _report(self) -> None:
+    def _log_epoch(self) -> None:
         mean = self.sum() / len(self.loader)
         self.broken |= not abs(mean) < float("inf")
         values = {"epoch": float(self.epoch + 1), "train/loss": mean}
@@ -166,52 +170,52 @@ class Run:
             logger.log_metrics(values, step=self.epoch + 1)
             logger.save()
 
-    def advance(self) -> None:
+    def next_batch(self) -> None:
         """Take the next batch."""
         self.steps += 1
         self.pending = next(self.batches, None)
 
-    def rate(self, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
+    def set_rates(self, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
         """Set the learning rates of this step; ``rates`` are those of the recipe."""
         factor = self.recipe.schedule(self.steps, self.total)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
 
 
-class Together:
+class StackedPretrainer:
     """Trains the runs of a stack to their ends."""
 
-    def __init__(self, runs: list[Run], recipe: Pretraining, engine: Engine) -> None:
+    def __init__(self, runs: list[MemberRun], recipe: Pretraining, engine: Engine) -> None:
         """Use one optimizer for all where that is the same, else one each."""
         self.runs, self.batch_size = runs, recipe.batch_size
         self.cast: Callable[[], AbstractContextManager[Any]] = lambda: torch.autocast(
             engine.device.type, torch.bfloat16, engine.resolved_precision() == "bf16-mixed"
         )
-        self._tie()
-        made = [quick(recipe.optimizer(list(run.network.parameters()))) for run in runs]
+        self._share_optimizer()
+        made = [use_fast_step(recipe.optimizer(list(run.network.parameters()))) for run in runs]
         self.rates = [group["lr"] for group in made[0].param_groups]
         same = len({len(run.member.data) for run in runs}) == 1
         self.shared: torch.optim.Optimizer | None = None
         if same and type(made[0]) in ELEMENTWISE:
-            self.shared = quick(recipe.optimizer(list(self.stack.parameters.values())))
+            self.shared = use_fast_step(recipe.optimizer(list(self.stack.parameters.values())))
         self.own = dict(zip((run.number for run in runs), made, strict=True))
 
-    def _tie(self, before: Sequence[Tensor] = ()) -> None:
+    def _share_optimizer(self, before: Sequence[Tensor] = ()) -> None:
         self.stack = Stack([run.network for run in self.runs])
         for number, run in enumerate(self.runs):
-            run.sum = lambda number=number: self._sum(number)
+            run.sum = lambda number=number: self._sum_losses(number)
         if before:
             self.stack.losses = torch.stack(list(before))
 
-    def _sum(self, number: int) -> float:
+    def _sum_losses(self, number: int) -> float:
         value = self.stack.losses[number].item()
         self.stack.losses[number] = 0
         return value
 
-    def __iter__(self) -> Iterator[Run]:
+    def __iter__(self) -> Iterator[MemberRun]:
         """Yield each run at its end."""
         while self.runs:
-            self._alone()
+            self._step_unequal()
             ended = [r for r in self.runs if r.pending is None or (r.broken and not self.shared)]
             if ended:
                 going = [
@@ -221,36 +225,36 @@ class Together:
                 ]
                 self.runs = [run for run, _ in going]
                 for run in ended:
-                    free(run.network)
+                    detach_storage(run.network)
                     yield run
                 if self.runs:
-                    self._tie([sum_ for _, sum_ in going])
+                    self._share_optimizer([sum_ for _, sum_ in going])
                 continue
-            self._step()
+            self._take_step()
 
-    def _step(self) -> None:
+    def _take_step(self) -> None:
         batches = [run.pending for run in self.runs if run.pending is not None]
-        self.stack.backward(batches, self.cast())
+        self.stack.compute_gradients(batches, self.cast())
         if self.shared is not None:
-            self.runs[0].rate(self.shared, self.rates)
+            self.runs[0].set_rates(self.shared, self.rates)
             self.shared.step()
         else:
             self.stack.hand_out()
             for run in self.runs:
-                run.rate(self.own[run.number], self.rates)
+                run.set_rates(self.own[run.number], self.rates)
                 self.own[run.number].step()
         for run in self.runs:
-            run.advance()
+            run.next_batch()
 
-    def _alone(self) -> None:
+    def _step_unequal(self) -> None:
         """Let models whose next batch has another size take that step by themselves."""
         if len({len(r.pending.label) for r in self.runs if r.pending is not None}) < 2:
             return
         for place, run in enumerate(self.runs):
             while run.pending is not None and len(run.pending.label) != self.batch_size:
-                self._single(place, run)
+                self._step_member(place, run)
 
-    def _single(self, place: int, run: Run) -> None:
+    def _step_member(self, place: int, run: MemberRun) -> None:
         batch, optimizer = run.pending, self.own[run.number]
         assert batch is not None
         optimizer.zero_grad()
@@ -259,13 +263,13 @@ class Together:
             loss = F.cross_entropy(logits, batch.label)
         loss.backward()
         self.stack.losses[place] += loss.detach()
-        run.rate(optimizer, self.rates)
+        run.set_rates(optimizer, self.rates)
         optimizer.step()
-        run.advance()
+        run.next_batch()
 
 
 def pretrain_stacked(
-    members: Sequence[Member],
+    members: Sequence[StackMember],
     recipe: Pretraining,
     engine: Engine,
     *,
@@ -285,8 +289,8 @@ def pretrain_stacked(
         lost is left out.
     """
     started = time.perf_counter()
-    runs = [Run(n, member, recipe, engine, augment) for n, member in enumerate(members)]
-    for run in Together(runs, recipe, engine):
+    runs = [MemberRun(n, member, recipe, engine, augment) for n, member in enumerate(members)]
+    for run in StackedPretrainer(runs, recipe, engine):
         run.network.eval()
         if run.broken:
             continue

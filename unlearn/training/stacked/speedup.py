@@ -9,13 +9,13 @@ from torch.nn import functional as F
 
 from unlearn.training.engine import Engine
 from unlearn.training.loader import Augmentation, ResidentLoader
-from unlearn.training.stacked.pretraining import Member, Stack
+from unlearn.training.stacked.pretraining import Stack, StackMember
 
 STEPS = 5
 
 
-def speedup(
-    members: Sequence[Member],
+def measure_speedup(
+    members: Sequence[StackMember],
     batch_size: int,
     engine: Engine,
     *,
@@ -27,7 +27,7 @@ def speedup(
     """
     copies = [copy.deepcopy(member.network) for member in members]
     # What is frozen costs less in either way; here all of it is trained in both.
-    networks = [engine.place(network).train().requires_grad_() for network in copies]
+    networks = [engine.place_model(network).train().requires_grad_() for network in copies]
     loader = ResidentLoader(
         members[0].data, batch_size=batch_size, augment=augment, seed=0, device=engine.device
     )
@@ -36,30 +36,32 @@ def speedup(
     index = (batch.index,) if stack.masked else ()
     half = engine.resolved_precision() == "bf16-mixed"
 
-    def cast() -> torch.autocast:
+    def autocast_context() -> torch.autocast:
         return torch.autocast(engine.device.type, torch.bfloat16, half)
 
-    def alone() -> None:
+    def step_members() -> None:
         for network in networks:
-            with cast():
+            with autocast_context():
                 loss = F.cross_entropy(network(batch.image, *index), batch.label)
             loss.backward()
 
-    return _seconds(alone) / _seconds(lambda: stack.backward([batch] * len(members), cast()))
+    return _time_call(step_members) / _time_call(
+        lambda: stack.compute_gradients([batch] * len(members), autocast_context())
+    )
 
 
-def _seconds(call: Callable[[], None]) -> float:
+def _time_call(call: Callable[[], None]) -> float:
     """Return the seconds of the fastest of some calls, after one that does not count."""
     times = []
     for _ in range(1 + STEPS):
-        _wait()
+        _synchronize_device()
         started = time.perf_counter()
         call()
-        _wait()
+        _synchronize_device()
         times.append(time.perf_counter() - started)
     return min(times[1:])
 
 
-def _wait() -> None:
+def _synchronize_device() -> None:
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()

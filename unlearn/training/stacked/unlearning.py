@@ -30,7 +30,7 @@ SERVED = {
 """Hooks that a method in a stack may have."""
 
 
-def unfit(method: Any) -> str | None:
+def find_stack_obstacle(method: Any) -> str | None:
     """Return why a method cannot be run in a stack, or None."""
     if not isinstance(method, UnlearningMethod) or not method.stackable:
         return f"{type(method).__name__} does not say that it is stackable"
@@ -45,7 +45,7 @@ def unfit(method: Any) -> str | None:
     return f"{type(method).__name__} has hooks {own - SERVED}" if own - SERVED else None
 
 
-class Stage:
+class TrainerStub:
     """What hooks may know and do of a trainer."""
 
     is_global_zero = True
@@ -59,26 +59,26 @@ class Stage:
         """Return the value: there is one process."""
         return value
 
-    def over(self) -> bool:
+    def is_finished(self) -> bool:
         """Say whether there is no further epoch."""
         return self.should_stop or 0 <= self.max_epochs <= self.current_epoch
 
 
-class Cell(nn.Module):
+class LossModule(nn.Module):
     """A method's loss as a module of all tensors that it reads."""
 
     def __init__(self, method: UnlearningMethod, module: UnlearningModule) -> None:
         """Name the parts."""
         super().__init__()
         self.module = module
-        self.read = nn.ModuleDict(method.reads())
+        self.read = nn.ModuleDict(method.get_loss_modules())
         self._method = (method,)
 
     def forward(self, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss, a scalar."""
         return self._method[0].loss(self.module.forward, batch)
 
-    def tables(self) -> set[str]:
+    def constant_buffers(self) -> set[str]:
         """Return the names of buffers that no step writes to: masks, and all of what is only read."""
         return {
             f"{path}.{name}"
@@ -88,7 +88,7 @@ class Cell(nn.Module):
         }
 
 
-class Course:
+class StackedRun:
     """One cell on its way.
 
     Attributes:
@@ -112,65 +112,67 @@ class Course:
         self.still: set[str] = set()
         self.images_seen = 0
         self._steps: Iterator[Mapping[str, Batch]] = iter(())
-        self._timed(lambda: self._prepare(model))
-        self.advance()
+        self._time_call(lambda: self._prepare_method(model))
+        self.next_step()
 
-    def _prepare(self, model: nn.Module) -> None:
+    def _prepare_method(self, model: nn.Module) -> None:
         self.model = self.method.prepare(model, self.request)
         if self.method.needs_training():
-            self.loader, self.module, self.callbacks = self.fit.parts(
+            self.loader, self.module, self.callbacks = self.fit.build_parts(
                 self.method, self.model, self.request
             )
             self.module.configure_optimizers()
-            self.cell = Cell(self.method, self.module)
-            self.stage = Stage(self.method.max_epochs())
-            self._steps = self._batches()
+            self.cell = LossModule(self.method, self.module)
+            self.stage = TrainerStub(self.method.max_epochs())
+            self._steps = self._iterate_batches()
 
-    def _batches(self) -> Iterator[Mapping[str, Batch]]:
+    def _iterate_batches(self) -> Iterator[Mapping[str, Batch]]:
         stage = self.stage
-        self._call("on_train_start")
-        while not stage.over():
-            self._call("on_train_epoch_start")
+        self._call_hook("on_train_start")
+        while not stage.is_finished():
+            self._call_hook("on_train_epoch_start")
             self.tensors = dict(self.cell.named_parameters()) | dict(self.cell.named_buffers())
-            self.still = self.cell.tables() | {n for n in self.tensors if n.startswith("read.")}
-            modes = self._modes()
+            self.still = self.cell.constant_buffers() | {
+                n for n in self.tensors if n.startswith("read.")
+            }
+            modes = self._collect_modes()
             for number, batch in enumerate(self.loader):
-                self._call("on_train_batch_start", batch, number)
+                self._call_hook("on_train_batch_start", batch, number)
                 sizes = tuple((name, len(part.label)) for name, part in batch.items())
-                self.kind = (self.method.phase(), sizes, modes)
+                self.kind = (self.method.get_optimizer_index(), sizes, modes)
                 yield batch
-                self._call("on_train_batch_end", None, batch, number)
+                self._call_hook("on_train_batch_end", None, batch, number)
                 if stage.should_stop:
                     break
-            self._call("on_train_epoch_end")
+            self._call_hook("on_train_epoch_end")
             stage.current_epoch += 1
-        self._call("on_train_end")
+        self._call_hook("on_train_end")
 
-    def _call(self, hook: str, *rest: Any) -> None:
+    def _call_hook(self, hook: str, *rest: Any) -> None:
         for callback in self.callbacks:
             getattr(callback, hook)(self.stage, self.module, *rest)
 
-    def move(self, phase: int) -> None:
+    def step_optimizer(self, phase: int) -> None:
         """Step the optimizer of a phase; gradients are there."""
         optimizer = self.module.own[phase]
-        self._call("on_before_optimizer_step", optimizer)
+        self._call_hook("on_before_optimizer_step", optimizer)
         optimizer.step()
 
-    def _modes(self) -> tuple[Any, ...]:
+    def _collect_modes(self) -> tuple[Any, ...]:
         skeletons = getattr(self.model, "_skeleton", ())
         modes = [m.training for part in (self.model, *skeletons) for m in part.modules()]
         return (*modes, *(tuple(t.shape) for t in self.tensors.values()))
 
-    def advance(self) -> None:
+    def next_step(self) -> None:
         """Go on to the next step; an error, or a loss that is lost, ends the course."""
         self.pending = None
 
-        def step() -> None:
+        def fetch_step() -> None:
             self.pending = next(self._steps, None)
 
-        self._timed(step)
+        self._time_call(fetch_step)
 
-    def _timed(self, call: Callable[[], None]) -> None:
+    def _time_call(self, call: Callable[[], None]) -> None:
         started = time.perf_counter()
         try:
             call()
@@ -178,61 +180,61 @@ class Course:
             self.error = error
         self.seconds += time.perf_counter() - started
 
-    def finish(self) -> nn.Module | None:
+    def finish_run(self) -> nn.Module | None:
         """Return the unlearned model; None if an error has ended the course."""
         out: list[nn.Module] = []
         if self.error is None:
-            self._timed(lambda: out.append(self.method.finish(self.model.eval())))
+            self._time_call(lambda: out.append(self.method.finish(self.model.eval())))
         return out[0] if out else None
 
 
-class Together:
+class StackedUnlearner:
     """Takes courses to their ends."""
 
     def __init__(
-        self, courses: Sequence[Course], cast: Callable[[], AbstractContextManager[Any]]
+        self, courses: Sequence[StackedRun], cast: Callable[[], AbstractContextManager[Any]]
     ) -> None:
         """Begin with all; ``cast`` is the precision of a step."""
         self.courses, self.cast = list(courses), cast
         self._constant: dict[tuple[int, ...], dict[str, tuple[Any, Tensor]]] = {}
 
-    def run(self) -> None:
+    def run_all(self) -> None:
         """Step until every course has ended.
 
         Those out of step, as before a last batch of another size, go first: they may join the most.
         """
-        while groups := self._groups():
+        while groups := self._group_runs():
             for group in groups[1:]:
-                self._step(group)
-            self._step(self._groups()[0])
+                self._step_group(group)
+            self._step_group(self._group_runs()[0])
 
-    def _groups(self) -> list[list[Course]]:
+    def _group_runs(self) -> list[list[StackedRun]]:
         """Return the courses by the kind of their next step, the largest group first."""
-        kinds: dict[tuple[Any, ...], list[Course]] = defaultdict(list)
+        kinds: dict[tuple[Any, ...], list[StackedRun]] = defaultdict(list)
         for course in self.courses:
             if course.pending is not None and course.error is None:
                 kinds[course.kind].append(course)
         return sorted(kinds.values(), key=len, reverse=True)
 
-    def _step(self, group: Sequence[Course]) -> None:
+    def _step_group(self, group: Sequence[StackedRun]) -> None:
         started = time.perf_counter()
         phases = [course.module.begin_step() for course in group]
         with self.cast():
-            losses = self._losses(group)
+            losses = self._compute_losses(group)
         for course in group:
             course.module.clear_gradients()
         losses.sum().backward()
         for course, phase, loss in zip(group, phases, losses.detach(), strict=True):
             assert course.pending is not None
-            course.move(phase)
-            course.module.count(loss, course.pending)
+            course.step_optimizer(phase)
+            course.module.count_step(loss, course.pending)
             course.images_seen = course.module.epoch_log.images
         for course in group:
             course.seconds += (time.perf_counter() - started) / len(group)
         for course in group:
-            course.advance()
+            course.next_step()
 
-    def _losses(self, group: Sequence[Course]) -> Tensor:
+    def _compute_losses(self, group: Sequence[StackedRun]) -> Tensor:
         """Return each course's loss, (M,)."""
         batches = [course.pending for course in group]
         if len(group) == 1:
@@ -240,7 +242,7 @@ class Together:
         leaves = zip(*(pytree.tree_leaves(batch) for batch in batches), strict=True)
         joined = [torch.stack(parts) for parts in leaves]
         batch = pytree.tree_unflatten(joined, pytree.tree_structure(batches[0]))
-        state = self._stacked(group)
+        state = self._stack_tensors(group)
         cell = group[0].cell
         with warnings.catch_warnings():  # an operation without a batched form is looped over
             warnings.filterwarnings("ignore", message="There is a performance drop")
@@ -252,7 +254,7 @@ class Together:
             torch._foreach_copy_(own, list(state[name].unbind(0)))  # type: ignore[attr-defined]
         return losses
 
-    def _stacked(self, group: Sequence[Course]) -> dict[str, Tensor]:
+    def _stack_tensors(self, group: Sequence[StackedRun]) -> dict[str, Tensor]:
         """Return the tensors of the courses, each (M, ...); gradients go to the courses' own.
 
         What nobody writes to, as masks and references, is stacked once.
