@@ -75,6 +75,7 @@ RULES: dict[str, Rule] = {
     "checkpoint_seconds": NOT_NEGATIVE,
     "figure": one_of(
         "comparison",
+        "corruptions",
         "demo",
         "heatmap",
         "winners",
@@ -124,7 +125,7 @@ RULES: dict[str, Rule] = {
 }
 
 
-def rule_of(path: str) -> Rule | None:
+def get_rule(path: str) -> Rule | None:
     """Return the rule for a leaf by its dotted path."""
     leaf = path.rpartition(".")[2]
     if path.startswith("where."):  # columns of rows: a value, or a list of which one must be met

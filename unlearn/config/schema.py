@@ -214,7 +214,7 @@ class EvaluateConfig(Common):
     )
     figure: str = _make_option(
         "auto",
-        "comparison, demo, heatmap, winners, tradeoff, worst, redirection, localization, "
+        "comparison, corruptions, demo, heatmap, winners, tradeoff, worst, redirection, localization, "
         "sequence, closeness; auto: "
         "what the rows hold; all; none",
     )

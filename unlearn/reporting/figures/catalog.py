@@ -21,6 +21,7 @@ Figures = dict[str, Figure]
 CURVES = ("epoch", f"base/{method_bars.HIDDEN}", f"full/{method_bars.HIDDEN}")
 MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
     "comparison": lambda frame, _: {"comparison": method_bars.draw_comparison(frame)},
+    "corruptions": lambda frame, _: {"corruptions": method_bars.draw_corruptions(frame)},
     "demo": lambda frame, curves: {"demo": method_bars.draw_demo(frame, curves)},
     "heatmap": lambda frame, _: planes.draw_heatmaps(frame),
     "winners": lambda frame, _: {"winners": planes.winner_map(frame)},

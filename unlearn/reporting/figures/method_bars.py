@@ -30,7 +30,7 @@ def draw_bars(axes: Axes, frame: pd.DataFrame) -> None:
             at = known.index + offset
             axes.errorbar(known[column], at, xerr=known[f"{column}_sem"], fmt="none", **bars)
     for y, row in table.iterrows():
-        axes.text(1.04, float(str(y)), _get_product(row), va="center", ha="left", fontsize=9)
+        axes.text(1.04, float(str(y)), _format_product(row), va="center", ha="left", fontsize=9)
     axes.text(1.04, len(table) - 0.45, "healed\nx utility", va="bottom", ha="left", fontsize=8)
     axes.set_yticks(range(len(table)), [str(m).replace("_", " ") for m in table["method"]])
     axes.set_ylim(-0.55, len(table) - 0.45)
@@ -42,7 +42,7 @@ def draw_bars(axes: Axes, frame: pd.DataFrame) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _get_product(row: pd.Series) -> str:
+def _format_product(row: pd.Series) -> str:
     value, error = row["healed_utility"], row["healed_utility_sem"]
     if pd.isna(value):
         return "-"
@@ -94,6 +94,56 @@ def draw_comparison(frame: pd.DataFrame) -> Figure:
     fig = new_figure(6.5, 1.4 + 0.5 * frame["method"].nunique())
     draw_bars(fig.add_subplot(), frame)
     return fig
+
+
+def draw_corruptions(frame: pd.DataFrame) -> Figure:
+    """Return healed x utility of each method, a panel per corruption, the least regular first.
+
+    Every panel lists the methods in one order, that of their mean over the corruptions; whiskers are
+    standard errors over cells.
+
+    Args:
+        frame: Rows of one or more corruptions, prepared.
+    """
+    present = set(frame["corruption"])
+    known = [name for name in reversed(REGULARITY) if name in present]
+    names = [*known, *sorted(present - set(known))]
+    tables = {
+        name: summarize_metrics(frame[frame["corruption"] == name]).set_index("method")
+        for name in names
+    }
+    means = pd.concat([table["healed_utility"] for table in tables.values()], axis=1).mean(axis=1)
+    order = list(means.sort_values(kind="stable").index)
+    fig = new_figure(2.9 * len(names) + 1.2, 1.2 + 0.34 * len(order))
+    panels = fig.subplots(1, len(names), squeeze=False, sharey=True)[0]
+    for axes, name in zip(panels, names, strict=True):
+        _draw_product_bars(axes, tables[name].reindex(order))
+        regularity = f"\n{REGULARITY[name]} regularity" if name in REGULARITY else ""
+        axes.set_title(name.replace("_", " ") + regularity, fontsize=10)
+    panels[0].set_yticks(range(len(order)), [str(m).replace("_", " ") for m in order])
+    panels[0].set_ylim(-0.6, len(order) - 0.4)
+    fig.supxlabel("healed x utility", fontsize=10)
+    return fig
+
+
+def _draw_product_bars(axes: Axes, table: pd.DataFrame) -> None:
+    """Draw the product of each row as a bar with its value beside it."""
+    for y, (_, row) in enumerate(table.iterrows()):
+        value, error = row["healed_utility"], row["healed_utility_sem"]
+        if pd.isna(value):
+            continue
+        axes.barh(y, value, 0.62, color=HEALED)
+        error = 0.0 if pd.isna(error) else error  # one seed has no error bar
+        if error:
+            axes.errorbar(
+                value, y, xerr=error, fmt="none", elinewidth=1.2, capsize=2.5, ecolor="#222222"
+            )
+        axes.text(value + error + 0.03, y, f"{value:.2f}", va="center", ha="left", fontsize=9)
+    axes.set_xlim(0, 1.16)
+    axes.set_xticks((0, 0.5, 1))
+    axes.grid(axis="x", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_redirection(curves: pd.DataFrame) -> Figure:
