@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.measuring import CROP, ON_GPU, Table, engine, fast_precision, images, network
 from benchmarks.step import WIDTH, bare, sgd
-from unlearn.core.environment import peak_bytes
+from unlearn.core.environment import get_peak_bytes
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant
@@ -30,7 +30,7 @@ def side(name: str) -> int:
         bare(net, part, recipe, CROP, fast_precision() == "bf16-mixed")
     if name == "unlearn":
         pretrain(net, part, recipe, engine("auto"), augment=CROP, seed=0)
-    return peak_bytes()
+    return get_peak_bytes()
 
 
 def table(rounds: int) -> Table:

@@ -185,11 +185,11 @@ def by_hand(
     method = made(name)
     place = engine("auto").place_model
     model = place(method.prepare(model, request)).train()
-    for consulted in method.reads().values():
+    for consulted in method.get_loss_modules().values():
         place(consulted)
-    optimizer = method.optimizers(model)[0]
+    optimizer = method.build_optimizers(model)[0]
     loss, after = hand(name, method, model)
-    parts = {"forget": request.forget, "retain": request.retain, "all": request.everything()}
+    parts = {"forget": request.forget, "retain": request.retain, "all": request.get_all_samples()}
     used = [part for part in method.uses(0) if part in parts]
     sizes = method.batch_sizes()
     passes = {p: partial(bare_batches, parts[p], sizes[p], CROP) for p in used}

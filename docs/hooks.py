@@ -16,8 +16,8 @@ import pandas as pd
 import yaml
 from mkdocs.structure.files import File, Files
 
-from unlearn.config.help import file_comments
-from unlearn.reporting.tables.advice import Case, advise, nearest, shipped
+from unlearn.config.help import read_option_comments
+from unlearn.reporting.tables.advice import Case, load_shipped_plane, make_advice, select_nearest
 from unlearn.reporting.tables.frames import BANDS, REGULARITY
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -134,7 +134,7 @@ def _options(name: str, values: dict[str, Any], conf: Path) -> str:
     """Return the table of a method's options with their defaults."""
     rows = [
         f"| `{key}` | {_shown(key, values)} | {note.replace('|', chr(92) + '|')} |"
-        for key, note in file_comments("method", name, [str(conf)]).items()
+        for key, note in read_option_comments("method", name, [str(conf)]).items()
         if key.split(".")[0] != "search" and ".search" not in key
     ]
     return (
@@ -190,7 +190,7 @@ def _kinds(plane: pd.DataFrame) -> list[str]:
 
 def judged(plane: pd.DataFrame) -> dict[str, pd.DataFrame]:
     """Return what the advice says of all methods by kind of bad data, at any discovery rate."""
-    found = {kind: advise(nearest(plane, Case(kind, None))) for kind in _kinds(plane)}
+    found = {kind: make_advice(select_nearest(plane, Case(kind, None))) for kind in _kinds(plane)}
     return {kind: table.set_index("method") for kind, table in found.items()}
 
 
@@ -239,7 +239,7 @@ def index(names: list[str], conf: Path, plane: pd.DataFrame) -> str:
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages to the site."""
-    plane = shipped()
+    plane = load_shipped_plane()
     verdicts = judged(plane)
     conf = ROOT / "conf"
     names = sorted(p.stem for p in (conf / "method").glob("*.yaml"))

@@ -218,7 +218,7 @@ def test_a_network_of_ones_own_is_refused_by_name_and_reason(task, engine):
 )
 def test_a_method_that_says_so_is_stacked_without_a_change(name, network, task, engine):
     origin = start(name, network, task, engine)
-    forget = task.discovered()
+    forget = task.forget_indices()
     tasks = [task, replace(task, forget=(torch.cat([forget[1:], forget[:1] + 1]).sort().values,))]
     fits = [LightningFit(engine, augment=None, seed=seed) for seed in (3, 4)]
     alone = [

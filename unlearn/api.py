@@ -39,7 +39,7 @@ from unlearn.storage.model_card import read_card
 from unlearn.storage.record import RunRecord
 from unlearn.storage.user_checkpoint import hash_file, match_checkpoint
 
-SOURCE = "a model that was handed over in Python"
+MODEL_SOURCE = "a model that was handed over in Python"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Result:
         """
         if self.after is None:
             raise ValueError(f"no healed model to report on: {self.record.reason}")
-        healing = make_healing(self.context, self.record, self.after, SOURCE)
+        healing = make_healing(self.context, self.record, self.after, MODEL_SOURCE)
         title = f"{self.record.names['method']} on {type(self.model).__name__}"
         return write_healing(Path(path), replace(healing, title=title))
 
@@ -131,7 +131,7 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
     if isinstance(check, UnlearningMethod):
         few = next(context.task.train.rows(torch.arange(2)).batches())
         check.check_model(network, few.image.to(context.engine.device))
-    context = replace(context, before=predict_task(network, context.task))
+    context = replace(context, original_predictions=predict_task(network, context.task))
     with tempfile.TemporaryDirectory() as folder:
         own = replace(context.job, folder=Path(folder))
         outcome = run_method(

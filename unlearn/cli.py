@@ -65,7 +65,7 @@ def _run_command(name: str, job: str) -> None:
 
 def _check_command(name: str, argv: list[str]) -> JobCounts | None:
     """Answer --help and --cfg, or check every job; None if there is nothing to run."""
-    from unlearn.config import composition, launcher_choice
+    from unlearn.config import composition
     from unlearn.config.command_line import add_checkpoint_defaults, flags_first, parse_command_line
 
     argv = add_checkpoint_defaults(name, argv)
@@ -77,16 +77,22 @@ def _check_command(name: str, argv: list[str]) -> JobCounts | None:
             arguments, overrides=composition.expand_overrides(name, arguments)[0]
         )  # of a sweep
         if arguments.help:
-            print(help.show_help(name, first))
+            print(help.format_help(name, first))
         else:
-            print(help.show_config(name, first, resolve="--resolve" in argv))
+            print(help.format_config(name, first, resolve="--resolve" in argv))
         return None
     bases = composition.make_config_cache(name, arguments)
     jobs = composition.check_jobs(name, arguments, bases)
-    launcher = launcher_choice.choose_launcher(name, arguments, jobs)
+    launcher = _choose_launcher(name, arguments, jobs) if len(jobs) > 1 else []
     sys.argv[1:] = [*flags_first(argv, arguments), *launcher]
     outcomes = JobCounts(jobs)
     return outcomes if name != "unlearn" or _expand_sweep(arguments, outcomes, bases) else None
+
+
+def _choose_launcher(name: str, arguments: Any, jobs: list[list[str]]) -> list[str]:
+    from unlearn.config.launcher_choice import choose_launcher
+
+    return choose_launcher(name, arguments, jobs)
 
 
 def _expand_sweep(arguments: Any, outcomes: JobCounts, bases: Any) -> bool:

@@ -16,7 +16,7 @@ Due = Callable[[int], bool]
 
 
 @dataclass(frozen=True)
-class Work:
+class WorkerJobRunner:
     """Runs jobs of a sweep in whichever process it is sent to.
 
     Attributes:
@@ -46,7 +46,7 @@ class Work:
             job_subdir_key="hydra.sweep.subdir",
         )
         _ = result.return_value  # raises what the job could not handle
-        return self.task.take()
+        return self.task.take_counts()
 
 
 class CellLauncher(Launcher):
@@ -54,7 +54,7 @@ class CellLauncher(Launcher):
 
     config: DictConfig
     task: Any
-    work: Work
+    job_runner: WorkerJobRunner
 
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
@@ -62,13 +62,15 @@ class CellLauncher(Launcher):
         """Keep what jobs need."""
         self.config = config
         self.task = task_function.task  # type: ignore[attr-defined]  # of our commands
-        self.work = Work(hydra_context, config, self.task.elsewhere(), Singleton.get_state())
+        self.job_runner = WorkerJobRunner(
+            hydra_context, config, self.task.copy_for_process(), Singleton.get_state()
+        )
 
     def launch(self, job_overrides: Jobs, initial_job_idx: int) -> Sequence[Any]:
         """Run all jobs."""
-        self.run(job_overrides, lambda number: True)
+        self.run_due_jobs(job_overrides, lambda number: True)
         return []
 
     @abstractmethod
-    def run(self, jobs: Jobs, due: Due) -> None:
+    def run_due_jobs(self, jobs: Jobs, due: Due) -> None:
         """Run the jobs that are due when their turn comes; the task keeps the account."""

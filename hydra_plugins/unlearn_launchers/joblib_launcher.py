@@ -16,10 +16,10 @@ from typing import Any
 
 from hydra_plugins.unlearn_launchers._work import CellLauncher, Due, Jobs
 
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 
-def gpus() -> list[str]:
+def list_gpus() -> list[str]:
     """Return this machine's GPUs, as CUDA_VISIBLE_DEVICES names them; without loading torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
@@ -31,7 +31,7 @@ def gpus() -> list[str]:
     return [str(number) for number in range(len(lines))]
 
 
-def slots(
+def build_worker_environments(
     jobs: int, *, workers: int | None, devices: Sequence[str], jobs_per_device: int, cores: int
 ) -> list[dict[str, str]]:
     """Return the environment of each worker.
@@ -48,7 +48,7 @@ def slots(
     if places:
         number = min(number, len(places))  # what has no device waits
     threads = str(max(1, cores // number)) if number else "1"
-    out: list[dict[str, str]] = [{key: threads for key in THREADS} for _ in range(number)]
+    out: list[dict[str, str]] = [{key: threads for key in THREAD_VARIABLES} for _ in range(number)]
     for slot, device in zip(out, places, strict=False):
         slot["CUDA_VISIBLE_DEVICES"] = device
     return out
@@ -79,13 +79,13 @@ class JoblibLauncher(CellLauncher):
         self.stopped = False
         self.pools: dict[int, Any] = {}
 
-    def run(self, jobs: Jobs, due: Due) -> None:
+    def run_due_jobs(self, jobs: Jobs, due: Due) -> None:
         """Hand jobs to free workers until none is left; an interruption ends the workers too."""
         from joblib import cpu_count  # respects affinity and the limits of a container
 
         on_cpu = self.config.trainer.accelerator == "cpu"
-        named = gpus() if self.devices is None else [str(d) for d in self.devices]
-        environments = slots(
+        named = list_gpus() if self.devices is None else [str(d) for d in self.devices]
+        environments = build_worker_environments(
             len(jobs),
             workers=self.workers,
             devices=[] if on_cpu else named,
@@ -94,17 +94,19 @@ class JoblibLauncher(CellLauncher):
         )
         numbers, lock = iter(range(len(jobs))), threading.Lock()
 
-        def turns() -> Iterator[int]:
+        def iterate_due_jobs() -> Iterator[int]:
             while not self.stopped:
                 with lock:
                     number = next((n for n in numbers if due(n)), None)
                     if number is None:
                         return
-                    self.task.announce(jobs[number])
+                    self.task.announce_job(jobs[number])
                 yield number
 
         threads = [
-            threading.Thread(target=self._serve, args=(i, slot, turns(), jobs), daemon=True)
+            threading.Thread(
+                target=self._run_worker, args=(i, slot, iterate_due_jobs(), jobs), daemon=True
+            )
             for i, slot in enumerate(environments)
         ]
         # A worker whose memory has grown is renewed between two jobs: no news for the user.
@@ -119,7 +121,7 @@ class JoblibLauncher(CellLauncher):
             for pool in list(self.pools.values()):
                 pool.shutdown(wait=False, kill_workers=True)
 
-    def _serve(
+    def _run_worker(
         self, slot: int, environment: dict[str, str], turns: Iterator[int], jobs: Jobs
     ) -> None:
         """Run jobs in one worker process, and in a new one if it dies."""
@@ -128,34 +130,34 @@ class JoblibLauncher(CellLauncher):
         for number in turns:
             if slot not in self.pools:
                 self.pools[slot] = ProcessPoolExecutor(
-                    1, env=environment, initializer=_begin, initargs=(os.getpid(),)
+                    1, env=environment, initializer=_initialize_worker, initargs=(os.getpid(),)
                 )
             try:
-                counts = self.pools[slot].submit(self.work, number, jobs[number]).result()
-                self.task.outcomes.add(counts)
+                counts = self.pools[slot].submit(self.job_runner, number, jobs[number]).result()
+                self.task.outcomes.add_counts(counts)
             except BrokenProcessPool as error:
                 self.pools.pop(slot).shutdown(wait=False, kill_workers=True)
                 if not self.stopped:
-                    self.task.lose(number, _death(error))
+                    self.task.record_lost_job(number, _describe_worker_exit(error))
             except BaseException as error:  # what a worker could not handle ends only its job
                 if not self.stopped:
-                    self.task.lose(number, f"{type(error).__name__}: {error}")
+                    self.task.record_lost_job(number, f"{type(error).__name__}: {error}")
 
 
-def _death(error: BaseException) -> str:
+def _describe_worker_exit(error: BaseException) -> str:
     text = " ".join(str(error).split())
     signals = text.rpartition("exit codes of the workers are ")[2] if "exit codes" in text else ""
     note = "; SIGKILL is what a machine out of memory sends" if "SIGKILL" in signals else ""
     return f"the worker process died {signals or text}{note}"
 
 
-def _begin(parent: int) -> None:
+def _initialize_worker(parent: int) -> None:
     """Leave Ctrl-C to the parent, and end when it does, whichever way it ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
-    def follow() -> None:
+    def exit_with_parent() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_parent, daemon=True).start()

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra_plugins.unlearn_launchers._work import CellLauncher, Due, Jobs, Work
+from hydra_plugins.unlearn_launchers._work import CellLauncher, Due, Jobs, WorkerJobRunner
 
-PATIENCE = 60.0  # seconds that a pre-empted job may take to stand in the queue again
+REQUEUE_SECONDS = 60.0  # seconds that a pre-empted job may take to stand in the queue again
 
 
 @dataclass(frozen=True)
-class Array:
+class SlurmOptions:
     """What a job asks of SLURM; names are those of the config.
 
     Attributes:
@@ -50,7 +50,7 @@ class Array:
                     f"hydra.launcher.{name} must be at least {value}, got {getattr(self, name)}"
                 )
 
-    def parameters(self) -> dict[str, Any]:
+    def build_parameters(self) -> dict[str, Any]:
         """Return submitit's parameters."""
         threads = [f"export {n}_NUM_THREADS={self.cores}" for n in ("OMP", "MKL", "OPENBLAS")]
         out: dict[str, Any] = {
@@ -67,24 +67,24 @@ class Array:
         return out | {key: value for key, value in optional.items() if value}
 
 
-class Resumable(Work):
+class ResumableJobRunner(WorkerJobRunner):
     """Runs several jobs one after the other; requeued, it passes over those that are recorded."""
 
-    def several(self, numbers: Sequence[int], jobs: Jobs) -> dict[str, int]:
+    def run_several(self, numbers: Sequence[int], jobs: Jobs) -> dict[str, int]:
         """Run jobs; return how many were started, wrong, broken."""
         counts = [self(number, job) for number, job in zip(numbers, jobs, strict=True)]
         return {key: sum(c[key] for c in counts) for key in counts[0]}
 
 
 @dataclass(frozen=True)
-class Batch:
+class ArrayJob:
     """What one job of the array calls; submitit asks ``checkpoint`` what to do when time is up."""
 
-    work: Resumable
+    job_runner: ResumableJobRunner
 
     def __call__(self, numbers: Sequence[int], jobs: Jobs) -> dict[str, int]:
         """Run jobs."""
-        return self.work.several(numbers, jobs)
+        return self.job_runner.run_several(numbers, jobs)
 
     def checkpoint(self, numbers: Sequence[int], jobs: Jobs) -> Any:
         """Return the same call: rows are kept, and pre-training goes on from its last checkpoint."""
@@ -132,32 +132,36 @@ class SlurmLauncher(CellLauncher):
         self.array_size = array_size
         self.poll_seconds = poll_seconds
         self.folder = Path(folder)
-        self.array = Array(**array)
+        self.array = SlurmOptions(**array)
 
-    def run(self, jobs: Jobs, due: Due) -> None:
+    def run_due_jobs(self, jobs: Jobs, due: Due) -> None:
         """Submit what is due."""
         numbers = [number for number in range(len(jobs)) if due(number)]
         size = self.cells_per_job
         parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
         if not parts:
             return
-        submitted = self._submit(parts, jobs)
+        submitted = self._submit_arrays(parts, jobs)
         ids = sorted({job.job_id.partition("_")[0] for _, job in submitted})
         what = f"{len(numbers)} cells as {len(parts)} jobs of SLURM: {', '.join(ids)}"
         if not self.wait:
             self.task.outcomes.submitted += len(numbers)
-            self.task.say(f"submitted {what}; the same command with status=true tells how far")
+            self.task.print_line(
+                f"submitted {what}; the same command with status=true tells how far"
+            )
             return
-        self.task.say(f"submitted {what}; waiting")
+        self.task.print_line(f"submitted {what}; waiting")
         try:
-            self._follow(submitted)
+            self._wait_for_jobs(submitted)
         except BaseException:
-            self.task.say(f"the jobs go on in the cluster; scancel {' '.join(ids)} ends them")
+            self.task.print_line(
+                f"the jobs go on in the cluster; scancel {' '.join(ids)} ends them"
+            )
             raise
 
-    def _submit(self, parts: Sequence[Sequence[int]], jobs: Jobs) -> list[tuple[Any, Any]]:
-        executor = self._executor()
-        batch = Batch(Resumable(**vars(self.work)))
+    def _submit_arrays(self, parts: Sequence[Sequence[int]], jobs: Jobs) -> list[tuple[Any, Any]]:
+        executor = self._make_executor()
+        batch = ArrayJob(ResumableJobRunner(**vars(self.job_runner)))
         submitted: list[tuple[Any, Any]] = []
         for start in range(0, len(parts), self.array_size):
             some = parts[start : start + self.array_size]
@@ -165,7 +169,7 @@ class SlurmLauncher(CellLauncher):
             submitted += zip(some, executor.map_array(batch, some, calls), strict=True)
         return submitted
 
-    def _executor(self) -> Any:
+    def _make_executor(self) -> Any:
         try:
             import submitit
         except ModuleNotFoundError as error:
@@ -175,53 +179,53 @@ class SlurmLauncher(CellLauncher):
             executor = submitit.AutoExecutor(self.folder, cluster=self.cluster, **options)
         except RuntimeError as error:  # no sbatch here
             raise ValueError(f"hydra/launcher=slurm: {error}") from error
-        parameters = self.array.parameters()
+        parameters = self.array.build_parameters()
         if self.cluster == "local":
             keep = ("name", "timeout_min", "cpus_per_task", "gpus_per_node")
             parameters = {k: v for k, v in parameters.items() if k in keep}
         executor.update_parameters(**parameters)
         return executor
 
-    def _follow(self, submitted: list[tuple[Any, Any]]) -> None:
+    def _wait_for_jobs(self, submitted: list[tuple[Any, Any]]) -> None:
         """Report each job as it ends, until none is left."""
         left, stuck = list(submitted), dict[str, float]()
         while left:
-            ended = [pair for pair in left if _over(pair[1], stuck)]
+            ended = [pair for pair in left if _has_ended(pair[1], stuck)]
             for pair in ended:
                 left.remove(pair)
-                self._report(*pair)
+                self._report_job(*pair)
             if left and not ended:
                 time.sleep(self.poll_seconds)
 
-    def _report(self, numbers: Sequence[int], job: Any) -> None:
+    def _report_job(self, numbers: Sequence[int], job: Any) -> None:
         try:
             counts = job.result()
         except Exception as error:  # submitit's own kinds, and whatever the job raised
-            why = f"{_reason(job, error)} (log: {job.paths.stderr})"
-            for number in self._without_row(numbers):
-                self.task.lose(number, why)
-            self.task.outcomes.started += len(numbers) - len(self._without_row(numbers))
+            why = f"{_describe_failure(job, error)} (log: {job.paths.stderr})"
+            for number in self._list_unrecorded(numbers):
+                self.task.record_lost_job(number, why)
+            self.task.outcomes.started += len(numbers) - len(self._list_unrecorded(numbers))
             return
-        self.task.outcomes.add(counts)
+        self.task.outcomes.add_counts(counts)
         for number in numbers:
-            self.task.report(number, f"SLURM job {job.job_id}")
+            self.task.report_job(number, f"SLURM job {job.job_id}")
 
-    def _without_row(self, numbers: Sequence[int]) -> list[int]:
+    def _list_unrecorded(self, numbers: Sequence[int]) -> list[int]:
         progress = self.task.outcomes.progress
-        return [n for n in numbers if progress is None or not progress.cells[n].recorded()]
+        return [n for n in numbers if progress is None or not progress.cells[n].is_recorded()]
 
 
-def _over(job: Any, stuck: dict[str, float]) -> bool:
+def _has_ended(job: Any, stuck: dict[str, float]) -> bool:
     """Say whether a job has ended; one that was pre-empted may come back for a while."""
     if job.done(force_check=True):
         return True
     if not job.state.upper().startswith(("PREEMPTED", "NODE_FAIL")):
         stuck.pop(job.job_id, None)
         return False
-    return time.monotonic() - stuck.setdefault(job.job_id, time.monotonic()) > PATIENCE
+    return time.monotonic() - stuck.setdefault(job.job_id, time.monotonic()) > REQUEUE_SECONDS
 
 
-def _reason(job: Any, error: Exception) -> str:
+def _describe_failure(job: Any, error: Exception) -> str:
     """Return why a job ended without a result: SLURM's word for it, and what its log says last."""
     lines = [line for line in (job.stderr() or "").splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]

@@ -73,7 +73,7 @@ def test_comments_are_read_by_indentation():
 
 
 def test_comments_are_inherited_through_the_defaults_list():
-    notes = help.file_comments("method", "npo", FOLDERS)
+    notes = help.read_option_comments("method", "npo", FOLDERS)
     assert notes["gamma"].startswith("stop when")  # from gradient_ascent
     assert "learning rate" in notes["optimizer.lr"]  # from optimizer/sgd
     assert "original" in notes["beta"]  # its own
@@ -209,7 +209,7 @@ RULES = [
 @pytest.mark.parametrize(("leaf", "good", "bad"), RULES, ids=lambda v: str(v)[:20])
 def test_rules_hold_in_any_group(leaf: str, good: tuple, bad: tuple):
     path = leaf if "." in leaf else f"some.group.of.yours.{leaf}"
-    rule = validation.rule_of(path)
+    rule = validation.get_rule(path)
     assert rule is not None
     assert all(rule[0](v) for v in good)
     assert not any(rule[0](v) for v in bad)
@@ -229,7 +229,7 @@ def test_class_folders_are_counted(tmp_path: Path):
 def test_nothing_heavy_is_loaded():
     code = (
         "import sys; from unlearn.config import command_line, composition;"
-        "composition.preflight('unlearn', command_line.parse(['--multirun', 'method=npo', 'seed=0,1']));"
+        "composition.check_jobs('unlearn', command_line.parse_command_line(['--multirun', 'method=npo', 'seed=0,1']));"
         "sys.exit(', '.join({'torch', 'lightning', 'pandas'} & set(sys.modules)) or 0)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=CONF.parent)

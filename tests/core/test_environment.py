@@ -42,7 +42,7 @@ def revision() -> str | None:
 
 
 def check_pair() -> None:
-    environment.check_pair.__wrapped__()
+    environment.check_torchvision.__wrapped__()
 
 
 def test_the_installed_pair_fits() -> None:
@@ -94,7 +94,7 @@ def test_a_package_that_is_missing_is_said_to_be() -> None:
 
 def test_nothing_heavy_is_imported() -> None:
     code = (
-        "import sys; from unlearn.core import environment as e; e.versions(); e.revision();"
+        "import sys; from unlearn.core import environment as e; e.collect_versions(); e.find_revision();"
         "e.peak_bytes(); sys.exit(', '.join({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -134,7 +134,7 @@ def test_there_is_no_revision_without_git(checkout: Path, monkeypatch: pytest.Mo
 
 
 def test_peak_memory_of_the_process_is_in_bytes() -> None:
-    peak = environment.peak_bytes()
+    peak = environment.get_peak_bytes()
     # A megabyte is too little for a process with torch; the machine's memory is the limit.
     assert 50 * 2**20 < peak <= os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -142,4 +142,4 @@ def test_peak_memory_of_the_process_is_in_bytes() -> None:
 def test_peak_memory_is_the_gpu_s_once_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 123)
-    assert environment.peak_bytes() == 123
+    assert environment.get_peak_bytes() == 123

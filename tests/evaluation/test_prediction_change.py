@@ -9,7 +9,7 @@ from unlearn.data.corruption.clean import Clean
 from unlearn.data.task import Task
 from unlearn.evaluation.evaluator import evaluate_metrics
 from unlearn.evaluation.intervals import paired_interval, wilson_interval
-from unlearn.evaluation.prediction_change import by_class, compute_change, kl_to_original
+from unlearn.evaluation.prediction_change import compare_by_class, compute_change, kl_to_original
 from unlearn.evaluation.predictions import Predictions
 
 
@@ -95,7 +95,7 @@ def test_intervals():
 
 def test_classes_without_samples_are_left_out():
     label = torch.tensor([0, 0, 2])
-    rows = by_class(says(label), says(label, 1), label, ["a", "b", "c"])
+    rows = compare_by_class(says(label), says(label, 1), label, ["a", "b", "c"])
     assert [(r["class"], r["count"], r["before"], r["after"]) for r in rows] == [
         ("a", 2, 1.0, 0.5),
         ("c", 1, 1.0, 1.0),

@@ -152,7 +152,7 @@ def test_a_threshold_on_the_loss_by_hand():
 
 def test_accuracy_per_third_by_score(plain):
     task = replace(plain, records={"score": torch.arange(200.0).flip(0)})
-    row = retrain_gap.by_score(model(task, forget=7), task, model(task))
+    row = retrain_gap.compute_score_group_accuracies(model(task, forget=7), task, model(task))
     # the score falls with the index: the seven misses are the most memorized third (6 of 20), and 1
     assert row["forget/accuracy_high"] == 0
     assert row["forget/accuracy_mid"] == pytest.approx(6 / 7)
@@ -176,7 +176,7 @@ def test_what_is_absent_has_no_value(plain):
 
 def test_a_later_request_has_an_earlier_ones_samples_in_neither_set(plain):
     task = replace(plain, forget=(torch.arange(20), torch.arange(20, 50)), step=1)
-    assert task.discovered().tolist() == list(range(20, 50))
+    assert task.forget_indices().tolist() == list(range(20, 50))
     assert task.believed_clean().tolist() == list(range(50, 200))
     assert len(task.request().retain) == 150
 

@@ -29,7 +29,7 @@ def pretrained(task, engine, *, density):
     def factory(**shape):
         return ResNet9(**shape, width=4)
 
-    net = plan.build_network(factory, task.train, seed=0, mask_seed=0)
+    net = plan.build_initial_network(factory, task.train, seed=0, mask_seed=0)
     pretrain(net, task.train, plan, engine, augment=None, seed=0)
     return net
 

@@ -177,7 +177,7 @@ class Watch(REM):
 @pytest.mark.parametrize("own_batch", [8, None])
 def test_rem_redirects_and_leaves_a_plain_network(own_batch, trained, task, engine):
     plain_shapes = {k: v.shape for k, v in trained.state_dict().items()}
-    hidden = task.train.rows(task.undiscovered())
+    hidden = task.train.rows(task.hidden_indices())
     known = compute_accuracy(trained, hidden)
     options = {"epochs": 12, "batch_size": 16, "optimizer": sgd(0.1), "gamma": 0.35}
     method = Watch(**(OPTIONS | options | {"removal_batch_size": own_batch}))
@@ -265,7 +265,7 @@ def test_rem_joint_removal_is_weighted(weight, trained, task):
         frozen = F.cross_entropy(
             method.terms.reference(batch.image, *index), batch.label, reduction="none"
         )
-    found = torch.isin(batch.index, task.discovered()).float()
+    found = torch.isin(batch.index, task.forget_indices()).float()
     redirect = 2 * F.logsigmoid(full - frozen).mean()
     parts = found.sum() if weight == "mean" else len(found)
     remove = -(2 * F.logsigmoid(base - frozen) * found).sum() / parts
@@ -318,7 +318,9 @@ def test_rem_wakes_the_idle_half_of_a_half_capacity_network(task, engine):
     plan = Pretraining(
         epochs=2, batch_size=32, optimizer=sgd(0.05), schedule=LINEAR, capacity=0.5, density=0.0
     )
-    net = plan.build_network(lambda **s: ResNet9(**s, width=4), task.train, seed=0, mask_seed=0)
+    net = plan.build_initial_network(
+        lambda **s: ResNet9(**s, width=4), task.train, seed=0, mask_seed=0
+    )
     pretrain(net, task.train, plan, engine, augment=None, seed=0)
     method = REM(**(OPTIONS | {"epochs": 1, "max_removal_epochs": 2}))
     model = method.prepare(net, task.request())
@@ -355,7 +357,7 @@ def test_rem_without_expansion_relearns_the_retain_set_alone(trained, task, engi
     with torch.no_grad():
         loss = method.loss(model, {"all": batch}).item()
         own = F.cross_entropy(model(batch.image), batch.label, reduction="none")
-    found = torch.isin(batch.index, task.discovered())
+    found = torch.isin(batch.index, task.forget_indices())
     assert loss == pytest.approx((own[~found].sum() / 200).item(), abs=1e-5)
     healed = REM(**(OPTIONS | ablation)).unlearn(trained, task.request(), fit(engine))
     assert compute_accuracy(healed, task.test) > 0.8
@@ -389,7 +391,7 @@ def test_rem_measures_statistics_on_the_retain_set(trained, task, engine, monkey
 def test_one_found_sample_is_enough(kind, trained, task, engine, caplog):
     from dataclasses import replace
 
-    one = replace(task, forget=(task.discovered()[:1],))
+    one = replace(task, forget=(task.forget_indices()[:1],))
     more = {"beta": 1.0} if kind is NPO else {}
     options = OPTIONS | {"removal_batch_norm": "train"}
     removal = REMOVAL | {"batch_norm": "train"} | more

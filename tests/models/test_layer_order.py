@@ -4,7 +4,7 @@ import pytest
 from torch import nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from unlearn.models.layers import list_layers
+from unlearn.models.layers import group_modules_by_layer
 from unlearn.models.resnet9 import ResNet9
 from unlearn.models.resnet18 import ResNet18
 from unlearn.models.vit import ViT
@@ -12,7 +12,7 @@ from unlearn.models.vit import ViT
 
 def owned(model, k):
     """Names of the parameters and buffers in the last k layers."""
-    modules = {id(m) for part in list_layers(model)[-k:] for m in part}
+    modules = {id(m) for part in group_modules_by_layer(model)[-k:] for m in part}
     return {
         f"{name}.{key}".lstrip(".")
         for name, module in model.named_modules()
@@ -24,7 +24,7 @@ def owned(model, k):
 
 def test_resnet9_counts_as_the_papers_do():
     net = ResNet9(in_channels=3, image_size=12, num_classes=4, width=2)
-    assert len(list_layers(net)) == 9
+    assert len(group_modules_by_layer(net)) == 9
     tops = {k: {name.split(".")[0] for name in owned(net, k)} for k in range(1, 10)}
     assert tops[1] == {"fc"}
     assert tops[2] == {"conv4", "fc"}
@@ -43,9 +43,9 @@ def test_every_module_is_in_exactly_one_layer():
         mlp_width=8, patch_size=4,
     )  # fmt: skip
     for net in (vit, ResNet18(in_channels=1, image_size=8, num_classes=3, width=2)):
-        listed = [m for part in list_layers(net) for m in part]
+        listed = [m for part in group_modules_by_layer(net) for m in part]
         assert len(listed) == len({id(m) for m in listed}) == len(list(net.modules()))
-    assert len(list_layers(vit)) == 1 + 2 * 4 + 1
+    assert len(group_modules_by_layer(vit)) == 1 + 2 * 4 + 1
     assert owned(vit, 1) == {"fc.weight", "fc.bias"}
     assert {"blocks.1.mlp.2.weight", "norm.weight"} <= owned(vit, 2)
     assert {"cls", "position"} <= owned(vit, 10) - owned(vit, 9)
@@ -63,4 +63,4 @@ def test_a_network_of_ones_own_counts_too():
     assert owned(net, 1) == {"3.weight", "3.bias", "4.weight"}
     assert owned(net, 2) >= {"0.bias", "0.parametrizations.weight.original0", "1.weight"}
     with pytest.raises(ValueError, match="no convolution and no linear map"):
-        list_layers(nn.BatchNorm2d(3))
+        group_modules_by_layer(nn.BatchNorm2d(3))

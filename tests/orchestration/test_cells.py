@@ -13,10 +13,10 @@ from unlearn.config.identity import run_id_of_config, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.orchestration import progress
 from unlearn.orchestration.cells import (
+    compute_original_key,
     expand_cells,
     group_by_dataset,
     is_locked,
-    original_key,
     run_lock,
 )
 
@@ -53,9 +53,9 @@ def test_a_cell_is_the_run_that_hydra_would_compose(home):
             assert cell.run_id == run_id_of_config(config)
             assert cell.folder == home / "results" / cell.run_id
             assert cell.names["method"] in " ".join(cell.overrides)
-            assert cell.original == original_key(to_plain_config(config))
+            assert cell.original_key == compute_original_key(to_plain_config(config))
     assert len({c.run_id for c in found}) == 8
-    assert len({c.original for c in found}) == 2  # one per seed: no rate and no method
+    assert len({c.original_key for c in found}) == 2  # one per seed: no rate and no method
 
 
 def test_values_that_others_refer_to_reach_them(home):
@@ -66,7 +66,7 @@ def test_values_that_others_refer_to_reach_them(home):
         for cell in found:
             config = composition.compose_config("unlearn", list(cell.overrides), FOLDERS)
             assert cell.run_id == run_id_of_config(config)
-    assert len({c.original for c in found}) == 8  # the same for both methods
+    assert len({c.original_key for c in found}) == 8  # the same for both methods
 
 
 def test_the_launcher_and_its_options_make_no_other_cell(home):
@@ -93,7 +93,7 @@ def test_a_sweep_may_be_several_grids(home):
         expand_cells("unlearn", composition.expand_overrides("unlearn", arguments), arguments)
     )
     assert len(found) == len({c.run_id for c in found}) == 4 * 3 + 2 + 2
-    assert len({c.original for c in found}) == 1
+    assert len({c.original_key for c in found}) == 1
     last = found[-1].overrides
     assert {"candidates=refined_digits", "forget_set.size=120", "seed=2"} <= set(last)
     jobs = composition.expand_overrides(
@@ -149,15 +149,15 @@ def test_an_estimate_takes_the_median_of_each_method(home):
     for cell, seconds in zip(first[:3], (1.0, 2.0, 9.0), strict=True):
         write_row(cell, wall_seconds=seconds, original_seconds=5.0)
     guess = progress.estimate_time([first[3], *other], first[:3], 1)
-    assert guess.cells == 2.0 + 4 * 2.0
-    assert guess.trainings == 5.0
-    assert guess.unknown == ["npo"]
+    assert guess.cell_seconds == 2.0 + 4 * 2.0
+    assert guess.training_seconds == 5.0
+    assert guess.unknown_methods == ["npo"]
 
 
 def test_a_killed_process_frees_its_cell(tmp_path):
     code = (
-        "import sys, time; from pathlib import Path; from unlearn.orchestration.cells import claim\n"
-        "with claim(Path(sys.argv[1])).acquire(timeout=0): print('held', flush=True); time.sleep(60)"
+        "import sys, time; from pathlib import Path; from unlearn.orchestration.cells import run_lock\n"
+        "with run_lock(Path(sys.argv[1])).acquire(timeout=0): print('held', flush=True); time.sleep(60)"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True

@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from hydra_plugins.unlearn_launchers import joblib_launcher
-from hydra_plugins.unlearn_launchers.joblib_launcher import gpus, slots
-from hydra_plugins.unlearn_launchers.slurm_launcher import Array
+from hydra_plugins.unlearn_launchers.joblib_launcher import build_worker_environments, list_gpus
+from hydra_plugins.unlearn_launchers.slurm_launcher import SlurmOptions
 from unlearn.config import composition, launcher_choice
 from unlearn.config.command_line import parse_command_line
 
@@ -111,7 +111,9 @@ def notes(home: Path) -> list[dict]:
 
 def test_workers_share_devices_and_cores():
     def made(jobs: int, workers: int | None, devices: list[str], per: int, cores: int) -> list:
-        found = slots(jobs, workers=workers, devices=devices, jobs_per_device=per, cores=cores)
+        found = build_worker_environments(
+            jobs, workers=workers, devices=devices, jobs_per_device=per, cores=cores
+        )
         return [(s.get("CUDA_VISIBLE_DEVICES"), s["OMP_NUM_THREADS"]) for s in found]
 
     assert made(9, None, [], 1, 4) == [(None, "1")] * 4
@@ -127,10 +129,10 @@ def test_workers_share_devices_and_cores():
 def test_devices_are_those_that_are_visible(monkeypatch: pytest.MonkeyPatch):
     for value, expected in (("2,5", ["2", "5"]), ("", []), ("-1", []), ("GPU-ab", ["GPU-ab"])):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
-        assert gpus() == expected
+        assert list_gpus() == expected
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr(joblib_launcher.shutil, "which", lambda name: None)
-    assert gpus() == []
+    assert list_gpus() == []
 
 
 @pytest.mark.slow
@@ -225,11 +227,11 @@ def test_an_interrupted_sweep_leaves_no_worker(home: Path, sent: signal.Signals)
 
 
 def test_what_slurm_is_asked_for():
-    array = Array(
+    array = SlurmOptions(
         partition="long", minutes=30, memory_gb=1.5, gpus=0, cores=3, parallel=7, requeues=1,
         warning_seconds=60, account=None, setup=["module load cuda"], more={"qos": "high"},
     )  # fmt: skip
-    asked = array.parameters()
+    asked = array.build_parameters()
     assert asked["slurm_partition"] == "long" and asked["timeout_min"] == 30
     assert asked["slurm_mem"] == "1536M" and asked["cpus_per_task"] == 3
     assert asked["slurm_array_parallelism"] == 7 and asked["slurm_signal_delay_s"] == 60
@@ -238,7 +240,7 @@ def test_what_slurm_is_asked_for():
     assert asked["slurm_additional_parameters"] == {"qos": "high"}
     assert "gpus_per_node" not in asked and "slurm_account" not in asked
     with pytest.raises(ValueError, match=r"hydra\.launcher\.minutes must be at least 1, got 0"):
-        Array(**vars(array) | {"minutes": 0})
+        SlurmOptions(**vars(array) | {"minutes": 0})
 
 
 def free_pair() -> str:

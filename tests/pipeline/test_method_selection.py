@@ -88,7 +88,7 @@ def test_each_part_gets_what_is_closest_to_retraining(tmp_path, monkeypatch):
 
     def attempt(context, model, *, seed, loggers):
         name = context.job.config["method"]["_target_"].rpartition(".")[2]
-        asked.append((name, seed, context.task.discovered().tolist()))
+        asked.append((name, seed, context.task.forget_indices().tolist()))
         assert context.task.test is context.dataset.validation  # never the test set
         assert (
             context.job.config["method"].get("seed", 100)

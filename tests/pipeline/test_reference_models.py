@@ -15,7 +15,7 @@ from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.pipeline import reference_models, unlearn_job
 from unlearn.pipeline.context import load_context
-from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.forget_set import load_with_forget_set
 
 TINY = [
     "dataset=synthetic", "corruption=none", "pretraining.epochs=1", "pretraining.batch_size=64",
@@ -88,13 +88,13 @@ def test_shadows_are_the_models_of_the_score(tmp_path, monkeypatch):
     assert 0 <= row["lira/member"] <= 1
     assert 0.8 < row["lira/judged"] <= 1
     job = job_of(tmp_path, *options)
-    context = load_task_context(job)
+    context = load_with_forget_set(job)
     monkeypatch.setattr(
         reference_models, "train_without", None
     )  # nothing is trained or loaded again
     found = reference_models.load_shadow_models(context)
-    assert found.inside.shape == found.margin.shape == (16, 200)
-    assert found.inside.sum(1).tolist() == [140] * 16
+    assert found.member_mask.shape == found.margin.shape == (16, 200)
+    assert found.member_mask.sum(1).tolist() == [140] * 16
 
 
 def test_too_few_models_on_one_side_are_refused_before_anything_is_unlearned(tmp_path, monkeypatch):

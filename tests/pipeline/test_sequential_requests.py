@@ -14,7 +14,7 @@ from unlearn.config.identity import run_id_of_config, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.orchestration.stacking.stacked_cells import prepare_cell
-from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.forget_set import load_with_forget_set
 from unlearn.pipeline.sequential_requests import SequentialRequests
 from unlearn.pipeline.trained_models import load_original
 from unlearn.pipeline.unlearn_job import unlearn_job
@@ -133,7 +133,7 @@ def test_a_score_of_the_originals_training_cannot_follow_the_model(tmp_path):
 
 def test_a_method_meets_the_scores_of_the_model_it_is_given(root):
     own = job(root, "forget_set.shared_requests=false")
-    context = load_task_context(own)
+    context = load_with_forget_set(own)
     model = load_original(context)[0]
     row = SequentialRequests(context)
     first = row.select_request(0, context, model)
@@ -141,7 +141,7 @@ def test_a_method_meets_the_scores_of_the_model_it_is_given(root):
     torch.nn.init.normal_(other.fc.weight)
     second = row.select_request(1, first, other)
     before, after = (s.task.request().records["score"] for s in (first, second))
-    assert torch.equal(before, row.seen[0]) and torch.equal(after, row.seen[1])
+    assert torch.equal(before, row.score_history[0]) and torch.equal(after, row.score_history[1])
     assert not torch.equal(before, after)
     assert len(second.task.forget) == 2 and second.task.step == 1
 

@@ -24,10 +24,10 @@ from unlearn.pipeline import stacked_training
 from unlearn.pipeline.context import load_context
 from unlearn.pipeline.sample_scores import compute_sample_scores
 from unlearn.pipeline.trained_models import (
+    build_original_spec,
     checkpoint_cache,
     load_original,
     predict_retrained,
-    training_of_original,
 )
 from unlearn.storage.checkpoint_cache import CheckpointCache
 from unlearn.training.stacked.pretraining import StackMember
@@ -125,14 +125,14 @@ def test_what_is_there_or_begun_alone_is_left_alone(tmp_path):
     many = [job(tmp_path, "stack=4", seed=k) for k in range(4)]
     settings = [load_context(one, forget=False) for one in many]
     pairs = [
-        (s, training_of_original(replace(s, job=j))) for j, s in zip(many, settings, strict=True)
+        (s, build_original_spec(replace(s, job=j))) for j, s in zip(many, settings, strict=True)
     ]
-    keys = [CheckpointCache.compute_key(training.who) for _, training in pairs]
+    keys = [CheckpointCache.compute_key(training.identity) for _, training in pairs]
     load_original(replace(settings[0], job=many[0]))
-    begun = checkpoint_cache(many[1]).model_folder(pairs[1][1].who) / "resume.ckpt"
+    begun = checkpoint_cache(many[1]).model_folder(pairs[1][1].identity) / "resume.ckpt"
     begun.parent.mkdir()
     begun.touch()
-    made = stacked_training.train_missing(many[0], pairs)
+    made = stacked_training.train_missing_stacked(many[0], pairs)
     assert sorted(made) == sorted(keys[2:])
     assert kept(tmp_path).keys() == {keys[0], *keys[2:]}
 

@@ -14,7 +14,7 @@ from unlearn.config.identity import compute_run_id
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.pipeline.estimate_regularity import estimate_list_regularity, estimate_regularity
-from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.forget_set import load_with_forget_set
 from unlearn.scoring.regularity import Regularity, held_out, label_concentration, label_consistency
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -55,7 +55,7 @@ def job_of(folder: Path, *words: str) -> Job:
 
 def values(folder: Path, seed: int, *more: str) -> list[Regularity]:
     jobs = [job_of(folder, f"corruption={kind}", f"seed={seed}", *more) for kind in KINDS]
-    return [estimate_regularity(load_task_context(job)) for job in jobs]
+    return [estimate_regularity(load_with_forget_set(job)) for job in jobs]
 
 
 def ordered(found: list[Regularity]) -> None:

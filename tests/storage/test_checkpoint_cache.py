@@ -12,7 +12,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from unlearn.storage.checkpoint_cache import CheckpointCache, Trained
+from unlearn.storage.checkpoint_cache import CheckpointCache, TrainedModel
 from unlearn.storage.state_dicts import load_state, save_state
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -59,11 +59,11 @@ class Malicious:
         return (os.mkdir, (str(self.path),))
 
 
-def trained(value: float = 1.0) -> Trained:
-    return Trained({"w": torch.full((3,), value)}, {"loss": torch.zeros(5)}, {"seconds": 2.0})
+def trained(value: float = 1.0) -> TrainedModel:
+    return TrainedModel({"w": torch.full((3,), value)}, {"loss": torch.zeros(5)}, {"seconds": 2.0})
 
 
-def fail(folder: Path) -> Trained:
+def fail(folder: Path) -> TrainedModel:
     raise AssertionError("trained again")
 
 
@@ -140,7 +140,7 @@ def test_a_failed_training_leaves_nothing_and_frees_the_lock(tmp_path: Path):
 
 def test_notes_of_numpy_can_be_read_back(tmp_path: Path):
     cache = CheckpointCache(tmp_path)
-    model = Trained({"w": torch.ones(1)}, {}, {"seconds": np.float64(1.5)})
+    model = TrainedModel({"w": torch.ones(1)}, {}, {"seconds": np.float64(1.5)})
     cache.get_or_train(IDENTITY, lambda _: model)
     loaded, cached = cache.get_or_train(IDENTITY, fail)
     assert cached and loaded.notes == {"seconds": 1.5}
@@ -148,10 +148,10 @@ def test_notes_of_numpy_can_be_read_back(tmp_path: Path):
 
 def test_what_could_not_be_read_back_is_refused():
     with pytest.raises(ValueError, match="notes must be plain JSON values"):
-        Trained({}, {}, {"path": Path("x")})
+        TrainedModel({}, {}, {"path": Path("x")})
     state: Any = {"w": [1.0]}
     with pytest.raises(ValueError, match="state must be a dict of tensors by name"):
-        Trained(state, {}, {})
+        TrainedModel(state, {}, {})
 
 
 def test_two_processes_train_once(tmp_path: Path):
@@ -256,7 +256,7 @@ def test_every_kind_of_checkpoint_fits_the_network(tmp_path: Path, prefix: str, 
         torch.save({"epoch": 3, "state_dict": wrapped, "optimizer_states": [{"lr": 0.1}]}, path)
     else:
         cache = CheckpointCache(tmp_path)
-        cache.get_or_train(IDENTITY, lambda _: Trained(wrapped, {}, {}))
+        cache.get_or_train(IDENTITY, lambda _: TrainedModel(wrapped, {}, {}))
         path = cache.model_folder(IDENTITY) / "model.pt"
     assert same(load_state(path), state)
     network().load_state_dict(load_state(path))
@@ -299,7 +299,7 @@ def test_what_is_no_checkpoint_is_one_line(tmp_path: Path, content: Any, message
 def test_several_are_trained_at_once_save_those_that_are_there_or_busy(tmp_path):
     cache = CheckpointCache(tmp_path)
     who = [{"n": n} for n in range(4)]
-    model = Trained({"w": torch.zeros(1)}, {}, {})
+    model = TrainedModel({"w": torch.zeros(1)}, {}, {})
     cache.get_or_train(who[0], lambda _: model)
     asked = []
 

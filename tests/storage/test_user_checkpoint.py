@@ -72,7 +72,7 @@ def test_there_and_back(tmp_path, name):
     assert torch.equal(other.stem.weight, torch.ones(4, 3, 3, 3))
     with torch.no_grad():
         other.fc.bias.copy_(torch.tensor([1.0, 2.0, 3.0]))
-    target = tmp_path / given.healed_name
+    target = tmp_path / given.healed_file_name
     given.write_weights(target, other.state_dict())
     assert target.suffix == path.suffix
     after, before = leaves(read(target)), leaves(before)

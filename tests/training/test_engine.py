@@ -72,7 +72,7 @@ def test_a_request_loader_repeats_the_forget_set_beside_the_rest(task):
     assert len(batches) == num_batches(190, 32)
     assert sum(len(b["retain"].label) for b in batches) == 190
     assert set(torch.cat([b["forget"].index for b in batches]).tolist()) == set(
-        task.discovered().tolist()
+        task.forget_indices().tolist()
     )
     with pytest.raises(ValueError, match="it asked for 'test'"):
         loader.get_loader("test")
@@ -164,7 +164,7 @@ def test_half_capacity_and_example_tied_dropout(density, task, engine):
     def factory(**shape):
         return ResNet9(**shape, width=4)
 
-    net = plan.build_network(factory, task.train, seed=0, mask_seed=0)
+    net = plan.build_initial_network(factory, task.train, seed=0, mask_seed=0)
     assert isinstance(net, Expanded)
     idle = net.network.conv2[0].weight[:, 2:].detach().clone()
     pretrain(net, task.train, plan, engine, augment=None, seed=0)

@@ -75,7 +75,7 @@ def _check_detector(word: str, folders: Sequence[str]) -> None:
     )
 
 
-IMPLIED = {"corruption": "none", "evaluation": "change"}
+CHECKPOINT_DEFAULTS = {"corruption": "none", "evaluation": "change"}
 """What a checkpoint of the user's own goes with: its data are as they are, nobody knows the truth."""
 
 
@@ -84,7 +84,7 @@ def add_checkpoint_defaults(name: str, argv: Sequence[str]) -> list[str]:
     own = [w for w in argv if w.startswith("checkpoint=") and w not in ("checkpoint=null",)]
     if name != "unlearn" or not own:
         return list(argv)
-    return [*argv, *(f"{group}={option}" for group, option in IMPLIED.items()
+    return [*argv, *(f"{group}={option}" for group, option in CHECKPOINT_DEFAULTS.items()
                      if not any(w.startswith(f"{group}=") for w in argv))]  # fmt: skip
 
 

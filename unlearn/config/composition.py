@@ -25,7 +25,7 @@ from unlearn.config.resolved_cache import ConfigCache, is_group
 from unlearn.config.validation import check_config, iterate_leaves, suggest_names
 from unlearn.core.errors import ConfigError
 
-RELATED = ("dataset", "corrupt", "discovery", "forget_set", "experiment")
+CROSS_CHECKED_KEYS = ("dataset", "corrupt", "discovery", "forget_set", "experiment")
 """Beginnings of the keys whose values are checked against each other, not one by one."""
 
 
@@ -85,7 +85,7 @@ def explain_error(
     """Return one line for hydra's many."""
     text = str(error)
     if "Config group override must be a string" in text:
-        return _not_a_word(overrides)
+        return _explain_group_value(overrides)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
         options = sorted(error.options or [])
@@ -115,7 +115,7 @@ def explain_error(
     return " ".join(text.split())
 
 
-def _not_a_word(overrides: Sequence[str]) -> str:
+def _explain_group_value(overrides: Sequence[str]) -> str:
     """Return what to write instead of a number where a group's option is wanted."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = override.value()
@@ -158,11 +158,11 @@ def expand_overrides(name: str, arguments: Arguments) -> list[list[str]]:
     Raises:
         ConfigError: If the overrides cannot be read, or sweep without --multirun.
     """
-    parsed = parsed_overrides(arguments.overrides, arguments.folders)
+    parsed = parse_overrides(arguments.overrides, arguments.folders)
     sweeps = [o for o in parsed if o.is_sweep_override()]
     several, grids = arguments.multirun, [[]]
     if several or any(o.key_or_group in ("sweep", "experiment") for o in parsed):
-        several, grids = _own_sweep(name, parsed, arguments)
+        several, grids = _read_config_sweep(name, parsed, arguments)
     if not several:
         if sweeps:
             first = sweeps[0].input_line
@@ -170,13 +170,13 @@ def expand_overrides(name: str, arguments: Arguments) -> list[list[str]]:
         return [list(arguments.overrides)]
     jobs: dict[tuple[str, ...], None] = {}  # in order, each once
     for grid in grids:
-        every = parsed_overrides([*grid, *arguments.overrides], arguments.folders)
+        every = parse_overrides([*grid, *arguments.overrides], arguments.folders)
         batches = BasicSweeper.split_arguments(every, max_batch_size=None)
         jobs |= {tuple(job): None for batch in batches for job in batch}
     return [list(job) for job in jobs]
 
 
-def parsed_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[Override]:
+def parse_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[Override]:
     """Return overrides as hydra reads them.
 
     Raises:
@@ -191,7 +191,7 @@ def parsed_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[O
         ) from error
 
 
-def _own_sweep(
+def _read_config_sweep(
     name: str, parsed: Sequence[Override], arguments: Arguments
 ) -> tuple[bool, list[list[str]]]:
     """Return whether there are several jobs, and the overrides that the config itself sweeps over.
@@ -213,7 +213,7 @@ def select_covering_jobs(jobs: list[list[str]]) -> list[list[str]]:
     mixes: set[tuple[str, ...]] = set()
     chosen = []
     for overrides in jobs:
-        mix = tuple(o for o in overrides if o.lstrip("+~").startswith(RELATED))
+        mix = tuple(o for o in overrides if o.lstrip("+~").startswith(CROSS_CHECKED_KEYS))
         if mix not in mixes or not seen.issuperset(overrides):
             seen.update(overrides)
             mixes.add(mix)

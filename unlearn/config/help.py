@@ -15,12 +15,14 @@ from unlearn.config.command_line import Arguments
 from unlearn.config.composition import compose_config, enable_composition, resolve_config
 from unlearn.config.schema import SCHEMAS
 
-LINE = re.compile(r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$")
+YAML_LINE = re.compile(
+    r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$"
+)
 
-GLOBAL = ("discovery_rate", "recipe", "tuned", "experiment")
+GLOBAL_GROUPS = ("discovery_rate", "recipe", "tuned", "experiment")
 """Groups whose files begin with ``# @package _global_``."""
 
-ABOUT = {
+DESCRIPTIONS = {
     "train": "Pre-train the original model on the corrupted data; kept in the checkpoint cache.",
     "unlearn": "Heal a model that learned from bad data: find or train the original model, "
     "unlearn with one method, evaluate, record one row.",
@@ -48,7 +50,7 @@ def read_comments(text: str) -> dict[str, str]:
     out: dict[str, str] = {}
     stack: list[tuple[int, str]] = []
     for line in text.splitlines():
-        found = LINE.match(line)
+        found = YAML_LINE.match(line)
         if not found:
             continue
         indent = len(found["indent"])
@@ -58,7 +60,7 @@ def read_comments(text: str) -> dict[str, str]:
     return out
 
 
-def file_comments(group: str, option: str, folders: Sequence[str]) -> dict[str, str]:
+def read_option_comments(group: str, option: str, folders: Sequence[str]) -> dict[str, str]:
     """Return the comments of one group's option, inherited ones included, by path in the group."""
     for folder in reversed(folders):
         path = Path(folder) / group / f"{option}.yaml"
@@ -71,23 +73,23 @@ def file_comments(group: str, option: str, folders: Sequence[str]) -> dict[str, 
     out: dict[str, str] = {}
     for entry in content.get("defaults", []) if isinstance(content, dict) else []:
         if isinstance(entry, str) and entry != "_self_":
-            out |= file_comments(group, entry, folders)
+            out |= read_option_comments(group, entry, folders)
         elif isinstance(entry, Mapping):
             for key, value in entry.items():
                 source, _, package = str(key).removeprefix("/").partition("@")
-                found = file_comments(source, str(value), folders)
+                found = read_option_comments(source, str(value), folders)
                 out |= {f"{package}.{k}": v for k, v in found.items()}
     return out | read_comments(text)
 
 
-def schema_comments(schema: Any) -> dict[str, str]:
+def collect_schema_comments(schema: Any) -> dict[str, str]:
     """Return the help texts of a schema dataclass by dotted path."""
     out: dict[str, str] = {}
     for field in dataclasses.fields(schema):
         if "help" in field.metadata:
             out[field.name] = field.metadata["help"]
         if dataclasses.is_dataclass(field.type):
-            inner = schema_comments(field.type)
+            inner = collect_schema_comments(field.type)
             out |= {f"{field.name}.{k}": v for k, v in inner.items()}
     return out
 
@@ -96,14 +98,14 @@ def explain_options(
     name: str, choices: Mapping[str, Any], folders: Sequence[str]
 ) -> dict[str, str]:
     """Return the comment of every option of a composed config by dotted path."""
-    out = schema_comments(SCHEMAS[name])
+    out = collect_schema_comments(SCHEMAS[name])
     ordered = sorted(choices.items(), key=lambda choice: _merge_order(choice[0]))
     for key, option in ordered:
         group = key.removesuffix("@_global_")
         if option is None or group.startswith("hydra"):
             continue
-        found = file_comments(group, str(option), folders)
-        prefix = "" if group in GLOBAL else f"{group}."
+        found = read_option_comments(group, str(option), folders)
+        prefix = "" if group in GLOBAL_GROUPS else f"{group}."
         out |= {f"{prefix}{k}": v for k, v in found.items()}
     return out
 
@@ -111,7 +113,7 @@ def explain_options(
 def _merge_order(group: str) -> tuple[int, bool]:
     """Return when a group's values are merged, as far as it matters; ``tuned`` is listed twice."""
     name, at, _ = group.partition("@_global_")
-    return (GLOBAL.index(name) if name in GLOBAL else -1, bool(at))
+    return (GLOBAL_GROUPS.index(name) if name in GLOBAL_GROUPS else -1, bool(at))
 
 
 def annotate_yaml(text: str, notes: Mapping[str, str]) -> str:
@@ -119,7 +121,7 @@ def annotate_yaml(text: str, notes: Mapping[str, str]) -> str:
     out: list[str] = []
     stack: list[tuple[int, str]] = []
     for line in text.splitlines():
-        found = LINE.match(line)
+        found = YAML_LINE.match(line)
         if found:
             indent = len(found["indent"])
             stack = [(i, k) for i, k in stack if i < indent] + [(indent, found["key"])]
@@ -141,7 +143,7 @@ def command_name(name: str) -> str:
     return program if program.startswith("unlearn-") else f"python {name}.py"
 
 
-def show_help(name: str, arguments: Arguments) -> str:
+def format_help(name: str, arguments: Arguments) -> str:
     """Return the help text: usage, groups, and every option with default and explanation."""
     with enable_composition(arguments.folders):
         config = compose_config(name, arguments.overrides, arguments.folders)
@@ -149,7 +151,7 @@ def show_help(name: str, arguments: Arguments) -> str:
         values = resolve_config(config)
     notes = explain_options(name, choices, arguments.folders)
     command = command_name(name)
-    lines = [ABOUT[name], "", "Usage:"]
+    lines = [DESCRIPTIONS[name], "", "Usage:"]
     lines += [f"  {command} {example}".rstrip() for example in EXAMPLES[name]]
     lines += [
         "",
@@ -166,18 +168,18 @@ def show_help(name: str, arguments: Arguments) -> str:
         names = [o + ("*" if o == chosen else "") for o in list_options(group, arguments.folders)]
         lines.append(f"  {group}: {', '.join(names)}")
     lines += ["", "Options (change with key=value):", ""]
-    text = annotate_yaml(_format_yaml(_without_targets(values)), notes)
+    text = annotate_yaml(_format_yaml(_remove_targets(values)), notes)
     lines += ["  " + line for line in text.splitlines()]
     return "\n".join(lines)
 
 
-def _without_targets(tree: Any) -> Any:
+def _remove_targets(tree: Any) -> Any:
     if not isinstance(tree, Mapping):
         return tree
-    return {k: _without_targets(v) for k, v in tree.items() if not str(k).startswith("_")}
+    return {k: _remove_targets(v) for k, v in tree.items() if not str(k).startswith("_")}
 
 
-def show_config(name: str, arguments: Arguments, *, resolve: bool = False) -> str:
+def format_config(name: str, arguments: Arguments, *, resolve: bool = False) -> str:
     """Return the composed config as annotated YAML, interpolations replaced if wanted."""
     with enable_composition(arguments.folders):
         config = compose_config(name, arguments.overrides, arguments.folders)

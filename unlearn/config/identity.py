@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from unlearn.core.job import ID_FORMAT, use_class_names
 
-UNRELATED = (
+KEYS_OUTSIDE_IDENTITY = (
     "hydra",
     "paths",
     "logger",
@@ -29,7 +29,7 @@ UNRELATED = (
 )
 """Keys that do not change a result, and so are no part of a run's identity."""
 
-CONTENT = ("checkpoint", "forget_set.path")
+FILE_KEYS = ("checkpoint", "forget_set.path")
 """Keys that name a file of the user's: what it holds counts, not where it is."""
 
 
@@ -63,7 +63,7 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
     """
     content = json.loads(json.dumps({k: v for k, v in content.items() if v is not None}))
     own_images = "ImageFolder" in str((content.get("dataset") or {}).get("_target_"))
-    for path in UNRELATED:
+    for path in KEYS_OUTSIDE_IDENTITY:
         if path == "dataset.root" and own_images:  # there, the folder is the data
             continue
         *parents, leaf = path.split(".")
@@ -71,7 +71,7 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
         for parent in parents:
             node = node.get(parent) or {}
         node.pop(leaf, None)
-    for path in CONTENT:
+    for path in FILE_KEYS:
         *parents, leaf = path.split(".")
         node = functools.reduce(lambda part, key: part.get(key) or {}, parents, content)
         file = Path(str(node.get(leaf)))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from omegaconf import OmegaConf
 
 from unlearn.config.command_line import Arguments
-from unlearn.config.composition import compose_config, enable_composition, parsed_overrides
+from unlearn.config.composition import compose_config, enable_composition, parse_overrides
 from unlearn.config.validation import iterate_leaves
 from unlearn.core.errors import ConfigError
 
@@ -19,7 +19,7 @@ def choose_launcher(name: str, arguments: Arguments, jobs: Sequence[Sequence[str
     Raises:
         ConfigError: If they choose different ones.
     """
-    parsed = parsed_overrides(arguments.overrides, arguments.folders)
+    parsed = parse_overrides(arguments.overrides, arguments.folders)
     swept = any(o.is_sweep_override() and o.key_or_group == "experiment" for o in parsed)
     if not swept:
         return []

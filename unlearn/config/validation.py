@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from unlearn.config.constraints import is_integer, is_number, rule_of
+from unlearn.config.constraints import get_rule, is_integer, is_number
 from unlearn.core.errors import ConfigError
 
 
@@ -35,9 +35,9 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         ConfigError: Naming the first key that is wrong, its value, and what is allowed.
     """
     usual = dict(iterate_leaves(defaults))
-    check_shape(config, defaults)
+    check_nesting(config, defaults)
     for path, value in iterate_leaves(config):
-        rule = rule_of(path)
+        rule = get_rule(path)
         if value == "???":
             raise ConfigError(f"{path} is missing; give it on the command line: {path}=...")
         if rule is not None:
@@ -47,7 +47,7 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
             check_type(path, value, usual[path])
     check_classes(config)
     check_discovery(config)
-    check_amount(config)
+    check_sample_counts(config)
     check_checkpoint(config)
 
 
@@ -73,7 +73,7 @@ def check_checkpoint(config: Mapping[str, Any]) -> None:
         raise ConfigError("pretraining must be standard with a checkpoint: it is trained already")
 
 
-def check_shape(config: Mapping[str, Any], usual: Mapping[str, Any], prefix: str = "") -> None:
+def check_nesting(config: Mapping[str, Any], usual: Mapping[str, Any], prefix: str = "") -> None:
     """Check that groups of options stay groups, and single options single.
 
     Raises:
@@ -82,7 +82,7 @@ def check_shape(config: Mapping[str, Any], usual: Mapping[str, Any], prefix: str
     for key, value in config.items():
         path, before = f"{prefix}{key}", usual.get(key)
         if isinstance(before, Mapping) and isinstance(value, Mapping):
-            check_shape(value, before, f"{path}.")
+            check_nesting(value, before, f"{path}.")
         elif isinstance(before, Mapping):  # null leaves a part out: logger.csv=null
             if value is not None and value != "???":
                 raise ConfigError(f"{path} must be a group of options, got {value}")
@@ -119,7 +119,7 @@ def _format_value(value: Any) -> str:
     return named.get(str(value), str(value))
 
 
-def class_count(dataset: Mapping[str, Any]) -> int | None:
+def count_classes(dataset: Mapping[str, Any]) -> int | None:
     """Return the number of classes as far as it is known without reading images."""
     if dataset.get("num_classes") is not None or "root" not in dataset:
         return dataset.get("num_classes")
@@ -141,7 +141,7 @@ def check_classes(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If one does not.
     """
-    k = class_count(config.get("dataset") or {})
+    k = count_classes(config.get("dataset") or {})
     corruption = config.get("corruption") or {}
     for key in ("target_class", "classes"):
         named = corruption.get(key)
@@ -177,7 +177,7 @@ def check_discovery(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_amount(config: Mapping[str, Any]) -> None:
+def check_sample_counts(config: Mapping[str, Any]) -> None:
     """Check that there are as many samples as are to be corrupted and found.
 
     Raises:

@@ -19,7 +19,7 @@ def _find_version(package: str) -> str:
 
 
 @functools.cache
-def check_pair() -> None:
+def check_torchvision() -> None:
     """Check that torch and torchvision are of one release.
 
     Raises:
@@ -64,14 +64,14 @@ def find_revision() -> str | None:
         return None
 
 
-def reset_peak() -> None:
+def reset_peak_memory() -> None:
     """Count the GPU's peak from here on; that of the process cannot be set back."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
 
 
-def peak_bytes() -> int:
+def get_peak_bytes() -> int:
     """Return the most memory used: of the GPU since ``reset_peak`` if one is in use, else of this process."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():

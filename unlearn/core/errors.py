@@ -10,7 +10,7 @@ def is_interruption(error: BaseException) -> bool:
     return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
 
 
-def user_error(error: Exception) -> str | None:
+def format_user_error(error: Exception) -> str | None:
     """Return what the user has to mend, or None for a defect.
 
     A value or file that our own code refuses; of a config node, a class that is not there, an

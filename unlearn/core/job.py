@@ -96,7 +96,7 @@ class Job:
     names: Mapping[str, str]
     build: Callable[[Any], Any]
     brief: bool = False
-    ready: Any = None
+    stacked_result: Any = None
     _built: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def node(self, key: str) -> Any:

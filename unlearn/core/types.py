@@ -141,11 +141,11 @@ class Request:
             f"it asked for '{name}'"
         )
 
-    def indices(self) -> Tensor:
+    def get_all_indices(self) -> Tensor:
         """Return the index of every sample, (N,), in no order; ``everything`` copies the images too."""
         return torch.cat([self.forget.index, self.retain.index])
 
-    def everything(self) -> ImageSet:
+    def get_all_samples(self) -> ImageSet:
         """Return forget and retain set as one set, ordered by index: the data as received."""
         return join_sets(self.forget, self.retain)
 

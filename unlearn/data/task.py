@@ -65,7 +65,7 @@ class Task:
     step: int = 0
 
     @property
-    def corrupted(self) -> Tensor:
+    def corrupted_indices(self) -> Tensor:
         """Indices of all corrupted samples, sorted."""
         return self.truth.corrupted.nonzero().flatten()
 
@@ -83,7 +83,7 @@ class Task:
         hidden[self.requested_indices(step)] = False
         return hidden.nonzero().flatten()
 
-    def believed_clean(self, step: int | None = None) -> Tensor:
+    def retain_indices(self, step: int | None = None) -> Tensor:
         """Return the indices outside every request up to ``step``: the retain set."""
         keep = torch.ones(len(self.train), dtype=torch.bool)
         keep[self.requested_indices(step)] = False
@@ -98,7 +98,7 @@ class Task:
         data = hide_view(self.train)
         return Request(
             forget=data.rows(self.forget_indices(step).to(device)),
-            retain=data.rows(self.believed_clean(step).to(device)),
+            retain=data.rows(self.retain_indices(step).to(device)),
             records={**self.records, "oracle/corrupted": self.truth.corrupted}
             if oracle
             else self.records,

@@ -94,7 +94,7 @@ def compute_headline(
     there are no others).
     utility_full: clean test accuracy on all of the test set.
     """
-    healed = accuracy(predictions.train, task.truth.clean_label.cpu(), task.corrupted.cpu())
+    healed = accuracy(predictions.train, task.truth.clean_label.cpu(), task.corrupted_indices.cpu())
     label = task.test.label.cpu()
     full = accuracy(predictions.test, label)
     other = ~select_confused(task)
@@ -135,7 +135,7 @@ def compute_part_accuracies(
         "forget/accuracy_given": accuracy(predictions.train, given, found),
         "forget/accuracy_true": accuracy(predictions.train, true, found),
         "clean/accuracy": accuracy(predictions.train, true, intact),
-        "retain/accuracy_given": accuracy(predictions.train, given, task.believed_clean().cpu()),
+        "retain/accuracy_given": accuracy(predictions.train, given, task.retain_indices().cpu()),
         "train/accuracy_clean": accuracy(predictions.train_clean, true),
     }
     if len(hidden):
@@ -189,7 +189,7 @@ def compute_tow(
         raise ValueError("no retrained model")
     given, label = task.train.label.cpu(), task.test.label.cpu()
     value = 1.0
-    for part in (task.forget_indices().cpu(), task.believed_clean().cpu()):
+    for part in (task.forget_indices().cpu(), task.retain_indices().cpu()):
         ours, theirs = (accuracy(p.train, given, part) for p in (predictions, retrained))
         value *= 1 - abs(ours - theirs)
     gap = abs(accuracy(predictions.test, label) - accuracy(retrained.test, label))

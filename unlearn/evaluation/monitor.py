@@ -77,12 +77,12 @@ class Monitor(L.Callback):
 
 def _make_measure(task: Task) -> Callable[[Any, bool], dict[str, float]]:
     """Return a function of a model and its mode: accuracies in [0, 1] on the corrupted samples."""
-    where = task.corrupted
+    where = task.corrupted_indices
     data = task.train.rows(where.to(task.train.label.device))
     true, given = task.truth.clean_label[where].cpu(), data.label.cpu()
     hidden = torch.isin(where, task.hidden_indices()).cpu()
 
-    def measure_accuracies(model: Any, masked: bool) -> dict[str, float]:
+    def measure_model(model: Any, masked: bool) -> dict[str, float]:
         if not len(given):
             return {}
         outputs = compute_logits(model, data, masked=masked).cpu()
@@ -92,7 +92,7 @@ def _make_measure(task: Task) -> Callable[[Any, bool], dict[str, float]]:
             values["hidden_accuracy_given"] = accuracy(outputs, given, hidden)
         return values
 
-    return measure_accuracies
+    return measure_model
 
 
 def _synchronize_device() -> None:

@@ -62,7 +62,7 @@ def compute_change(
     out: dict[str, float] = {}
     for name, rows in (
         ("forget", task.forget_indices().cpu()),
-        ("retain", task.believed_clean().cpu()),
+        ("retain", task.retain_indices().cpu()),
     ):
         a, b = before.train[rows], predictions.train[rows]
         out[f"{name}/agreement_original"] = accuracy(a, given[rows])
@@ -79,7 +79,7 @@ def compute_change(
         return out
     out["test/accuracy_original"] = accuracy(before.test, label)
     out["test/accuracy_lost"] = out["test/accuracy_original"] - accuracy(predictions.test, label)
-    rows = by_class(
+    rows = compare_by_class(
         before.test, predictions.test, label, [str(k) for k in range(task.test.num_classes)]
     )
     out["test/accuracy_lost_worst_class"] = max(r["before"] - r["after"] for r in rows)
@@ -100,7 +100,7 @@ def known_rows(task: Task) -> Tensor:
     return rows[task.truth.known_label[rows] >= 0]
 
 
-def by_class(
+def compare_by_class(
     before: Tensor, after: Tensor, label: Tensor, names: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return the accuracy on each class that has samples, before and after, with 95 % intervals.

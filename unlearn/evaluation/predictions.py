@@ -37,7 +37,7 @@ class ShadowModels:
         margin: Its margins, (M, N).
     """
 
-    inside: Tensor
+    member_mask: Tensor
     margin: Tensor
 
 
@@ -77,7 +77,7 @@ def predict_task(model: nn.Module, task: Task) -> Predictions:
     train = compute_logits(model, task.train)
     train_clean = train
     if truth.clean_view is not None:
-        where = task.corrupted
+        where = task.corrupted_indices
         bare = replace(task.train, view=truth.clean_view).rows(where.to(task.train.label.device))
         train_clean = train.clone()
         train_clean[where.to(train.device)] = compute_logits(model, bare)

@@ -112,7 +112,7 @@ def compute_klom(
     histograms over a hundred); the mean over samples, and the 95th percentile as ``_95``.
     """
     twins = _require_pairs(predictions)
-    keep = {"forget": task.forget_indices().cpu(), "retain": task.believed_clean().cpu()}
+    keep = {"forget": task.forget_indices().cpu(), "retain": task.retain_indices().cpu()}
     out = {}
     for part in PARTS:
         pair = (twins.retrained, twins.unlearned)
@@ -175,10 +175,10 @@ def compute_lira(
     shadows, forget = predictions.shadows, task.forget_indices().cpu()
     if shadows is None:
         raise ValueError("no models of parts of the training set")
-    keep = has_enough_models(shadows.inside)[forget]
+    keep = has_enough_models(shadows.member_mask)[forget]
     share = keep.double().mean().item()
     forget = forget[keep]
-    label, inside = task.train.label.cpu()[forget], shadows.inside[:, forget]
+    label, inside = task.train.label.cpu()[forget], shadows.member_mask[:, forget]
     values = shadows.margin[:, forget]
     ratios = [
         likelihood_ratio(logit_margin(p.train[forget], label), values, values, inside, ~inside)

@@ -31,7 +31,7 @@ LIMIT = 10_000
 def select_outputs(predictions: Predictions, task: Task) -> dict[str, tuple[Tensor, Tensor]]:
     """Return outputs and given labels of the forget, retain and test set."""
     label = task.train.label.cpu()
-    forget, retain = task.forget_indices().cpu(), task.believed_clean().cpu()
+    forget, retain = task.forget_indices().cpu(), task.retain_indices().cpu()
     return {
         "forget": (predictions.train[forget], label[forget]),
         "retain": (predictions.train[retain], label[retain]),
@@ -39,7 +39,7 @@ def select_outputs(predictions: Predictions, task: Task) -> dict[str, tuple[Tens
     }
 
 
-def so_far(task: Task) -> Task:
+def merge_requests(task: Task) -> Task:
     """Return the task as if all that was asked for up to its step had been one request."""
     return replace(task, forget=(task.requested_indices().sort().values,), step=0)
 
@@ -77,7 +77,7 @@ def compute_gaps(
         differ = ours.argmax(1) != other.argmax(1)
         out[f"{part}/disagreement"] = differ.float().mean().item()
     if task.step:
-        union = compute_gaps(predictions, so_far(task), retrained)
+        union = compute_gaps(predictions, merge_requests(task), retrained)
         kept = (1 - out["retain/accuracy_gap"]) * (1 - out["test/accuracy_gap"])
         out["tow_so_far"] = (1 - union["forget/accuracy_gap"]) * kept
         for name in ("accuracy", "accuracy_gap", "disagreement"):
@@ -157,7 +157,7 @@ def compute_mia(
     kept = (1 - rest["retain/accuracy_gap"]) * (1 - rest["test/accuracy_gap"])
     out["tow_mia"] = (1 - out["mia_gap"]) * kept
     if task.step:
-        union = so_far(task)
+        union = merge_requests(task)
         out |= compute_efficacy(
             predictions, union, retrained, "so_far/mia", feature=feature, **options
         )
@@ -190,7 +190,7 @@ def compute_entanglement(
         entanglement_score,
         predictions.embedding,
         task.forget_indices().cpu(),
-        task.believed_clean().cpu(),
+        task.retain_indices().cpu(),
     )
     return {
         "forget_set/entanglement": score("exact"),
@@ -203,7 +203,7 @@ def compute_entanglement(
     | {f"forget/accuracy_gap_{g}": "min" for g in GROUPS},
     needs=("forget", "score", "retrained"),
 )
-def by_score(
+def compute_score_group_accuracies(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
     """Return forget accuracy, and its gap to the retrained model, per third of the forget set by score."""

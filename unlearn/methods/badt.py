@@ -49,7 +49,7 @@ class BadT(UnlearningMethod):
         model = super().prepare(model, request)
         self.competent = frozen_copy(model)
         self.incompetent = frozen_copy(draw_unrelated_network(model, self.seed))
-        forgotten = build_membership_table(request.forget.index, request.indices())
+        forgotten = build_membership_table(request.forget.index, request.get_all_indices())
         self.held = BufferDict(forgotten=forgotten.to(next(model.parameters()).device))
         return model
 

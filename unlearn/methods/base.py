@@ -41,6 +41,8 @@ class UnlearningMethod(L.Callback, ABC):
     budget_pass: ClassVar[str] = "retain"
     head: ClassVar[str] = "masked"
     localizable: ClassVar[bool] = True
+    has_localization: ClassVar[bool] = False
+    mask: Any = None
 
     def __init__(
         self,

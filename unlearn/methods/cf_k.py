@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from unlearn.core.types import Request
 from unlearn.methods.components.frozen_parameters import FrozenParameters
 from unlearn.methods.finetune import Finetune
-from unlearn.models.layers import list_layers
+from unlearn.models.layers import group_modules_by_layer
 
 
 def split_last_layers(model: nn.Module, k: int) -> tuple[list[nn.Module], list[nn.Module]]:
@@ -21,7 +21,7 @@ def split_last_layers(model: nn.Module, k: int) -> tuple[list[nn.Module], list[n
     Raises:
         ValueError: If the network has fewer than ``k`` layers.
     """
-    parts = list_layers(model)
+    parts = group_modules_by_layer(model)
     if k > len(parts):
         raise ValueError(
             f"method.k must be -1 (all layers) or in 1..{len(parts)}, the layers of "

@@ -34,6 +34,8 @@ BATCH_NORM_MODES = ("update", "freeze", "recalibrate")
 class Localized(UnlearningMethod):
     """Runs a method; what lies outside the mask comes out bit for bit as it went in."""
 
+    has_localization = True
+
     def __init__(
         self,
         method: UnlearningMethod,

@@ -79,7 +79,7 @@ class RandomLabelling(UnlearningMethod):
         """Draw the labels."""
         model = super().prepare(model, request)
         self.forget = request.forget.to(next(model.parameters()).device)
-        highest = int(request.indices().max())
+        highest = int(request.get_all_indices().max())
         self.held = BufferDict(
             new_label=torch.full((highest + 1,), -1, device=self.forget.label.device)
         )

@@ -25,8 +25,12 @@ from unlearn.methods.components.distillation import frozen_copy
 from unlearn.methods.components.losses import build_membership_table
 from unlearn.methods.rem_objective import REMObjective
 from unlearn.methods.rem_options import REMOptions
-from unlearn.models.expansion.any_architecture import check_growable, grow_network
-from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
+from unlearn.models.expansion.expanded import (
+    Expanded,
+    expand_network,
+    is_native,
+    remove_extra_channels,
+)
 from unlearn.models.inference import compute_accuracy
 from unlearn.models.surgery import recalibrate_batch_norm
 
@@ -73,7 +77,9 @@ class REM(UnlearningMethod):
 
     def check_model(self, model: nn.Module, image: Tensor) -> None:
         """Refuse a network of whose layers none can be expanded."""
-        if self.options.expand:
+        if self.options.expand and not (isinstance(model, Expanded) or is_native(model)):
+            from unlearn.models.expansion.any_architecture import check_growable
+
             check_growable(model, image)
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
@@ -86,7 +92,7 @@ class REM(UnlearningMethod):
         if isinstance(new, Expanded) and o.batch_norm == "separate":
             new.separate_statistics()
         tables = [
-            build_membership_table(part, request.indices())
+            build_membership_table(part, request.get_all_indices())
             for part in (request.forget.index, known)
         ]
         self.terms = REMObjective(o, frozen_copy(new), *tables).to(next(new.parameters()).device)
@@ -111,6 +117,10 @@ class REM(UnlearningMethod):
         samples = len(request.forget) + len(request.retain)
         image = next(request.forget.batches(2)).image
         options: Any = {"num_samples": samples, "density": o.density, "seed": self.seed}
+        if is_native(model):
+            return expand_network(model, ratio=o.ratio, **options)
+        from unlearn.models.expansion.any_architecture import grow_network
+
         return grow_network(model, image, ratio=o.ratio, **options)
 
     def _update_mode(self, model: nn.Module) -> None:

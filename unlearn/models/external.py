@@ -91,7 +91,7 @@ def timm_network(
         raise ValueError("model=timm needs timm: pip install 'unlearn-bench[timm]'") from error
     _check_known("model.name (timm)", name.partition(".")[0], timm.list_models())
 
-    def build_network(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+    def build_timm(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
         about = timm.get_pretrained_cfg(name)
         sized: dict[str, Any] = (
             {"img_size": image_size} if about is not None and about.fixed_input_size else {}
@@ -101,7 +101,7 @@ def timm_network(
         )
 
     shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
-    return _try_network(f"timm's {name}", build_network, shape, (capacity, extra))
+    return _try_network(f"timm's {name}", build_timm, shape, (capacity, extra))
 
 
 def torchvision_network(
@@ -135,7 +135,7 @@ def torchvision_network(
             "dataset.mean and dataset.std with three values make them RGB"
         )
 
-    def build_network(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+    def build_torchvision(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
         builder = models.get_model_builder(name)
         options: dict[str, Any] = {"weights": None, "num_classes": num_classes}
         if builder.__module__.endswith("vision_transformer"):
@@ -145,7 +145,7 @@ def torchvision_network(
         return builder(**options)
 
     shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
-    return _try_network(f"torchvision's {name}", build_network, shape, (capacity, extra))
+    return _try_network(f"torchvision's {name}", build_torchvision, shape, (capacity, extra))
 
 
 def imported_network(
@@ -176,13 +176,13 @@ def imported_network(
     # What takes anything hands it on to what may not: the number of classes alone is usual.
     more = any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
-    def build_network(**shape: int) -> nn.Module:
+    def build_imported(**shape: int) -> nn.Module:
         return make(
             **{k: v for k, v in shape.items() if k in taken or (more and k == "num_classes")}
         )
 
     shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
-    return _try_network(path, build_network, shape, (capacity, extra))
+    return _try_network(path, build_imported, shape, (capacity, extra))
 
 
 def _import_object(path: str) -> Build:

@@ -5,7 +5,7 @@ from torch import nn
 COUNTED = (nn.modules.conv._ConvNd, nn.Linear)
 
 
-def list_layers(model: nn.Module) -> list[list[nn.Module]]:
+def group_modules_by_layer(model: nn.Module) -> list[list[nn.Module]]:
     """Return the modules of every layer, the input's first, in the order of registration.
 
     A layer is one convolution or linear map, with the norms that follow it and with whatever else

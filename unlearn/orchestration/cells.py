@@ -14,10 +14,10 @@ from unlearn.config.composition import enable_composition, make_config_cache
 from unlearn.config.identity import compute_run_id
 from unlearn.config.resolved_cache import ConfigCache
 from unlearn.core.job import original_identity, use_class_names
-from unlearn.storage.run_errors import last_line
+from unlearn.storage.run_errors import read_last_line
 
 STATES = ("done", "collapsed", "failed", "running", "missing")
-LOCK = ".lock"
+LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Cell:
     run_id: str
     folder: Path
     names: dict[str, str]
-    original: str
+    original_key: str
     checkpoints: Path
     content: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -65,7 +65,7 @@ class Cell:
 
     def read_error(self) -> str:
         """Return the last line of the traceback that a broken run left."""
-        return last_line(self.folder / "error.txt")
+        return read_last_line(self.folder / "error.txt")
 
 
 def read_first_row(folder: Path) -> dict[str, Any] | None:
@@ -82,12 +82,12 @@ def run_lock(folder: Path) -> FileLock:
 
     Its patience of a moment is for those who only look whether it is taken.
     """
-    return FileLock(folder / LOCK, timeout=0.2, poll_interval=0.02)
+    return FileLock(folder / LOCK_FILE, timeout=0.2, poll_interval=0.02)
 
 
 def is_locked(folder: Path) -> bool:
     """Say whether a process is making this run now."""
-    if not (folder / LOCK).exists():
+    if not (folder / LOCK_FILE).exists():
         return False
     try:
         with run_lock(folder).acquire(timeout=0):
@@ -96,7 +96,7 @@ def is_locked(folder: Path) -> bool:
         return True
 
 
-def original_key(content: dict[str, Any]) -> str:
+def compute_original_key(content: dict[str, Any]) -> str:
     """Return what stands for the original model that a resolved config needs."""
     text = json.dumps(use_class_names(original_identity(content)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -143,7 +143,7 @@ def _make_cell(overrides: tuple[str, ...], content: dict[str, Any]) -> Cell:
         who,
         Path(paths["results"]) / who,
         content["names"],
-        original_key(content),
+        compute_original_key(content),
         Path(paths["checkpoints"]),
         content,
     )
@@ -156,5 +156,5 @@ def list_trained_originals(checkpoints: Path) -> set[str]:
         if (path.parent / "model.pt").exists():
             content = json.loads(path.read_text())
             if "forget" not in content:  # not a retrained reference
-                keys.add(original_key(content))
+                keys.add(compute_original_key(content))
     return keys

@@ -25,7 +25,7 @@ class JobCounts:
     wrong: int = 0
     broken: int = 0
     submitted: int = 0
-    quiet: bool = False
+    suppress_announcements: bool = False
 
     @property
     def is_sweep(self) -> bool:

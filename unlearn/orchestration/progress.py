@@ -11,7 +11,7 @@ from typing import Any
 from unlearn.orchestration.cells import STATES, Cell, list_trained_originals
 
 
-def by_state(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
+def group_by_state(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
     """Return the cells in each state."""
     out: dict[str, list[Cell]] = {state: [] for state in STATES}
     for cell in cells:
@@ -33,7 +33,7 @@ def method_name(cell: Cell) -> str:
 
 
 @dataclass
-class Estimate:
+class TimeEstimate:
     """How long missing cells take, from rows that are recorded.
 
     Attributes:
@@ -42,12 +42,14 @@ class Estimate:
         unknown: Methods without a row of their own; the mean of the others stands for them.
     """
 
-    cells: float | None
-    trainings: float | None
-    unknown: list[str] = field(default_factory=list)
+    cell_seconds: float | None
+    training_seconds: float | None
+    unknown_methods: list[str] = field(default_factory=list)
 
 
-def estimate_time(missing: Sequence[Cell], recorded: Sequence[Cell], trainings: int) -> Estimate:
+def estimate_time(
+    missing: Sequence[Cell], recorded: Sequence[Cell], trainings: int
+) -> TimeEstimate:
     """Judge missing cells by the median of recorded ones of the same method.
 
     Args:
@@ -64,29 +66,29 @@ def estimate_time(missing: Sequence[Cell], recorded: Sequence[Cell], trainings: 
         if row.get("original_seconds") is not None:
             originals.append(row["original_seconds"])
     if not seconds:
-        return Estimate(None, None)
+        return TimeEstimate(None, None)
     usual = {method: statistics.median(values) for method, values in seconds.items()}
     others = statistics.mean(usual.values())
     total = sum(usual.get(method_name(cell), others) for cell in missing)
     unknown = sorted({method_name(cell) for cell in missing} - set(usual))
     training = trainings * statistics.median(originals) if originals else None
-    return Estimate(total, training, unknown)
+    return TimeEstimate(total, training, unknown)
 
 
 def count_untrained(cells: Iterable[Cell]) -> int:
     """Return how many original models the cells need that are not in the cache."""
     wanted: dict[Path, set[str]] = defaultdict(set)
     for cell in cells:
-        wanted[cell.checkpoints].add(cell.original)
+        wanted[cell.checkpoints].add(cell.original_key)
     return sum(len(keys - list_trained_originals(folder)) for folder, keys in wanted.items())
 
 
 def describe_plan(cells: Sequence[Cell]) -> list[str]:
     """Return lines that say what a sweep will cost, without running anything."""
-    states = by_state(cells)
+    states = group_by_state(cells)
     recorded = states["done"] + states["collapsed"]
     missing = states["missing"] + states["failed"]
-    models, needed = len({c.original for c in missing}), count_untrained(missing)
+    models, needed = len({c.original_key for c in missing}), count_untrained(missing)
     guess = estimate_time(missing, recorded, needed)
     lines = [
         f"{len(cells)} cells: {len(recorded)} recorded, {len(states['running'])} running, "
@@ -97,11 +99,13 @@ def describe_plan(cells: Sequence[Cell]) -> list[str]:
     lines += [f"  {method}: {count} cells" for method, count in sorted(methods.items())]
     if not missing:
         return lines
-    if guess.cells is None:
+    if guess.cell_seconds is None:
         return [*lines, "time: unknown; no row of this sweep is recorded yet to judge from"]
-    text = f"time: about {format_duration(guess.cells + (guess.trainings or 0))} on one process"
-    if guess.unknown:
-        text += f"; no row yet of {', '.join(guess.unknown)}: taken as the mean of the others"
+    text = f"time: about {format_duration(guess.cell_seconds + (guess.training_seconds or 0))} on one process"
+    if guess.unknown_methods:
+        text += (
+            f"; no row yet of {', '.join(guess.unknown_methods)}: taken as the mean of the others"
+        )
     return [*lines, text]
 
 
@@ -136,14 +140,14 @@ class Progress:
 
     def __post_init__(self) -> None:
         """Count what was there before."""
-        self.recorded = sum(self._count_recorded())
+        self.recorded = sum(self._list_recorded())
 
-    def _count_recorded(self) -> list[bool]:
+    def _list_recorded(self) -> list[bool]:
         return [cell.is_recorded() for cell in self.cells]
 
     def format_line(self, failed: int) -> str:
         """Return done, running, failed and time left; what other processes do counts too."""
-        there = self._count_recorded()
+        there = self._list_recorded()
         done = sum(there)
         running = sum(c.is_running() for c, t in zip(self.cells, there, strict=True) if not t)
         left = len(self.cells) - done - failed

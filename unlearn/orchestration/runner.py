@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from unlearn.core.errors import user_error
+from unlearn.core.errors import format_user_error
 from unlearn.core.job import Job, describe_discovery
 from unlearn.orchestration.messages import log_to_stderr, print_error
 from unlearn.orchestration.outcomes import JobCounts
@@ -28,7 +28,7 @@ class JobRunner:
     name: str
     function: str
     outcomes: JobCounts
-    convoy: StackQueue = field(default_factory=StackQueue)
+    stack_queue: StackQueue = field(default_factory=StackQueue)
 
     def __call__(self, config: DictConfig) -> Any:
         """Run one job."""
@@ -43,16 +43,18 @@ class JobRunner:
 
     def copy_for_process(self) -> "JobRunner":
         """Return a copy for another process, which counts from nothing and announces nothing."""
-        return replace(self, outcomes=JobCounts(self.outcomes.jobs[:2], quiet=True))
+        return replace(
+            self, outcomes=JobCounts(self.outcomes.jobs[:2], suppress_announcements=True)
+        )
 
     def needs_run(self, number: int) -> bool:
         """Say whether a job still has to run: it may be recorded, or another process at it."""
         progress = self.outcomes.progress
         cell = progress.cells[number] if progress else None
-        if cell is not None and self.convoy.is_claimed(cell.run_id):
+        if cell is not None and self.stack_queue.is_claimed(cell.run_id):
             return True
         forced = any(o.lower() == "force=true" for o in self.outcomes.jobs[number])
-        return cell is None or not (cell.busy() or (cell.recorded() and not forced))
+        return cell is None or not (cell.is_running() or (cell.is_recorded() and not forced))
 
     def train_shared_models(self) -> None:
         """Train what the jobs of a sweep share, several models at once, where ``stack`` wants that."""
@@ -78,7 +80,9 @@ class JobRunner:
             return
         try:
             with log_to_stderr():
-                self.convoy.unlearn_stack(progress.cells, number, self.needs_run, _make_job)
+                self.stack_queue.claim_and_unlearn(
+                    progress.cells, number, self.needs_run, _make_job
+                )
         except Exception as error:  # each meets it again in its turn
             print_error(
                 f"not unlearned at once: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
@@ -95,8 +99,8 @@ class JobRunner:
     def report_job(self, number: int, where: str) -> None:
         """Say how a job that ran elsewhere ended, and why it failed."""
         cell = self.outcomes.progress.cells[number] if self.outcomes.progress else None
-        fate = cell.state() if cell else "ended"
-        why = f": {cell.error()}" if cell and fate == "failed" else ""
+        fate = cell.get_state() if cell else "ended"
+        why = f": {cell.read_error()}" if cell and fate == "failed" else ""
         asked = _format_overrides(self.outcomes.jobs[number])
         print_error(f"[{_format_progress(self.outcomes)}] {fate} in {where}: {asked}{why}")
 
@@ -147,7 +151,7 @@ def _run_job(config: DictConfig, task: JobRunner) -> Any:
     outcomes = task.outcomes
     job = _job_of_config(config, brief=outcomes.is_sweep)
     outcomes.started += 1
-    if outcomes.is_sweep and not outcomes.quiet:
+    if outcomes.is_sweep and not outcomes.suppress_announcements:
         from hydra.core.hydra_config import HydraConfig
 
         _print_start(outcomes, HydraConfig.get().overrides.task)
@@ -160,11 +164,11 @@ def _run_job(config: DictConfig, task: JobRunner) -> Any:
     job.config.pop("tune")  # no part of a run's row
     from filelock import Timeout
 
-    lock, outcome = task.convoy.take_result(job.run_id, job.folder)
+    lock, outcome = task.stack_queue.take_result(job.run_id, job.folder)
     try:
         with lock:
             # Only whoever holds the run knows: another process may have ended it a moment ago.
-            if not job.config["force"] and _print_recorded_row(job):
+            if not job.config["force"] and _report_if_recorded(job):
                 outcomes.started -= 1
                 return None
             return _call_job(replace(job, ready=outcome), task.function, outcomes)
@@ -186,7 +190,7 @@ def _format_overrides(overrides: Sequence[str]) -> str:
 
 def _format_progress(outcomes: JobCounts) -> str:
     if outcomes.progress is not None:
-        return outcomes.progress.line(outcomes.num_failed)
+        return outcomes.progress.format_line(outcomes.num_failed)
     return f"{outcomes.started}/{len(outcomes.jobs)}"
 
 
@@ -196,7 +200,7 @@ def _call_job(job: Job, function: str, outcomes: JobCounts) -> Any:
         call: Callable[[Job], Any] = getattr(import_module(f"{package}.{function}"), function)
         return call(job)
     except Exception as error:
-        problem = user_error(error)
+        problem = format_user_error(error)
         if problem is None:
             return _record_defect(job, outcomes)
         outcomes.wrong += 1
@@ -221,7 +225,7 @@ def _remove_empty_folder(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def _print_recorded_row(job: Job) -> bool:
+def _report_if_recorded(job: Job) -> bool:
     """Say whether the row is there, and if so, what it holds; needs nothing heavy."""
     from unlearn.orchestration.cells import read_first_row
 

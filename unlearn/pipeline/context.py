@@ -17,11 +17,10 @@ from unlearn.core.job import Job, original_identity
 from unlearn.data.corruption.base import Corruption
 from unlearn.data.datasets.base import Dataset
 from unlearn.data.forget_sets.base import ForgetSet
-from unlearn.data.forget_sets.discovered import with_false_alarms
+from unlearn.data.forget_sets.discovered import add_clean_samples
 from unlearn.data.task import Task, Truth
 from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.localized import Localized
 from unlearn.scoring.detection.base import Detector
 from unlearn.training.engine import Engine
 from unlearn.training.recipe import Pretraining
@@ -48,10 +47,10 @@ class RunContext:
     dataset: Dataset
     task: Task
     engine: Engine
-    digest: str
-    facts: dict[str, Any] = field(default_factory=dict)
+    data_digest: str
+    forget_set_facts: dict[str, Any] = field(default_factory=dict)
     embedding: torch.Tensor | None = None
-    before: Predictions | None = None
+    original_predictions: Predictions | None = None
 
 
 @functools.lru_cache(maxsize=2)
@@ -141,7 +140,7 @@ def add_false_alarms(
     precision, seed = config.get("discovery_precision"), config["seeds"]["discovery"]
     if precision is None:
         return found
-    return tuple(with_false_alarms(part, truth.corrupted, precision, seed) for part in found)
+    return tuple(add_clean_samples(part, truth.corrupted, precision, seed) for part in found)
 
 
 def _move_to_device(task: Task, engine: Engine) -> Task:
@@ -160,13 +159,13 @@ def new_network(context: RunContext) -> tuple[Pretraining, nn.Module]:
     seeds = context.job.config["seeds"]
     recipe: Pretraining = context.job.node("pretraining")
     factory = context.job.node("model")
-    network = recipe.build_network(
+    network = recipe.build_initial_network(
         factory, context.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
     return recipe, network
 
 
-def build_network(context: RunContext) -> nn.Module:
+def build_untrained_network(context: RunContext) -> nn.Module:
     """Return the network that the job works on, with fresh weights."""
     return new_network(context)[1]
 
@@ -186,7 +185,8 @@ def build_method(job: Job, node: Any = None) -> UnlearningMethod:
     options: dict[str, Any] = {
         key: config.get(f"mask_{key}") for key in ("batch_norm", "head", "trainable")
     }
-    budget, inside = config.get("budget"), isinstance(method, Localized)
+    budget = config.get("budget")
+    inside = isinstance(method, UnlearningMethod) and method.has_localization
     if config.get("localization") is None:
         if not inside and (budget is not None or any(options.values())):
             raise ValueError("budget and mask_* need a localization, such as localization=salloc")
@@ -196,6 +196,8 @@ def build_method(job: Job, node: Any = None) -> UnlearningMethod:
         raise ValueError(f"{name} brings its own localization; method=rft takes any other")
     if not isinstance(method, UnlearningMethod):
         raise ValueError(f"{type(method).__name__} runs other methods; only those can be localized")
+    from unlearn.methods.localized import Localized
+
     localizer = copy.deepcopy(job.node("localization"))
     options["batch_norm"] = options["batch_norm"] or "update"
     return Localized(method, localizer=localizer, budget=budget, **options)
@@ -203,5 +205,5 @@ def build_method(job: Job, node: Any = None) -> UnlearningMethod:
 
 def original_model_identity(context: RunContext) -> dict[str, Any]:
     """Return everything that determines the original model's weights; no rate and no method."""
-    found = {"data_digest": context.digest, "precision": context.engine.resolved_precision()}
+    found = {"data_digest": context.data_digest, "precision": context.engine.resolved_precision()}
     return original_identity(context.job.config) | found

@@ -18,9 +18,9 @@ from unlearn.methods.components.masked_training import compute_mask
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.models.layer_groups import example_images, group_by_block, group_by_layer
 from unlearn.models.surgery import draw_unrelated_network
-from unlearn.pipeline.context import RunContext, build_network
-from unlearn.pipeline.forget_set import load_task_context
-from unlearn.pipeline.trained_models import load_or_train, load_original, training_of_original
+from unlearn.pipeline.context import RunContext, build_untrained_network
+from unlearn.pipeline.forget_set import load_with_forget_set
+from unlearn.pipeline.trained_models import build_original_spec, load_or_train, load_original
 from unlearn.reporting.figures import canvas, diagnosis
 from unlearn.reporting.figures.diagnosis import Diagnosis
 from unlearn.reporting.tables import formats
@@ -80,7 +80,7 @@ def load_earlier_parameters(context: RunContext, network: nn.Module) -> dict[str
     """
     to = context.job.config["diagnose"]["rewind_to"]
     if to == "initial":
-        source = remove_extra_channels(build_network(context))
+        source = remove_extra_channels(build_untrained_network(context))
     elif to == "fresh":
         source = draw_unrelated_network(network, context.job.config["seeds"]["unlearn"])
     elif isinstance(to, int):
@@ -94,10 +94,10 @@ def load_earlier_parameters(context: RunContext, network: nn.Module) -> dict[str
 
 def _train_to_epoch(context: RunContext, epoch: int) -> nn.Module:
     """Return the original model as it was after an epoch of its training; cached."""
-    whole = training_of_original(context)
+    whole = build_original_spec(context)
     part = replace(
         whole,
-        who=whole.who | {"until": epoch, "forget": []},
+        who=whole.identity | {"until": epoch, "forget": []},
         title=f"training the original model to epoch {epoch}",
         recorders=(StopAtEpoch(epoch),),
     )
@@ -107,12 +107,12 @@ def _train_to_epoch(context: RunContext, epoch: int) -> nn.Module:
 
 def diagnose_job(job: Job) -> float | None:
     """Diagnose the original model of a task, or a checkpoint on it; write tables and a figure."""
-    environment.check_pair()
+    environment.check_torchvision()
     options: dict[str, Any] = job.config["diagnose"]
     check_diagnosis(options, job.config)
     masks = options.get("masks") or {}
     strategies = {n: job.build(node) for n, node in masks.get("strategies", {}).items()}
-    context = load_task_context(job)
+    context = load_with_forget_set(job)
     network = remove_extra_channels(load_original(context)[0]).eval()
     request = context.task.request()
     groups = GROUPINGS[options["grouping"]](network, example_images(request))

@@ -6,7 +6,7 @@ from unlearn.core.job import Job
 from unlearn.data.forget_sets.discovered import Discovered
 from unlearn.models.inference import compute_logits
 from unlearn.pipeline.context import RunContext
-from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.forget_set import load_with_forget_set
 from unlearn.pipeline.trained_models import train_without
 from unlearn.scoring.detection.base import Detector
 from unlearn.scoring.regularity import (
@@ -30,7 +30,7 @@ def estimate_list_regularity(job: Job) -> Regularity | None:
     choose = job.node("forget_set")
     if isinstance(choose, Discovered):
         return None
-    context = load_task_context(job)
+    context = load_with_forget_set(job)
     count = len(context.task.forget_indices())
     if count < LEAST:
         log.warning("%d listed images are too few to say how regular they are", count)

@@ -9,7 +9,7 @@ from unlearn.pipeline import reference_models
 from unlearn.pipeline.compare_scores_job import score_job
 from unlearn.pipeline.diagnose_job import diagnose_job
 from unlearn.pipeline.estimate_regularity import estimate_list_regularity
-from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.forget_set import load_with_forget_set
 from unlearn.pipeline.run_record import describe_run, evaluate_run
 from unlearn.reporting import run_summary, summary_report
 from unlearn.reporting.tracking import wandb_dashboard, wandb_mirror
@@ -34,7 +34,7 @@ def evaluate_job(job: Job) -> float | None:
     if job.config["checkpoint"] is None:
         summary_report.write_summary(job.config)
         return None
-    context = load_task_context(job)
+    context = load_with_forget_set(job)
     network = job.node("model")(
         in_channels=context.task.train.image.shape[1],
         image_size=context.task.train.image.shape[-1],

@@ -8,9 +8,8 @@ from typing import Any
 import torch
 
 from unlearn.core.job import Job, detector_name
-from unlearn.data.forget_sets.base import ForgetSet
+from unlearn.data.forget_sets.base import ForgetSet, hash_indices
 from unlearn.data.forget_sets.sample_list import ImageIndex
-from unlearn.data.forget_sets.uniform import hash_indices
 from unlearn.data.task import Task
 from unlearn.pipeline.context import RunContext, add_false_alarms, load_context
 from unlearn.pipeline.sample_scores import (
@@ -22,7 +21,7 @@ from unlearn.pipeline.sample_scores import (
 )
 from unlearn.pipeline.trained_models import checkpoint_cache
 from unlearn.scoring.detection.base import Detector, precision_recall
-from unlearn.storage.checkpoint_cache import Trained
+from unlearn.storage.checkpoint_cache import TrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +37,7 @@ def needs_original_model(job: Job) -> bool:
     return bool({"embedding", "score", "center"} & set(choose.needs))
 
 
-def load_task_context(job: Job) -> RunContext:
+def load_with_forget_set(job: Job) -> RunContext:
     """Load the data of a job and choose its forget set; see ``with_forget_set``."""
     return add_forget_set(load_context(job, forget=False))
 
@@ -70,7 +69,7 @@ def add_forget_set(context: RunContext) -> RunContext:
     found = add_false_alarms(config, found, task.truth)
     facts = {"size": len(found[0]), **facts, "hash": hash_indices(torch.cat(found))[:12]}
     cost |= {f"forget_set/{k}": v for k, v in facts.items()} | _discovery_quality(task, found)
-    return replace(context, task=replace(task, forget=found), facts=cost)
+    return replace(context, task=replace(task, forget=found), forget_set_facts=cost)
 
 
 def _choose_requests(
@@ -111,9 +110,9 @@ def detect_suspects(context: RunContext, detector: Detector) -> torch.Tensor:
     """
     node = context.job.config["forget_set"]
 
-    def run_detector(folder: Path) -> Trained:
+    def run_detector(folder: Path) -> TrainedModel:
         suspects, _, seconds = _run_scorer(context, detector)
-        return Trained({}, {"suspects": suspects}, {"seconds": seconds} | detector.notes)
+        return TrainedModel({}, {"suspects": suspects}, {"seconds": seconds} | detector.notes)
 
     who = _scored_model_identity(context) | {"detector": node, "forget": []}
     result, _ = checkpoint_cache(context.job).get_or_train(who, run_detector)

@@ -21,9 +21,9 @@ from unlearn.evaluation.metrics import compute_tow
 from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.evaluation.retrain_gap import compute_mia
 from unlearn.pipeline.context import RunContext, original_model_identity
-from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.forget_set import load_with_forget_set
 from unlearn.pipeline.trained_models import checkpoint_cache, load_original, train_without
-from unlearn.storage.checkpoint_cache import Trained
+from unlearn.storage.checkpoint_cache import TrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ def _score_candidates(job: Job, seed: int, attempt: RunMethod) -> list[dict[str,
     drawn = ("score", "forget_set", "method", "candidates")
     seeds = dict.fromkeys(job.config["seeds"], seed)
     own = replace(job, config=change_seeds(job.config, drawn, seeds, seed))
-    context = load_task_context(own)
+    context = load_with_forget_set(own)
     held = context.dataset.validation
     assert held is not None
     context = replace(context, task=replace(context.task, test=held))
@@ -126,7 +126,7 @@ def _score_candidate(
     """Return metrics and seconds of one candidate on one part, from the cache or measured."""
     forget = context.task.forget_indices()
 
-    def run_candidate(folder: Path) -> Trained:
+    def run_candidate(folder: Path) -> TrainedModel:
         plain = {"method": node, "candidates": None, "localization": None, "budget": None}
         inner = replace(context.job, config=context.job.config | plain, folder=folder)
         seed = context.job.config["seeds"]["unlearn"]
@@ -139,7 +139,7 @@ def _score_candidate(
                 said, context.task, reference
             )
             notes = {key: found[key] for key in METRICS}
-        return Trained({}, {}, notes | {"seconds": outcome.seconds})
+        return TrainedModel({}, {}, notes | {"seconds": outcome.seconds})
 
     who = original_model_identity(context) | {"candidate": node, "forget": forget.tolist()}
     return checkpoint_cache(context.job).get_or_train(who, run_candidate)[0].notes

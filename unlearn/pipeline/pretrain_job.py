@@ -17,7 +17,7 @@ from unlearn.reporting.tracking import run_tracking
 
 def pretrain_job(job: Job) -> float | None:
     """Train the original model, or find it, and print how good it is."""
-    environment.check_pair()
+    environment.check_torchvision()
     context = load_context(job, forget=False)
     if job.config["force"]:
         checkpoint_cache(job).remove_model(original_model_identity(context))

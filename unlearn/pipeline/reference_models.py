@@ -27,7 +27,7 @@ from unlearn.models.inference import compute_logits
 from unlearn.pipeline.context import RunContext, original_model_identity
 from unlearn.pipeline.trained_models import checkpoint_cache, load_original, train_without
 from unlearn.scoring.memorization.memorization import Memorization, draw_subset
-from unlearn.storage.checkpoint_cache import Trained
+from unlearn.storage.checkpoint_cache import TrainedModel
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +170,7 @@ def load_shadow_models(context: RunContext) -> ShadowModels:
     score: Memorization = context.job.node("score")
     size = len(context.task.train)
 
-    def train_shadow_models(folder: Path) -> Trained:
+    def train_shadow_models(folder: Path) -> TrainedModel:
         inside, found = [], []
         for k in range(score.num_models):
             seed = score.seed + k
@@ -186,7 +186,7 @@ def load_shadow_models(context: RunContext) -> ShadowModels:
             inside.append(mask)
             found.append(_compute_margins(model, context)[:size].float())
         kept = {"inside": torch.stack(inside), "margin": torch.stack(found)}
-        return Trained({}, kept, {})
+        return TrainedModel({}, kept, {})
 
     who = original_model_identity(context) | {"shadows": node, "forget": []}
     kept = checkpoint_cache(context.job).get_or_train(who, train_shadow_models)[0].records

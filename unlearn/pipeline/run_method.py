@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning.pytorch.loggers import Logger
@@ -15,11 +15,12 @@ from unlearn.core.errors import CollapsedError
 from unlearn.core.types import Request
 from unlearn.evaluation.monitor import Monitor
 from unlearn.methods.base import UnlearningMethod
-from unlearn.methods.localization.mask import Mask
-from unlearn.methods.localized import Localized
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline.context import RunContext, build_method
 from unlearn.training.unlearning import LightningFit
+
+if TYPE_CHECKING:
+    from unlearn.methods.localization.mask import Mask
 
 
 @dataclass
@@ -44,7 +45,7 @@ class UnlearningResult:
     notes: dict[str, Any]
     reason: str | None = None
     curves: Sequence[tuple[dict[str, float], int]] = ()
-    mask: Mask | None = None
+    mask: "Mask | None" = None
 
     def replay_curves(self, loggers: Sequence[Logger]) -> None:
         """Hand curves that no logger has seen yet to the loggers."""
@@ -55,9 +56,9 @@ class UnlearningResult:
                 logger.save()
 
 
-def get_mask(method: UnlearningMethod) -> Mask | None:
+def get_mask(method: UnlearningMethod) -> "Mask | None":
     """Return what a localized method chose; None of another."""
-    return method.mask if isinstance(method, Localized) else None
+    return method.mask if isinstance(method, UnlearningMethod) else None
 
 
 def build_run(
@@ -83,7 +84,7 @@ def run_method(
     """Run the method on its own copy of ``model``, timed without the evaluator's share."""
     method, monitor, fit, request = build_run(context, seed=seed, loggers=loggers)
     own = copy.deepcopy(model)
-    environment.reset_peak()
+    environment.reset_peak_memory()
     started = time.perf_counter()
     try:
         healed = method.unlearn(own, request, fit)
@@ -92,12 +93,12 @@ def run_method(
         seconds = time.perf_counter() - started - monitor.seconds
     except CollapsedError as error:
         seconds = time.perf_counter() - started - monitor.seconds
-        peak = environment.peak_bytes()
+        peak = environment.get_peak_bytes()
         return UnlearningResult(None, seconds, peak, fit.images_seen, method.notes, str(error))
     return UnlearningResult(
         remove_extra_channels(healed).eval(),
         seconds,
-        environment.peak_bytes(),
+        environment.get_peak_bytes(),
         fit.images_seen,
         method.notes,
         mask=get_mask(method),

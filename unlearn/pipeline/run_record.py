@@ -3,17 +3,22 @@
 import datetime
 import time
 from dataclasses import replace
+from typing import Any
+
+from torch import nn
 
 from unlearn.core import environment
 from unlearn.core.errors import CollapsedError
 from unlearn.core.job import Job, describe_discovery
 from unlearn.evaluation.evaluator import Row, evaluate_metrics, find_collapse, get_metric
 from unlearn.evaluation.predictions import Predictions
-from unlearn.pipeline import reference_models
 from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.run_method import UnlearningResult, run_method
 from unlearn.pipeline.trained_models import predict_retrained
 from unlearn.storage.record import RunRecord
+
+REFERENCE_NEEDS = ("twins", "shadows", "relearned")
+"""Needs of metrics that only ``reference_models`` meets."""
 
 
 def _display_names(job: Job) -> dict[str, str]:
@@ -65,8 +70,8 @@ def make_record(
     row: Row = {key: None for m in metrics.values() for key in get_metric(m).directions}
     reason = outcome.reason
     if outcome.model is not None and said is not None:
-        more = reference_models.collect_references(context, outcome.model, run_method)
-        own = {"embedding": context.embedding, "original": context.before}
+        more = collect_references(context, outcome.model)
+        own = {"embedding": context.embedding, "original": context.original_predictions}
         predictions = replace(said, seconds=outcome.seconds, **own, **more)
         row = evaluate_run(context, predictions)
         reason = find_collapse(row, context.task.train.num_classes)
@@ -89,7 +94,16 @@ def make_record(
     )
 
 
-def is_needed(job: Job, need: str) -> bool:
-    """Say whether some metric of the job needs something."""
-    metrics = job.node("evaluation")
-    return any(need in get_metric(m).needs for m in metrics.values())
+def collect_references(context: RunContext, model: nn.Module) -> dict[str, Any]:
+    """Return the further models that the job's metrics compare with, as fields of ``Predictions``."""
+    if not is_needed(context.job, *REFERENCE_NEEDS):
+        return {}
+    from unlearn.pipeline import reference_models
+
+    return reference_models.collect_references(context, model, run_method)
+
+
+def is_needed(job: Job, *needs: str) -> bool:
+    """Return whether a metric of the job needs one of some inputs."""
+    metrics = job.node("evaluation").values()
+    return any(need in get_metric(metric).needs for metric in metrics for need in needs)

@@ -15,19 +15,20 @@ from unlearn.data.task import hide_view
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.models.inference import compute_embedding
 from unlearn.pipeline.context import RunContext, original_model_identity
-from unlearn.pipeline.stacked_training import stack_width, train_missing
 from unlearn.pipeline.trained_models import (
+    build_spec_without,
     checkpoint_cache,
     load_original,
     train_without,
-    training_without,
 )
 from unlearn.scoring.base import SampleScorer, Score, ScoringInputs
-from unlearn.storage.checkpoint_cache import Trained
+from unlearn.storage.checkpoint_cache import TrainedModel
 from unlearn.storage.user_checkpoint import hash_file as file_digest
 
 
-def _run_scorer(context: RunContext, judge: SampleScorer) -> tuple[torch.Tensor, Trained, float]:
+def _run_scorer(
+    context: RunContext, judge: SampleScorer
+) -> tuple[torch.Tensor, TrainedModel, float]:
     """Return what a score or detector says of the original model, that model, and the seconds."""
     network, trained = load_original(context)
     started = time.perf_counter()
@@ -53,7 +54,7 @@ def score_name(node: Mapping[str, Any]) -> str:
     return str(node.get("event") or str(node["_target_"]).split(".")[-2])
 
 
-def compute_sample_scores(context: RunContext, node: dict[str, Any]) -> tuple[Trained, Score]:
+def compute_sample_scores(context: RunContext, node: dict[str, Any]) -> tuple[TrainedModel, Score]:
     """Return a score of every training sample, from the cache or computed.
 
     Returns:
@@ -66,13 +67,13 @@ def compute_sample_scores(context: RunContext, node: dict[str, Any]) -> tuple[Tr
         else context.job.build(node)
     )
 
-    def run_score(folder: Path) -> Trained:
+    def run_score(folder: Path) -> TrainedModel:
         values, trained, seconds = _run_scorer(context, score)
         recorder = score.make_recorder()
         if recorder is not None:
             seconds += trained.notes[f"seconds/{recorder.name}"]
         notes = {"seconds": seconds, "original_seconds": trained.notes["seconds"]} | score.notes
-        return Trained({}, trained.records | {"score": values.float()}, notes)
+        return TrainedModel({}, trained.records | {"score": values.float()}, notes)
 
     who = _scored_model_identity(context) | {"score": node, "forget": []}
     return checkpoint_cache(context.job).get_or_train(who, run_score)[0], score
@@ -93,6 +94,7 @@ def _scoring_inputs(
     spent: list[float],
 ) -> ScoringInputs:
     """Return what a score may look at; ``spent`` gets what models from the cache once took."""
+    from unlearn.pipeline.stacked_training import stack_width, train_missing_stacked
 
     def subset_models(parts: Sequence[tuple[torch.Tensor, int]]) -> Iterator[nn.Module]:
         wanted = [_subset_job(context, rows, seed) for rows, seed in parts]
@@ -102,10 +104,10 @@ def _scoring_inputs(
             fresh = set()
             if len(some) > 1:
                 new = [
-                    (context, training_without(replace(context, job=j), gone, "parts"))
+                    (context, build_spec_without(replace(context, job=j), gone, "parts"))
                     for j, gone in some
                 ]
-                fresh = set(train_missing(context.job, new))
+                fresh = set(train_missing_stacked(context.job, new))
             for own, gone in some:
                 model, trained, cached = train_without(replace(context, job=own), gone, "a part")
                 key = checkpoint_cache(context.job).compute_key(

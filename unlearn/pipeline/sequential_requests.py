@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.job import Job
-from unlearn.data.forget_sets.uniform import hash_indices
+from unlearn.data.forget_sets.base import hash_indices
 from unlearn.data.task import Task
 from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.sample_scores import score_name, score_samples_again
-from unlearn.reporting.figures import canvas, score_histograms
 from unlearn.scoring.detection.base import Detector
 
 log = logging.getLogger(__name__)
@@ -52,12 +51,16 @@ class SequentialRequests:
     def __init__(self, context: RunContext) -> None:
         """Count the requests of a setting that holds the first, or all."""
         self.job = context.job
-        self.choose: Any = context.job.node("forget_set")
-        self.shared = _chosen_at_once(self.choose)
-        self.count = len(context.task.forget) if self.shared else int(self.choose.num_requests)
+        self.forget_set: Any = context.job.node("forget_set")
+        self.shared_requests = _chosen_at_once(self.forget_set)
+        self.num_requests = (
+            len(context.task.forget) if self.shared_requests else int(self.forget_set.num_requests)
+        )
         self.score: Any = context.job.node("score")
-        self.watched = self.count > 1 and self.score is not None and self.score.post_hoc
-        self.seen: list[Tensor] = []
+        self.tracks_scores = (
+            self.num_requests > 1 and self.score is not None and self.score.post_hoc
+        )
+        self.score_history: list[Tensor] = []
 
     def select_request(self, step: int, context: RunContext, model: nn.Module) -> RunContext:
         """Return the setting with the request of a step.
@@ -67,29 +70,29 @@ class SequentialRequests:
             context: With the requests of all steps before.
             model: That answered them.
         """
-        if self.watched and step == 0:
-            self.seen.append(context.task.records["score"].cpu())
-        elif self.watched:
+        if self.tracks_scores and step == 0:
+            self.score_history.append(context.task.records["score"].cpu())
+        elif self.tracks_scores:
             values, seconds = score_samples_again(context, model)
-            self.seen.append(values)
-            if not self.shared:
+            self.score_history.append(values)
+            if not self.shared_requests:
                 context = self._add_request(context, values, seconds)
         return replace(context, task=replace(context.task, step=step))
 
     def _add_request(self, context: RunContext, values: Tensor, seconds: float) -> RunContext:
         """Return the setting with one more request, by the score of the current model."""
         task = context.task
-        new = self.choose.choose_next(values, self.score.center, torch.cat(task.forget))
+        new = self.forget_set.choose_next(values, self.score.center, torch.cat(task.forget))
         forget = (*task.forget, new)
         facts = {
             "forget_set/hash": hash_indices(torch.cat(forget))[:12],
             "forget_set/score_mean": values[new].mean().item(),
-            "forget_set/displaced": self.choose.notes["displaced"],
+            "forget_set/displaced": self.forget_set.notes["displaced"],
             "discovery/size": sum(len(part) for part in forget),
             "score_seconds": seconds,
         }
         task = replace(task, forget=forget, records={**task.records, "score": values})
-        return replace(context, task=task, facts=context.facts | facts)
+        return replace(context, task=task, forget_set_facts=context.forget_set_facts | facts)
 
     def write_histograms(self, context: RunContext, model: nn.Module | None, folder: Path) -> None:
         """Note the score after the last step; leave histograms of all in the run's folder.
@@ -99,12 +102,14 @@ class SequentialRequests:
             model: That answered the last; None: it was lost.
             folder: Of the run.
         """
-        if not self.watched:
+        if not self.tracks_scores:
             return
         if model is not None:
-            self.seen.append(score_samples_again(context, model)[0])
+            self.score_history.append(score_samples_again(context, model)[0])
+        from unlearn.reporting.figures import canvas, score_histograms
+
         table = score_histograms.count_histograms(
-            [v.numpy() for v in self.seen], _request_arrays(context.task)
+            [v.numpy() for v in self.score_history], _request_arrays(context.task)
         )
         table.to_csv(folder / "proxy_histogram.csv", index=False)
         name = score_name(self.job.config["score"])

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import CSVLogger
 from unlearn.core.job import Job
 from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.trained_models import RESUME, TrainingSpec, checkpoint_cache, cpu_state
-from unlearn.storage.checkpoint_cache import Trained
+from unlearn.storage.checkpoint_cache import TrainedModel
 from unlearn.training.stacked.pretraining import StackMember, find_obstacle, pretrain_stacked
 from unlearn.training.stacked.speedup import measure_speedup
 
@@ -35,12 +35,12 @@ def stack_width(config: dict[str, Any]) -> int:
 
 def must_train(job: Job, training: TrainingSpec) -> bool:
     """Say whether a model is neither in the cache nor begun alone, nor watched while it learns."""
-    folder = checkpoint_cache(job).model_folder(training.who)
+    folder = checkpoint_cache(job).model_folder(training.identity)
     there = any((folder / name).exists() for name in ("model.pt", RESUME))
     return not there and not training.recorders
 
 
-def train_missing(job: Job, wanted: Sequence[tuple[RunContext, TrainingSpec]]) -> list[str]:
+def train_missing_stacked(job: Job, wanted: Sequence[tuple[RunContext, TrainingSpec]]) -> list[str]:
     """Train those models that are not in the cache, if there are several and it pays.
 
     A model that is being trained elsewhere, was begun alone, is watched while it learns, or whose
@@ -54,7 +54,7 @@ def train_missing(job: Job, wanted: Sequence[tuple[RunContext, TrainingSpec]]) -
         Keys of the models that were trained.
     """
     most, store = stack_width(job.config), checkpoint_cache(job)
-    absent = {store.compute_key(t.who): (s, t) for s, t in wanted if must_train(job, t)}
+    absent = {store.compute_key(t.identity): (s, t) for s, t in wanted if must_train(job, t)}
     made: list[str] = []
     while most > 1 and len(absent) > 1:
         # Of equal parts: 17 models are 9 and 8, not 16 and 1.
@@ -72,9 +72,9 @@ def _train_stack(job: Job, part: Sequence[tuple[RunContext, TrainingSpec]]) -> l
     if reason is not None:
         log.info("one by one: %s", reason)
         return []
-    store, identities = checkpoint_cache(job), [training.who for _, training in part]
+    store, identities = checkpoint_cache(job), [training.identity for _, training in part]
 
-    def train_members(folders: dict[int, Path]) -> Iterator[tuple[int, Trained]]:
+    def train_members(folders: dict[int, Path]) -> Iterator[tuple[int, TrainedModel]]:
         yield from _pretrain_members(job, {n: part[n] for n in folders}, folders)
 
     before = {n for n, who in enumerate(identities) if store.load_model(who) is not None}
@@ -88,7 +88,7 @@ def _train_stack(job: Job, part: Sequence[tuple[RunContext, TrainingSpec]]) -> l
 
 def _pretrain_members(
     job: Job, part: dict[int, tuple[RunContext, TrainingSpec]], folders: dict[int, Path]
-) -> Iterator[tuple[int, Trained]]:
+) -> Iterator[tuple[int, TrainedModel]]:
     if len(part) < 2:
         return
     numbers = list(part)
@@ -105,4 +105,4 @@ def _pretrain_members(
             return
     log.info("%s: %d at once (%d epochs) ...", first.title, len(members), first.recipe.epochs)
     for place, notes in pretrain_stacked(members, first.recipe, context.engine, augment=augment):
-        yield numbers[place], Trained(cpu_state(members[place].network), {}, notes)
+        yield numbers[place], TrainedModel(cpu_state(members[place].network), {}, notes)

@@ -15,10 +15,15 @@ from unlearn.core.types import ImageSet
 from unlearn.evaluation.evaluator import get_metric
 from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.models.expansion.expanded import remove_extra_channels
-from unlearn.pipeline.context import RunContext, build_network, new_network, original_model_identity
+from unlearn.pipeline.context import (
+    RunContext,
+    build_untrained_network,
+    new_network,
+    original_model_identity,
+)
 from unlearn.scoring.base import Recorder
 from unlearn.scoring.detection.base import Detector
-from unlearn.storage.checkpoint_cache import CheckpointCache, Trained
+from unlearn.storage.checkpoint_cache import CheckpointCache, TrainedModel
 from unlearn.storage.state_dicts import epochs_done
 from unlearn.storage.user_checkpoint import UserCheckpoint, match_checkpoint
 from unlearn.training.loggers import continue_csv_logger
@@ -49,7 +54,7 @@ class TrainingSpec:
         recorders: Watch it.
     """
 
-    who: dict[str, Any]
+    identity: dict[str, Any]
     network: nn.Module
     data: ImageSet
     recipe: Pretraining
@@ -58,10 +63,10 @@ class TrainingSpec:
     recorders: Sequence[Recorder] = ()
 
 
-def load_or_train(context: RunContext, new: TrainingSpec) -> tuple[Trained, bool]:
+def load_or_train(context: RunContext, new: TrainingSpec) -> tuple[TrainedModel, bool]:
     """Fill the network from the cache, or train it and keep it with what is recorded."""
 
-    def train_network(folder: Path) -> Trained:
+    def train_network(folder: Path) -> TrainedModel:
         resume = folder / RESUME
         done = epochs_done(resume)
         after = f", going on after epoch {done}" if done else ""
@@ -76,9 +81,9 @@ def load_or_train(context: RunContext, new: TrainingSpec) -> tuple[Trained, bool
             title=new.title,
         )  # fmt: skip
         records = {k: v for r in new.recorders for k, v in r.get_records().items()}
-        return Trained(state=cpu_state(new.network), records=records, notes=notes)
+        return TrainedModel(state=cpu_state(new.network), records=records, notes=notes)
 
-    trained, cached = checkpoint_cache(context.job).get_or_train(new.who, train_network)
+    trained, cached = checkpoint_cache(context.job).get_or_train(new.identity, train_network)
     new.network.load_state_dict(trained.state)
     context.engine.place_model(new.network).eval()
     return trained, cached
@@ -89,7 +94,7 @@ def cpu_state(network: nn.Module) -> dict[str, torch.Tensor]:
     return {k: v.detach().cpu().contiguous() for k, v in network.state_dict().items()}
 
 
-def training_of_original(context: RunContext) -> TrainingSpec:
+def build_original_spec(context: RunContext) -> TrainingSpec:
     """Return the original model as something to be found or trained."""
     recipe, network = new_network(context)
     watching = build_recorders(context.job)
@@ -101,7 +106,7 @@ def training_of_original(context: RunContext) -> TrainingSpec:
     return TrainingSpec(who, network, context.task.train, recipe, seed, title, watching)
 
 
-def load_original(context: RunContext) -> tuple[nn.Module, Trained]:
+def load_original(context: RunContext) -> tuple[nn.Module, TrainedModel]:
     """Find the original model in the cache or train it.
 
     Returns:
@@ -112,14 +117,14 @@ def load_original(context: RunContext) -> tuple[nn.Module, Trained]:
     """
     if context.job.config.get("checkpoint") is not None:
         return _load_user_model(context)
-    new = training_of_original(context)
+    new = build_original_spec(context)
     trained, cached = load_or_train(context, new)
     if cached:
         log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
     return new.network, trained
 
 
-def _load_user_model(context: RunContext) -> tuple[nn.Module, Trained]:
+def _load_user_model(context: RunContext) -> tuple[nn.Module, TrainedModel]:
     """Return the user's own model, with notes as if its training had cost nothing."""
     if build_recorders(context.job):
         what = "discovery" if isinstance(context.job.node("forget_set"), Detector) else "score"
@@ -127,12 +132,12 @@ def _load_user_model(context: RunContext) -> tuple[nn.Module, Trained]:
             f"{what}: this one must watch the model being trained, and checkpoint is a model that was "
             f"trained already; choose another {what}"
         )
-    network = build_network(context)
+    network = build_untrained_network(context)
     given = read_user_checkpoint(context.job, network)
     assert given is not None
     given.load_into(network)
     context.engine.place_model(network).eval()
-    return network, Trained({}, {}, {"seconds": 0.0, "images_seen": 0})
+    return network, TrainedModel({}, {}, {"seconds": 0.0, "images_seen": 0})
 
 
 def read_user_checkpoint(job: Job, network: nn.Module) -> UserCheckpoint | None:
@@ -159,7 +164,7 @@ def build_recorders(job: Job) -> list[Recorder]:
     return list({json.dumps(r.get_options()): r for r in made if r is not None}.values())
 
 
-def training_without(context: RunContext, forget: torch.Tensor, title: str) -> TrainingSpec:
+def build_spec_without(context: RunContext, forget: torch.Tensor, title: str) -> TrainingSpec:
     """Return a model that never sees some samples, by the original's recipe."""
     recipe, network = new_network(context)
     who = original_model_identity(context) | {"forget": forget.tolist()}
@@ -173,9 +178,9 @@ def training_without(context: RunContext, forget: torch.Tensor, title: str) -> T
 
 def train_without(
     context: RunContext, forget: torch.Tensor, title: str
-) -> tuple[nn.Module, Trained, bool]:
+) -> tuple[nn.Module, TrainedModel, bool]:
     """Return a model that never saw some samples, by the original's recipe; cached."""
-    new = training_without(context, forget, title)
+    new = build_spec_without(context, forget, title)
     trained, cached = load_or_train(context, new)
     return new.network, trained, cached
 

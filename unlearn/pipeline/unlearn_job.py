@@ -5,6 +5,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from torch import nn
@@ -14,11 +15,11 @@ from unlearn.core.job import Job
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.models.expansion.expanded import remove_extra_channels
-from unlearn.pipeline import method_selection, reference_models, sequential_requests
-from unlearn.pipeline.context import build_method, load_context
+from unlearn.pipeline import sequential_requests
+from unlearn.pipeline.context import RunContext, build_method, load_context
 from unlearn.pipeline.forget_set import add_forget_set, needs_original_model
 from unlearn.pipeline.run_method import run_method
-from unlearn.pipeline.run_record import describe_run, is_needed, make_record
+from unlearn.pipeline.run_record import REFERENCE_NEEDS, describe_run, is_needed, make_record
 from unlearn.pipeline.sample_scores import compute_features
 from unlearn.pipeline.trained_models import load_original
 from unlearn.pipeline.user_model import (
@@ -41,13 +42,15 @@ def unlearn_job(job: Job) -> float | None:
     Returns:
         healed x utility, or None if the model collapsed.
     """
-    environment.check_pair()
+    environment.check_torchvision()
     method = build_method(job)  # refuses wrong options before anything is trained
     for node in ("pretraining", "forget_set"):
         job.node(node)
-    reference_models.reference_options(job)
+    compares = is_needed(job, *REFERENCE_NEEDS)
+    if compares:
+        _check_references(job)
     sequential_requests.check_requests(job)
-    job, facts = method_selection.choose_methods(job, run_method)
+    job, facts = _choose_methods(job)
     started = time.perf_counter()
     context = load_context(job, forget=False)
     late = needs_original_model(job)
@@ -57,31 +60,34 @@ def unlearn_job(job: Job) -> float | None:
     model, trained = load_original(context)
     started += time.perf_counter() - training  # that is the original model's time
     context = add_forget_set(context) if late else context
-    reference_models.check_lira_coverage(context)
+    if compares:
+        _check_references(job, context)
     given = job.config["checkpoint"] is not None
     if given or is_needed(job, "original"):
-        context = replace(context, before=predict_task(remove_extra_channels(model), context.task))
-    if given and context.before is not None:
-        check_original(context, context.before)
-    facts |= {"original_seconds": trained.notes["seconds"], **context.facts}
+        context = replace(
+            context, original_predictions=predict_task(remove_extra_channels(model), context.task)
+        )
+    if given and context.original_predictions is not None:
+        check_original(context, context.original_predictions)
+    facts |= {"original_seconds": trained.notes["seconds"], **context.forget_set_facts}
     if is_needed(job, "embedding"):
         context = replace(context, embedding=compute_features(context))
     records: list[RunRecord] = []
     row = sequential_requests.SequentialRequests(context)
     with run_tracking.open_loggers(job) as loggers:
-        for step in range(row.count):
+        for step in range(row.num_requests):
             context = now = row.select_request(step, context, model)
             seed = job.config["seeds"]["unlearn"]
-            outcome = job.ready or run_method(now, model, seed=seed, loggers=loggers)
+            outcome = job.stacked_result or run_method(now, model, seed=seed, loggers=loggers)
             outcome.replay_curves(loggers)
             if outcome.mask is not None:
                 outcome.mask.save(job.folder / "mask.pt")
             said = None if outcome.model is None else predict_task(outcome.model, now.task)
-            records.append(make_record(now, outcome, said, facts | now.facts, started))
+            records.append(make_record(now, outcome, said, facts | now.forget_set_facts, started))
             if outcome.model is not None and said is not None:
                 export_model(now, records[-1], outcome.model, said)
             _log_record(loggers, records[-1], now.task, model, said)
-            _print_record(job, records[-1], row.count)
+            _print_record(job, records[-1], row.num_requests)
             if outcome.model is None or records[-1].status != "ok":
                 break  # there is nothing to go on from
             model, started = outcome.model, time.perf_counter()
@@ -90,6 +96,25 @@ def unlearn_job(job: Job) -> float | None:
     for record in reversed(records):  # the first step's row says that the run is done
         ResultsStore(Path(job.config["paths"]["results"])).write(record)
     return records[-1].metrics.get("healed_utility")  # type: ignore[return-value]
+
+
+def _check_references(job: Job, context: RunContext | None = None) -> None:
+    """Check that the metrics can have the models that they compare with; see ``reference_models``."""
+    from unlearn.pipeline import reference_models
+
+    if context is None:
+        reference_models.reference_options(job)
+    else:
+        reference_models.check_lira_coverage(context)
+
+
+def _choose_methods(job: Job) -> tuple[Job, dict[str, Any]]:
+    """Return the job with RUM's methods chosen by ``method.mode=auto``, and what was chosen."""
+    if job.config["method"].get("mode") != "auto" and job.config.get("candidates") is None:
+        return job, {}
+    from unlearn.pipeline.method_selection import choose_methods
+
+    return choose_methods(job, run_method)
 
 
 def _print_record(job: Job, record: RunRecord, steps: int) -> None:

@@ -7,7 +7,7 @@ import csv
 import json
 import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -18,15 +18,17 @@ from unlearn.evaluation.evaluator import find_collapse
 from unlearn.evaluation.metrics import accuracy
 from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
-from unlearn.pipeline.context import RunContext, build_network
+from unlearn.pipeline.context import RunContext, build_untrained_network
 from unlearn.pipeline.trained_models import cpu_state, read_user_checkpoint
-from unlearn.reporting.pages.healing_page import HealingReport, write_healing
 from unlearn.storage.model_card import make_card, write_card
 from unlearn.storage.record import RunRecord
 from unlearn.storage.state_dicts import save_state
 from unlearn.storage.user_checkpoint import hash_file
 
 log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from unlearn.reporting.pages.healing_page import HealingReport
 
 REPORT = "report.html"
 MIN_ORDER_GAIN = 0.2  # in accuracy: what another order of the classes must bring to be spoken of
@@ -43,7 +45,7 @@ def check_method(context: RunContext, method: Any) -> None:
         or type(method).check_model is UnlearningMethod.check_model
     ):
         return
-    network = context.engine.place_model(build_network(context)).eval()
+    network = context.engine.place_model(build_untrained_network(context)).eval()
     batch = next(context.task.train.rows(torch.arange(2)).batches())
     method.check_model(network, batch.image.to(context.engine.device))
 
@@ -92,7 +94,9 @@ def export_model(
     context: RunContext, record: RunRecord, model: nn.Module, after: Predictions
 ) -> None:
     """Write the healed model in the form that was given, its card and, if one can be made, a report."""
-    if context.before is not None:
+    if context.original_predictions is not None:
+        from unlearn.reporting.pages.healing_page import write_healing
+
         write_healing(
             context.job.folder / REPORT,
             make_healing(context, record, after, _source_path(context.job)),
@@ -100,7 +104,7 @@ def export_model(
     if not context.job.config["save_model"]:
         return
     given = read_user_checkpoint(context.job, model)
-    path = context.job.folder / (given.healed_name if given else "model.pt")
+    path = context.job.folder / (given.healed_file_name if given else "model.pt")
     original: dict[str, Any] = {"trained_here": given is None}
     if given is None:
         save_state(path, cpu_state(model))
@@ -149,14 +153,16 @@ def _source_path(job: Job) -> str:
 
 def make_healing(
     context: RunContext, record: RunRecord, after: Predictions, source: str
-) -> HealingReport:
+) -> "HealingReport":
     """Return what a report of the run shows; the setting knows what the original says."""
-    assert context.before is not None
+    from unlearn.reporting.pages.healing_page import HealingReport
+
+    assert context.original_predictions is not None
     return HealingReport(
         title=f"{record.names['method']} on {record.names['model']}",
         source=source,
         task=context.task,
-        before=context.before,
+        before=context.original_predictions,
         after=after,
         class_names=context.dataset.class_names,
         files=context.dataset.files,

@@ -6,15 +6,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from unlearn.reporting.tables import summary
+CLOSENESS = (("tow", "ToW"), ("tow_mia", "ToW-MIA"), ("mia_gap", "MIA gap"))
 
 
 def format_headline(row: Mapping[str, Any]) -> str:
     """Return the headline of one run."""
     parts = []
     healed = (("healed", "healed"), ("utility", "utility"), ("healed_utility", "product"))
-    close = tuple((key, summary.TITLES[key]) for key in ("tow", "tow_mia", "mia_gap"))
-    for key, title in close if _nothing_to_heal(row) else healed:
+    for key, title in CLOSENESS if _nothing_to_heal(row) else healed:
         value = row.get(key)
         parts.append(f"{title} {'-' if value is None else f'{value:.3f}'}")
     return ", ".join([*parts, f"{row['seconds']:.1f} s"])

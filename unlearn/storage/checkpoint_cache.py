@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedModel:
     """A trained model.
 
     Attributes:
@@ -74,7 +74,7 @@ class CheckpointCache:
         """Return the folder of a model, there or not."""
         return self.root / self.compute_key(identity)
 
-    def load_model(self, identity: Mapping[str, Any]) -> Trained | None:
+    def load_model(self, identity: Mapping[str, Any]) -> TrainedModel | None:
         """Return the model, or None if it is absent or its file broken (which is logged)."""
         path = self.model_folder(identity) / "model.pt"
         if not path.exists():
@@ -83,7 +83,7 @@ class CheckpointCache:
             content = _load_safely(path)
             if not isinstance(content, dict) or not content.keys() >= {"state", "records", "notes"}:
                 raise ValueError("no state, records and notes")
-            return Trained(content["state"], content["records"], content["notes"])
+            return TrainedModel(content["state"], content["records"], content["notes"])
         except ValueError as error:
             log.warning(
                 "training again: not a model of the cache: %s (%s)", path, _error_line(error)
@@ -91,8 +91,8 @@ class CheckpointCache:
             return None
 
     def get_or_train(
-        self, identity: Mapping[str, Any], train: Callable[[Path], Trained]
-    ) -> tuple[Trained, bool]:
+        self, identity: Mapping[str, Any], train: Callable[[Path], TrainedModel]
+    ) -> tuple[TrainedModel, bool]:
         """Return the model and whether it was there; one process trains, others wait for it.
 
         Args:
@@ -122,7 +122,7 @@ class CheckpointCache:
     def train_missing(
         self,
         identities: Sequence[Mapping[str, Any]],
-        train: Callable[[dict[int, Path]], Iterable[tuple[int, Trained]]],
+        train: Callable[[dict[int, Path]], Iterable[tuple[int, TrainedModel]]],
     ) -> list[int]:
         """Train models together; each is kept, and free for others, as soon as it ends.
 
@@ -168,7 +168,7 @@ class CheckpointCache:
         return FileLock(self.root / f"{folder.name}.lock")
 
 
-def _store_model(folder: Path, identity: Mapping[str, Any], trained: Trained) -> None:
+def _store_model(folder: Path, identity: Mapping[str, Any], trained: TrainedModel) -> None:
     text = json.dumps(identity, sort_keys=True, indent=1)
     # A float of numpy passes for JSON but not for the safe loader: through text it becomes plain.
     content = vars(trained) | {"notes": json.loads(json.dumps(trained.notes))}

@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from unlearn.core.files import write_text_atomically
 from unlearn.storage.record import RunRecord
-from unlearn.storage.run_errors import last_line
+from unlearn.storage.run_errors import read_last_line
 
 log = logging.getLogger(__name__)
 
@@ -102,7 +102,7 @@ class ResultsStore:
 
     def read_rows(self, run_id: str) -> list[dict[str, Any]]:
         """Return the rows of one run, by step; a broken file is left out with a warning."""
-        return list(_read_rows(self.run_folder(run_id)))
+        return list(_read_folder(self.run_folder(run_id)))
 
     def load(self, **equal_to: object) -> pd.DataFrame:
         """Return all rows whose columns equal the given values, and mend the mirror.
@@ -141,7 +141,7 @@ class ResultsStore:
         """Return the last line of each broken run's traceback, by run id."""
         lines = {}
         for path in sorted(self.root.glob("*/error.txt")):
-            lines[path.parent.name] = last_line(path)
+            lines[path.parent.name] = read_last_line(path)
         return lines
 
     def _store_lock(self) -> FileLock:
@@ -151,7 +151,7 @@ class ResultsStore:
     def _read_all(self) -> Iterator[dict[str, Any]]:
         for folder in sorted(self.root.glob("*/")):
             if RUN_ID.fullmatch(folder.name):
-                yield from _read_rows(folder)
+                yield from _read_folder(folder)
 
     def _append_row(self, row: dict[str, Any]) -> None:
         with self.mirror.open("ab") as file:
@@ -182,7 +182,7 @@ def _index_rows(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, A
     return {(row["run_id"], row["step"]): row for row in rows}
 
 
-def _read_rows(folder: Path) -> Iterator[dict[str, Any]]:
+def _read_folder(folder: Path) -> Iterator[dict[str, Any]]:
     """Return the whole rows of a run's folder, by step; others are named in a warning."""
     found = [(int(m[1]), p) for p in folder.glob("row-*.json") if (m := ROW_FILE.fullmatch(p.name))]
     for step, path in sorted(found):

@@ -4,7 +4,7 @@ import contextlib
 from pathlib import Path
 
 
-def last_line(path: Path) -> str:
+def read_last_line(path: Path) -> str:
     """Return the last line of a kept traceback: what went wrong."""
     text = path.read_text(errors="replace").strip()
     return text.splitlines()[-1] if text else "no traceback"

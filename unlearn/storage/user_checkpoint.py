@@ -39,31 +39,33 @@ class UserCheckpoint:
 
     path: Path
     content: Any
-    place: tuple[str, ...]
-    names: Mapping[str, str]
+    key_path: tuple[str, ...]
+    file_name_of: Mapping[str, str]
     metadata: Mapping[str, str] | None
 
     @property
-    def healed_name(self) -> str:
+    def healed_file_name(self) -> str:
         """Return what the healed file is called: its ending says the form."""
         return "healed" + (self.path.suffix or ".pt")
 
     def read_state(self) -> dict[str, Tensor]:
         """Return the file's state dict, by the file's names."""
-        return functools.reduce(lambda part, key: part[key], self.place, self.content)
+        return functools.reduce(lambda part, key: part[key], self.key_path, self.content)
 
     def describe_form(self) -> str:
         """Return in words what form the file has."""
         form = "safetensors" if self.metadata is not None else "state dict"
-        within = f" within '{'.'.join(self.place)}'" if self.place else ""
-        name, own = next(iter(self.names.items()))
+        within = f" within '{'.'.join(self.key_path)}'" if self.key_path else ""
+        name, own = next(iter(self.file_name_of.items()))
         prefix = own.removesuffix(name)
         return form + within + (f", names begin with '{prefix}'" if prefix else "")
 
     def load_into(self, network: nn.Module) -> None:
         """Put the weights into the network."""
         state = self.read_state()
-        network.load_state_dict({k: state[own] for k, own in self.names.items()}, strict=False)
+        network.load_state_dict(
+            {k: state[own] for k, own in self.file_name_of.items()}, strict=False
+        )
 
     def write_weights(self, path: Path, state: Mapping[str, Tensor]) -> None:
         """Write new weights in the file's form: same names, types and wrapping, by rename.
@@ -74,10 +76,10 @@ class UserCheckpoint:
         """
         content = copy.copy(self.content)
         part = content
-        for key in self.place:
+        for key in self.key_path:
             part[key] = copy.copy(part[key])
             part = part[key]
-        for name, own in self.names.items():
+        for name, own in self.file_name_of.items():
             part[own] = state[name].to(part[own].dtype).contiguous().clone()
         if self.metadata is None:
             return write_atomically(path, lambda file: torch.save(content, file))

@@ -21,7 +21,7 @@ from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
 
-from unlearn.core.errors import user_error
+from unlearn.core.errors import format_user_error
 
 
 @dataclass(frozen=True)
@@ -172,7 +172,7 @@ def _run_rank(
         with _join_group(rank, backend, threads, folder):
             result = function(rank, *arguments)
     except BaseException as error:
-        failure = _describe_error(error, rank)
+        failure = _make_sendable_error(error, rank)
     answer.send_bytes(pickle.dumps((time.monotonic(), failure, result)))
     answer.close()
     if failure is not None:
@@ -203,10 +203,10 @@ def _join_group(rank: Rank, backend: str, threads: int, folder: Path) -> Iterato
     distributed.destroy_process_group()
 
 
-def _describe_error(error: BaseException, rank: Rank) -> Exception:
+def _make_sendable_error(error: BaseException, rank: Rank) -> Exception:
     """Return an error as the parent is told it: the user's to mend as it is, a defect by its rank."""
     own = type(error).__module__.startswith("unlearn.")
-    if isinstance(error, Exception) and (own or user_error(error) is not None):
+    if isinstance(error, Exception) and (own or format_user_error(error) is not None):
         with contextlib.suppress(Exception):
             return pickle.loads(pickle.dumps(error))
     text = " ".join(str(error).split())

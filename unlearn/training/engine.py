@@ -90,7 +90,7 @@ class Engine:
         model = model.to(self.device)
         return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
 
-    def compile_model(self, model: nn.Module) -> Callable[..., Tensor]:
+    def compile_if_enabled(self, model: nn.Module) -> Callable[..., Tensor]:
         """Return the network through torch.compile, if that is wanted, else itself."""
         if not self.compile:
             return model
@@ -175,7 +175,7 @@ def silence_lightning() -> Iterator[None]:
 
 
 @contextmanager
-def seed_globally(seed: int) -> Iterator[None]:
+def use_torch_seed(seed: int) -> Iterator[None]:
     """Seed torch's global state for layers that draw, and restore it afterwards."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):

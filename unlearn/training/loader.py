@@ -132,7 +132,7 @@ class RequestLoader:
         parts: dict[str, Callable[[], ImageSet]] = {
             "forget": lambda: self.request.forget,
             "retain": lambda: self.request.retain,
-            "all": self.request.everything,
+            "all": self.request.get_all_samples,
         }
         if name not in parts:
             raise ValueError(f"a method may use {', '.join(parts)}; it asked for '{name}'")

@@ -21,7 +21,7 @@ from unlearn.scoring.base import Recorder
 from unlearn.training.callbacks import EpochLog, EpochOrder, ResumeCheckpoint
 from unlearn.training.classifier import ClassifierModule
 from unlearn.training.distributed import SINGLE_PROCESS, Rank, run_distributed
-from unlearn.training.engine import Engine, enable_determinism, seed_globally, silence_lightning
+from unlearn.training.engine import Engine, enable_determinism, silence_lightning, use_torch_seed
 from unlearn.training.loader import Augmentation, ResidentLoader
 from unlearn.training.recipe import Pretraining
 
@@ -151,7 +151,7 @@ def _train_rank(
     module = ClassifierModule(model, recipe, recipe.epochs * len(loader), log)
     if rank != SINGLE_PROCESS:
         module.weight = loader.batch_weight
-    module._compiled = (engine.compile_model(model),)
+    module._compiled = (engine.compile_if_enabled(model),)
     module.recorded = bool(recorders)
     for recorder in recorders:
         recorder.start_recording(data, recipe.epochs)
@@ -168,7 +168,7 @@ def _train_rank(
         rank=rank,
     )
     start = str(resume) if resume is not None and resume.exists() else None
-    with seed_globally(seed + rank.number), silence_lightning():
+    with use_torch_seed(seed + rank.number), silence_lightning():
         trainer.fit(module, train_dataloaders=loader, ckpt_path=start, weights_only=True)
     states = [_on_cpu(r.state_dict()) for r in recorders] if rank != SINGLE_PROCESS else []
     if resume is not None and rank.number == 0:

@@ -8,7 +8,7 @@ from torch import nn
 
 from unlearn.core.types import ImageSet
 from unlearn.models.expansion.expanded import Expanded
-from unlearn.training.engine import seed_globally
+from unlearn.training.engine import use_torch_seed
 
 NetworkFactory = Callable[..., nn.Module]
 
@@ -44,7 +44,7 @@ class Pretraining:
         if self.density and self.capacity == 1:
             raise ValueError("pretraining.density above 0 needs pretraining.capacity below 1")
 
-    def build_network(
+    def build_initial_network(
         self, factory: NetworkFactory, data: ImageSet, *, seed: int, mask_seed: int
     ) -> nn.Module:
         """Return the network to train, with fresh weights.
@@ -61,7 +61,7 @@ class Pretraining:
             "image_size": data.image.shape[-1],
             "num_classes": data.num_classes,
         }
-        with seed_globally(seed):
+        with use_torch_seed(seed):
             if self.capacity == 1:
                 return factory(**shape)
             grown = factory(**shape, capacity=self.capacity, extra=1 - self.capacity)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from unlearn.core.types import Batch, Request
 from unlearn.methods.base import UnlearningMethod
 from unlearn.training.callbacks import EpochLog, EpochOrder
-from unlearn.training.engine import Engine, LeanModule, seed_globally, silence_lightning
+from unlearn.training.engine import Engine, LeanModule, silence_lightning, use_torch_seed
 from unlearn.training.loader import Augmentation, RequestLoader
 from unlearn.training.optimizers import use_fast_step
 
@@ -131,7 +131,7 @@ class LightningFit:
         engine = self.engine
         loader, module, callbacks = self.build_parts(method, model, request)
         if method.compilable:
-            module._compiled = (engine.compile_model(model),)
+            module._compiled = (engine.compile_if_enabled(model),)
         trainer = engine.build_trainer(
             max_epochs=method.max_epochs(),
             precision=precision_of(method, engine),
@@ -141,7 +141,7 @@ class LightningFit:
             total=method.max_epochs() if method.max_epochs() > 0 else None,
         )
         try:
-            with seed_globally(self.seed), silence_lightning():
+            with use_torch_seed(self.seed), silence_lightning():
                 trainer.fit(module, train_dataloaders=loader)
         finally:
             self.images_seen += module.epoch_log.images

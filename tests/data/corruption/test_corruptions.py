@@ -125,8 +125,8 @@ def test_a_request_holds_hidden_corruption_as_received(task: Task):
     wrong = task.truth.clean_label[hidden]
     assert (request.retain.label[where] != wrong).all()
     assert len(request.forget) + len(request.retain) == len(task.train)
-    assert torch.equal(request.everything().index, task.train.index)
-    assert set(task.believed_clean().tolist()) == set(request.retain.index.tolist())
+    assert torch.equal(request.get_all_samples().index, task.train.index)
+    assert set(task.retain_indices().tolist()) == set(request.retain.index.tolist())
 
 
 @pytest.mark.parametrize("name", ["truth", "corrupted", "test", "clean_label", "config"])

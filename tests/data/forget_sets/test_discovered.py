@@ -13,7 +13,7 @@ from unlearn.config import composition
 from unlearn.config.command_line import parse_command_line
 from unlearn.config.identity import compute_run_id, to_plain_config
 from unlearn.core import errors
-from unlearn.data.forget_sets.discovered import with_false_alarms
+from unlearn.data.forget_sets.discovered import add_clean_samples
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -31,17 +31,17 @@ def test_false_alarms_come_on_top():
     corrupted = torch.zeros(100, dtype=torch.bool)
     corrupted[:20] = True
     found = torch.arange(0, 20, 2)
-    some, more = (with_false_alarms(found, corrupted, p, seed=0) for p in (0.5, 0.25))
+    some, more = (add_clean_samples(found, corrupted, p, seed=0) for p in (0.5, 0.25))
     assert len(some) == 20 and len(more) == 40
     assert set(found.tolist()) < set(some.tolist()) < set(more.tolist())
     assert int(corrupted[more].sum()) == 10
-    assert torch.equal(with_false_alarms(found, corrupted, 1.0, seed=0), found)
+    assert torch.equal(add_clean_samples(found, corrupted, 1.0, seed=0), found)
     assert torch.equal(some, some.sort().values)
-    assert not torch.equal(some, with_false_alarms(found, corrupted, 0.5, seed=1))
+    assert not torch.equal(some, add_clean_samples(found, corrupted, 0.5, seed=1))
     with pytest.raises(
         ValueError, match="takes 90 clean samples beside 10 found ones; there are 80"
     ):
-        with_false_alarms(found, corrupted, 0.1, seed=0)
+        add_clean_samples(found, corrupted, 0.1, seed=0)
 
 
 def test_a_detector_is_a_way_to_discover():

@@ -10,7 +10,8 @@ from unlearn.config.composition import compose_config, enable_composition
 from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.data.corruption.base import draw_samples
-from unlearn.data.forget_sets.uniform import UniformForgetSet, draw_uniform, hash_indices
+from unlearn.data.forget_sets.base import hash_indices
+from unlearn.data.forget_sets.uniform import UniformForgetSet, draw_uniform
 from unlearn.data.task import Truth
 
 LABEL = torch.arange(105) % 5

@@ -36,7 +36,7 @@ from unlearn.models.resnet9 import ResNet9
 from unlearn.models.surgery import reinitialize_network
 from unlearn.models.vit import ViT
 from unlearn.pipeline.diagnose_job import check_diagnosis, diagnose_job, load_earlier_parameters
-from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.forget_set import load_with_forget_set
 from unlearn.pipeline.trained_models import load_original
 from unlearn.reporting.figures.diagnosis import Diagnosis, draw_diagnosis, make_curves, make_tables
 from unlearn.training.pretraining import pretrain
@@ -295,7 +295,7 @@ def test_layers_are_rewound_to_what_was_asked_for(tmp_path):
         wanted = job(
             tmp_path, "diagnose=layers", "pretraining.epochs=2", f"diagnose.rewind_to={to}"
         )
-        context = load_task_context(wanted)
+        context = load_with_forget_set(wanted)
         network = load_original(context)[0]
         found[to] = load_earlier_parameters(context, network)
     found["end"] = dict(network.named_parameters())

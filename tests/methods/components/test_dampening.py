@@ -125,7 +125,7 @@ def test_dampening_raises_the_forget_loss_without_enlarging_a_weight(kind, train
 
 @pytest.mark.parametrize("kind", ["lfssd", "potion"])
 def test_label_free_dampening_heals_a_backdoor_at_half_discovery(kind, trained, task):
-    hidden = task.train.rows(task.undiscovered())
+    hidden = task.train.rows(task.hidden_indices())
     assert compute_accuracy(trained, hidden) == compute_accuracy(trained, task.test) == 1.0
     out = healed(MAKERS[kind](), trained, task.request())
     assert compute_accuracy(out, hidden) < 0.5

@@ -177,7 +177,7 @@ def test_a_sweep_takes_cells_of_a_kind_at_once_and_holds_them(home, capsys, monk
     with run_lock(cells[2].folder):  # another process is at it
         command.unlearn_stack(0)
     assert asked == [[cells[0].run_id, cells[1].run_id]]
-    assert [cell.busy() for cell in cells] == [True, True, False]
+    assert [cell.is_running() for cell in cells] == [True, True, False]
     assert all(command.needs_run(n) for n in range(3))  # ours, although they are busy
     command.unlearn_stack(1)
     assert len(asked) == 1  # its outcome is there

@@ -41,7 +41,7 @@ from unlearn.orchestration.tuning.search_space import (
     parse_range,
 )
 from unlearn.orchestration.tuning.study import (
-    STARTUPS,
+    NUM_STARTUP_TRIALS,
     list_finished_trials,
     open_study,
     run_free_trials,
@@ -229,11 +229,11 @@ def test_the_other_half_plays_the_hidden_part(task: Task, network, engine: Engin
     )
     request = cell.task.request()
     inside = request.retain.index
-    assert torch.isin(cell.held.index, inside).all()  # stays, as the hidden do
+    assert torch.isin(cell.held_out.index, inside).all()  # stays, as the hidden do
     assert not torch.isin(request.forget.index, torch.cat([inside, cell.rest.index])).any()
-    assert not torch.isin(cell.held.index, cell.rest.index).any()
-    assert cell.held.label.equal(task.train.label[cell.held.index])  # as training saw them
-    assert len(cell.held) + len(request.forget) == len(task.forget_indices())
+    assert not torch.isin(cell.held_out.index, cell.rest.index).any()
+    assert cell.held_out.label.equal(task.train.label[cell.held_out.index])  # as training saw them
+    assert len(cell.held_out) + len(request.forget) == len(task.forget_indices())
 
 
 def test_no_score_depends_on_truth_or_test_images(
@@ -263,7 +263,7 @@ RANGES = [parse_range("method.a=interval(0, 1)"), parse_range("method.b=choice(x
 def calls(overrides) -> dict[str, Callable[[], SettingScore]]:
     value = float(overrides[0].partition("=")[2])
     return {
-        name: lambda: SettingScore(kept=value, known=0.5)
+        name: lambda: SettingScore(retain_accuracy=value, held_out_accuracy=0.5)
         for name in ("one", "two", "three", "four")
     }
 
@@ -288,14 +288,14 @@ def test_the_budget_is_met_and_extended(tmp_path: Path):
 
 
 def test_a_study_in_parts_draws_what_one_at_a_stretch_does(tmp_path: Path):
-    trials = STARTUPS + 3  # past the first that are drawn at random
+    trials = NUM_STARTUP_TRIALS + 3  # past the first that are drawn at random
     whole = open_study(tmp_path / "whole", prune=False)
     drawn = [
         t.overrides
         for t in run_free_trials(tmp_path / "whole", whole, RANGES, calls, trials=trials, seed=1)
     ]
     parts = []
-    for stop in (3, STARTUPS + 1, trials):
+    for stop in (3, NUM_STARTUP_TRIALS + 1, trials):
         study = open_study(tmp_path / "parts", prune=False)
         abandoned = study.ask()  # as by a process that was killed
         abandoned.set_user_attr("place", stop - 1)
@@ -324,10 +324,15 @@ def test_hopeless_trials_are_pruned_only_when_asked(tmp_path: Path):
 
         def worse(overrides, asked=asked) -> dict[str, Callable[[], SettingScore]]:
             value = 1 / (1 + next(asked))
-            return {name: lambda: SettingScore(kept=value, known=0.5) for name in "abcd"}
+            return {
+                name: lambda: SettingScore(retain_accuracy=value, held_out_accuracy=0.5)
+                for name in "abcd"
+            }
 
         study = open_study(folder, prune=prune)
-        done = list(run_free_trials(folder, study, RANGES, worse, trials=STARTUPS + 2, seed=3))
+        done = list(
+            run_free_trials(folder, study, RANGES, worse, trials=NUM_STARTUP_TRIALS + 2, seed=3)
+        )
         assert any(t.pruned for t in done) is prune
         assert all(len(t.scores) == 4 for t in done if not t.pruned)
         assert all(len(t.scores) < 4 for t in done if t.pruned)

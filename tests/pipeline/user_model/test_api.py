@@ -46,7 +46,7 @@ def test_tensors_and_datasets_give_the_same_and_leave_the_model_alone(trained, d
 def test_rows_of_one_set(trained, data):
     whole = heal(trained, retain=data, forget=LISTED, **FEW)
     assert whole.metrics["forget/agreement_original"] > 0.5
-    assert len(whole.context.task.discovered()) == 4
+    assert len(whole.context.task.forget_indices()) == 4
     bytes_ = ((data[0] * 0.5 + 0.5) * 255).round().to(torch.uint8)
     scaled = {"mean": (0.5,) * 3, "std": (0.5,) * 3}
     other = heal(trained, retain=(bytes_, data[1]), forget=LISTED.tolist(), **scaled, **FEW)
@@ -62,7 +62,7 @@ def test_a_folder_and_a_list(trained, photos, bad, tmp_path, monkeypatch):
     names = heal(
         trained, retain=str(photos), forget=["ash/00.png", "ash/01.png"], method="original", **own
     )
-    assert names.context.task.discovered().tolist() == [20, 21]
+    assert names.context.task.forget_indices().tolist() == [20, 21]
 
 
 @pytest.mark.parametrize(

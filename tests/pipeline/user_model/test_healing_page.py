@@ -14,9 +14,9 @@ from unlearn.data.task import Task, Truth
 from unlearn.evaluation.predictions import Predictions
 from unlearn.reporting.pages.healing_page import (
     HealingReport,
+    compute_set_shares,
     describe_certainty,
     healing_page,
-    list_parts,
     summarize_changes,
     write_healing,
 )
@@ -55,7 +55,7 @@ def healing(**more) -> HealingReport:
 
 
 def test_what_it_says():
-    found = list_parts(healing())
+    found = compute_set_shares(healing())
     forget = found["Forget set: still labelled as listed"]
     assert (forget["before"], forget["after"], forget["count"]) == (1.0, pytest.approx(0.6), 10)
     assert found["Forget set: right, where you gave the true label"]["after"] == 1.0

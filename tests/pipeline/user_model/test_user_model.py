@@ -11,7 +11,7 @@ from unlearn.config.command_line import expand_shorthand
 from unlearn.core.errors import ConfigError
 from unlearn.orchestration import runner
 from unlearn.orchestration.outcomes import JobCounts
-from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.forget_set import load_with_forget_set
 from unlearn.pipeline.unlearn_job import unlearn_job
 
 
@@ -179,7 +179,7 @@ def test_a_detector_looks_at_the_model_that_is_given(words, job, tmp_path):
             content["state_dict"]["model.0.weight"][0] += 3
             torch.save(content, tmp_path / "mine.ckpt")
         made = job(*without_list(words), *found_by)
-        lists.append(load_task_context(made).task.forget_indices().tolist())
+        lists.append(load_with_forget_set(made).task.forget_indices().tolist())
     assert len(lists[0]) == len(lists[1]) == 6
     assert lists[0] != lists[1]
 
@@ -187,7 +187,7 @@ def test_a_detector_looks_at_the_model_that_is_given(words, job, tmp_path):
 @pytest.mark.parametrize("share", [0.15, 0.4])
 def test_a_list_of_very_many_is_doubted(words, job, caplog, share):
     made = job(*without_list(words), "forget_set=loss", f"forget_set.budget={share}")
-    found = load_task_context(made).task.forget_indices()
+    found = load_with_forget_set(made).task.forget_indices()
     assert len(found) == round(60 * share)
     assert (f"discovery=loss suspects {len(found)} of 60" in caplog.text) == (share > 0.2)
 
@@ -198,7 +198,7 @@ def test_cleanlab_makes_the_list(words, job):
         *without_list(words), "forget_set=cleanlab", "forget_set.num_folds=2", "stack=off",
         "pretraining.epochs=40", "pretraining.batch_size=10", "pretraining.optimizer.lr=0.1",
     )  # fmt: skip
-    found = load_task_context(made).task.forget_indices().tolist()
+    found = load_with_forget_set(made).task.forget_indices().tolist()
     assert found
     assert len(set(found) & set(range(20, 28))) >= 4  # of the eight that lie in the wrong folder
 

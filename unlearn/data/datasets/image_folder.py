@@ -74,7 +74,7 @@ class ImageFolder(DatasetOptions):
             train, test = found
             return self.build_dataset(train[:2], test[:2], tuple(names), train[2])
         image, label, files = found[0]
-        held = held_out(label, self.test_fraction)
+        held = draw_test_mask(label, self.test_fraction)
         kept, off = (
             tuple(f for f, out in zip(files, held.tolist(), strict=True) if out is wanted)
             for wanted in (False, True)
@@ -233,7 +233,7 @@ def decode_image(content: bytes, size: int, mode: str) -> Tensor:
     return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
 
 
-def held_out(label: Tensor, fraction: float) -> Tensor:
+def draw_test_mask(label: Tensor, fraction: float) -> Tensor:
     """Return bool (N,): a fixed share of each class; at least one sample goes, one stays."""
     generator = torch.Generator().manual_seed(SUBSET_SEED)
     held = torch.zeros(len(label), dtype=torch.bool)

@@ -3,9 +3,11 @@
 Shapes: N training samples, n forget samples.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from unlearn.data.datasets.base import Dataset
@@ -58,3 +60,8 @@ class ForgetSet(ABC):
             TypeError: If all requests are chosen at once.
         """
         raise TypeError(f"{type(self).__name__} chooses all of its requests at once")
+
+
+def hash_indices(index: Tensor) -> str:
+    """Return the SHA-256 of a list of indices."""
+    return hashlib.sha256(index.to(torch.int64).cpu().numpy().tobytes()).hexdigest()

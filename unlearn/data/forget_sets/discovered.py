@@ -42,7 +42,7 @@ class Discovered(ForgetSet):
         return (corrupted[order[:count]].sort().values,)
 
 
-def with_false_alarms(found: Tensor, corrupted: Tensor, precision: float, seed: int) -> Tensor:
+def add_clean_samples(found: Tensor, corrupted: Tensor, precision: float, seed: int) -> Tensor:
     """Return found samples with clean ones added by chance, sorted indices.
 
     Args:

@@ -63,19 +63,19 @@ class ImageIndex:
         self.test_folder = test_folder
         self.total = total
         self.files = files
-        self.known = {name: i for i, name in enumerate(files or ())}
-        self.bare: dict[str, list[int]] = {}
-        for name, i in self.known.items():
-            self.bare.setdefault(name.rpartition("/")[2], []).append(i)
+        self.row_by_path = {name: i for i, name in enumerate(files or ())}
+        self.rows_by_file_name: dict[str, list[int]] = {}
+        for name, i in self.row_by_path.items():
+            self.rows_by_file_name.setdefault(name.rpartition("/")[2], []).append(i)
 
     def find_file(self, name: str) -> int | None:
         """Return the row of an image that is called by its file's name; None if there is none."""
         parts = _split_path(name)
         for start in range(len(parts)):
-            row = self.known.get("/".join(parts[start:]))
+            row = self.row_by_path.get("/".join(parts[start:]))
             if row is not None:
                 return row if self._is_train_folder(parts[:start]) else None
-        found = self.bare.get(parts[0], []) if len(parts) == 1 else []
+        found = self.rows_by_file_name.get(parts[0], []) if len(parts) == 1 else []
         return found[0] if len(found) == 1 else None
 
     def _is_train_folder(self, above: Sequence[str]) -> bool:
@@ -101,13 +101,13 @@ class ImageIndex:
         if self.files is None:
             raise ValueError(f"'{name}' is no id in 0..{self.total - 1}, and the data are no files")
         parts = _split_path(name)
-        found = self.bare.get(parts[0], []) if len(parts) == 1 else []
+        found = self.rows_by_file_name.get(parts[0], []) if len(parts) == 1 else []
         if found:
             some = ", ".join(self.files[i] for i in found[:3])
             raise ValueError(f"'{name}' is the name of {len(found)} images ({some}, ...)")
         if "test" in parts[:-1] and self.test_folder:
             raise ValueError(f"'{name}' is a test image; training images alone are forgotten")
-        near = difflib.get_close_matches("/".join(parts[-2:]), list(self.known), n=1)
+        near = difflib.get_close_matches("/".join(parts[-2:]), list(self.row_by_path), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"'{name}' is none of the {self.total} training images{hint}")
 

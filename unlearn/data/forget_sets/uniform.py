@@ -4,7 +4,6 @@ Differs: drawn by a generator of torch from the run's seed, where the reference 
 all runs; the manifest keeps such a list. Shapes: N training samples, n forget samples.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from unlearn.core.files import write_text_atomically
-from unlearn.data.forget_sets.base import ForgetSet, Requests
+from unlearn.data.forget_sets.base import ForgetSet, Requests, hash_indices
 from unlearn.data.task import Truth
 
 SEED_OFFSET = 412_002_432
@@ -42,11 +41,6 @@ def draw_uniform(label: Tensor, count: int, classes: Sequence[int] | None, seed:
         raise ValueError(f"the forget set needs {count} of the {len(pool)} samples{where}")
     generator = torch.Generator().manual_seed(seed + SEED_OFFSET)
     return pool[torch.randperm(len(pool), generator=generator)[:count]].sort().values
-
-
-def hash_indices(index: Tensor) -> str:
-    """Return the SHA-256 of a list of indices."""
-    return hashlib.sha256(index.to(torch.int64).cpu().numpy().tobytes()).hexdigest()
 
 
 def write_manifest(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:

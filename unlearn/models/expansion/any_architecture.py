@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from unlearn.models.expansion.channel_groups import ChannelGroup, find_groups
-from unlearn.models.expansion.expanded import Expanded, expand_network
+from unlearn.models.expansion.expanded import Expanded, expand_network, is_native
 from unlearn.models.expansion.layer_hooks import ExtraChannelHook, GateState
 from unlearn.models.surgery import eval_mode
 
@@ -118,9 +118,9 @@ def select_groups(found: Sequence[ChannelGroup]) -> list[ChannelGroup]:
     """
     seen: set[str] = set()
     out = []
-    for group in sorted(found, key=lambda g: -len(g.list_layers())):
-        if not group.blocked and group.list_layers() - seen:
-            seen |= group.list_layers()
+    for group in sorted(found, key=lambda g: -len(g.list_dense_layers())):
+        if not group.blocked and group.list_dense_layers() - seen:
+            seen |= group.list_dense_layers()
             out.append(group)
     return out
 
@@ -175,19 +175,13 @@ def _explain_refusal(found: Sequence[ChannelGroup]) -> str:
     return ", ".join(told) + (f" and {len(blocked) - 3} more" if len(blocked) > 3 else "")
 
 
-def _is_native(network: nn.Module) -> bool:
-    """Say whether a network's own class knows extra channels."""
-    arguments = getattr(network, "arguments", None)
-    return isinstance(arguments, dict) and "extra" in arguments
-
-
 def check_growable(network: nn.Module, image: Tensor) -> None:
     """Refuse a network that ``grow`` cannot expand; see there.
 
     Raises:
         ValueError: Naming layers and why.
     """
-    if not isinstance(network, Expanded) and not _is_native(network):
+    if not isinstance(network, Expanded) and not is_native(network):
         find_growable_groups(network, image)
 
 
@@ -214,7 +208,7 @@ def grow_network(
         ValueError: If no layer of it can be expanded.
     """
     options = {"ratio": ratio, "num_samples": num_samples, "density": density, "seed": seed}
-    if _is_native(network):
+    if is_native(network):
         return expand_network(network, **options)  # type: ignore[arg-type]
     device = next(network.parameters()).device
     chosen = find_growable_groups(network, image.to(device))

@@ -46,7 +46,7 @@ class ChannelGroup:
     carriers: list[str] = field(default_factory=list)
     blocked: str | None = None
 
-    def list_layers(self) -> set[str]:
+    def list_dense_layers(self) -> set[str]:
         """Return the dense layers that the group touches."""
         return {*self.makers, *self.readers}
 
@@ -130,19 +130,19 @@ class ChannelTracer(TorchFunctionMode):
         given = args[0] if args and isinstance(args[0], Tensor) else None
         if given is None or not isinstance(out, Tensor):
             return self.block_inputs(
-                args, f"{self.locate_module(module)} is called in an unknown way"
+                args, f"{self.describe_module(module)} is called in an unknown way"
             )
         depthwise = isinstance(module, CONV) and module.groups > 1
         if isinstance(module, NORM) or depthwise:
-            self.trace_elementwise(module, given, out)
+            self.trace_channelwise(module, given, out)
         else:
             self.trace_dense(module, given, out)
 
-    def locate_module(self, module: nn.Module) -> str:
+    def describe_module(self, module: nn.Module) -> str:
         """Return a module's name and kind."""
         return f"{self.names[module]} ({type(module).__name__})"
 
-    def trace_elementwise(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
+    def trace_channelwise(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
         """Note a layer that treats every channel alone; grouped convolutions do not."""
         label = self.get_label(given)
         if label is None:
@@ -151,7 +151,7 @@ class ChannelTracer(TorchFunctionMode):
         same = given.shape[1] == out.shape[1] == width
         if not same or label.dim != 1 or label.times != 1:
             return self.block_group(
-                label.group, f"{self.locate_module(module)} mixes groups of channels"
+                label.group, f"{self.describe_module(module)} mixes groups of channels"
             )
         carriers = self.groups[self.find_root(label.group)].carriers
         if self.names[module] not in carriers:
@@ -166,7 +166,7 @@ class ChannelTracer(TorchFunctionMode):
         if label is not None:
             if label.dim != dim or given.shape[0] != self.batch:
                 self.block_group(
-                    label.group, f"{self.locate_module(module)} reads them in an unknown way"
+                    label.group, f"{self.describe_module(module)} reads them in an unknown way"
                 )
             self.groups[self.find_root(label.group)].readers[name] = label.times
         group = self.made.get(module)

@@ -193,3 +193,9 @@ def expand_network(
 def remove_extra_channels(model: nn.Module) -> nn.Module:
     """Return the plain network without extra channels; any other model as it is."""
     return model.build_plain() if isinstance(model, Expanded) else model
+
+
+def is_native(network: nn.Module) -> bool:
+    """Say whether a network's own class knows extra channels."""
+    arguments = getattr(network, "arguments", None)
+    return isinstance(arguments, dict) and "extra" in arguments

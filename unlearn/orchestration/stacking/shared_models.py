@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 
 from unlearn.core.job import Job, original_identity
 from unlearn.pipeline.context import RunContext, load_context
-from unlearn.pipeline.forget_set import load_task_context
-from unlearn.pipeline.stacked_training import must_train, stack_width, train_missing
+from unlearn.pipeline.forget_set import load_with_forget_set
+from unlearn.pipeline.stacked_training import must_train, stack_width, train_missing_stacked
 from unlearn.pipeline.trained_models import (
     TrainingSpec,
+    build_original_spec,
+    build_spec_without,
     needs_retrained,
-    training_of_original,
-    training_without,
 )
 
 log = logging.getLogger(__name__)
@@ -35,25 +35,25 @@ def train_shared_models(jobs: Sequence[Job]) -> None:
             where = job.config["paths"]["checkpoints"]
             groups[json.dumps([same, where], sort_keys=True)].append(job)
     for group in groups.values():
-        for wanted in (_train_originals(group), _train_references(group)):
+        for wanted in (_iterate_original_specs(group), _iterate_reference_specs(group)):
             lacks = ((s, t) for s, t in wanted if must_train(group[0], t))
             # A few at a time: every model brings its data along.
             while some := list(itertools.islice(lacks, stack_width(group[0].config))):
-                train_missing(group[0], some)
+                train_missing_stacked(group[0], some)
 
 
-def _train_originals(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:
+def _iterate_original_specs(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:
     own = [job for job in jobs if job.config.get("checkpoint") is None]  # else nothing is trained
     once = {json.dumps(original_identity(job.config), sort_keys=True): job for job in own}
     for job in once.values():
         try:
             context = load_context(job, forget=False)
-            yield context, training_of_original(context)
+            yield context, build_original_spec(context)
         except (ValueError, RuntimeError) as error:
             log.debug("not ahead: %s", error)
 
 
-def _train_references(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:
+def _iterate_reference_specs(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:
     seen: set[str] = set()
     for job in jobs:
         same = original_identity(job.config)
@@ -65,9 +65,9 @@ def _train_references(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, Trainin
             if not needs_retrained(job):
                 continue
             seen.add(key)
-            context = load_task_context(job)
+            context = load_with_forget_set(job)
             for step in range(len(context.task.forget)):
                 gone = context.task.requested_indices(step).sort().values
-                yield context, training_without(context, gone, "retrained references")
+                yield context, build_spec_without(context, gone, "retrained references")
         except (ValueError, RuntimeError) as error:
             log.debug("not ahead: %s", error)

@@ -29,7 +29,7 @@ class StackQueue:
         """Return the lock of a cell whose turn has come, and what its unlearning left behind, or None."""
         return self._held.pop(run_id, (run_lock(folder), None))
 
-    def unlearn_stack(
+    def claim_and_unlearn(
         self,
         cells: Sequence[Cell],
         number: int,

@@ -18,7 +18,7 @@ from unlearn.evaluation.monitor import Monitor
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.orchestration.stacking.shared_models import SHARED_KEYS
 from unlearn.pipeline.context import RunContext, build_method
-from unlearn.pipeline.forget_set import load_task_context
+from unlearn.pipeline.forget_set import load_with_forget_set
 from unlearn.pipeline.run_method import UnlearningResult, build_run, get_mask
 from unlearn.pipeline.sequential_requests import SequentialRequests
 from unlearn.pipeline.stacked_training import MIN_SPEEDUP, stack_width
@@ -99,7 +99,7 @@ class StackedCell:
         return UnlearningResult(
             remove_extra_channels(healed).eval(),
             course.seconds - self.monitor.seconds,
-            environment.peak_bytes(),
+            environment.get_peak_bytes(),
             course.images_seen,
             course.method.notes | {"stacked": count},
             curves=self.curves.values,
@@ -115,7 +115,7 @@ def unlearn_stack(jobs: Sequence[Job]) -> dict[str, UnlearningResult]:
     """
     if len(jobs) < 2 or find_stack_obstacle(build_method(jobs[0])) is not None:
         return {}
-    environment.reset_peak()
+    environment.reset_peak_memory()
     found = [prepare_cell(job) for job in jobs]
     cells = [cell for cell in found if cell is not None]
     if len(cells) < 2 or not _is_faster(cells):
@@ -139,8 +139,10 @@ def unlearn_stack(jobs: Sequence[Job]) -> dict[str, UnlearningResult]:
 def prepare_cell(job: Job) -> StackedCell | None:
     """Return a job before its first step; None if it is to be made alone."""
     with contextlib.suppress(ValueError, RuntimeError):  # it says itself what is wrong
-        context = load_task_context(job)
-        if SequentialRequests(context).count > 1:  # in a row: each starts where the last one ended
+        context = load_with_forget_set(job)
+        if (
+            SequentialRequests(context).num_requests > 1
+        ):  # in a row: each starts where the last one ended
             return None
         model, _ = load_original(context)
         curves: Any = CurveRecorder()
@@ -163,7 +165,7 @@ def _is_faster(cells: Sequence[StackedCell]) -> bool:
     first = cells[0]
     if str(first.job.config["stack"]).lower() != "auto":
         return True
-    members = [StackMember(c.run.model, c.run.request.everything(), 0) for c in cells]
+    members = [StackMember(c.run.model, c.run.request.get_all_samples(), 0) for c in cells]
     times = measure_speedup(
         members, first.run.method.batch_size, first.context.engine,
         augment=first.context.dataset.augment,

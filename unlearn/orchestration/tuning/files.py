@@ -11,7 +11,7 @@ import yaml
 from unlearn.orchestration.tuning.study import FinishedTrial
 
 ABSENT = object()
-SOURCE = re.compile(r" \([^()]*(?:arXiv|reference|ours|benchmark|study|code)[^()]*\)")
+CITATION_PATTERN = re.compile(r" \([^()]*(?:arXiv|reference|ours|benchmark|study|code)[^()]*\)")
 
 
 def find_changes(
@@ -95,7 +95,7 @@ def describe_value(note: str | None, value: Any) -> str:
     """Return the comment of a tuned value; the source in ``note`` is that of another value."""
     if note is None:
         return "tuned"
-    plain = SOURCE.sub("", note)
+    plain = CITATION_PATTERN.sub("", note)
     if isinstance(value, int | float) and not isinstance(value, bool):
         plain = plain.partition(";")[0]
     return f"{plain}; tuned"
@@ -119,5 +119,5 @@ def _trial_row(trial: FinishedTrial) -> dict[str, Any]:
         key, _, value = override.partition("=")
         row[key] = value
     for name, score in trial.scores.items():
-        row |= {f"{name}: kept": score.kept, f"{name}: known": score.known}
+        row |= {f"{name}: kept": score.retain_accuracy, f"{name}: known": score.held_out_accuracy}
     return row

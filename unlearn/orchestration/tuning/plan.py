@@ -10,17 +10,21 @@ from typing import Any
 
 from unlearn.config.command_line import Arguments
 from unlearn.config.composition import compose_config, enable_composition
-from unlearn.config.help import explain_options, file_comments
+from unlearn.config.help import explain_options, read_option_comments
 from unlearn.config.identity import run_id_of_config, to_plain_config
 from unlearn.config.validation import check_config
 from unlearn.core.errors import ConfigError
 from unlearn.orchestration.tuning.search_space import Constant, Range, parse_range
 
-UNTUNED = ("~tuned", "~tuned@_global_")
-STANDARD = ("~tuned@_global_",)
-OWN = {"corruption": "tune.corruptions", "discovery": "tune.discoveries", "seed": "tune.seed"}
-OWN |= {"discovery_rate": "tune.discoveries", "seeds": "tune.seed"}
-DROPPED = ("tuned", "tune", "force")
+WITHOUT_TUNED = ("~tuned", "~tuned@_global_")
+WITHOUT_OWN_TUNED = ("~tuned@_global_",)
+STUDY_KEYS = {
+    "corruption": "tune.corruptions",
+    "discovery": "tune.discoveries",
+    "seed": "tune.seed",
+}
+STUDY_KEYS |= {"discovery_rate": "tune.discoveries", "seeds": "tune.seed"}
+DROPPED_KEYS = ("tuned", "tune", "force")
 
 
 def override_target(override: str) -> str:
@@ -50,16 +54,18 @@ class StudyPlan:
         """Keep what was asked for, without what a study sets itself."""
         for override in asked.overrides:
             key = override_target(override).partition(".")[0]
-            if key in OWN:
+            if key in STUDY_KEYS:
                 raise ConfigError(
-                    f"a study goes over tasks of its own: give {OWN[key]}, got {override}"
+                    f"a study goes over tasks of its own: give {STUDY_KEYS[key]}, got {override}"
                 )
         self.command = list(asked.overrides)
         self.folders = asked.folders
         self.tune = tune
-        self.asked = [o for o in asked.overrides if override_target(o).split(".")[0] not in DROPPED]
+        self.asked = [
+            o for o in asked.overrides if override_target(o).split(".")[0] not in DROPPED_KEYS
+        ]
 
-    def compose(self, *overrides: str) -> ComposedConfig:
+    def compose_with(self, *overrides: str) -> ComposedConfig:
         """Return the config of these overrides."""
         with enable_composition(self.folders):
             config = compose_config("unlearn", overrides, self.folders)
@@ -75,7 +81,7 @@ class StudyPlan:
     @cached_property
     def base_config(self) -> ComposedConfig:
         """What was asked for, without tuned values."""
-        return self.compose(*self.asked, *UNTUNED)
+        return self.compose_with(*self.asked, *WITHOUT_TUNED)
 
     @cached_property
     def search_ranges(self) -> list[Range]:
@@ -98,14 +104,17 @@ class StudyPlan:
     def compose_cells(self) -> list[ComposedConfig]:
         """Return the configs of all cells, without a setting."""
         pairs = [(c, d) for c in self.tune["corruptions"] for d in self.tune["discoveries"]]
-        return [self.compose(*self.asked, *UNTUNED, *self.cell_overrides(c, d)) for c, d in pairs]
+        return [
+            self.compose_with(*self.asked, *WITHOUT_TUNED, *self.cell_overrides(c, d))
+            for c, d in pairs
+        ]
 
     def _first_cell(self) -> list[str]:
         return self.cell_overrides(self.tune["corruptions"][0], self.tune["discoveries"][0])
 
     def compose_setting(self, overrides: Sequence[str]) -> ComposedConfig:
         """Return the config of a setting, on the first cell: a method is told no cell."""
-        return self.compose(*self.asked, *UNTUNED, *self._first_cell(), *overrides)
+        return self.compose_with(*self.asked, *WITHOUT_TUNED, *self._first_cell(), *overrides)
 
     def lower_method_nodes(self) -> list[dict[str, Any]]:
         """Return the method's nodes that a tuned file may meet below it.
@@ -117,11 +126,15 @@ class StudyPlan:
             for o in self.asked
             if override_target(o).partition(".")[0] != "method" or "method=" in o
         ]
-        below = [UNTUNED] if self.file_stem == self._usual_stem else [UNTUNED, STANDARD]
-        return [self.compose(*usual, *b, *self._first_cell()).content["method"] for b in below]
+        below = (
+            [WITHOUT_TUNED]
+            if self.file_stem == self._standard_stem
+            else [WITHOUT_TUNED, WITHOUT_OWN_TUNED]
+        )
+        return [self.compose_with(*usual, *b, *self._first_cell()).content["method"] for b in below]
 
     @property
-    def _usual_stem(self) -> str:
+    def _standard_stem(self) -> str:
         choices = self.base_config.choices
         return "_".join(str(choices[group]) for group in ("dataset", "model", "method"))
 
@@ -129,7 +142,7 @@ class StudyPlan:
     def file_stem(self) -> str:
         """The name of the tuned file that ``conf/unlearn.yaml`` looks for."""
         pretraining = self.base_config.choices["pretraining"]
-        return self._usual_stem + ("" if pretraining == "standard" else f"_{pretraining}")
+        return self._standard_stem + ("" if pretraining == "standard" else f"_{pretraining}")
 
     @property
     def study_folder(self) -> Path:
@@ -153,6 +166,6 @@ class StudyPlan:
         for key, option in chosen.choices.items():
             group, _, package = key.partition("@")
             if option is not None and package.startswith("method."):
-                nested = file_comments(group, str(option), self.folders)
+                nested = read_option_comments(group, str(option), self.folders)
                 found |= {f"{package}.{k}": v for k, v in nested.items()}
         return {k.removeprefix("method."): v for k, v in found.items() if k.startswith("method.")}

@@ -50,7 +50,7 @@ class SettingScorer:
 
 def run_study(job: Job) -> float | None:
     """Work on the study until no trial is free; see ``tune_job``."""
-    environment.check_pair()
+    environment.check_torchvision()
     tune = job.config["tune"]
     plan = StudyPlan(read_running_command(), tune)
     folder, trials = plan.study_folder, tune["trials"]

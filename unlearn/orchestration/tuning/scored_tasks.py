@@ -29,13 +29,13 @@ from unlearn.training.unlearning import LightningFit
 class SettingScore:
     """How a setting did on a cell, accuracies in [0, 1]; collapsed: 0 and 1."""
 
-    kept: float
-    known: float
+    retain_accuracy: float
+    held_out_accuracy: float
 
     @property
     def value(self) -> float:
         """The product that is maximised."""
-        return self.kept * (1 - self.known)
+        return self.retain_accuracy * (1 - self.held_out_accuracy)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class HeldOutTask:
     """
 
     name: str
-    setting: RunContext
+    context: RunContext
     task: Task
-    held: ImageSet
+    held_out: ImageSet
     rest: ImageSet
     model: nn.Module
     seed: int
@@ -64,15 +64,16 @@ class HeldOutTask:
         """Run the method of a config node on its own copy of the original model."""
         unlearner = build_method(job, method)
         fit = LightningFit(
-            self.setting.engine, augment=self.setting.dataset.augment, seed=self.seed
+            self.context.engine, augment=self.context.dataset.augment, seed=self.seed
         )
         try:
             model = unlearner.unlearn(copy.deepcopy(self.model), self.task.request(), fit)
         except CollapsedError:
-            return SettingScore(kept=0.0, known=1.0)
+            return SettingScore(retain_accuracy=0.0, held_out_accuracy=1.0)
         model = remove_extra_channels(model).eval()
         return SettingScore(
-            kept=compute_accuracy(model, self.rest), known=compute_accuracy(model, self.held)
+            retain_accuracy=compute_accuracy(model, self.rest),
+            held_out_accuracy=compute_accuracy(model, self.held_out),
         )
 
 
@@ -119,10 +120,10 @@ def make_held_out_task(
     given, held = split_forget_set(task.forget_indices(), seed)
     return HeldOutTask(
         name=name,
-        setting=replace(setting, task=task),
+        context=replace(setting, task=task),
         task=replace(task, forget=(given,)),
-        held=task.train.rows(held.to(device)),
-        rest=task.train.rows(task.believed_clean().to(device)),
+        held_out=task.train.rows(held.to(device)),
+        rest=task.train.rows(task.retain_indices().to(device)),
         model=model,
         seed=seed,
     )

@@ -24,9 +24,9 @@ from optuna.trial import FrozenTrial, TrialState
 from unlearn.orchestration.tuning.scored_tasks import SettingScore
 from unlearn.orchestration.tuning.search_space import Range
 
-STARTUPS = 8  # settings at random before TPE learns from them: a third of the usual 24
-WARMUP = 2  # cells that a trial is scored on before it may be pruned
-DONE = (TrialState.COMPLETE, TrialState.PRUNED)
+NUM_STARTUP_TRIALS = 8  # settings at random before TPE learns from them: a third of the usual 24
+NUM_WARMUP_TASKS = 2  # cells that a trial is scored on before it may be pruned
+FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class _JournalLock(JournalFileSymlinkLock):
@@ -77,7 +77,7 @@ def open_study(folder: Path, *, prune: bool) -> optuna.Study:
     optuna.logging.set_verbosity(optuna.logging.WARNING)  # our own lines say it
     path = folder / "journal.log"
     storage = JournalStorage(JournalFileBackend(str(path), _JournalLock(path)))
-    pruner = MedianPruner(STARTUPS, WARMUP) if prune else NopPruner()
+    pruner = MedianPruner(NUM_STARTUP_TRIALS, NUM_WARMUP_TASKS) if prune else NopPruner()
     return optuna.create_study(
         storage=storage,
         study_name="study",
@@ -89,7 +89,7 @@ def open_study(folder: Path, *, prune: bool) -> optuna.Study:
 
 def list_finished_trials(study: optuna.Study) -> list[FinishedTrial]:
     """Return what is finished, by place."""
-    found = [_read_trial(t) for t in study.get_trials(deepcopy=False, states=DONE)]
+    found = [_read_trial(t) for t in study.get_trials(deepcopy=False, states=FINISHED_STATES)]
     return sorted(found, key=lambda f: f.place)
 
 
@@ -111,7 +111,7 @@ def select_best_trial(trials: Sequence[FinishedTrial]) -> FinishedTrial:
     return max((t for t in trials if not t.pruned), key=lambda t: t.score)
 
 
-Calls = Mapping[str, Callable[[], SettingScore]]
+ScoreCalls = Mapping[str, Callable[[], SettingScore]]
 """By cell: what scores a setting on it."""
 
 
@@ -119,7 +119,7 @@ def run_free_trials(
     folder: Path,
     study: optuna.Study,
     ranges: Sequence[Range],
-    calls: Callable[[Sequence[str]], Calls],
+    calls: Callable[[Sequence[str]], ScoreCalls],
     *,
     trials: int,
     seed: int,
@@ -134,16 +134,18 @@ def run_free_trials(
         trials: The budget, shared by all processes.
         seed: Of the search.
     """
-    while (found := _find_free_place(folder, study, trials)) is not None:
+    while (found := _claim_free_place(folder, study, trials)) is not None:
         place, lock = found
         try:
-            study.sampler = TPESampler(n_startup_trials=STARTUPS, seed=1000 * seed + place)
+            study.sampler = TPESampler(
+                n_startup_trials=NUM_STARTUP_TRIALS, seed=1000 * seed + place
+            )
             yield _run_trial(study, place, ranges, calls)
         finally:
             lock.release()
 
 
-def _find_free_place(
+def _claim_free_place(
     folder: Path, study: optuna.Study, trials: int
 ) -> tuple[int, BaseFileLock] | None:
     """Return the first place that is neither finished nor worked on, and its lock, held."""
@@ -167,7 +169,7 @@ def _run_trial(
     study: optuna.Study,
     place: int,
     ranges: Sequence[Range],
-    calls: Callable[[Sequence[str]], Calls],
+    calls: Callable[[Sequence[str]], ScoreCalls],
 ) -> FinishedTrial:
     for old in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if old.user_attrs.get("place") == place:
@@ -189,7 +191,9 @@ def _run_trial(
     except Exception:
         study.tell(trial, state=TrialState.FAIL)
         raise
-    trial.set_user_attr("cells", {n: (s.kept, s.known) for n, s in scores.items()})
+    trial.set_user_attr(
+        "cells", {n: (s.retain_accuracy, s.held_out_accuracy) for n, s in scores.items()}
+    )
     trial.set_user_attr("seconds", time.perf_counter() - started)
     # A finished trial is told last: one that was killed before is done again.
     state = TrialState.PRUNED if pruned else TrialState.COMPLETE

@@ -18,7 +18,7 @@ from torch import Tensor
 from unlearn.core.files import write_text_atomically
 from unlearn.core.types import ImageSet
 from unlearn.data.task import Task
-from unlearn.evaluation.prediction_change import by_class, compare_shares, known_rows
+from unlearn.evaluation.prediction_change import compare_by_class, compare_shares, known_rows
 from unlearn.evaluation.predictions import Predictions
 from unlearn.reporting.pages.thumbnails import SIDE, encode_png, to_viewable
 
@@ -69,7 +69,7 @@ def healing_page(healing: HealingReport) -> str:
     """Return the HTML text; no name of a file or class can become markup."""
     folder = resources.files("unlearn.reporting.pages") / "healing"
     html, style = ((folder / n).read_text(encoding="utf-8") for n in ("page.html", "page.css"))
-    found = list_parts(healing)
+    found = compute_set_shares(healing)
     lost = ""
     if healing.status != "ok":
         lost = f'<p class="bad">The healed model is not usable: {escape(healing.status)}.</p>'
@@ -91,14 +91,14 @@ def healing_page(healing: HealingReport) -> str:
     )
 
 
-def list_parts(healing: HealingReport) -> dict[str, dict[str, Any]]:
+def compute_set_shares(healing: HealingReport) -> dict[str, dict[str, Any]]:
     """Return shares before and after by what they count, in the order of the table."""
     task, before, after = healing.task, healing.before, healing.after
     given = task.train.label.cpu()
     out = {}
     for name, rows in (
         ("Forget set: still labelled as listed", task.forget_indices().cpu()),
-        ("Retain set: labelled as given", task.believed_clean().cpu()),
+        ("Retain set: labelled as given", task.retain_indices().cpu()),
     ):
         a, b = (p.train[rows].argmax(1) == given[rows] for p in (before, after))
         out[name] = compare_shares(a, b)
@@ -189,7 +189,7 @@ def _class_rows(healing: HealingReport) -> dict[str, dict[str, Any]]:
     label = healing.task.test.label.cpu()
     if not len(label):
         return {}
-    rows = by_class(healing.before.test, healing.after.test, label, healing.class_names)
+    rows = compare_by_class(healing.before.test, healing.after.test, label, healing.class_names)
     return {row["class"]: row for row in rows}
 
 
@@ -233,7 +233,7 @@ def format_pictures(healing: HealingReport) -> list[str]:
     task, before, after = healing.task, healing.before, healing.after
     given, label = task.train.label.cpu(), task.test.label.cpu()
     was, now = before.train.argmax(1), after.train.argmax(1)
-    found, rest = task.forget_indices().cpu(), task.believed_clean().cpu()
+    found, rest = task.forget_indices().cpu(), task.retain_indices().cpu()
     changed = found[was[found] != now[found]]
     # The healed model contradicts the label that the original had learned.
     doubted = rest[(was[rest] == given[rest]) & (now[rest] != given[rest])]

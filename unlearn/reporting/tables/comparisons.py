@@ -165,7 +165,7 @@ def best_method(frame: pd.DataFrame, value: str = SCORE) -> str | None:
     return None if means.empty else str(means.idxmax())
 
 
-def test_significance(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
+def compare_with_best(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
     """Return the best method against each other on the cells that both have.
 
     Args:

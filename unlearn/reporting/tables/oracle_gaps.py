@@ -109,8 +109,8 @@ def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
         oracle = line["algorithm"] == ORACLE
         for metric in metrics:
             shown = 100 * group[metric] if oracle else group[f"gap/{metric}"]
-            line |= _sum_errors(titles[metric], shown.dropna())
-        line |= {} if oracle else _sum_errors("gap", group["gap"].dropna())
+            line |= _compute_mean_interval(titles[metric], shown.dropna())
+        line |= {} if oracle else _compute_mean_interval("gap", group["gap"].dropna())
         line["time"] = (group["seconds"] / group["seconds/oracle"]).mean()
         lines.append(line | {"n": group["seed"].nunique(), "oracle": oracle})
     table = pd.DataFrame(lines).sort_values([*setting, "oracle", "gap"],
@@ -125,5 +125,5 @@ def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _sum_errors(name: str, values: pd.Series) -> dict[str, float]:
+def _compute_mean_interval(name: str, values: pd.Series) -> dict[str, float]:
     return {name: values.mean(), f"{name}_ci95": confidence_half_width(list(values))}

@@ -40,7 +40,7 @@ def count_confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Tensor
 def select_samples(task: Task, count: int) -> Tensor:
     """Return corrupted samples to show, sorted int64 (count,) at most: found and hidden in halves."""
     found = torch.cat(task.forget).sort().values
-    hidden = task.corrupted[~torch.isin(task.corrupted, found)]
+    hidden = task.corrupted_indices[~torch.isin(task.corrupted_indices, found)]
     half = max(count // 2, count - len(hidden))
     first = found[:half]
     return torch.cat([first, hidden[: count - len(first)]]).sort().values
@@ -139,7 +139,7 @@ def log_result(
                     for part, matrix in _confusion_matrices(task, predictions).items()
                 }
         if before is not None and after is not None and task.forget:
-            content["samples"] = _sample_table(wandb, task, before, after)
+            content["samples"] = _build_sample_grid(wandb, task, before, after)
         run.log(content | numbers)
         space = {key: row[key] for key in SPACE if key in row}
         run.summary.update(
@@ -178,7 +178,7 @@ def log_original(
 
 def _confusion_matrices(task: Task, predictions: Predictions) -> dict[str, Tensor]:
     """Return confusion matrices: of the test set, and of the corrupted samples by their true class."""
-    k, where = task.train.num_classes, task.corrupted.cpu()
+    k, where = task.train.num_classes, task.corrupted_indices.cpu()
     clean = task.truth.clean_label.cpu()
     said = predictions.train.argmax(1)
     return {
@@ -196,7 +196,9 @@ def _confusion_table(wandb: Any, matrix: Tensor) -> Any:
     return wandb.Table(columns=["true", "predicted", "count"], data=data)
 
 
-def _sample_table(wandb: Any, task: Task, before: Predictions, after: Predictions) -> list[Any]:
+def _build_sample_grid(
+    wandb: Any, task: Task, before: Predictions, after: Predictions
+) -> list[Any]:
     index = select_samples(task, SHOWN).cpu()
     lines = caption_samples(task, index, before.train.argmax(1), after.train.argmax(1))
     images = render_samples(task, index).numpy()

@@ -191,7 +191,7 @@ class StackedPretrainer:
         self.cast: Callable[[], AbstractContextManager[Any]] = lambda: torch.autocast(
             engine.device.type, torch.bfloat16, engine.resolved_precision() == "bf16-mixed"
         )
-        self._share_optimizer()
+        self._stack_networks()
         made = [use_fast_step(recipe.optimizer(list(run.network.parameters()))) for run in runs]
         self.rates = [group["lr"] for group in made[0].param_groups]
         same = len({len(run.member.data) for run in runs}) == 1
@@ -200,7 +200,7 @@ class StackedPretrainer:
             self.shared = use_fast_step(recipe.optimizer(list(self.stack.parameters.values())))
         self.own = dict(zip((run.number for run in runs), made, strict=True))
 
-    def _share_optimizer(self, before: Sequence[Tensor] = ()) -> None:
+    def _stack_networks(self, before: Sequence[Tensor] = ()) -> None:
         self.stack = Stack([run.network for run in self.runs])
         for number, run in enumerate(self.runs):
             run.sum = lambda number=number: self._sum_losses(number)
@@ -228,7 +228,7 @@ class StackedPretrainer:
                     detach_storage(run.network)
                     yield run
                 if self.runs:
-                    self._share_optimizer([sum_ for _, sum_ in going])
+                    self._stack_networks([sum_ for _, sum_ in going])
                 continue
             self._take_step()
 
