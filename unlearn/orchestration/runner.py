@@ -4,10 +4,10 @@ import shutil
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -15,8 +15,10 @@ from unlearn.core.errors import format_user_error
 from unlearn.core.job import Job, describe_discovery
 from unlearn.orchestration.messages import log_to_stderr, print_error
 from unlearn.orchestration.outcomes import JobCounts
-from unlearn.orchestration.stacking.stack_queue import StackQueue
 from unlearn.storage.run_errors import write_error
+
+if TYPE_CHECKING:
+    from unlearn.orchestration.stacking.stack_queue import StackQueue
 
 HYDRA_FILES = {".hydra", "run.log", ".lock"}
 
@@ -28,7 +30,7 @@ class JobRunner:
     name: str
     function: str
     outcomes: JobCounts
-    stack_queue: StackQueue = field(default_factory=StackQueue)
+    stack_queue: "StackQueue | None" = None
 
     def __call__(self, config: DictConfig) -> Any:
         """Run one job."""
@@ -51,7 +53,7 @@ class JobRunner:
         """Say whether a job still has to run: it may be recorded, or another process at it."""
         progress = self.outcomes.progress
         cell = progress.cells[number] if progress else None
-        if cell is not None and self.stack_queue.is_claimed(cell.run_id):
+        if cell is not None and self.stack_queue and self.stack_queue.is_claimed(cell.run_id):
             return True
         forced = any(o.lower() == "force=true" for o in self.outcomes.jobs[number])
         return cell is None or not (cell.is_running() or (cell.is_recorded() and not forced))
@@ -80,13 +82,28 @@ class JobRunner:
             return
         try:
             with log_to_stderr():
-                self.stack_queue.claim_and_unlearn(
+                self._get_stack_queue().claim_and_unlearn(
                     progress.cells, number, self.needs_run, _make_job
                 )
         except Exception as error:  # each meets it again in its turn
             print_error(
                 f"not unlearned at once: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             )
+
+    def _get_stack_queue(self) -> "StackQueue":
+        if self.stack_queue is None:
+            from unlearn.orchestration.stacking.stack_queue import StackQueue
+
+            self.stack_queue = StackQueue()
+        return self.stack_queue
+
+    def take_claim(self, job: Job) -> tuple[Any, Any]:
+        """Return the lock of a run, and the result of its unlearning if a stack has made it."""
+        if self.stack_queue is not None:
+            return self.stack_queue.take_result(job.run_id, job.folder)
+        from unlearn.orchestration.cells import run_lock
+
+        return run_lock(job.folder), None
 
     def announce_job(self, overrides: Sequence[str]) -> None:
         """Say that a job begins in another process."""
@@ -164,14 +181,14 @@ def _run_job(config: DictConfig, task: JobRunner) -> Any:
     job.config.pop("tune")  # no part of a run's row
     from filelock import Timeout
 
-    lock, outcome = task.stack_queue.take_result(job.run_id, job.folder)
+    lock, outcome = task.take_claim(job)
     try:
         with lock:
             # Only whoever holds the run knows: another process may have ended it a moment ago.
             if not job.config["force"] and _report_if_recorded(job):
                 outcomes.started -= 1
                 return None
-            return _call_job(replace(job, ready=outcome), task.function, outcomes)
+            return _call_job(replace(job, stacked_result=outcome), task.function, outcomes)
     except Timeout:
         print_error(f"another process is at this run: {job.folder}")
         outcomes.started -= 1

@@ -136,7 +136,7 @@ def _corrective_tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[s
         else summary.summarize_metrics(frame, by=config["by"])
     )
     made = {"summary": main, "regions": comparisons.compare_regions(frame)}
-    tested = comparisons.test_significance(frame)
+    tested = comparisons.compare_with_best(frame)
     made |= {} if tested.empty else {"tests": tested}
     found = detectors.tabulate_detectors(frame)
     return made if found.empty else made | {"detectors": found}

@@ -92,7 +92,7 @@ def compared(one: Job, outcomes: dict[str, Any]) -> dict[str, Any]:
     mask = one.folder / "mask.pt"
     bits = dict(Mask.load(mask)) if mask.exists() else {}
     mask.unlink(missing_ok=True)
-    own, own_curve = row(replace(one, ready=outcomes[one.run_id])), curve(one)
+    own, own_curve = row(replace(one, stacked_result=outcomes[one.run_id])), curve(one)
     assert own["method/stacked"] == len(outcomes)
     kept = dict(Mask.load(mask)) if mask.exists() else {}
     assert kept.keys() == bits.keys() and all(torch.equal(kept[n], bits[n]) for n in bits)
