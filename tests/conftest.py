@@ -18,7 +18,7 @@ from unlearn.training.engine import Engine
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 os.environ["MPLBACKEND"] = "Agg"  # no display
-if "PYTEST_XDIST_WORKER" in os.environ:
+if "PYTEST_XDIST_WORKER" in os.environ and "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)
 
 

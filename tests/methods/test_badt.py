@@ -41,15 +41,16 @@ def test_each_set_has_its_own_teacher(resnet, task, recipe):
 
 def test_the_forget_set_is_forgotten_and_the_rest_kept(resnet, task, recipe, fit):
     request = task.request()
-    method = BadT(kl_reduction="batch", seed=0, **recipe(lr=0.2, epochs=5, weight_decay=0.0))
+    plan = recipe(lr=0.1, epochs=20, momentum=0.0, weight_decay=0.0)
+    method = BadT(kl_reduction="batch", seed=0, **plan)
     healed = method.unlearn(copy.deepcopy(resnet), request, fit)
-    assert (
-        compute_accuracy(healed, request.forget) < 0.5
-    )  # the original, and a competent teacher: 1
+    given = request.forget.label[:, None]
+    before, after = (compute_logits(net, request.forget) for net in (resnet, healed))
+    known, left = (z.softmax(1).gather(1, given).mean() for z in (before, after))
+    assert known > 0.8 and left < 0.55  # the incompetent teacher gives each class a third
     assert compute_accuracy(healed, request.retain) > 0.9
     bad = compute_logits(method.incompetent, request.forget)
-    before, after = (compute_logits(net, request.forget) for net in (resnet, healed))
-    assert distillation_loss(after, bad, 1.0) < 0.5 * distillation_loss(before, bad, 1.0)
+    assert distillation_loss(after, bad, 1.0) < 0.3 * distillation_loss(before, bad, 1.0)
 
 
 def test_teachers_stay_what_they_are(resnet, task, recipe, fit):

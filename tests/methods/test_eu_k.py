@@ -23,8 +23,12 @@ def test_last_layers_are_drawn_anew_and_the_rest_is_kept(known, task, recipe):
 def test_training_starts_from_the_new_layers(resnet, task, recipe, fit):
     request = task.request()
     method = EUk(k=1, seed=2, **recipe(lr=0.05, epochs=5))
-    start = method.prepare(copy.deepcopy(resnet), request)
-    assert compute_accuracy(start, request.retain) < 0.3  # a random last layer knows nothing
+    starts = [
+        EUk(k=1, seed=seed, **recipe()).prepare(copy.deepcopy(resnet), request)
+        for seed in range(24)
+    ]
+    known = [compute_accuracy(start, request.retain) for start in starts]
+    assert sum(known) / len(known) < 0.55  # random last layers guess among three classes
     before = copy.deepcopy(resnet.state_dict())
     healed = method.unlearn(resnet, request, fit)
     assert compute_accuracy(healed, request.retain) > 0.85

@@ -7,12 +7,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from unlearn.core.errors import CollapsedError
 from unlearn.data.datasets.augmentation import Augment
 from unlearn.models.expansion.expanded import Expanded
 from unlearn.models.inference import compute_accuracy
 from unlearn.models.resnet9 import ResNet9
+from unlearn.models.resnet18 import ResNet18
 from unlearn.training import pretraining as module
 from unlearn.training.loader import RequestLoader, ResidentLoader, num_batches
 from unlearn.training.optimizers import NormalizedSGD, use_fast_step
@@ -234,3 +236,35 @@ def test_an_optimizer_is_fused_on_a_gpu(network):
     before = own[0].detach().clone()
     optimizer.step()  # torch takes what it would take from the constructor
     assert not torch.equal(before, own[0])
+
+
+@pytest.mark.parametrize(
+    ("layer", "contiguous"),
+    [
+        (nn.Conv2d(7, 4, 1, stride=2), True),
+        (nn.Conv2d(1, 4, 1, stride=(1, 3)), True),
+        (nn.Conv2d(8, 4, 1, stride=2), False),  # no fewer than 8 input channels
+        (nn.Conv2d(6, 4, 3, stride=2), False),
+        (nn.Conv2d(6, 4, 1), False),
+        (nn.Conv2d(6, 4, 1, stride=2, groups=2), False),
+    ],
+)
+def test_a_network_stays_contiguous_where_channels_last_overflows_a_buffer(
+    layer, contiguous, engine
+):
+    network = nn.Sequential(nn.Conv2d(3, layer.in_channels, 3), copy.deepcopy(layer))
+    for _ in range(2):  # also where it comes in that layout
+        weight = engine.place_model(network)[0].weight
+        assert weight.is_contiguous() == contiguous
+        assert weight.is_contiguous(memory_format=torch.channels_last) != contiguous
+        network = network.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("width", "contiguous"), [(2, True), (8, False)])
+def test_a_narrow_resnet18_trains_in_a_layout_that_is_safe(width, contiguous, task, engine):
+    torch.manual_seed(0)
+    net = ResNet18(in_channels=1, image_size=12, num_classes=3, width=width)
+    pretrain(net, task.train, recipe(epochs=1), engine, augment=None, seed=0)
+    skip = net.stages[1][0].downsample[0]
+    assert net.stages[1][0].conv1.weight.is_contiguous() == contiguous
+    assert skip.weight.isfinite().all()

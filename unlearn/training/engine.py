@@ -22,6 +22,24 @@ from unlearn.training.distributed import SINGLE_PROCESS, Rank
 GRAPHS = 64  # most of one network: phases, modes of layers, sizes of batches
 
 
+def has_unsafe_convolution(model: nn.Module) -> bool:
+    """Return whether a layer of the network must not be computed in channels_last on a CPU.
+
+    Without AVX-512, oneDNN writes past the end of a buffer in the weight gradient of a 1x1
+    convolution with a stride and fewer than 8 input channels, as soon as its input or its weight is
+    in channels_last. The input's layout comes from the layers before it: the whole network is to
+    stay contiguous. Grouped convolutions are not concerned.
+    """
+    return any(
+        set(layer.kernel_size) == {1}
+        and max(layer.stride) > 1
+        and layer.groups == 1
+        and layer.in_channels < 8
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d)
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class Engine:
     """Where and how to compute; one for all trainings of a run.
@@ -86,8 +104,10 @@ class Engine:
         return "bf16-mixed" if fast and self.image_size >= 32 else "32-true"
 
     def place_model(self, model: nn.Module) -> nn.Module:
-        """Return the model on the device, in the chosen memory layout."""
+        """Return the model on the device, in the chosen memory layout where that is safe."""
         model = model.to(self.device)
+        if self.device.type == "cpu" and has_unsafe_convolution(model):
+            return model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
 
     def compile_if_enabled(self, model: nn.Module) -> Callable[..., Tensor]:
