@@ -96,7 +96,7 @@ def test_utility_of_confusion_leaves_out_the_confused_classes(clean):
 
 
 def test_nothing_hidden_has_no_value(clean, task):
-    found = task.corrupted
+    found = task.corrupted_indices
     row = evaluate_metrics(ALL, perfect(task), Task(task.train, task.test, task.truth, (found,)))
     assert row["hidden/accuracy_given"] is None
     assert row["forget/accuracy_true"] == 1

@@ -177,7 +177,7 @@ def test_what_is_absent_has_no_value(plain):
 def test_a_later_request_has_an_earlier_ones_samples_in_neither_set(plain):
     task = replace(plain, forget=(torch.arange(20), torch.arange(20, 50)), step=1)
     assert task.forget_indices().tolist() == list(range(20, 50))
-    assert task.believed_clean().tolist() == list(range(50, 200))
+    assert task.retain_indices().tolist() == list(range(50, 200))
     assert len(task.request().retain) == 150
 
 

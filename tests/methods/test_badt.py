@@ -34,7 +34,7 @@ def test_each_set_has_its_own_teacher(resnet, task, recipe):
         assert method.loss(mine, batch).item() == pytest.approx(0, abs=1e-6)
         other = method.competent if mine is method.incompetent else method.incompetent
         assert method.loss(other, batch).item() > 0.1
-    joint = {"all": next(request.everything().batches())}
+    joint = {"all": next(request.get_all_samples().batches())}
     assert method.uses(0) == ("all",)
     assert method.loss(method.competent, joint).item() > 0.01
 

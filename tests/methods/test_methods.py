@@ -43,7 +43,7 @@ OPTIONS = {
     "removal_optimizer": lambda p: NormalizedSGD(p, lr=0.02, momentum=0.0, weight_decay=0.0), "seed": 0, "gamma": 0.2,
     "beta": 1.0, "density": 0.5, "ratio": 1.0, "shared_mask": True, "removal_term": True,
     "removal_batch_size": 8, "max_removal_epochs": 30, "reference": "masked",
-    "redirect_loss": "ce", "removal_batch_norm": "eval", "batch_norm": "recalibrate",
+    "redirect_loss": "ce", "removal_batch_norm": "eval", "batch_norm": "recalibrate_batch_norm",
     "select": "last", "select_samples": None, "expand": True, "ideal": False,
     "redirect_on": "all", "removal_loss": "npo", "removal_weight": "share",
 }  # fmt: skip
@@ -185,7 +185,7 @@ def test_rem_redirects_and_leaves_a_plain_network(own_batch, trained, task, engi
 
 def batches(task, n=24):
     request = task.request()
-    everything, forget = request.everything(), request.forget
+    everything, forget = request.get_all_samples(), request.forget
     return {
         "all": next(everything.batches(n)),
         "forget": next(forget.batches(8)),
@@ -202,7 +202,7 @@ def gradients(method, model, batch, *, term):
 def test_rem_removal_term_gives_new_channels_no_gradient(trained, task):
     method = REM(**(OPTIONS | {"removal_batch_size": None, "redirect_loss": "ce"}))
     model = method.prepare(trained, task.request()).eval()
-    batch = {"all": next(task.request().everything().batches(200))}
+    batch = {"all": next(task.request().get_all_samples().batches(200))}
     method.mode = 0
 
     with_term = gradients(method, model, batch, term=True)
@@ -218,7 +218,7 @@ def test_rem_steps_move_base_and_full_network_the_right_way(trained, task):
     method = REM(**(OPTIONS | {"removal_batch_size": None, "redirect_loss": "logsig"}))
     model = method.prepare(trained, task.request()).eval()
     forget = next(task.request().forget.batches(64))
-    whole = next(task.request().everything().batches(200))
+    whole = next(task.request().get_all_samples().batches(200))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 
     def losses(masked):
@@ -247,7 +247,7 @@ def test_rem_joint_removal_is_weighted(weight, trained, task):
     method = REM(**(OPTIONS | joint))
     model = method.prepare(trained, task.request()).eval()
     method.mode = 0
-    batch = next(task.request().everything().batches(200))
+    batch = next(task.request().get_all_samples().batches(200))
     with torch.no_grad():
         loss = method.loss(model, {"all": batch}).item()
         full = F.cross_entropy(model(batch.image, batch.index), batch.label, reduction="none")
@@ -272,7 +272,7 @@ def test_separate_statistics_move_with_the_passes_of_their_own_mode(own_batch, t
     layer = next(name for name, _ in model.network.named_buffers() if "running_mean" in name)
     base = model.base_state()[layer].clone()
     full = model.network.get_buffer(layer).clone()
-    whole = next(task.request().everything().batches(64))
+    whole = next(task.request().get_all_samples().batches(64))
     model(whole.image, whole.index)
     assert torch.equal(model.base_state()[layer], base)
     assert not torch.equal(model.network.get_buffer(layer), full)
@@ -344,7 +344,7 @@ def test_rem_without_expansion_relearns_the_retain_set_alone(trained, task, engi
     model = method.prepare(trained, task.request()).eval()
     assert model is trained
     method.mode = 0
-    batch = next(task.request().everything().batches(200))
+    batch = next(task.request().get_all_samples().batches(200))
     with torch.no_grad():
         loss = method.loss(model, {"all": batch}).item()
         own = F.cross_entropy(model(batch.image), batch.label, reduction="none")
@@ -360,9 +360,9 @@ def test_ideal_rem_is_told_all_corrupted_samples_and_only_if_that_is_declared(tr
     with pytest.raises(ValueError, match="oracle=true"):
         method.prepare(copy.deepcopy(trained), task.request())
     model = method.prepare(trained, task.request(oracle=True))
-    assert torch.equal(method.terms.is_removal_target.nonzero().flatten(), task.corrupted)
+    assert torch.equal(method.terms.is_removal_target.nonzero().flatten(), task.corrupted_indices)
     assert isinstance(model, Expanded)
-    gates = model.select_gates(task.corrupted)
+    gates = model.select_gates(task.corrupted_indices)
     assert all(torch.equal(g, g[:1].expand_as(g)) for g in gates)  # one mask for all of them
     assert ORACLE_RECORD not in task.request().records
     with pytest.raises(ValueError, match="removal_batch_size"):
@@ -372,10 +372,10 @@ def test_ideal_rem_is_told_all_corrupted_samples_and_only_if_that_is_declared(tr
 def test_rem_measures_statistics_on_the_retain_set(trained, task, engine, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "unlearn.methods.rem.recalibrate", lambda model, images: seen.extend(images)
+        "unlearn.methods.rem.recalibrate_batch_norm", lambda model, images: seen.extend(images)
     )
     REM(**(OPTIONS | {"epochs": 1})).unlearn(trained, task.request(), fit(engine))
-    assert sum(len(image) for image in seen) == len(task.believed_clean())
+    assert sum(len(image) for image in seen) == len(task.retain_indices())
 
 
 @pytest.mark.parametrize("kind", [GradientAscent, NPO, REM])

@@ -45,7 +45,7 @@ def test_loss_is_that_of_the_new_labels(resnet, task, recipe):
     request = task.request()
     method = RandomLabelling(redraw=False, **PLAIN, **recipe())
     method.prepare(resnet.eval(), request)
-    batch = next(request.everything().batches())
+    batch = next(request.get_all_samples().batches())
     label = batch.label.clone()
     label[torch.isin(batch.index, request.forget.index)] = method.new_label
     with torch.no_grad():

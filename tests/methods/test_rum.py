@@ -76,7 +76,7 @@ def test_parts_come_in_order_each_from_the_model_before(network, request_):
 
 
 def test_parts_still_to_come_are_retain_and_those_done_are_gone(network, request_):
-    everyone = request_.everything().index
+    everyone = request_.get_all_samples().index
     _, seen = walk(network, request_)
     gone = torch.tensor([], dtype=torch.long)
     for _, _, request in seen:
