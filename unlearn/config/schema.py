@@ -1,4 +1,4 @@
-"""The root schemas: every top-level key of the three commands, with its default and its help text."""
+"""The root schemas: top-level keys of the three commands, with defaults and help texts."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,25 +15,25 @@ def _make_help(text: str) -> dict[str, str]:
 
 
 DISCOVERY = (
-    "share of the corrupted samples that was found, in (0, 1]; or a detector: discovery=cleanlab"
+    "discovery rate: fraction of corrupted samples found, in (0, 1]; or a detector: cleanlab, ..."
 )
-PRECISION = "share of the found that is corrupted, in (0, 1]: the rest are false alarms; null: all"
+PRECISION = "fraction of the found samples that is corrupted, in (0, 1]; null: all, no false alarms"
 
 
 @dataclass
 class Seeds:
-    """One seed per purpose."""
+    """Random seeds, one per purpose."""
 
-    data: int = _make_option("${seed}", "of the corruption: which samples, which labels")
-    discovery: int = _make_option("${seed}", "of the order in which corrupted samples are found")
-    train: int = _make_option("${seed}", "of the original model")
-    unlearn: int = _make_option("${seed}", "of the unlearning")
-    mask: int = _make_option("${seed}", "of masks and new channels")
+    data: int = _make_option("${seed}", "corruption: which samples, which labels")
+    discovery: int = _make_option("${seed}", "order in which corrupted samples are found")
+    train: int = _make_option("${seed}", "training of the original model")
+    unlearn: int = _make_option("${seed}", "unlearning")
+    mask: int = _make_option("${seed}", "masks and new channels")
 
 
 @dataclass
 class Trainer:
-    """How to compute."""
+    """Hardware and precision."""
 
     accelerator: str = MISSING
     devices: int = MISSING
@@ -49,7 +49,7 @@ class Trainer:
 
 @dataclass
 class Paths:
-    """Where things are."""
+    """Input and output folders."""
 
     root: str = MISSING
     results: str = MISSING
@@ -63,117 +63,122 @@ class Paths:
 
 @dataclass
 class Tune:
-    """A study of a method's hyper-parameters, in place of a run."""
+    """Hyperparameter tuning of a method, in place of a run."""
 
     trials: int = _make_option(
-        0, "settings of the method to try; above 0: choose its options and run nothing"
+        0, "number of trials; above 0: tune the method's hyperparameters instead of running it"
     )
     corruptions: list[str] = field(
         default_factory=lambda: ["random_label", "interclass_confusion", "poison"],
-        metadata=_make_help("what a setting is scored on, with each of the discoveries"),
+        metadata=_make_help("corruptions that a trial is scored on, with each discovery rate"),
     )
     discoveries: list[float] = field(
         default_factory=lambda: [0.1, 0.5, 1.0],
         metadata=_make_help(
-            "discovery rates that a setting is scored on; half of the found is held"
+            "discovery rates that a trial is scored on; half of the found samples is held out"
         ),
     )
-    seed: int = _make_option(100, "of data, models and search: one that no result uses")
-    prune: bool = _make_option(False, "end trials that lag behind the median; budgets differ then")
+    seed: int = _make_option(
+        100, "seed of data, models and search; reported results must use others"
+    )
+    prune: bool = _make_option(False, "stop trials that are worse than the median early")
     folder: str = _make_option(
         "${paths.tuning}",
-        "gets tuned/<dataset>_<model>_<method>.yaml; conf: later runs in the checkout use it",
+        "output: tuned/<dataset>_<model>_<method>.yaml; conf: later runs in the checkout use it",
     )
 
 
 @dataclass
 class Common:
-    """What all commands share."""
+    """Options of all commands."""
 
-    seed: int = _make_option(0, "seed of everything that has no own one, 0 or more")
-    seeds: Seeds = field(default_factory=Seeds, metadata=_make_help("one seed per purpose"))
+    seed: int = _make_option(0, "default for every seed below, 0 or more")
+    seeds: Seeds = field(
+        default_factory=Seeds, metadata=_make_help("random seeds, one per purpose")
+    )
     corrupted: float = _make_option(
-        0.05, "corrupted training samples: a share in (0, 1), or a count of 1 or more"
+        0.05, "corrupted training samples: a fraction in (0, 1), or a count of 1 or more"
     )
     names: dict[str, str] = field(
-        default_factory=dict, metadata=_make_help("what the choices are called in tables")
+        default_factory=dict, metadata=_make_help("display names of the choices in tables")
     )
     validation: float | None = _make_option(
-        None, "share of every class held out of the training set, in (0, 1); null: none"
+        None, "fraction of every class held out of the training set, in (0, 1); null: none"
     )
     stack: str = _make_option(
         "auto",
-        "models that are trained at once as one program: auto (by the device), off, 2, 3, ...",
+        "models trained as one program: auto (depends on the device), off, 2, 3, ...",
     )
     class_order: list[str] | None = field(
         default=None,
         metadata=_make_help(
-            "all class names in the order of the model's outputs; null: as they are sorted"
+            "all class names in the order of the model's outputs; null: sorted order"
         ),
     )
     dataset: Any = MISSING
     corruption: Any = MISSING
     model: Any = MISSING
-    trainer: Trainer = field(default_factory=Trainer, metadata=_make_help("how to compute"))
-    paths: Paths = field(default_factory=Paths, metadata=_make_help("where things are"))
+    trainer: Trainer = field(default_factory=Trainer, metadata=_make_help("hardware and precision"))
+    paths: Paths = field(default_factory=Paths, metadata=_make_help("input and output folders"))
 
 
 @dataclass
 class TrainConfig(Common):
-    """Of train.py."""
+    """Options of train.py."""
 
-    force: bool = _make_option(False, "train again although the model is in the cache")
+    force: bool = _make_option(False, "train again even if the model is cached")
     pretraining: Any = MISSING
     logger: Any = MISSING
 
 
 @dataclass
 class UnlearnConfig(Common):
-    """Of unlearn.py."""
+    """Options of unlearn.py."""
 
     discovery: float | None = _make_option(MISSING, DISCOVERY)
     discovery_precision: float | None = _make_option(None, PRECISION)
-    force: bool = _make_option(False, "run again although the row is recorded")
-    plan: bool = _make_option(False, "say what the sweep will cost, and run nothing")
+    force: bool = _make_option(False, "run again even if the result is recorded")
+    plan: bool = _make_option(False, "print the cost of the sweep without running it")
     status: str = _make_option(
         "false",
-        "true: say which cells of the sweep are done, running, failed, collapsed, missing; watch",
+        "true: count done, running, failed, collapsed, missing cells of the sweep; watch: live",
     )
     oracle: bool = _make_option(
-        False, "tell the method all corrupted samples: an upper bound, marked (IDEAL)"
+        False, "give the method all corrupted samples: an upper bound, marked (IDEAL)"
     )
     checkpoint: str | None = _make_option(
-        None, "a model of your own to heal in place of one trained here; see docs/your_model.md"
+        None, "your own model to heal instead of one trained here; see docs/your_model.md"
     )
-    save_model: bool = _make_option(True, "keep the healed model as model.pt in the run's folder")
+    save_model: bool = _make_option(True, "save the healed model as model.pt in the run's folder")
     tune: Tune = field(
-        default_factory=Tune, metadata=_make_help("choose the method's options in place of a run")
+        default_factory=Tune, metadata=_make_help("hyperparameter tuning, in place of a run")
     )
     pretraining: Any = MISSING
     forget_set: Any = MISSING
     score: Any = field(
         default=None,
-        metadata=_make_help("score of memorization that forget sets and methods may use"),
+        metadata=_make_help("memorization score that forget sets and methods may use"),
     )
     method: Any = MISSING
     candidates: Any = field(
-        default=None, metadata=_make_help("methods that method=rum method.mode=auto chooses from")
+        default=None, metadata=_make_help("methods among which method=rum method.mode=auto chooses")
     )
     localization: Any = field(
-        default=None, metadata=_make_help("which parameters may move; null: all, and no budget")
+        default=None,
+        metadata=_make_help("which parameters may change; null: all, without a budget"),
     )
-    localization_name: str | None = _make_option(None, "what the localization is called in tables")
+    localization_name: str | None = _make_option(None, "display name of the localization in tables")
     budget: float | None = _make_option(
-        None, "share of the parameters that may move under a localization, in (0, 1]"
+        None, "fraction of the parameters that may change under a localization, in (0, 1]"
     )
     mask_batch_norm: str | None = _make_option(
         None, "running statistics under a localization: update (null), freeze, recalibrate"
     )
     mask_head: str | None = _make_option(
-        None, "the head under a localization: always moves, masked, only; null: as the method wants"
+        None, "the head under a localization: always, masked, only; null: the method's default"
     )
     mask_trainable: list[str] | None = field(
-        default=None, metadata=_make_help("names of parameters that move besides the mask, with *")
+        default=None, metadata=_make_help("further trainable parameters by name, with *")
     )
     evaluation: Any = MISSING
     logger: Any = MISSING
@@ -181,49 +186,49 @@ class UnlearnConfig(Common):
 
 @dataclass
 class EvaluateConfig(Common):
-    """Of evaluate.py."""
+    """Options of evaluate.py."""
 
     discovery: float | None = _make_option(MISSING, DISCOVERY)
     discovery_precision: float | None = _make_option(None, PRECISION)
     forget_set: Any = MISSING
     pretraining: Any = MISSING
     score: Any = field(
-        default=None, metadata=_make_help("score of memorization that forget sets may use")
+        default=None, metadata=_make_help("memorization score that forget sets may use")
     )
     scores: Any = field(
-        default=None, metadata=_make_help("scores of memorization to compute and to compare")
+        default=None, metadata=_make_help("memorization scores to compute and compare")
     )
     diagnose: Any = field(
         default=None,
-        metadata=_make_help("look at the original model layer by layer: layers, masks, all"),
+        metadata=_make_help("diagnose the original model layer by layer: layers, masks, all"),
     )
     evaluation: Any = MISSING
     checkpoint: str | None = _make_option(
-        None, "file to evaluate on the task, or a model to advise on; null: all recorded rows"
+        None, "checkpoint to evaluate, or to advise on; null: summarize all recorded rows"
     )
     advise: bool = _make_option(
         False,
-        "say which methods to use for this corruption (none: unknown) and discovery (or none)",
+        "recommend methods for this corruption (none: unknown) and discovery rate (none: unknown)",
     )
     by: list[str] = field(
         default_factory=lambda: ["method"], metadata=_make_help("columns to group the table by")
     )
     where: dict[str, Any] = field(
         default_factory=dict,
-        metadata=_make_help("only rows whose columns equal these: where.corruption=poison"),
+        metadata=_make_help("use only rows with these column values: where.corruption=poison"),
     )
     figure: str = _make_option(
         "auto",
         "comparison, corruptions, demo, heatmap, winners, tradeoff, worst, redirection, localization, "
         "sequence, closeness; auto: "
-        "what the rows hold; all; none",
+        "those that fit the rows; all; none",
     )
     title: str | None = _make_option(None, "title of the table")
     dashboard: bool = _make_option(
-        False, "create a W&B workspace that compares methods over the plane; needs logger=wandb"
+        False, "create a W&B workspace that compares methods; needs logger=wandb"
     )
     expected: list[Any] = field(
-        default_factory=list, metadata=_make_help("claims to compare the results with")
+        default_factory=list, metadata=_make_help("published claims to compare the results with")
     )
     logger: Any = MISSING
 
