@@ -1,1 +1,1 @@
-"""Unlearning methods, one small file each; a method sees a request and a model, nothing else."""
+"""Unlearning methods, one file each; the inputs of a method are a request and a model."""

@@ -12,7 +12,7 @@ from unlearn.methods.components.importance import (
 
 
 class ASSD(Dampening):
-    """SSD that takes alpha from the size of the forget set: nothing is left to tune."""
+    """SSD with alpha computed from the size of the forget set."""
 
     def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
         """Dampen all but the P-th percentile of weights, P = 100 - ln(1 + 100 phi)."""

@@ -1,7 +1,7 @@
-"""Bad Teaching: a competent teacher for what stays, an incompetent one for what goes.
+"""Bad Teaching: a competent teacher for the retain set, an incompetent one for the forget set.
 
-Chundawat et al., arXiv 2205.08096. Re-implemented from the description. Differs: all retained
-samples take part, as in the benchmarks (arXiv 2402.14015, 2505.17730).
+Chundawat et al., arXiv 2205.08096. Re-implemented from the description. Differs: all retain
+samples are used, as in the benchmarks (arXiv 2402.14015, 2505.17730).
 Shapes: B batch.
 """
 
@@ -20,19 +20,19 @@ from unlearn.models.surgery import draw_unrelated_network
 
 
 class BadT(UnlearningMethod):
-    """Distil the original model where nothing is to be forgotten and an untrained one elsewhere."""
+    """Distil the original model on the retain set and an untrained network on the forget set."""
 
     stackable = True
     full_precision: ClassVar[bool] = False
     budget_pass: ClassVar[str] = "all"
 
     def __init__(self, *, kl_reduction: str, seed: int, **recipe: Any) -> None:
-        """Keep the options; see UnlearningMethod for the rest.
+        """Store the options; see ``UnlearningMethod`` for the rest.
 
         Args:
-            kl_reduction: "element" averages the divergence over samples and classes, "batch" over
-                samples.
-            seed: Seeds the incompetent teacher's weights.
+            kl_reduction: Average the divergence over samples and classes ("element") or over
+                samples ("batch").
+            seed: Seed of the incompetent teacher's weights.
             recipe: Epochs, batch size, optimizer and schedule.
 
         Raises:
@@ -45,7 +45,7 @@ class BadT(UnlearningMethod):
         self.seed = seed
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Set up both teachers."""
+        """Create both teachers and the table of forget samples; return the model."""
         model = super().prepare(model, request)
         self.competent = frozen_copy(model)
         self.incompetent = frozen_copy(draw_unrelated_network(model, self.seed))
@@ -54,13 +54,13 @@ class BadT(UnlearningMethod):
         return model
 
     def get_loss_modules(self) -> dict[str, nn.Module]:
-        """Return the teachers, and which samples are to be forgotten."""
+        """Return the teachers and the table of forget samples."""
         return {
             "competent": self.competent, "incompetent": self.incompetent, "held": self.held,
         }  # fmt: skip
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
-        """Return the divergence from the teacher of each sample."""
+        """Return the mean divergence from each sample's teacher."""
         part = batch["all"]
         with torch.no_grad():
             competent = self.competent(part.image).float()

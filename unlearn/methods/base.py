@@ -1,4 +1,4 @@
-"""What a method is: a Lightning callback that prepares a model, gives a loss, and finishes the model.
+"""Base class of unlearning methods: a callback that prepares a model, defines a loss and finishes.
 
 Shapes: B batch.
 """
@@ -20,19 +20,21 @@ log = logging.getLogger(__name__)
 
 
 class UnlearningMethod(L.Callback, ABC):
-    """Base of all methods; one instance serves one unlearning.
+    """Base class of all methods; an instance is used for one unlearning run.
 
     Attributes:
-        stackable: Many cells may be trained in one program. The loss is then a pure function of the
-            batch, the model, the modules that ``reads`` names, the phase and constructor's values:
-            it draws nothing, writes nothing, and reads no value of a tensor back.
-        compilable: The network may run through torch.compile; not if the loss takes gradients of
-            its own, which would be differentiated again.
-        full_precision: Train in 32 bits whatever the pre-training precision is.
-        budget_pass: What one epoch of the budget passes over: "forget", "retain" or "all".
-        head: Under a localization the classification head moves "always", or as it is "masked".
-        localizable: A localization may hold part of the network; not if its shape changes.
-        notes: Facts of the run for its row, JSON values.
+        stackable: Whether the method can be trained in a stack. The loss must then be a pure
+            function of the batch, the model, ``get_loss_modules``, the optimizer index and the
+            constructor's arguments: no random numbers, no side effects, no ``item()``.
+        compilable: Whether the network may be compiled; False if the loss itself computes
+            gradients, which would be differentiated twice.
+        full_precision: Whether to train in 32 bits regardless of the pre-training precision.
+        budget_pass: Set that one epoch of the budget iterates over: "forget", "retain" or "all".
+        head: Whether a localization trains the classification head "always" or as "masked".
+        localizable: Whether a localization can be used; False if the network's shape changes.
+        has_localization: Whether the method has a localization.
+        mask: Mask of the localization; None without one.
+        notes: Values recorded in the run's row, JSON-serialisable.
     """
 
     stackable: bool = False
@@ -52,12 +54,12 @@ class UnlearningMethod(L.Callback, ABC):
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[[int, int], float],
     ) -> None:
-        """Keep the recipe.
+        """Store the recipe.
 
         Args:
-            epochs: Passes over ``budget_pass``; 0: a one-shot edit, nothing is trained.
-            batch_size: B of the budget's passes.
-            optimizer: Called with the parameters.
+            epochs: Passes over ``budget_pass``; 0: one-shot edit without training.
+            batch_size: B of these passes.
+            optimizer: Returns an optimizer for the given parameters.
             schedule: Learning-rate factor of (step, total steps of the budget).
 
         Raises:
@@ -74,22 +76,22 @@ class UnlearningMethod(L.Callback, ABC):
         self.notes: dict[str, Any] = {}
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Return the model to train; before the optimizer exists. Default: without extra channels."""
+        """Return the model to train, by default without extra channels; precedes ``fit``."""
         return remove_extra_channels(model)
 
     def check_model(self, model: nn.Module, image: Tensor) -> None:
-        """Refuse, before any work, a network that the method cannot work on.
+        """Check, before any computation, that the method supports the network.
 
         Args:
             model: The network, on any device.
-            image: Input for it, (B, C, H, W), on its device.
+            image: Example input, (B, C, H, W), on the same device.
 
         Raises:
-            ValueError: Naming what is wrong with it, and what remains possible.
+            ValueError: If the network is not supported; the message lists alternatives.
         """
 
     def uses(self, epoch: int) -> tuple[str, ...]:
-        """Return what a batch of this epoch holds, of "forget", "retain", "all"."""
+        """Return the sets in a batch of this epoch, from "forget", "retain" and "all"."""
         return (self.budget_pass,)
 
     @abstractmethod
@@ -97,11 +99,11 @@ class UnlearningMethod(L.Callback, ABC):
         """Return the loss of one step, a scalar."""
 
     def get_loss_modules(self) -> dict[str, nn.Module]:
-        """Return the modules besides the model that the loss of a stackable method consults."""
+        """Return the modules other than the model that the loss of a stackable method reads."""
         return {}
 
     def finish(self, model: nn.Module) -> nn.Module:
-        """Return the unlearned model, without what ``prepare`` added."""
+        """Return the unlearned model, without additions made by ``prepare``."""
         return model
 
     def batch_sizes(self) -> dict[str, int]:
@@ -109,31 +111,31 @@ class UnlearningMethod(L.Callback, ABC):
         return dict.fromkeys(("forget", "retain", "all"), self.batch_size)
 
     def build_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """Return the optimizers; ``phase`` says which one steps."""
+        """Return the optimizers; ``get_optimizer_index`` selects the one that steps."""
         return [self.optimizer(model.parameters())]
 
     def get_optimizer_index(self) -> int:
-        """Return the index of the optimizer that steps now; the first one spends the budget."""
+        """Return the index of the current optimizer; only steps of the first count as budget."""
         return 0
 
     def max_epochs(self) -> int:
-        """Return the most passes of any kind; -1: the method stops the trainer itself."""
+        """Return the maximum number of epochs; -1: the method stops the trainer itself."""
         return self.epochs
 
     def needs_training(self) -> bool:
-        """Say, after ``prepare``, whether there is anything to train."""
+        """Return whether training is needed; called after ``prepare``."""
         return self.epochs > 0
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
-        """Return what a monitor may look at: name to whether it is the masked mode."""
+        """Return the modes to monitor: name to whether it is the masked mode."""
         return {"model": False}
 
     def callbacks(self) -> list[L.Callback]:
-        """Return the callbacks of the training; wrappers add the wrapped."""
+        """Return the training callbacks; wrappers include those of the wrapped method."""
         return [self]
 
     def unlearn(self, model: nn.Module, request: Request, fit: Fit) -> nn.Module:
-        """Return the unlearned model; ``model`` belongs to the method."""
+        """Return the unlearned model; ``model`` may be modified in place."""
         model = self.prepare(model, request)
         if self.needs_training():
             fit(self, model, request)
@@ -141,18 +143,19 @@ class UnlearningMethod(L.Callback, ABC):
 
 
 def can_use_batch_statistics(batch_norm: str, request: Request, batch_size: int) -> bool:
-    """Say whether batch norm may use the statistics of forget batches, as ``batch_norm`` wants.
+    """Return whether batch norm uses the statistics of forget batches.
 
-    One sample alone has none worth the name (torch refuses one value per channel).
+    True if ``batch_norm`` is "train" and batches hold at least two samples (torch raises an error
+    for one value per channel).
     """
     single = min(len(request.forget), batch_size) < 2
     if batch_norm == "train" and single:
-        log.warning("batch norm keeps its running statistics: forget batches hold one sample")
+        log.warning("batch norm uses its running statistics: forget batches hold one sample")
     return batch_norm == "train" and not single
 
 
 def set_batch_norm(model: nn.Module, *, train: bool) -> None:
-    """Let batch norm use batch statistics (and update its own) or its running statistics."""
+    """Switch batch norm to batch statistics (train) or to running statistics."""
     skeletons = getattr(model, "_skeleton", ())
     for part in (model, *skeletons):
         for layer in batch_norms(part):

@@ -1,4 +1,4 @@
-"""CF-k: fine-tune the last k layers alone (Goel et al., arXiv 2201.06640). Re-implemented.
+"""CF-k: fine-tune only the last k layers (Goel et al., arXiv 2201.06640). Re-implemented.
 
 Layers are convolutions and linear maps, counted from the output.
 """
@@ -16,7 +16,7 @@ from unlearn.models.layers import group_modules_by_layer
 
 
 def split_last_layers(model: nn.Module, k: int) -> tuple[list[nn.Module], list[nn.Module]]:
-    """Return the modules before the last ``k`` layers, and those of the last ``k``; -1: of all.
+    """Return the modules before the last ``k`` layers and those of the last ``k``; -1: all layers.
 
     Raises:
         ValueError: If the network has fewer than ``k`` layers.
@@ -33,7 +33,7 @@ def split_last_layers(model: nn.Module, k: int) -> tuple[list[nn.Module], list[n
 
 
 def build_trainable_mask(model: nn.Module, still: list[nn.Module]) -> dict[str, Tensor]:
-    """Return a mask per parameter, all True unless it belongs to one of the modules ``still``."""
+    """Return a mask per parameter, True unless the parameter belongs to a module in ``still``."""
     own = {id(p) for module in still for p in module.parameters(recurse=False)}
     return {
         name: torch.tensor(id(p) not in own, device=p.device).expand_as(p)
@@ -42,10 +42,10 @@ def build_trainable_mask(model: nn.Module, still: list[nn.Module]) -> dict[str, 
 
 
 class CFk(Finetune):
-    """Fine-tune the last k layers; the others are frozen, statistics of batch norm included."""
+    """Fine-tune the last k layers; the others are frozen, including batch-norm statistics."""
 
     def __init__(self, *, k: int, **recipe: Any) -> None:
-        """Keep k, the number of layers that move, -1 for all; see UnlearningMethod for the rest.
+        """Store k, the number of trained layers, -1 for all; see ``UnlearningMethod`` for the rest.
 
         Raises:
             ValueError: If k is neither -1 nor at least 1.
@@ -57,17 +57,17 @@ class CFk(Finetune):
         self.frozen: list[L.Callback] = []
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Choose what is frozen."""
+        """Select the frozen layers; return the model."""
         model = super().prepare(model, request)
         self.still, self.moving = split_last_layers(model, self.k)
         self.frozen = [FrozenParameters(build_trainable_mask(model, self.still))]
         return model
 
     def callbacks(self) -> list[L.Callback]:
-        """Return the method and what holds the frozen layers."""
+        """Return the method and the callback that freezes layers."""
         return [self, *self.frozen]
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Keep the frozen layers in eval mode."""
         for module in self.still:
-            module.training = False  # this module alone: the network as a whole goes on training
+            module.training = False  # only this module: the rest of the network stays in train mode

@@ -1,7 +1,7 @@
-"""DEL: reset the channels that the forget set leans on, then fine-tune (arXiv 2412.02432).
+"""DEL: reset the channels most important for the forget set, then fine-tune (arXiv 2412.02432).
 
 Re-implemented: RFT on the output channels with the largest weighted gradients on the forget set.
-The file is not called ``del``: Python keeps that word for itself.
+The file is not called ``del``, which is a Python keyword.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from unlearn.methods.rft import RFT
 
 
 class DEL(Localized):
-    """A localization and RFT by one name."""
+    """RFT with a localization."""
 
     def __init__(
         self,
@@ -26,14 +26,14 @@ class DEL(Localized):
         trainable: Sequence[str] | None,
         **reset: Any,
     ) -> None:
-        """Put the parts together.
+        """Combine the parts.
 
         Args:
-            localizer: Chooses the channels.
+            localizer: Selects the channels.
             budget: Share of all parameters, in (0, 1]; None: ``usual_budget``.
-            usual_budget: The paper's.
+            usual_budget: Budget of the paper.
             batch_norm: See ``Localized``; None: "update".
-            head: See ``Localized``; None: it always moves.
+            head: See ``Localized``; None: "always".
             trainable: See ``Localized``.
             reset: See ``RFT``.
         """

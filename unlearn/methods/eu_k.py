@@ -11,16 +11,16 @@ from unlearn.models.surgery import draw_unrelated_network
 
 
 class EUk(CFk):
-    """Draw the last k layers anew and train them on the retain set; the others are frozen."""
+    """Reinitialise the last k layers and train them on the retain set; the others are frozen."""
 
     def __init__(self, *, seed: int, **recipe: Any) -> None:
-        """Keep the seed of the new weights; see CFk for the rest."""
+        """Store the seed of the new weights; see ``CFk`` for the rest."""
         super().__init__(**recipe)
         self.seed = seed
 
     @torch.no_grad()
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Draw new weights and statistics for the last k layers."""
+        """Return the model with new weights and statistics in the last k layers."""
         model = super().prepare(model, request)
         _, source = split_last_layers(draw_unrelated_network(model, self.seed), self.k)
         for old, new in zip(self.moving, source, strict=True):

@@ -11,7 +11,7 @@ from unlearn.methods.base import UnlearningMethod
 
 
 class Finetune(UnlearningMethod):
-    """Go on training on the retain set and hope that the forget set fades."""
+    """Continue training on the retain set."""
 
     stackable = True
     full_precision: ClassVar[bool] = False

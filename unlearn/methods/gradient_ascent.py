@@ -1,6 +1,7 @@
 """Gradient ascent on the forget set, the oldest baseline; as run in REM's benchmark (arXiv 2505.17730, 4.5).
 
-Re-implemented. Differs: a cap on the epochs; a model that has forgotten already is returned as it is.
+Re-implemented. Differs: the number of epochs is limited; a model that has already forgotten the
+forget set is returned unchanged.
 """
 
 from collections.abc import Mapping
@@ -13,11 +14,11 @@ from unlearn.methods.components.forget_until import RemovalMethod
 
 
 class GradientAscent(RemovalMethod):
-    """Raise the cross-entropy of the forget set's given labels until they are forgotten."""
+    """Maximise the cross-entropy on the forget set until it is forgotten."""
 
     stackable = True
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
-        """Return the negated mean cross-entropy."""
+        """Return the negated mean cross-entropy on the forget batch."""
         forget = batch["forget"]
         return -F.cross_entropy(forward(forget.image), forget.label)

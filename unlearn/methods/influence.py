@@ -1,7 +1,7 @@
 """Influence unlearning, WoodFisher form: one Newton step away from the forget set.
 
 After arXiv 2304.04934 (its baseline IU) with the inverse of arXiv 2004.14340. Re-implemented; differs:
-the retain samples of the inverse come in a seeded random order. Shapes: P weights.
+the retain samples of the inverse are visited in a seeded random order. Shapes: P weights.
 """
 
 from collections.abc import Iterable, Iterator
@@ -15,12 +15,12 @@ from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
 
 
 def compute_leave_out_gradient(forget: Tensor, retain: Tensor, counts: tuple[int, int]) -> Tensor:
-    """Return the gradient of leaving the forget set out of the mean loss, (P,).
+    """Return the gradient of removing the forget set from the mean loss, (P,).
 
     Args:
         forget: Sum of the gradients of the forget set, (P,).
         retain: Sum of the gradients of the retain set, (P,).
-        counts: Samples of both.
+        counts: Number of forget and retain samples.
     """
     n_forget, n_retain = counts
     total = n_forget + n_retain
@@ -28,12 +28,12 @@ def compute_leave_out_gradient(forget: Tensor, retain: Tensor, counts: tuple[int
 
 
 def compute_inverse_fisher_product(start: Tensor, slopes: Iterable[Tensor], count: int) -> Tensor:
-    """Return an estimate of the inverse Fisher matrix times a vector, (P,): WoodFisher's recursion.
+    """Return an estimate of the inverse Fisher matrix times a vector, (P,), by WoodFisher.
 
     Args:
         start: The vector, (P,).
-        slopes: The gradient of one sample after another, (P,) each.
-        count: N of the recursion, the dampening: as many as there are samples, or more.
+        slopes: Gradients of single samples, (P,) each.
+        count: N of the recursion (damping), at least the number of samples.
     """
     product, own = start.clone(), torch.zeros_like(start)
     for i, slope in enumerate(slopes):
@@ -50,13 +50,13 @@ class Influence(OneShot):
     """Move the weights once, along the influence of the forget set."""
 
     def __init__(self, *, alpha: float, num_samples: int, batch_size: int, seed: int) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            alpha: Length of the step, at least 0.
-            num_samples: Most retain samples of the inverse, and its N.
+            alpha: Step size, at least 0.
+            num_samples: Maximum number of retain samples for the inverse, and its N.
             batch_size: B of the gradients of both sets.
-            seed: Of the order of those samples.
+            seed: Seed of the order of these samples.
 
         Raises:
             ValueError: If a number is out of range.
@@ -71,7 +71,7 @@ class Influence(OneShot):
         self.seed = seed
 
     def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
-        """Take the step."""
+        """Return the model after the step."""
         sums = [
             self._compute_flat_gradient(model, data) for data in (request.forget, request.retain)
         ]
@@ -93,7 +93,7 @@ class Influence(OneShot):
         return torch.cat([slope.flatten() for slope in found.values()])
 
     def _iterate_sample_gradients(self, model: nn.Module, data: ImageSet) -> Iterator[Tensor]:
-        """Yield the gradients of single samples in a random order."""
+        """Yield the gradients (P,) of single samples in random order."""
         generator = torch.Generator().manual_seed(self.seed)
         for row in torch.randperm(len(data), generator=generator)[: self.num_samples]:
             yield self._compute_flat_gradient(model, data.rows(row[None].to(data.label.device)))

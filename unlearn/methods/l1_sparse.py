@@ -1,6 +1,6 @@
-"""L1-sparse: fine-tune on the retain set with a fading penalty on all weights (Jia et al., arXiv 2304.04934).
+"""L1-sparse: fine-tune on the retain set with a decaying L1 penalty (Jia et al., arXiv 2304.04934).
 
-Re-implemented from the description; the variant without a pruning step at the end.
+Re-implemented from the description; the variant without a final pruning step.
 """
 
 from collections.abc import Mapping
@@ -23,17 +23,17 @@ def penalty_weight(epoch: int, epochs: int, free_epochs: int, gamma: float) -> f
 
 
 class L1Sparse(UnlearningMethod):
-    """Fine-tuning that shrinks what the retain set does not need."""
+    """Fine-tuning with an L1 penalty on all parameters."""
 
     stackable = True
     full_precision: ClassVar[bool] = False
 
     def __init__(self, *, gamma: float, free_epochs: int, **recipe: Any) -> None:
-        """Keep the penalty; see UnlearningMethod for the rest.
+        """Store the penalty; see ``UnlearningMethod`` for the rest.
 
         Args:
-            gamma: Weight of the sum of all absolute parameters in the first epoch, at least 0.
-            free_epochs: Final epochs without penalty.
+            gamma: Weight of the L1 norm of all parameters in the first epoch, at least 0.
+            free_epochs: Number of final epochs without penalty.
             recipe: Epochs, batch size, optimizer and schedule.
 
         Raises:
@@ -49,7 +49,7 @@ class L1Sparse(UnlearningMethod):
         self.held = BufferDict(weight=torch.tensor(float(gamma)))
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Keep the network: all of its parameters, biases and norms included, are penalised."""
+        """Return the model; all parameters, including biases and norms, are penalised."""
         self.model = super().prepare(model, request)
         self.held.to(next(self.model.parameters()).device)
         return self.model
@@ -59,7 +59,7 @@ class L1Sparse(UnlearningMethod):
         return {"held": self.held}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the penalty fade."""
+        """Set the penalty weight of the epoch."""
         self.held["weight"].fill_(
             penalty_weight(trainer.current_epoch, self.epochs, self.free_epochs, self.gamma)
         )

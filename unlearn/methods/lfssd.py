@@ -7,7 +7,7 @@ from unlearn.methods.ssd import SSD
 
 
 class LFSSD(SSD):
-    """SSD by the gradient of the logits' squared norm: no label is looked at."""
+    """SSD with the gradient of the logits' squared norm; labels are not used."""
 
     measure: ClassVar[Measure] = staticmethod(squared_logit_norm)
     power: ClassVar[int] = 1

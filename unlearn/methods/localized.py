@@ -1,7 +1,7 @@
-"""Localized unlearning: any method, on the part of the parameters that a strategy chooses.
+"""Localized unlearning: run any method on the parameters that a localization selects.
 
-After arXiv 2412.02432; re-implemented. Differs: what must not move is put back after each step, since
-masked gradients alone do not stop weight decay or momentum. Shapes: a mask has its parameter's.
+After arXiv 2412.02432; re-implemented. Differs: frozen entries are restored after each step, since
+masked gradients alone do not stop weight decay or momentum. Shapes: masks are like parameters.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ BATCH_NORM_MODES = ("update", "freeze", "recalibrate")
 
 
 class Localized(UnlearningMethod):
-    """Runs a method; what lies outside the mask comes out bit for bit as it went in."""
+    """Run a method; entries outside the mask remain bit-identical."""
 
     has_localization = True
 
@@ -46,20 +46,20 @@ class Localized(UnlearningMethod):
         head: str | None,
         trainable: Sequence[str] | None = None,
     ) -> None:
-        """Keep the parts.
+        """Store the options.
 
         Args:
-            method: Any that keeps the network's shape.
-            localizer: Chooses what may move.
-            budget: Share of all parameters, in (0, 1]; None if the localizer knows.
-            batch_norm: Running statistics, which no budget counts: "update": as the method does;
-                "freeze"; "recalibrate": computed anew on the retain set at the end.
-            head: The classification head moves "always"; "masked": as the mask says; "only" it
-                moves; None: as the method wants.
-            trainable: Patterns of names of parameters that move besides; no budget counts them.
+            method: Any method that keeps the network's shape.
+            localizer: Selects the parameters that are trained.
+            budget: Share of all parameters, in (0, 1]; None if the localizer sets it.
+            batch_norm: Running statistics (not part of the budget): "update" as the method does;
+                "freeze"; "recalibrate" on the retain set at the end.
+            head: Train the classification head "always", as "masked", or train "only" the head;
+                None: default of the method.
+            trainable: Name patterns of parameters trained in addition; not part of the budget.
 
         Raises:
-            ValueError: If an option is unknown, or the budget missing or out of range.
+            ValueError: If an option is unknown, or the budget is missing or out of range.
         """
         recipe = ("epochs", "batch_size", "optimizer", "schedule")
         super().__init__(**{name: getattr(method, name) for name in recipe})
@@ -73,7 +73,7 @@ class Localized(UnlearningMethod):
             name = type(method).__name__
             raise ValueError(f"{name} changes the network's shape, so it cannot be localized")
         if budget is None and localizer.needs_budget:
-            raise ValueError("budget is missing: the share of parameters that may move, in (0, 1]")
+            raise ValueError("budget is missing: the share of parameters to train, in (0, 1]")
         if budget is not None and not 0 < budget <= 1:
             raise ValueError(f"budget must be in (0, 1], got {budget}")
         self.method, self.localizer, self.budget = method, localizer, budget
@@ -85,7 +85,7 @@ class Localized(UnlearningMethod):
         self.frozen: list[L.Callback] = []
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Choose the mask, let the method prepare, and undo what it did outside the mask."""
+        """Compute the mask, prepare the method, and restore all entries outside the mask."""
         model, self.request = remove_extra_channels(model), request
         before, image = copy_parameters(model), example_images(request)
         self.mask = compute_mask(self.localizer, model, request, self.budget)
@@ -105,7 +105,7 @@ class Localized(UnlearningMethod):
         return model
 
     def finish(self, model: nn.Module) -> nn.Module:
-        """Finish; a method that keeps its best weights may hand back none that moved."""
+        """Return the finished model, with frozen entries restored."""
         model = self.method.finish(model)
         restore_outside_mask(model, self.moving, self.start)
         if self.batch_norm == "recalibrate":
@@ -115,7 +115,7 @@ class Localized(UnlearningMethod):
         return model
 
     def callbacks(self) -> list[L.Callback]:
-        """Return what holds the rest in place, first, and the method's own."""
+        """Return the freezing callbacks and the method's callbacks."""
         still = [FrozenBatchNorm()] if self.batch_norm == "freeze" else []
         return [*self.frozen, *self.method.callbacks(), *still]
 
@@ -124,33 +124,33 @@ class Localized(UnlearningMethod):
         return self.method.loss(forward, batch)
 
     def get_loss_modules(self) -> dict[str, nn.Module]:
-        """Return what the method's loss consults."""
+        """Return the modules that the method's loss reads."""
         return self.method.get_loss_modules()
 
     def uses(self, epoch: int) -> tuple[str, ...]:
-        """Return what the method uses."""
+        """Return the sets that the method uses."""
         return self.method.uses(epoch)
 
     def batch_sizes(self) -> dict[str, int]:
-        """Return the method's."""
+        """Return the method's batch sizes."""
         return self.method.batch_sizes()
 
     def build_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """Return the method's."""
+        """Return the method's optimizers."""
         return self.method.build_optimizers(model)
 
     def get_optimizer_index(self) -> int:
-        """Return the method's."""
+        """Return the method's current optimizer index."""
         return self.method.get_optimizer_index()
 
     def max_epochs(self) -> int:
-        """Return the method's."""
+        """Return the method's maximum number of epochs."""
         return self.method.max_epochs()
 
     def needs_training(self) -> bool:
-        """Ask the method."""
+        """Return whether the method needs training."""
         return self.method.needs_training()
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
-        """Return the method's."""
+        """Return the method's modes to monitor."""
         return self.method.get_monitored_modes(model)

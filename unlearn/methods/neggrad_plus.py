@@ -1,4 +1,4 @@
-"""NegGrad+: descend on the retain set and ascend on the forget set at once.
+"""NegGrad+: descent on the retain set and ascent on the forget set in the same step.
 
 Baseline of Kurmanji et al. (arXiv 2302.09880). Re-implemented from the description.
 Differs: may stop once the forget set is forgotten; both batches may share one forward pass.
@@ -26,7 +26,7 @@ def neggrad_plus_loss(retain: Tensor, forget: Tensor, beta: float) -> Tensor:
 
 
 class NegGradPlus(UnlearningMethod):
-    """Each step lowers the loss of a retain batch and raises that of a forget batch."""
+    """Minimise the loss of a retain batch and maximise that of a forget batch in each step."""
 
     stackable = True
 
@@ -40,14 +40,15 @@ class NegGradPlus(UnlearningMethod):
         batch_norm: str,
         **recipe: Any,
     ) -> None:
-        """Keep the weights of the two parts; see UnlearningMethod for the rest.
+        """Store the options; see ``UnlearningMethod`` for the rest.
 
         Args:
-            beta: Weight of the retain set's loss, in (0, 1]; the forget set's has the rest.
-            gamma: Accuracy on the forget set's given labels that counts as forgotten, in [0, 1].
-            stop: End at the first epoch after which the forget set is forgotten.
+            beta: Weight of the retain loss, in (0, 1]; the forget loss has weight 1 - beta.
+            gamma: Accuracy on the forget set's given labels at which it counts as forgotten, in
+                [0, 1].
+            stop: Stop after the first epoch in which the forget set is forgotten.
             forget_batch_size: Forget samples per step; None: as many as retain samples.
-            batch_norm: "separate": each batch has its own statistics; "joint": one for both.
+            batch_norm: Statistics per batch ("separate") or of both batches ("joint").
             recipe: Epochs, batch size, optimizer and schedule.
 
         Raises:
@@ -67,7 +68,7 @@ class NegGradPlus(UnlearningMethod):
         self.joint = batch_norm == "joint"
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """See whether there is anything to forget."""
+        """Measure whether the forget set is already forgotten; return the model."""
         model = super().prepare(model, request)
         self.forget = request.forget
         self.notes["already_forgotten"] = self.stop and self._is_forgotten(model)
@@ -79,15 +80,15 @@ class NegGradPlus(UnlearningMethod):
         return compute_accuracy(model, self.forget) <= self.gamma
 
     def needs_training(self) -> bool:
-        """Say whether the forget set is still known, if that is what ends the training."""
+        """Return whether training is needed: not if ``stop`` and the forget set is forgotten."""
         return super().needs_training() and not self.notes["already_forgotten"]
 
     def uses(self, epoch: int) -> tuple[str, ...]:
-        """Return both sets: one pass over the retain set, the forget set again and again beside it."""
+        """Return both sets; an epoch is one pass over the retain set, the forget set repeats."""
         return ("retain", "forget")
 
     def batch_sizes(self) -> dict[str, int]:
-        """Return B of either set."""
+        """Return B of each set."""
         return {"retain": self.batch_size, "forget": self.forget_batch_size}
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:

@@ -16,12 +16,12 @@ from unlearn.methods.components.losses import npo_loss, sample_losses
 
 
 class NPO(RemovalMethod):
-    """Ascent on the forget set that fades for samples already forgotten."""
+    """Ascent on the forget set whose gradient vanishes for samples already forgotten."""
 
     stackable = True
 
     def __init__(self, *, beta: float, **removal: Any) -> None:
-        """Keep beta > 0, the strength of the tie to the original; see RemovalMethod for the rest.
+        """Store beta > 0, the inverse temperature; see ``RemovalMethod`` for the rest.
 
         Raises:
             ValueError: If beta is not positive.
@@ -32,7 +32,7 @@ class NPO(RemovalMethod):
         self.beta = beta
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Freeze a copy as the reference."""
+        """Create the frozen reference; return the model."""
         model = super().prepare(model, request)
         self.reference = frozen_copy(model)
         return model

@@ -1,11 +1,11 @@
-"""The original model, untouched: the point where every method starts."""
+"""The original model, unchanged: the baseline that every method starts from."""
 
 from unlearn.methods.components.one_shot import OneShot
 
 
 class Original(OneShot):
-    """Do nothing. For a network trained with example-tied dropout this drops the memorizing part."""
+    """Return the original model; a network with extra channels loses them."""
 
     def __init__(self) -> None:
-        """Take no options."""
+        """Initialise without options."""
         super().__init__(batch_size=1)

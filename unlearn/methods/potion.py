@@ -1,7 +1,7 @@
-"""Potion (Schoepf et al., arXiv 2406.09173): label-free dampening, ever stronger until it works.
+"""Potion (Schoepf et al., arXiv 2406.09173): label-free dampening of increasing strength.
 
-Re-implemented. Differs: importances come from un-augmented images (reference: training augmentation),
-and so does the accuracy on the forget set.
+Re-implemented. Differs: importances and the accuracy on the forget set are computed on un-augmented
+images (reference: training augmentation).
 """
 
 import logging
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Potion(Dampening):
-    """Dampen the original again and again, each time more of its weights."""
+    """Dampen a growing share of the original's weights until the forget set is forgotten."""
 
     measure: ClassVar[Measure] = staticmethod(logit_norm)
     power: ClassVar[int] = 1
@@ -33,15 +33,15 @@ class Potion(Dampening):
     def __init__(
         self, *, rho: float, growth: float, tries: int, batch_size: int, seed: int
     ) -> None:
-        """Keep the search.
+        """Store the options of the search.
 
         Args:
-            rho: Stop when the accuracy on the forget set's given labels is at most this, in [0, 1].
+            rho: Stop when the accuracy on the forget set's given labels is at most rho, in [0, 1].
                 (The paper's other condition, rho times the original's accuracy, implies it.)
-            growth: Factor on phi, the share that chooses alpha, from try to try; above 1.
-            tries: Most tries.
+            growth: Factor on phi, the share that determines alpha, after each try; above 1.
+            tries: Maximum number of tries.
             batch_size: B of the importances.
-            seed: Seeds which samples form a batch.
+            seed: Seed of the assignment of samples to batches.
 
         Raises:
             ValueError: If a number is out of range.
@@ -58,7 +58,7 @@ class Potion(Dampening):
         self.tries = tries
 
     def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
-        """Search; without success the last dampened weights are kept."""
+        """Return the first model that has forgotten the forget set, or that of the last try."""
         forget, retain = self.compute_importances(model, request)
         ratios = compute_sorted_ratios(forget, retain)
         original = [weight.detach().clone() for weight in model.parameters()]
@@ -73,7 +73,7 @@ class Potion(Dampening):
             if converged:
                 return model
             phi *= self.growth
-        log.warning("potion: still known after %d tries; the last one is kept", self.tries)
+        log.warning("potion: not forgotten after method.tries=%d; using the last try", self.tries)
         return model
 
 

@@ -1,4 +1,4 @@
-"""Random relabelling: train on with wrong labels for the forget set (after arXiv 2010.10981).
+"""Random relabelling: train with random labels for the forget set (after arXiv 2010.10981).
 
 Re-implemented; the baseline called RL in arXiv 2310.12508. Every other sample keeps its label.
 Shapes: B batch, n forget samples, N indices, K classes.
@@ -18,14 +18,14 @@ from unlearn.methods.components.lookup_tensors import BufferDict
 
 
 def draw_other_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
-    """Return for each label (n,) another one, each of the K - 1 others with the same chance."""
+    """Return for each label (n,) one of the K - 1 other labels, uniformly distributed."""
     generator = torch.Generator().manual_seed(seed)
     away = torch.randint(1, num_classes, label.shape, generator=generator)
     return (label + away.to(label.device)) % num_classes
 
 
 def draw_any_labels(label: Tensor, num_classes: int, seed: int) -> Tensor:
-    """Return for each label (n,) one of all K with the same chance, its own included."""
+    """Return for each label (n,) one of all K labels, uniformly distributed."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(0, num_classes, label.shape, generator=generator).to(label.device)
 
@@ -35,7 +35,7 @@ def replace_forget_labels(batch: Batch, new_label: Tensor) -> Tensor:
 
     Args:
         batch: Samples of any set.
-        new_label: New labels of the forget set by index, (N,); -1: the sample keeps its own.
+        new_label: New labels of the forget set by index, (N,); -1: keep the given label.
     """
     new = new_label[batch.index]
     return torch.where(new < 0, batch.label, new)
@@ -45,7 +45,7 @@ MIX_MODES = ("union", "sequential")
 
 
 class RandomLabelling(UnlearningMethod):
-    """Give each forget sample a random label and go on training on everything."""
+    """Train on all data, with random labels for the forget set."""
 
     stackable = True
     full_precision: ClassVar[bool] = False
@@ -54,14 +54,14 @@ class RandomLabelling(UnlearningMethod):
     def __init__(
         self, *, redraw: bool, exclude_true: bool, mix: str, seed: int, **recipe: Any
     ) -> None:
-        """Keep the options; see UnlearningMethod for the rest.
+        """Store the options; see ``UnlearningMethod`` for the rest.
 
         Args:
-            redraw: Draw the labels again each epoch, rather than once.
-            exclude_true: A new label is never the given one.
-            mix: "union": batches of everything; "sequential": in each epoch a pass over the
+            redraw: Redraw the labels every epoch instead of once.
+            exclude_true: Never draw the given label.
+            mix: "union": batches of all data; "sequential": in each epoch a pass over the
                 relabelled forget set, then one over the retain set.
-            seed: Seeds the labels.
+            seed: Seed of the labels.
             recipe: Epochs, batch size, optimizer and schedule.
 
         Raises:
@@ -76,7 +76,7 @@ class RandomLabelling(UnlearningMethod):
         self.seed = seed
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Draw the labels."""
+        """Draw the labels; return the model."""
         model = super().prepare(model, request)
         self.forget = request.forget.to(next(model.parameters()).device)
         highest = int(request.get_all_indices().max())
@@ -96,12 +96,12 @@ class RandomLabelling(UnlearningMethod):
         return {"held": self.held}
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw again, if that is wanted."""
+        """Redraw the labels if ``redraw`` is True."""
         if self.redraw:
             self._draw_labels(trainer.current_epoch // self.passes)
 
     def uses(self, epoch: int) -> tuple[str, ...]:
-        """Return everything, or the sets in turn."""
+        """Return "all", or alternately "forget" and "retain"."""
         return ("all",) if self.passes == 1 else (("forget", "retain")[epoch % 2],)
 
     def max_epochs(self) -> int:

@@ -1,14 +1,14 @@
 """REM: Redirection for Erasing Memory (arXiv 2505.17730). Re-implemented from the paper and public notes.
 
-1 expand: new channels beside the old ones, switched by one fixed mask per sample; the forget set
-shares one mask. 2 remove: NPO on the forget set in the base network until it is forgotten.
-3 redirect: the full network learns all data, so that hidden corruption settles in the new channels,
-while the base network keeps unlearning the forget set. 4 drop the new channels.
+1 expand: add channels, activated by one fixed mask per sample; the forget set shares one mask.
+2 remove: NPO on the forget set in the base network until it is forgotten. 3 redirect: train the
+full network on all data, so that the new channels learn undiscovered corruption, while the base
+network keeps unlearning the forget set. 4 drop the new channels.
 
 Differs: masks come from one table per seed with a reserved row for the forget set (the reference
-uses two ids by oversight); removal may use normalised steps and a forget batch of its own, whose
-copies run with the new channels off in one forward with the others: batch statistics are then
-those of the joint batch, so the removal term reaches the new channels through them alone.
+uses two ids by mistake); removal may use normalised steps and a separate forget batch, which runs
+with the new channels off in the same forward pass: batch statistics are then those of the joint
+batch, and only through them does the removal term affect the new channels.
 """
 
 from collections.abc import Callable, Mapping
@@ -55,15 +55,15 @@ class REM(UnlearningMethod):
         seed: int,
         **options: Any,
     ) -> None:
-        """Keep the recipe.
+        """Store the recipe.
 
         Args:
-            epochs: Redirection epochs.
+            epochs: Number of redirection epochs.
             batch_size: B.
-            optimizer: For redirection, and for removal unless that has its own.
+            optimizer: For redirection, and for removal if ``removal_optimizer`` is None.
             schedule: Learning-rate factor over the redirection steps.
-            removal_optimizer: For removal; None shares ``optimizer`` and its momentum.
-            seed: Seeds new weights and masks.
+            removal_optimizer: For removal; None: share ``optimizer`` and its momentum.
+            seed: Seed of new weights and masks.
             options: See ``REMOptions``.
         """
         super().__init__(
@@ -76,14 +76,14 @@ class REM(UnlearningMethod):
         self.mode = REDIRECT
 
     def check_model(self, model: nn.Module, image: Tensor) -> None:
-        """Refuse a network of whose layers none can be expanded."""
+        """Check that at least one layer of the network can be expanded."""
         if self.options.expand and not (isinstance(model, Expanded) or is_native(model)):
             from unlearn.models.expansion.any_architecture import check_growable
 
             check_growable(model, image)
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Expand the network, freeze the reference and see whether removal is due."""
+        """Return the expanded network; create the frozen reference and set the first phase."""
         o = self.options
         new = self._build_expanded_model(model, request)
         known = o.get_removal_indices(request)
@@ -111,7 +111,7 @@ class REM(UnlearningMethod):
         if not o.expand:
             return remove_extra_channels(model)
         if isinstance(model, Expanded):
-            if not model.density:  # trained with idle channels: wake them
+            if not model.density:  # trained with inactive channels: activate them
                 model.redraw_masks(density=o.density, seed=self.seed)
             return model
         samples = len(request.forget) + len(request.retain)
@@ -130,40 +130,40 @@ class REM(UnlearningMethod):
         self.mode = REMOVE if wanted and allowed else REDIRECT
 
     def uses(self, epoch: int) -> tuple[str, ...]:
-        """Return the forget set while removing, everything while redirecting."""
+        """Return "forget" during removal, "all" during redirection."""
         if self.mode == REMOVE:
             return ("forget",)
         return ("all", "forget") if self.options.removal_batch_size else ("all",)
 
     def batch_sizes(self) -> dict[str, int]:
-        """Return B; while redirecting the removal term may have its own."""
+        """Return B; during redirection the forget batch may have its own size."""
         forget = self.options.removal_batch_size
         own = forget if self.mode == REDIRECT and forget else self.batch_size
         return {"all": self.batch_size, "forget": own}
 
     def build_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """Return one optimizer for redirection and, if it has its own, one for removal."""
+        """Return the optimizer of redirection and, if there is a separate one, of removal."""
         makers = [self.optimizer, self.removal_optimizer or None]
         return [make(model.parameters()) for make in makers if make is not None]
 
     def get_optimizer_index(self) -> int:
-        """Return 1 while removing."""
+        """Return 1 during removal, else 0."""
         return self.mode
 
     def max_epochs(self) -> int:
-        """Return -1: the number of removal epochs is not known beforehand."""
+        """Return -1: the number of removal epochs is not known in advance."""
         return -1
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
-        """Return both networks."""
+        """Return the base and the full network."""
         return {"base": False, "full": True} if self.options.expand else {"base": False}
 
     def get_loss_modules(self) -> dict[str, nn.Module]:
-        """Return the frozen reference, with who is to be removed."""
+        """Return the objective with its frozen reference and sample tables."""
         return {"terms": self.terms}
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
-        """Return the loss of the current step."""
+        """Return the loss of the current phase."""
         if self.mode == REMOVE:
             return self.terms.compute_removal_step_loss(forward, batch["forget"])
         if "forget" in batch:
@@ -171,12 +171,12 @@ class REM(UnlearningMethod):
         return self.terms.compute_joint_batch_loss(forward, batch["all"])
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Choose the batch-norm mode of the phase."""
+        """Set the batch-norm mode of the phase."""
         train = self.mode == REDIRECT or self.removal_statistics
         set_batch_norm(pl_module.model, train=train)  # type: ignore[arg-type]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Count the epoch, measure, and decide what comes next."""
+        """Count the epoch, measure the accuracies and set the next phase."""
         model: Any = pl_module.model
         if self.mode == REMOVE:
             self.removals += 1
@@ -193,7 +193,7 @@ class REM(UnlearningMethod):
         trainer.should_stop = self.redirected >= self.epochs
 
     def finish(self, model: nn.Module) -> nn.Module:
-        """Return the chosen checkpoint without the new channels."""
+        """Return the selected checkpoint without the new channels."""
         self.notes |= {"removal_epochs": self.removals, "redirection_epochs": self.redirected}
         self.notes |= self.best.restore_best_weights(model)
         return remove_extra_channels(model)

@@ -1,7 +1,7 @@
-"""What REM minimises in a step: redirection of all data and removal of the forget set (arXiv 2505.17730).
+"""REM's objective: redirection of all data and removal of the forget set (arXiv 2505.17730).
 
-base: the network to be deployed; masked: with the new channels that a sample's mask switches on.
-Shapes: B batch, F forget samples drawn beside it, N training samples.
+base: the network to be deployed; masked: with the new channels that a sample's mask activates.
+Shapes: B batch, F additional forget samples, N training samples.
 """
 
 import torch
@@ -13,9 +13,9 @@ from unlearn.methods.rem_options import REMOptions
 
 
 class REMObjective(nn.Module):
-    """REM's losses with its options and its frozen reference.
+    """REM's losses, with options and frozen reference.
 
-    Samples are named by a table over all indices: cells of a stack differ in their number.
+    Sets are tables over all indices, because the cells of a stack differ in set sizes.
     """
 
     is_forget_sample: Tensor
@@ -24,13 +24,13 @@ class REMObjective(nn.Module):
     def __init__(
         self, options: REMOptions, reference: nn.Module, forget: Tensor, known: Tensor
     ) -> None:
-        """Keep what the losses need.
+        """Store the parts of the losses.
 
         Args:
-            options: REM's.
-            reference: The expanded network before anything was removed, frozen.
+            options: REM's options.
+            reference: The expanded network before removal, frozen.
             forget: Whether a sample is in the forget set, bool (N,) by index.
-            known: Whether removal within a batch acts on it, bool (N,).
+            known: Whether removal within a batch applies to it, bool (N,).
         """
         super().__init__()
         self.options, self.reference = options, reference
@@ -44,7 +44,7 @@ class REMObjective(nn.Module):
         ).mean()
 
     def compute_joint_batch_loss(self, forward: Forward, batch: Batch) -> Tensor:
-        """Removal acts on the forget samples of the joint batch, weighted by their share (paper)."""
+        """Return the loss with removal of the batch's forget samples, weighted by their share."""
         if not self.options.removal_term:
             return self._compute_redirection_loss(
                 self._compute_masked_losses(forward, batch), batch
@@ -58,9 +58,9 @@ class REMObjective(nn.Module):
         return self._compute_redirection_loss(full, batch) + removal
 
     def compute_separate_batch_loss(self, forward: Forward, batch: Batch, forget: Batch) -> Tensor:
-        """Removal has a batch of its own, run with the new channels off in one joint forward.
+        """Return the loss with removal of a separate batch, run with the new channels off.
 
-        With statistics of its own the base network has a forward of its own too.
+        Both batches share one forward pass, unless the base network has separate statistics.
         """
         if self.options.batch_norm == "separate":
             loss = self._compute_redirection_loss(
@@ -91,7 +91,7 @@ class REMObjective(nn.Module):
         )
 
     def _compute_reference_losses(self, batch: Batch, form: str) -> Tensor:
-        if form in ("ce", "ga"):  # these know no reference
+        if form in ("ce", "ga"):  # losses without reference
             return torch.zeros(())
         index = self._get_mask_arguments(batch.index, self.options.reference == "masked")
         with torch.no_grad():
@@ -112,13 +112,13 @@ class REMObjective(nn.Module):
 
 
 def redirect_losses(loss: Tensor, reference: Tensor, beta: float, form: str) -> Tensor:
-    """Return what minimising lowers ``loss`` with, per sample, (B,).
+    """Return the redirection objective per sample, (B,); minimising it lowers ``loss``.
 
     Args:
         loss: Cross-entropy per sample under the full network, (B,).
         reference: The same under the frozen reference, (B,); unused by form "ce".
         beta: Above 0.
-        form: "logsig" as the paper's code, "ce" plain cross-entropy, "dpo" weights worse samples more.
+        form: "logsig" as the paper's code, "ce" cross-entropy, "dpo" favours high losses.
     """
     if form == "ce":
         return loss
@@ -127,20 +127,20 @@ def redirect_losses(loss: Tensor, reference: Tensor, beta: float, form: str) -> 
 
 
 def removal_losses(loss: Tensor, reference: Tensor, beta: float, form: str) -> Tensor:
-    """Return what minimising raises ``loss`` with, per sample, (B,).
+    """Return the removal objective per sample, (B,); minimising it raises ``loss``.
 
     Args:
         loss: Cross-entropy per sample under the base network, (B,).
         reference: The same under the frozen reference, (B,); unused by form "ga".
         beta: Above 0.
-        form: "npo" (arXiv 2404.05868) or "ga", plain ascent.
+        form: "npo" (arXiv 2404.05868) or "ga" (gradient ascent).
     """
     return -loss if form == "ga" else -scaled_log_sigmoid(loss - reference, beta)
 
 
 def share_weighted_mean(values: Tensor, keep: Tensor) -> Tensor:
-    """Return the sum of the kept values over the number of all, a scalar; values, keep (B,).
+    """Return the sum of the kept values divided by the number of all values, a scalar.
 
-    The share of the kept is their weight, as in the paper.
+    This is their mean weighted by their share, as in the paper; ``values`` and ``keep`` are (B,).
     """
     return (values * keep).sum() / len(values)

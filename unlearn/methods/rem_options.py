@@ -1,4 +1,4 @@
-"""REM's options, checked once (arXiv 2505.17730)."""
+"""REM's options and their checks (arXiv 2505.17730)."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from unlearn.core.types import Request
 from unlearn.methods.components.checkpoint_selection import SELECT_MODES
 
 ORACLE_RECORD = "oracle/corrupted"
-"""Record that names all corrupted samples; there only with oracle=true, which marks the run."""
+"""Record of all corrupted samples; present only with oracle=true, which marks the run."""
 
 CHOICES = {
     "reference": ("masked", "base"),
@@ -24,29 +24,31 @@ CHOICES = {
 
 @dataclass(frozen=True, kw_only=True)
 class REMOptions:
-    """What REM lets one choose.
+    """Options of REM.
 
     Attributes:
         gamma: Accuracy on the forget set's given labels at which removal stops, in [0, 1].
-        beta: Strength of the tie to the reference, above 0.
-        density: Chance that a new channel is on for a sample, in (0, 1].
-        ratio: New channels per old one (physical form), above 0.
-        expand: Use new channels; without them all happens in the network itself (ablation).
-        ideal: Shared mask and removal term act on all corrupted samples: an oracle.
-        shared_mask: The forget set shares one mask.
-        removal_term: Keep removing during redirection.
-        removal_batch_size: Forget samples drawn beside each redirection batch; None: those within it.
-        removal_weight: Of samples removed within a batch: their "share" of it, or "mean", weight 1.
-        max_removal_epochs: Most removal epochs in a row.
+        beta: Inverse temperature of the loss difference to the reference, above 0.
+        density: Probability that a new channel is active for a sample, in (0, 1].
+        ratio: New channels per existing channel (physical form), above 0.
+        expand: Add new channels; False: train the network itself (ablation).
+        ideal: Apply shared mask and removal term to all corrupted samples (oracle).
+        shared_mask: Use one mask for the whole forget set.
+        removal_term: Add the removal loss during redirection.
+        removal_batch_size: Forget samples drawn in addition to each redirection batch; None: use
+            those within the batch.
+        removal_weight: Weight of the removal loss within a batch: "share", the fraction of forget
+            samples, or "mean", 1.
+        max_removal_epochs: Maximum number of consecutive removal epochs.
         reference: Mode of the frozen reference network, "masked" or "base".
         redirect_loss: "logsig", "ce" or "dpo".
-        redirect_on: "all" data, or the "retain" set alone (ablation).
-        removal_loss: "npo" or "ga", plain ascent (ablation).
-        removal_batch_norm: "train" or "eval", while removing.
-        batch_norm: "shared" statistics of both modes, "recalibrate" those of the base, or "separate"
-            ones, kept by base passes alone.
-        select: "proxy" or "last".
-        select_samples: Retain samples that the proxy is measured on; None: all.
+        redirect_on: "all" data or only the "retain" set (ablation).
+        removal_loss: "npo" or "ga", gradient ascent (ablation).
+        removal_batch_norm: "train" or "eval", during removal.
+        batch_norm: Statistics "shared" by both modes; "recalibrate": recomputed for the base
+            network; "separate": updated only by passes of the base network.
+        select: Checkpoint to return, "proxy" or "last".
+        select_samples: Number of retain samples for the proxy; None: all.
     """
 
     gamma: float
@@ -88,23 +90,25 @@ class REMOptions:
                 raise ValueError(f"method.{key} must be above 0, got {getattr(self, key)}")
         if self.batch_norm == "separate" and not self.expand:
             raise ValueError(
-                "method.batch_norm=separate needs method.expand=true: without new channels there is "
-                "one network; choose shared or recalibrate"
+                "method.batch_norm=separate requires method.expand=true: without new channels there "
+                "is only one network; choose shared or recalibrate"
             )
         if self.ideal and self.removal_batch_size:
             raise ValueError(
-                "method.removal_batch_size must be null with method.ideal: the forget set that "
-                "could be drawn from holds the discovered samples alone"
+                "method.removal_batch_size must be null with method.ideal=true: separate batches "
+                "are drawn from the forget set, which has only the discovered samples"
             )
 
     def get_removal_indices(self, request: Request) -> Tensor:
-        """Return the samples that share a mask and are removed, int64 (n,): the forget set.
+        """Return the samples that share a mask and are removed, int64 (n,).
 
         Raises:
-            ValueError: If the oracle is wanted but absent.
+            ValueError: If ``ideal`` is set without oracle=true.
         """
         if not self.ideal:
             return request.forget.index
         if ORACLE_RECORD not in request.records:
-            raise ValueError("method.ideal needs oracle=true: it is told all corrupted samples")
+            raise ValueError(
+                "method.ideal=true requires oracle=true: it uses all corrupted samples"
+            )
         return request.records[ORACLE_RECORD].nonzero().flatten().to(request.forget.index.device)

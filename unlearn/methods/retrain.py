@@ -11,13 +11,13 @@ from unlearn.models.surgery import reinitialize_network
 
 
 class Retrain(Finetune):
-    """Train a fresh network of the same architecture by the pre-training recipe, without the forget set."""
+    """Train a new network with the pre-training recipe on the retain set."""
 
     def __init__(self, *, seed: int, **recipe: Any) -> None:
-        """Keep the seed of the new weights; see UnlearningMethod for the rest."""
+        """Store the seed of the new weights; see ``UnlearningMethod`` for the rest."""
         super().__init__(**recipe)
         self.seed = seed
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Return fresh weights."""
+        """Return a network of the same architecture with new weights."""
         return reinitialize_network(remove_extra_channels(model), self.seed)

@@ -1,7 +1,7 @@
 """RFT: reset, then fine-tune on the retain set (the unlearning half of DEL, arXiv 2412.02432).
 
-Re-implemented. Under a localization only what the mask names is reset, and the head learns as a
-whole; without one everything starts anew. Buffers (running statistics) are not reset.
+Re-implemented. With a localization only the masked entries are reset and the whole head is trained;
+without one all parameters are reset. Buffers (running statistics) are not reset.
 """
 
 from typing import Any, ClassVar
@@ -19,16 +19,15 @@ RESET_MODES = ("fresh", "original_init", "zero", "perturb", "none")
 def compute_reset_values(
     model: nn.Module, to: str, *, keep: float, seed: int, original_seed: int
 ) -> dict[str, Tensor]:
-    """Return the values that parameters are reset to, by name.
+    """Return the values to reset parameters to, by name.
 
     Args:
         model: The original model.
-        to: "fresh": new random weights, as the architecture draws them; "original_init": those that
-            the original model started from; "zero"; "perturb": keep * weight + (1 - keep) * N(0, 1);
-            "none": the weights themselves.
+        to: "fresh": new random weights; "original_init": the original model's initial weights;
+            "zero"; "perturb": keep * weight + (1 - keep) * N(0, 1); "none": the current weights.
         keep: Share of the weight in "perturb", in [0, 1].
-        seed: Seeds what is drawn.
-        original_seed: Of the weights that the original model started from.
+        seed: Seed of new weights and noise.
+        original_seed: Seed of the original model's initial weights.
     """
     old = {name: p.detach() for name, p in model.named_parameters()}
     if to == "zero":
@@ -55,7 +54,7 @@ class RFT(Finetune):
     def __init__(
         self, *, reset_to: str, keep: float, seed: int, original_seed: int, **recipe: Any
     ) -> None:
-        """Keep the options; see ``reset_values``, and UnlearningMethod for the rest.
+        """Store the options; see ``compute_reset_values`` and ``UnlearningMethod``.
 
         Raises:
             ValueError: If an option is out of range.
@@ -72,7 +71,7 @@ class RFT(Finetune):
 
     @torch.no_grad()
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Reset everything; a localization puts back what it holds."""
+        """Return the model with all parameters reset; a localization restores entries outside the mask."""
         model = super().prepare(model, request)
         new = compute_reset_values(model, self.reset_to, **self.options)  # type: ignore[arg-type]
         for name, parameter in model.named_parameters():

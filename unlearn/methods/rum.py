@@ -1,6 +1,6 @@
-"""RUM: split the forget set by memorization, unlearn part after part (arXiv 2406.01257). Re-implemented.
+"""RUM: split the forget set by memorization, unlearn the parts in order (arXiv 2406.01257). Re-implemented.
 
-Differs: later parts start in memory from the model of the part before, and "shuffle" draws its parts once.
+Differs: each part starts from the previous part's model in memory; "shuffle" draws its parts once.
 """
 
 import copy
@@ -18,7 +18,7 @@ from unlearn.scoring.memorization.partition import Partition
 log = logging.getLogger(__name__)
 
 MODES = ("vanilla", "shuffle", "refined", "meta", "auto")
-PER_PART_MODES = ("meta", "auto")  # a method of its own for each part
+PER_PART_MODES = ("meta", "auto")  # one method per part
 RETAIN_MODES = ("cumulative", "final")
 
 
@@ -26,19 +26,19 @@ def build_part_request(request: Request, now: Tensor, later: Tensor) -> Request:
     """Return the request of one part.
 
     Args:
-        request: The whole one.
-        now: Positions in the forget set to unlearn now.
-        later: Positions that count as retain data until their turn.
+        request: The full request.
+        now: Positions in the forget set to unlearn in this step.
+        later: Positions in the forget set that belong to the retain set in this step.
     """
     retain = join_sets(request.retain, request.forget.rows(later)) if len(later) else request.retain
     return replace(request, forget=request.forget.rows(now), retain=retain)
 
 
 class RUM:
-    """Unlearns the parts of a partition in order, each by its own method.
+    """Unlearn the parts of a partition in order, each with its own method.
 
     Attributes:
-        notes: Facts of the run for its row, JSON values.
+        notes: Values recorded in the run's row, JSON-serialisable.
     """
 
     def __init__(
@@ -52,19 +52,18 @@ class RUM:
         order: list[str],
         retain: str,
     ) -> None:
-        """Keep the methods.
+        """Store the methods.
 
         Args:
             mode: "vanilla": ``base``, all at once; "shuffle": ``base`` on random parts; "refined":
-                ``base`` on the partition's parts; "meta": on each the method of ``steps``; "auto":
-                the same, and the runner has chosen these methods.
+                ``base`` on the partition's parts; "meta": ``steps`` on these parts; "auto": as
+                "meta", with ``steps`` selected by the runner.
             base: One method for all parts.
             steps: Method by part.
             partition: Parts by memorization.
             shuffled: Parts at random.
-            order: In which the parts are unlearned.
-            retain: "cumulative": parts still to come count as retain; "final": they are in neither
-                set.
+            order: Names of the parts in the order of unlearning.
+            retain: Later parts belong to the retain set ("cumulative") or to neither set ("final").
 
         Raises:
             ValueError: If an option is unknown, or a part has no method.
@@ -84,14 +83,14 @@ class RUM:
         self.notes: dict[str, Any] = {"mode": mode, "retain": retain}
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
-        """Return what a monitor may look at: the one model that goes from part to part."""
+        """Return the modes to monitor: the model, which is shared by all parts."""
         return {"model": False}
 
     def unlearn(self, model: nn.Module, request: Request, fit: Fit) -> nn.Module:
         """Return the model after the last part.
 
         Raises:
-            ValueError: If ``order`` is not the partition's parts.
+            ValueError: If ``order`` does not match the partition's parts.
         """
         if self.mode == "vanilla":
             return self._unlearn_part("all", self.base, model, request, fit)
@@ -110,9 +109,9 @@ class RUM:
     def _unlearn_part(
         self, name: str, method: Unlearner, model: nn.Module, request: Request, fit: Fit
     ) -> nn.Module:
-        method = copy.deepcopy(method)  # an instance serves one unlearning
+        method = copy.deepcopy(method)  # an instance is used for one unlearning run
         called = type(method).__name__
-        log.info("unlearning part %s (%d samples) by %s", name, len(request.forget), called)
+        log.info("unlearning part %s (%d samples) with %s", name, len(request.forget), called)
         self.notes["methods"] = [*self.notes.get("methods", []), called]
         model = method.unlearn(model, request, fit)
         self.notes |= {f"{name}/{k}": v for k, v in getattr(method, "notes", {}).items()}

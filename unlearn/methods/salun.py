@@ -1,8 +1,8 @@
-"""SalUn: random relabelling of the forget set on its salient weights (Fan et al., arXiv 2310.12508).
+"""SalUn: random relabelling that trains only salient weights (Fan et al., arXiv 2310.12508).
 
 Re-implemented from the description. Form "input_saliency" is what the benchmark of
-arXiv 2505.17730 runs under this name: no mask and no new labels, but a penalty on the saliency of
-the forget set's inputs.
+arXiv 2505.17730 calls SalUn: no mask and no new labels, but a penalty on the saliency of the forget
+set's inputs.
 """
 
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ FORMS = ("weight_saliency", "input_saliency")
 
 
 class SalUn(RandomLabelling):
-    """Random relabelling that moves only the weights with the largest gradient on the forget set."""
+    """Random relabelling that trains only the weights with the largest forget-set gradient."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class SalUn(RandomLabelling):
         alpha: float,
         **relabelling: Any,
     ) -> None:
-        """Keep the options; see RandomLabelling for the rest.
+        """Store the options; see ``RandomLabelling`` for the rest.
 
         Args:
             form: "weight_saliency" or "input_saliency".
-            salient_fraction: Share of all weights that may move, in (0, 1]; "weight_saliency".
-            salient: Which weights may move, "largest" or "smallest" gradient first.
-            drift: Climb the loss while the gradient is summed up, as published code does.
+            salient_fraction: Share of all weights that are trained, in (0, 1]; "weight_saliency".
+            salient: Train the weights with the "largest" or the "smallest" gradient.
+            drift: Take ascent steps while summing the gradient, as published code does.
             alpha: Weight of the penalty, at least 0; "input_saliency".
-            relabelling: Seed, how labels are drawn, and the recipe.
+            relabelling: Arguments of ``RandomLabelling``.
 
         Raises:
             ValueError: If an option is out of range.
@@ -62,7 +62,7 @@ class SalUn(RandomLabelling):
         if alpha < 0:
             raise ValueError(f"method.alpha must be at least 0, got {alpha}")
         self.by_weight = form == "weight_saliency"
-        self.stackable = self.compilable = self.by_weight  # the other loss takes gradients itself
+        self.stackable = self.compilable = self.by_weight  # the other loss computes gradients
         self.salient_fraction = salient_fraction
         self.descending = salient == "largest"
         self.drift = drift
@@ -70,7 +70,7 @@ class SalUn(RandomLabelling):
         self.frozen: list[L.Callback] = []
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Find the salient weights."""
+        """Select the salient weights; return the model."""
         model = super().prepare(model, request)
         if self.by_weight:
             slope = (
@@ -86,7 +86,7 @@ class SalUn(RandomLabelling):
         return model
 
     def callbacks(self) -> list[L.Callback]:
-        """Return the method and what holds the other weights."""
+        """Return the method and the callback that freezes the other weights."""
         return [self, *self.frozen]
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:

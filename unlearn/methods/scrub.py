@@ -1,8 +1,8 @@
-"""SCRUB: passes away from and towards a frozen copy (Kurmanji et al., arXiv 2302.09880).
+"""SCRUB: maximise and minimise the distance to a teacher (Kurmanji et al., arXiv 2302.09880).
 
 Re-implemented. Form "benchmark" (arXiv 2402.14015, 2505.17730) maximises cross-entropy plus
-distillation on the forget set while fewer than ``msteps`` steps are spent, and minimises it on the
-retain set; form "original" maximises the distillation alone, for ``max_passes`` passes.
+distillation on the forget set while fewer than ``msteps`` steps were taken, and minimises it on the
+retain set; form "original" maximises only the distillation, for ``max_passes`` passes.
 """
 
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from unlearn.methods.components.distillation import distillation_loss, frozen_co
 
 
 class Scrub(UnlearningMethod):
-    """A pass over the forget set that climbs, then a pass over the retain set that descends."""
+    """Alternate a maximising pass over the forget set and a minimising pass over the retain set."""
 
     stackable = True
 
@@ -36,18 +36,19 @@ class Scrub(UnlearningMethod):
         batch_norm: str,
         **recipe: Any,
     ) -> None:
-        """Keep the weights and the number of climbs; see UnlearningMethod for the rest.
+        """Store the options; see ``UnlearningMethod`` for the rest.
 
         Args:
             form: "benchmark" or "original".
-            alpha: Weight of the distillation, at least 0; it has weight 1 where "original" climbs.
+            alpha: Weight of the distillation, at least 0; 1 in maximising passes of "original".
             ce_weight: Weight of the cross-entropy in form "original" (the paper's gamma).
-            temperature: Of the distillation, above 0.
-            msteps: Form "benchmark" climbs again while fewer steps of any kind are spent.
-            max_passes: Form "original" climbs that many times.
-            forget_batch_size: Images per step of the climbs; None: ``batch_size``.
-            batch_norm: While climbing: "train" uses statistics of the batch, "eval" running ones.
-            recipe: Its budget pays the climbs in form "benchmark", not in form "original".
+            temperature: Temperature of the distillation, above 0.
+            msteps: Form "benchmark" maximises again while fewer steps of any kind were taken.
+            max_passes: Number of maximising passes in form "original".
+            forget_batch_size: Images per step on the forget set; None: ``batch_size``.
+            batch_norm: Use statistics of the batch ("train") or running ones ("eval") while
+                maximising.
+            recipe: Recipe; maximising steps count as budget in form "benchmark" only.
 
         Raises:
             ValueError: If an option is out of range.
@@ -68,7 +69,7 @@ class Scrub(UnlearningMethod):
         self.forget_batch_size = forget_batch_size or self.batch_size
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Freeze a copy as the teacher."""
+        """Create the frozen teacher; return the model."""
         model = super().prepare(model, request)
         self.teacher = frozen_copy(model)
         self.climbing = (self.max_passes if self.original else self.msteps) > 0
@@ -82,15 +83,15 @@ class Scrub(UnlearningMethod):
         return {"teacher": self.teacher}
 
     def uses(self, epoch: int) -> tuple[str, ...]:
-        """Return the set of this pass."""
+        """Return the set of the current pass."""
         return ("forget",) if self.climbing else ("retain",)
 
     def batch_sizes(self) -> dict[str, int]:
-        """Return B of either set."""
+        """Return B of each set."""
         return {"retain": self.batch_size, "forget": self.forget_batch_size}
 
     def get_optimizer_index(self) -> int:
-        """Return 1 for a step that is not paid from the budget."""
+        """Return 1 for a step that does not count as budget, else 0."""
         return int(self.original and self.climbing)
 
     def max_epochs(self) -> int:
@@ -98,7 +99,7 @@ class Scrub(UnlearningMethod):
         return -1
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
-        """Return the loss of a retain batch, or the negated one of a forget batch."""
+        """Return the loss of a retain batch, or the negated loss of a forget batch."""
         ((name, part),) = batch.items()
         logits = forward(part.image)
         with torch.no_grad():
@@ -110,15 +111,15 @@ class Scrub(UnlearningMethod):
         return loss
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Choose the batch-norm mode of the pass."""
+        """Set the batch-norm mode of the pass."""
         set_batch_norm(pl_module.model, train=not self.climbing or self.batch_statistics)  # type: ignore[arg-type]
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:  # type: ignore[override]
-        """Stop in mid-pass when the budget is spent."""
+        """Stop, also within a pass, when the budget is used up."""
         trainer.should_stop |= not self.original and pl_module.spent >= pl_module.total_steps
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: Any) -> None:
-        """Count the pass and decide which comes next."""
+        """Count the pass and select the next one."""
         self.climbs += self.climbing
         self.descents += not self.climbing
         more = self.climbs < self.max_passes if self.original else pl_module.spent < self.msteps

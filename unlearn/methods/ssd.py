@@ -11,19 +11,19 @@ from unlearn.methods.components.dampening import Dampening, dampen_model
 
 
 class SSD(Dampening):
-    """Shrink weights that matter far more to the forget set than to the retain set."""
+    """Dampen weights that are far more important for the forget set than for the retain set."""
 
     def __init__(
         self, *, alpha: float, lambda_: float, lambda_relative: bool, batch_size: int, seed: int
     ) -> None:
-        """Keep the rule.
+        """Store the options.
 
         Args:
-            alpha: A weight is selected if it matters alpha times more to the forget set, >= 0.
+            alpha: Weights with forget importance > alpha * retain importance are selected, >= 0.
             lambda_: Selected weights are multiplied by min(1, lambda * retain / forget), >= 0.
-            lambda_relative: ``lambda_`` counts in multiples of alpha.
+            lambda_relative: Whether ``lambda_`` is a multiple of alpha.
             batch_size: B of the importances.
-            seed: Seeds which samples form a batch.
+            seed: Seed of the assignment of samples to batches.
 
         Raises:
             ValueError: If a number is out of range.
@@ -36,7 +36,7 @@ class SSD(Dampening):
         self.lambda_ = lambda_ * alpha if lambda_relative else lambda_
 
     def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
-        """Dampen once."""
+        """Return the model with selected weights dampened."""
         forget, retain = self.compute_importances(model, request)
         self.notes["dampened_fraction"] = dampen_model(
             model, forget, retain, alpha=self.alpha, lambda_=self.lambda_
