@@ -21,12 +21,13 @@ from unlearn.reporting.tables.advice import Case, load_shipped_plane, make_advic
 from unlearn.reporting.tables.frames import BANDS, REGULARITY
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = (
-    "index.md", "your_model.md", "discovery.md", "advice.md",
-    "results.md", "refined.md", "localized.md", "tuning.md", "scale.md", "speed.md",
-    "extend.md", "api.md", "reproduce.md",
-)  # fmt: skip
-"""Of the pages; the methods follow the fourth, and what is not named comes last."""
+SECTIONS = {
+    "Guides": ("your_model.md", "discovery.md", "advice.md", "tuning.md", "scale.md"),
+    "Concepts": ("glossary.md", "architecture.md"),
+    "Results": ("results.md", "refined.md", "localized.md", "speed.md", "reproduce.md"),
+    "Development": ("extend.md", "api.md"),
+}  # fmt: skip
+"""Pages of the navigation; the methods follow the guides, and unnamed pages come last."""
 SYMBOLS = (
     (r"\theta, \theta_0", "the model's parameters, now and of the original"),
     (r"D_f, D_r, D", "forget set, retain set, both"),
@@ -237,6 +238,14 @@ def index(names: list[str], conf: Path, plane: pd.DataFrame) -> str:
     )
 
 
+def navigation(pages: list[str], methods: list[str]) -> list[Any]:
+    """Return the navigation: the first page, the sections, and the pages that no section names."""
+    sections = [{title: list(own)} for title, own in SECTIONS.items()]
+    sections.insert(1, {"Methods": methods})
+    named = {"index.md", *(page for own in SECTIONS.values() for page in own)}
+    return ["index.md", *sections, *sorted(set(pages) - named)]
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages to the site."""
     plane = load_shipped_plane()
@@ -248,8 +257,6 @@ def on_files(files: Files, config: Any) -> Files:
         files.append(File.generated(config, f"methods/{name}.md", content=text))
     files.append(File.generated(config, "methods/index.md", content=index(names, conf, plane)))
     own = [file.src_uri for file in files.documentation_pages() if "/" not in file.src_uri]
-    order = [*ORDER, *sorted(name for name in own if name not in ORDER)]
-    pages: list[Any] = [name for name in order if name in own]
-    methods = {"Methods": ["methods/index.md", *(f"methods/{name}.md" for name in names)]}
-    config["nav"] = [*pages[:4], methods, *pages[4:]]
+    methods = ["methods/index.md", *(f"methods/{name}.md" for name in names)]
+    config["nav"] = navigation(own, methods)
     return files
