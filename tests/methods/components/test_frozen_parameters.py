@@ -73,5 +73,5 @@ def test_masks_that_make_no_sense_are_refused():
         FrozenParameters({"weight": torch.zeros(2, 2, dtype=torch.bool)})
     for name, shape in (("other", (2, 2)), ("weight", (2,))):
         frozen = FrozenParameters({name: torch.ones(shape, dtype=torch.bool)})
-        with pytest.raises(ValueError, match=f"mask '{name}' .* fits no parameter"):
+        with pytest.raises(ValueError, match=f"mask '{name}' .* does not match any parameter"):
             frozen.freeze_entries(layer)

@@ -1,4 +1,4 @@
-"""Choice of a checkpoint from what an unlearner may see (the benchmark's proxy, arXiv 2505.17730).
+"""Selection of a checkpoint without ground truth (the benchmark's proxy, arXiv 2505.17730).
 
 proxy = accuracy on the retain set * (1 - max(accuracy on the forget set, threshold)), given labels.
 """
@@ -13,18 +13,18 @@ SELECT_MODES = ("proxy", "last")
 
 
 class ProxyCheckpoint:
-    """Keeps the weights with the highest proxy, or simply the last ones."""
+    """Keep the weights with the highest proxy, or the last ones."""
 
     def __init__(
         self, request: Request, *, mode: str, threshold: float, samples: int | None
     ) -> None:
-        """Remember the request.
+        """Store the options.
 
         Args:
             request: Forget and retain set.
             mode: "proxy" or "last".
-            threshold: Accuracy on the forget set below which less is no better, in [0, 1].
-            samples: Size of an evenly spread part of the retain set to measure on; None: all.
+            threshold: Lower bound of the forget accuracy in the proxy, in [0, 1].
+            samples: Number of evenly spaced retain samples to measure on; None: all.
 
         Raises:
             ValueError: If the mode is unknown.
@@ -41,7 +41,7 @@ class ProxyCheckpoint:
         self.state: dict[str, Tensor] = {}
 
     def update(self, model: nn.Module, forget_accuracy: float, epoch: int) -> None:
-        """Keep the weights after ``epoch`` if they are the best so far; 0 is before the first."""
+        """Keep the weights after ``epoch`` if they are the best so far; 0 is before training."""
         proxy = self.best_proxy
         if self.mode == "proxy":
             proxy = compute_accuracy(model, self.retain) * (
@@ -53,7 +53,7 @@ class ProxyCheckpoint:
         self.best_proxy, self.epoch, self.forget_accuracy = proxy, epoch, forget_accuracy
 
     def restore_best_weights(self, model: nn.Module) -> dict[str, float | bool]:
-        """Put the kept weights back and return what there is to note of them."""
+        """Restore the kept weights and return their epoch and convergence for the notes."""
         if self.state:
             model.load_state_dict(self.state)
         converged = self.forget_accuracy <= self.threshold
@@ -61,7 +61,7 @@ class ProxyCheckpoint:
 
 
 def select_evenly_spaced(data: ImageSet, samples: int | None) -> ImageSet:
-    """Return an evenly spread part of the set, or all of it."""
+    """Return ``samples`` evenly spaced samples of the set; None: the whole set."""
     if samples is None or samples >= len(data):
         return data
     keep = torch.linspace(0, len(data) - 1, samples).round().long()

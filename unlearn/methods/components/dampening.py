@@ -1,4 +1,4 @@
-"""What the dampening methods share: importances of all weights for the forget and the retain set."""
+"""Base of the dampening methods: importances of all weights for the forget and the retain set."""
 
 from typing import ClassVar
 
@@ -17,22 +17,22 @@ from unlearn.methods.components.one_shot import OneShot
 
 
 class Dampening(OneShot):
-    """Base of SSD and its descendants.
+    """Base class of SSD and its variants.
 
     Attributes:
-        measure: What is differentiated.
-        power: 2: squared gradients; 1: absolute ones.
+        measure: Function whose gradient is the importance.
+        power: 2: squared gradients; 1: absolute gradients.
     """
 
     measure: ClassVar[Measure] = staticmethod(cross_entropy)
     power: ClassVar[int] = 2
 
     def __init__(self, *, batch_size: int, seed: int) -> None:
-        """Keep how images are grouped.
+        """Store the batching of the images.
 
         Args:
             batch_size: B; gradients are averaged over a batch before they are squared.
-            seed: Seeds which samples form a batch.
+            seed: Seed of the assignment of samples to batches.
         """
         super().__init__(batch_size=batch_size)
         self.seed = seed
@@ -40,7 +40,7 @@ class Dampening(OneShot):
     def compute_importances(
         self, model: nn.Module, request: Request
     ) -> tuple[Importance, Importance]:
-        """Return what the weights matter to the forget and to the retain set; count the images."""
+        """Return the importances for the forget and the retain set; note the number of images."""
         forget, retain = (
             compute_importance(
                 model,
@@ -60,7 +60,7 @@ class Dampening(OneShot):
 def dampen_model(
     model: nn.Module, forget: Importance, retain: Importance, *, alpha: float, lambda_: float
 ) -> float:
-    """Dampen the model's weights in place; return the share of all weights that was selected."""
+    """Dampen the model's weights in place; return the share of weights selected, in [0, 1]."""
     selected = total = 0
     for name, weight in model.named_parameters():
         total += weight.numel()

@@ -1,4 +1,4 @@
-"""Frozen networks that a model is drawn to or away from, and the distances to them.
+"""Frozen teacher networks and the distances to them.
 
 Shapes: B batch, K classes.
 """
@@ -15,12 +15,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def frozen_copy(model: Network) -> Network:
-    """Return a copy in eval mode that no optimizer can train."""
+    """Return a copy in eval mode that requires no gradients."""
     return copy.deepcopy(model).eval().requires_grad_(False)
 
 
 def distillation_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T^2 * mean of KL(teacher || student), softened by the temperature T, a scalar.
+    """Return T^2 * mean of KL(teacher || student) at temperature T, a scalar.
 
     Args:
         student: Logits (B, K).
@@ -39,9 +39,9 @@ def bad_teaching_loss(
 
     Args:
         student: Logits (B, K).
-        competent: Logits (B, K), the target of samples that are not to be forgotten.
-        incompetent: Logits (B, K), the target of samples of the forget set.
-        found: Bool (B,), which samples are in the forget set.
+        competent: Logits (B, K), the target of retain samples.
+        incompetent: Logits (B, K), the target of forget samples.
+        found: Whether a sample is in the forget set, bool (B,).
         reduction: "batch" divides the sum by B, "element" by B and K.
     """
     teacher = torch.where(found[:, None], incompetent, competent)

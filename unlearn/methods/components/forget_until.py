@@ -1,4 +1,4 @@
-"""The loop that gradient ascent and NPO share: epochs over the forget set until it is forgotten."""
+"""Training loop of gradient ascent and NPO: epochs over the forget set until it is forgotten."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ BATCH_NORM_MODES = ("train", "eval")
 
 
 class RemovalMethod(UnlearningMethod):
-    """Train on the forget set alone until its accuracy is at most gamma."""
+    """Train only on the forget set until its accuracy is at most gamma."""
 
     budget_pass: ClassVar[str] = "forget"
 
@@ -32,17 +32,17 @@ class RemovalMethod(UnlearningMethod):
         select_samples: int | None,
         batch_norm: str,
     ) -> None:
-        """Keep the stopping rule.
+        """Store the options.
 
         Args:
-            epochs: Most passes over the forget set.
+            epochs: Maximum number of passes over the forget set.
             batch_size: B.
-            optimizer: Called with the parameters.
+            optimizer: Returns an optimizer for the given parameters.
             schedule: Learning-rate factor.
             gamma: Accuracy on the forget set's given labels at which to stop, in [0, 1].
             select: "proxy" returns the checkpoint with the best proxy, "last" the last one.
-            select_samples: Retain samples that the proxy is measured on; None: all.
-            batch_norm: "train": statistics of the forget batches; "eval": the running ones.
+            select_samples: Number of retain samples for the proxy; None: all.
+            batch_norm: Use statistics of the forget batches ("train") or running ones ("eval").
 
         Raises:
             ValueError: If an option is out of range.
@@ -60,7 +60,7 @@ class RemovalMethod(UnlearningMethod):
         self.batch_norm = batch_norm
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
-        """Measure where the model stands; the original is the first candidate."""
+        """Measure the forget accuracy; the original is the first candidate checkpoint."""
         model = super().prepare(model, request)
         self.best = ProxyCheckpoint(
             request, mode=self.select, threshold=self.gamma, samples=self.select_samples
@@ -73,11 +73,11 @@ class RemovalMethod(UnlearningMethod):
         return model
 
     def needs_training(self) -> bool:
-        """Say whether the forget set is still known."""
+        """Return whether the forget accuracy is above gamma and ``epochs`` is above 0."""
         return self.epochs > 0 and self.forget_accuracy > self.gamma
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Choose the batch-norm mode."""
+        """Set the batch-norm mode."""
         set_batch_norm(pl_module.model, train=self.statistics)  # type: ignore[arg-type]
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -90,6 +90,6 @@ class RemovalMethod(UnlearningMethod):
             trainer.should_stop = True
 
     def finish(self, model: nn.Module) -> nn.Module:
-        """Return the chosen checkpoint."""
+        """Return the selected checkpoint."""
         self.notes |= {"epochs": self.passes} | self.best.restore_best_weights(model)
         return model

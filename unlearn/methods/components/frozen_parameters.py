@@ -1,6 +1,6 @@
-"""Parameters, or entries of them, that stay where they are, whatever the optimizer does.
+"""Freezing of parameters, or of single entries, for any optimizer.
 
-A masked gradient alone is not enough: momentum and weight decay move weights without any.
+Masking gradients is not enough: momentum and weight decay change weights without a gradient.
 Shapes: a mask has the shape of its parameter.
 """
 
@@ -13,35 +13,35 @@ from torch import Tensor, nn
 
 
 class FrozenParameters(L.Callback):
-    """Restores frozen entries bit for bit after each step of any optimizer, and hides their gradients."""
+    """Restore frozen entries bit-identically after each optimizer step and zero their gradients."""
 
     def __init__(self, may_move: Mapping[str, Tensor]) -> None:
-        """Keep the masks.
+        """Store the masks.
 
         Args:
-            may_move: Bool tensor by parameter name, True where it may move; a parameter without a
-                mask may.
+            may_move: Bool tensor by parameter name, True for trainable entries; parameters without
+                a mask are trainable.
 
         Raises:
-            ValueError: If nothing may move.
+            ValueError: If every entry is frozen.
         """
         if not any(bool(mask.any()) for mask in may_move.values()):
-            raise ValueError("every parameter is frozen; at least one entry must be free to move")
+            raise ValueError("every parameter is frozen; at least one entry must be trainable")
         self.may_move = dict(may_move)
         self._frozen_entries: list[tuple[nn.Parameter, Tensor, Tensor]] = []
         self._frozen_parameters: list[nn.Parameter] = []
 
     def freeze_entries(self, model: nn.Module) -> None:
-        """Remember the frozen entries; parameters frozen as a whole need no gradient from now on.
+        """Copy the frozen entries; parameters frozen as a whole no longer require gradients.
 
         Raises:
-            ValueError: If a mask fits no parameter.
+            ValueError: If a mask does not match a parameter.
         """
         parameters = dict(model.named_parameters())
         self._frozen_entries, self._frozen_parameters = [], []
         for name, mask in self.may_move.items():
             if name not in parameters or parameters[name].shape != mask.shape:
-                raise ValueError(f"mask '{name}' {tuple(mask.shape)} fits no parameter")
+                raise ValueError(f"mask '{name}' {tuple(mask.shape)} does not match any parameter")
             parameter = parameters[name]
             if mask.all():
                 continue
@@ -53,31 +53,31 @@ class FrozenParameters(L.Callback):
 
     @torch.no_grad()
     def mask_gradients(self) -> None:
-        """Zero the gradient of frozen entries: an optimizer that scales by the norm must not see it."""
+        """Zero the gradients of frozen entries, which would affect optimizers that use the norm."""
         for parameter, still, _ in self._frozen_entries:
             if parameter.grad is not None:
                 parameter.grad.masked_fill_(still, 0)
 
     @torch.no_grad()
     def restore_frozen_entries(self) -> None:
-        """Put frozen entries back."""
+        """Restore the values of frozen entries."""
         for parameter, still, value in self._frozen_entries:
             parameter.copy_(torch.where(still, value, parameter))
 
     def unfreeze_parameters(self) -> None:
-        """Let everything have gradients again."""
+        """Require gradients again for parameters frozen as a whole."""
         for parameter in self._frozen_parameters:
             parameter.requires_grad_(True)
         self._frozen_entries, self._frozen_parameters = [], []
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Hold the model as training starts."""
+        """Freeze the entries at the start of training."""
         self.freeze_entries(pl_module.model)  # type: ignore[arg-type]
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """Hide gradients."""
+        """Zero the gradients of frozen entries."""
         self.mask_gradients()
 
     def on_train_batch_end(
@@ -88,9 +88,9 @@ class FrozenParameters(L.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
-        """Restore after the step."""
+        """Restore frozen entries after the step."""
         self.restore_frozen_entries()
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Release the model."""
+        """Unfreeze all parameters."""
         self.unfreeze_parameters()

@@ -1,6 +1,6 @@
-"""How much each weight matters to a set of images, and the dampening of those that matter too much.
+"""Importance of each weight for a set of images, and dampening of selected weights.
 
-The pure part of SSD (arXiv 2308.07707) and its descendants LFSSD (2402.19308), ASSD (2402.10098) and
+Pure functions of SSD (arXiv 2308.07707) and its variants LFSSD (2402.19308), ASSD (2402.10098) and
 Potion (2406.09173). Importances are dictionaries from a parameter's name to a tensor of its shape.
 Shapes: B batch, N samples, K classes, P weights of all parameters.
 """
@@ -24,17 +24,17 @@ def cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
 
 
 def squared_logit_norm(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the mean squared Euclidean norm of the logits; labels play no part."""
+    """Return the mean squared Euclidean norm of the logits; labels are not used."""
     return logits.square().sum(1).mean()
 
 
 def logit_norm(logits: Tensor, label: Tensor) -> Tensor:
-    """Return the mean Euclidean norm of the logits; labels play no part."""
+    """Return the mean Euclidean norm of the logits; labels are not used."""
     return torch.linalg.vector_norm(logits, dim=1).mean()
 
 
 def iterate_shuffled_batches(data: ImageSet, batch_size: int, seed: int) -> Iterator[Batch]:
-    """Yield each sample once in a random order: a stored order may run from class to class."""
+    """Yield each sample once in random order, since stored samples may be sorted by class."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
     for rows in order.to(data.label.device).split(batch_size):
         yield from data.rows(rows).batches(len(rows))
@@ -45,16 +45,16 @@ def compute_importance(
 ) -> Importance:
     """Return the mean over batches of |gradient of the batch's measure| ** power.
 
-    Gradients are taken after the mean over a batch, so the size of batches matters. One pass in eval
-    mode, un-augmented; neither gradients nor batch-norm statistics are left behind in the model.
+    Gradients are taken after the mean over a batch, so the batch size matters. One pass in eval
+    mode, un-augmented; gradients and batch-norm statistics of the model do not change.
 
     Args:
-        model: Any classifier; weights that ask for no gradient are left out.
+        model: Any classifier; weights that do not require gradients are skipped.
         data: The images.
-        measure: What is differentiated: a mean over the batch.
-        power: 2 squares each batch's gradient, 1 takes its absolute value.
-        batch_size: B; the last batch may be smaller and counts as much as the others.
-        seed: Seeds which samples form a batch.
+        measure: Function to differentiate, a mean over the batch.
+        power: 2: square of each batch's gradient; 1: absolute value.
+        batch_size: B; the last batch may be smaller and has the same weight as the others.
+        seed: Seed of the assignment of samples to batches.
     """
     weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
     batches = iterate_shuffled_batches(data, batch_size, seed)
@@ -63,7 +63,7 @@ def compute_importance(
 
 
 def compute_sorted_ratios(forget: Importance, retain: Importance) -> Tensor:
-    """Return all finite forget / retain ratios in ascending order; 0/0 and x/0 are left out."""
+    """Return all finite forget / retain ratios in ascending order, without 0/0 and x/0."""
     ratio = torch.cat([(forget[name] / retain[name]).flatten() for name in forget])
     return ratio[ratio.isfinite()].sort().values
 
@@ -72,7 +72,7 @@ def percentile(ascending: Tensor, percent: float) -> float:
     """Return a percentile with linear interpolation.
 
     Args:
-        ascending: Sorted values, (P,); torch.quantile would refuse more than 16 million.
+        ascending: Sorted values, (P,); torch.quantile supports at most 16 million.
         percent: In [0, 100].
 
     Raises:
@@ -81,7 +81,7 @@ def percentile(ascending: Tensor, percent: float) -> float:
     if not len(ascending):
         raise ValueError(
             "no weight matters to both the forget and the retain set (all gradients are zero or "
-            "not finite), so none can be compared; choose method=ssd with an alpha of your own"
+            "not finite), so alpha cannot be computed; use method=ssd and set method.alpha"
         )
     place = percent / 100 * (len(ascending) - 1)
     low = math.floor(place)
@@ -90,7 +90,7 @@ def percentile(ascending: Tensor, percent: float) -> float:
 
 
 def compute_undampened_percentile(phi: float) -> float:
-    """Return P = 100 - ln(1 + 100 phi): the percentile of ratios that stays undampened (ASSD).
+    """Return P = 100 - ln(1 + 100 phi), the percentile of ratios that is not dampened (ASSD).
 
     Args:
         phi: Size of the forget set as a share of the training set, >= 0.
@@ -101,7 +101,7 @@ def compute_undampened_percentile(phi: float) -> float:
 def dampen_weight(
     weight: Tensor, forget: Tensor, retain: Tensor, *, alpha: float, lambda_: float
 ) -> Tensor:
-    """Return the weights, smaller where they matter too much to the forget set (SSD, eq. 3 and 4).
+    """Return the weights, with selected ones dampened (SSD, eq. 3 and 4).
 
     Args:
         weight: Any shape.

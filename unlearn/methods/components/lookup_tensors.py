@@ -1,17 +1,17 @@
-"""Tensors that a loss looks things up in, as a module: the cells of a stack have each their own."""
+"""Tensors that a loss reads, as a module, so that each cell of a stack has its own."""
 
 from torch import Tensor, nn
 
 
 class BufferDict(nn.Module):
-    """Holds tensors by name; a step reads them, and a hook may write to them in place."""
+    """Buffers by name; steps read them, hooks may write to them in place."""
 
     def __init__(self, **tensors: Tensor) -> None:
-        """Keep the tensors, of any shape, under their names."""
+        """Register tensors of any shape as buffers under their names."""
         super().__init__()
         for name, tensor in tensors.items():
             self.register_buffer(name, tensor)
 
     def __getitem__(self, name: str) -> Tensor:
-        """Return a tensor."""
+        """Return the buffer ``name``."""
         return self.get_buffer(name)

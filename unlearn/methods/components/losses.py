@@ -1,4 +1,4 @@
-"""Pure losses that several methods share.
+"""Losses shared by several methods.
 
 Shapes: B batch, K classes.
 """
@@ -19,12 +19,12 @@ def scaled_log_sigmoid(gap: Tensor, beta: float) -> Tensor:
 
 
 def npo_loss(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
-    """Return the NPO loss: ascent that fades once a sample is forgotten (arXiv 2404.05868).
+    """Return the NPO loss, whose gradient vanishes for forgotten samples (arXiv 2404.05868).
 
     Args:
         loss: Cross-entropy per sample under the model, (B,).
         reference: The same under the frozen reference, (B,).
-        beta: Above 0; towards 0 this is gradient ascent.
+        beta: Inverse temperature, above 0; near 0 this is gradient ascent.
 
     Returns:
         A scalar; minimising it raises ``loss``.
@@ -33,12 +33,12 @@ def npo_loss(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
 
 
 def is_member(index: Tensor, of: Tensor) -> Tensor:
-    """Return bool (B,): which of ``index`` are in ``of``."""
+    """Return whether each entry of ``index`` is in ``of``, bool (B,)."""
     return torch.isin(index, of.to(index.device))
 
 
 def build_membership_table(of: Tensor, every: Tensor) -> Tensor:
-    """Return bool (N,) by index: which samples are in ``of`` (n,); ``every`` (m,) holds all indices."""
+    """Return whether samples are in ``of`` (n,), bool (N,) by index; ``every`` (m,): all indices."""
     known = torch.zeros(int(every.max()) + 1, dtype=torch.bool)
     known[of.cpu()] = True
     return known

@@ -1,4 +1,4 @@
-"""What training under a mask needs besides ``Frozen``: edits undone, statistics held, shares noted.
+"""Training under a mask: mask computation, restoring of entries, frozen statistics and notes.
 
 Shapes: a mask has the shape of its parameter.
 """
@@ -23,28 +23,28 @@ HEAD_MODES = ("always", "masked", "only")
 
 
 class FrozenBatchNorm(L.Callback):
-    """Keeps batch norm on its running statistics, whatever else switches modes."""
+    """Keep batch norm in eval mode during training."""
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Switch to eval mode."""
+        """Switch batch norm to eval mode."""
         set_batch_norm(pl_module.model, train=False)  # type: ignore[arg-type]
 
 
 def compute_mask(
     localizer: Localizer, model: nn.Module, request: Request, budget: float | None
 ) -> Mask:
-    """Return the mask of a strategy, with what it was made from.
+    """Return the mask of a strategy, with its provenance.
 
     Args:
         localizer: The strategy.
         model: The original model.
         request: Forget and retain set.
-        budget: Share of all parameters, in (0, 1]; None: as the strategy wants.
+        budget: Share of all parameters, in (0, 1]; None: determined by the strategy.
 
     Raises:
-        ValueError: If the mask does not fit the model or does not keep to the budget.
+        ValueError: If the mask does not match the model or exceeds the budget.
     """
     started, limit = time.perf_counter(), 1.0 if budget is None else budget
     may_move = localizer(model, request, limit)
@@ -69,11 +69,11 @@ def copy_parameters(model: nn.Module) -> dict[str, Tensor]:
 def restore_outside_mask(
     model: nn.Module, may_move: Mapping[str, Tensor], old: Mapping[str, Tensor]
 ) -> None:
-    """Give every entry that may not move its old value, in place.
+    """Restore the old value of every frozen entry, in place.
 
     Args:
         model: The network.
-        may_move: Bool tensors by name; a parameter without one may not move.
+        may_move: Bool tensors by name; parameters without one are frozen.
         old: Values of all parameters.
 
     Raises:
@@ -88,27 +88,27 @@ def restore_outside_mask(
 
 
 def match_parameter_names(mask: Mask, patterns: Sequence[str]) -> list[str]:
-    """Return the names of the parameters that the patterns name.
+    """Return the names of the parameters that match a pattern.
 
     Raises:
-        ValueError: If a pattern names none.
+        ValueError: If a pattern matches no parameter.
     """
     for pattern in patterns:
         if not any(fnmatch(name, pattern) for name in mask):
-            raise ValueError(f"mask_trainable: no parameter's name is like {pattern}")
+            raise ValueError(f"mask_trainable: no parameter matches '{pattern}'")
     return [name for name in mask if any(fnmatch(name, p) for p in patterns)]
 
 
 def build_training_mask(
     mask: Mask, head: Sequence[str], mode: str, always: Sequence[str] = ()
 ) -> Mask:
-    """Return what training may move: the mask and, as ``mode`` says, the head.
+    """Return the mask of trained entries: the mask and, depending on ``mode``, the head.
 
     Args:
-        mask: Of the strategy; what is reset, and what the budget counts.
+        mask: Mask of the strategy.
         head: Names of the head's parameters.
-        always: Names of other parameters that move as a whole, whatever the mode.
-        mode: "always": the whole head too; "masked": the mask alone; "only": the head alone.
+        always: Names of other parameters that are trained as a whole in every mode.
+        mode: "always": the mask and the whole head; "masked": the mask; "only": the head.
     """
     free = {*always, *(head if mode != "masked" else ())}
     whole = Mask({name: torch.full_like(m, name in free) for name, m in mask.items()})
@@ -116,11 +116,11 @@ def build_training_mask(
 
 
 def describe_mask(mask: Mask, moving: Mask, layers: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Return what a row says of a mask.
+    """Return the columns that describe a mask in the run's row.
 
     Args:
-        mask: Of the strategy.
-        moving: What training may move.
+        mask: Mask of the strategy.
+        moving: Mask of trained entries.
         layers: Names of the parameters of each layer.
     """
     by_layer = {

@@ -1,4 +1,4 @@
-"""What methods share that edit a network once and train nothing."""
+"""Base of methods that edit a network once without training."""
 
 from collections.abc import Mapping
 from typing import NoReturn
@@ -10,13 +10,13 @@ from unlearn.methods.base import UnlearningMethod
 
 
 class OneShot(UnlearningMethod):
-    """Base of one-shot methods: ``edit`` is all there is; the ``Fit`` is never called."""
+    """Base class of one-shot methods; ``edit_model`` does all the work, ``fit`` is not called."""
 
     def __init__(self, *, batch_size: int) -> None:
-        """Keep the number of images that are looked at together.
+        """Store the number of images per forward pass.
 
         Raises:
-            ValueError: If it is below 1.
+            ValueError: If ``batch_size`` is below 1.
         """
         super().__init__(
             epochs=0,
@@ -30,11 +30,11 @@ class OneShot(UnlearningMethod):
         return self.edit_model(super().prepare(model, request), request)
 
     def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
-        """Return the unlearned network; default: as it is."""
+        """Return the unlearned network; by default unchanged."""
         return model
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
-        """Refuse: there is no training, so there is no loss."""
+        """Raise an error: one-shot methods have no loss."""
         return _refuse_training()
 
 

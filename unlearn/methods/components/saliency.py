@@ -27,9 +27,9 @@ def compute_drifting_gradient(
     batch_size: int,
     optimizer: Callable[..., torch.optim.Optimizer],
 ) -> dict[str, Tensor]:
-    """Return the sum of the gradients on a set of a copy that climbs its loss meanwhile, by name.
+    """Return the sum of the gradients of a copy that takes ascent steps meanwhile, by name.
 
-    A defect of published code, for its results alone: the gradient is that of no single model.
+    Reproduces a defect of published code: the sum is not the gradient of a single model.
     """
     own = copy.deepcopy(model)
     parameters = dict(own.named_parameters())
@@ -47,12 +47,12 @@ def compute_drifting_gradient(
 def select_top_fraction(
     values: dict[str, Tensor], fraction: float, *, descending: bool = True
 ) -> dict[str, Tensor]:
-    """Return where the largest values are, over all tensors together: bool, round(fraction * P) True.
+    """Return masks of the round(fraction * P) largest values over all tensors together.
 
     Args:
         values: Saliency per parameter, by name.
-        fraction: Share to choose, in (0, 1]; at least one entry is chosen.
-        descending: False: the smallest ones.
+        fraction: Share to select, in (0, 1]; at least one entry is selected.
+        descending: Select the largest values; False: the smallest.
     """
     flat = torch.cat([v.flatten() for v in values.values()])
     count = max(1, round(fraction * len(flat)))
@@ -63,12 +63,12 @@ def select_top_fraction(
 
 
 def input_saliency_loss(forward: Forward, batch: Batch, found: Tensor, alpha: float) -> Tensor:
-    """Return CE of what stays + alpha * mean over what goes of the sum of x * dCE/dx, a scalar.
+    """Return retain CE + alpha * mean over forget samples of the sum of x * dCE/dx, a scalar.
 
     Args:
         forward: The network.
-        batch: Samples of both kinds.
-        found: Bool (B,), which samples are in the forget set.
+        batch: Forget and retain samples.
+        found: Whether a sample is in the forget set, bool (B,).
         alpha: Weight of the saliency, at least 0.
     """
     image = batch.image.detach().requires_grad_(True)

@@ -1,1 +1,1 @@
-"""Which parameters may move while a model unlearns: one strategy per file, one mask object."""
+"""Localization: selection of the parameters to train, one strategy per file."""

@@ -1,4 +1,4 @@
-"""No localization: everything may move, the full-parameter version of every method."""
+"""No localization: all parameters are trained."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from unlearn.models.layers import get_trainable_parameters
 
 
 class Everything:
-    """All ones; a budget below 1 is refused, since it is not met."""
+    """Select all parameters; a budget below 1 is an error, since it is exceeded."""
 
     needs_budget = False
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
-        """Return where parameters may move."""
+        """Return a mask of all True."""
         return {
             n: torch.ones(p.shape, dtype=torch.bool)
             for n, p in get_trainable_parameters(model).items()

@@ -1,4 +1,4 @@
-"""What a localization strategy is, and what those share that rank parameters by a score.
+"""Interface of localization strategies, and the base of those that rank parameters by a score.
 
 A strategy is a criterion (a score per entry), a granularity (scalars or channels) and a selection
 that meets the budget (arXiv 2412.02432).
@@ -29,33 +29,33 @@ from unlearn.models.layers import COUNTED, get_trainable_parameters
 
 
 class Localizer(Protocol):
-    """Chooses what may move.
+    """Select the parameters to train.
 
     Attributes:
-        needs_budget: Whether it is for the caller to say how much; else the strategy knows.
+        needs_budget: Whether the caller must set the budget; else the strategy determines it.
     """
 
     @property
     def needs_budget(self) -> bool:
-        """Say whether it is for the caller to give the budget."""
+        """Return whether the caller must set the budget."""
         ...
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
-        """Return where parameters may move, bool by name; ``model`` stays as it is.
+        """Return the mask, bool by parameter name; ``model`` is not modified.
 
         Args:
             model: The original model.
-            request: What a method may see.
+            request: Forget and retain set.
             budget: Share of all parameters, in (0, 1].
         """
         ...
 
 
 def check_option(key: str, value: object, options: Sequence[object]) -> None:
-    """Check an option.
+    """Check that an option has an allowed value.
 
     Raises:
-        ValueError: If the value is none of the options.
+        ValueError: If the value is not one of the options.
     """
     if value not in options:
         names = ", ".join(str(o) for o in options)
@@ -64,20 +64,20 @@ def check_option(key: str, value: object, options: Sequence[object]) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """How scores become a mask.
+    """Options that turn scores into a mask.
 
     Attributes:
-        granularity: "parameter"; "channel"; "head": channels, but the queries, keys and values of an
-            attention head together; "layer".
-        aggregate: How the scores of a channel's entries become one; see ``channel_scores``.
-        h: Entries that are averaged; None: a tenth of the number of channels in a network with
-            convolutions, all in others; see ``averaged``.
-        fill: "exact", or "whole": no unit is cut.
-        skip_nonfitting: With "whole", pass over what does not fit rather than stop there.
-        exclude: Patterns of names that may not be chosen; "norm" and "head" mean such layers.
+        granularity: "parameter"; "channel"; "head": channels, with queries, keys and values of an
+            attention head as one unit; "layer".
+        aggregate: Reduction of a channel's scores; see ``aggregate_channel_scores``.
+        h: Number of entries averaged; None: a tenth of the number of channels in a network with
+            convolutions, all in others; see ``count_averaged_entries``.
+        fill: "exact", or "whole" to select only whole units.
+        skip_nonfitting: With "whole", skip units that do not fit instead of stopping.
+        exclude: Name patterns that are never selected; "norm" and "head" exclude these layers.
         count_base: The budget is a share of "all" parameters or of the "eligible" ones.
-        tie_1d: Biases and norms follow the channel that they belong to.
-        unit_axis: Axis that units run along, by pattern of names; None: the first everywhere.
+        tie_1d: Select biases and norms together with their channel.
+        unit_axis: Channel axis by name pattern; None: the first axis.
     """
 
     granularity: str
@@ -100,7 +100,7 @@ class Ranking:
             count_averaged_entries(self.h, 1, 1)
 
     def list_eligible_names(self, model: nn.Module, request: Request) -> list[str]:
-        """Return the names of the parameters that may be chosen.
+        """Return the names of the parameters that may be selected.
 
         Raises:
             ValueError: If none are left.
@@ -115,13 +115,15 @@ class Ranking:
         names = [n for n in get_trainable_parameters(model) if n not in out]
         names = [n for n in names if not any(fnmatch(n, pattern) for pattern in self.exclude)]
         if not names:
-            raise ValueError(f"localization.exclude={list(self.exclude)} leaves no parameter")
+            raise ValueError(
+                f"localization.exclude={list(self.exclude)} leaves no parameter to select"
+            )
         return names
 
     def count_selectable_entries(
         self, model: nn.Module, names: Sequence[str], budget: float
     ) -> int:
-        """Return how many entries may be chosen."""
+        """Return the maximum number of entries to select."""
         sizes = {n: p.numel() for n, p in get_trainable_parameters(model).items()}
         base = sizes if self.count_base == "all" else names
         return min(
@@ -149,10 +151,10 @@ class Ranking:
 
 
 def count_attention_heads(model: nn.Module) -> dict[str, int]:
-    """Return the number of heads of each weight that stacks queries, keys and values, by name.
+    """Return the number of attention heads of each stacked query-key-value weight, by name.
 
-    Found by structure: a module that says how many ``heads`` (or ``num_heads``) it has, and a
-    weight of its own or of a child with that many equal parts three times.
+    A weight is recognised by its name ("qkv", "in_proj") and by a module with ``heads`` (or
+    ``num_heads``) above it, if its rows can be split into three times that many parts.
 
     Raises:
         ValueError: If there are none.
@@ -177,7 +179,7 @@ def count_attention_heads(model: nn.Module) -> dict[str, int]:
 
 
 def _match_tied_parameters(model: nn.Module, image: Tensor) -> dict[str, str]:
-    """Return for 1-dimensional parameters the weight before them in their layer with as many channels."""
+    """Return for 1-dimensional parameters the last weight of their layer with equal channels."""
     parameters, out = get_trainable_parameters(model), {}
     for names in group_by_layer(model, image).values():
         weights: list[str] = []
@@ -192,17 +194,17 @@ def _match_tied_parameters(model: nn.Module, image: Tensor) -> dict[str, str]:
 
 
 class RankedLocalizer(ABC):
-    """Base of the strategies that take what has the highest score."""
+    """Base class of strategies that select the highest scores."""
 
     needs_budget = True
 
     def __init__(self, **ranking: Any) -> None:
-        """Keep the options; see ``Ranking``."""
+        """Store the options; see ``Ranking``."""
         self.ranking = Ranking(**ranking)
 
     @abstractmethod
     def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
-        """Return a non-negative score of every entry, by name of the parameter."""
+        """Return a non-negative score of every entry, by parameter name."""
 
     def compute_masks(
         self, model: nn.Module, request: Request, budgets: Sequence[float]
@@ -220,5 +222,5 @@ class RankedLocalizer(ABC):
             ]
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
-        """Return where parameters may move."""
+        """Return the mask, bool by parameter name."""
         return self.compute_masks(model, request, [budget])[0]

@@ -1,10 +1,10 @@
-"""CritMem: the few channels without which a forget sample is misclassified (arXiv 2307.09542, 2412.02432).
+"""CritMem: channels whose removal misclassifies a forget sample (arXiv 2307.09542, 2412.02432).
 
-Re-implemented from the descriptions. For each forget sample, starting each time from the original
-model, the channel whose change is expected to hurt that sample most, and others least, is set to
-zero, or moved by a gradient step, until the sample is lost. The mask is the union of these
-channels, so its size is emergent; a smaller budget takes those first that most samples have chosen.
-Differs: averages of noisy copies are averages of logits; the length of the steps is ours.
+Re-implemented from the descriptions. For each forget sample, starting from the original model, the
+channel with the largest expected loss increase on that sample, and the smallest on others, is set
+to zero, or changed by a gradient step, until the sample is misclassified. The mask is the union of
+these channels, which determines its size; a smaller budget selects the most frequent ones first.
+Differs: logits of noisy copies are averaged; the step size is ours.
 Shapes: B batch, U units.
 """
 
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def critical_objective(losses: Tensor, own: int) -> Tensor:
-    """Return (sum of the others' losses - B * the own loss) / B, a scalar, for losses (B,)."""
+    """Return (sum of the other losses - B * loss of ``own``) / B, a scalar, for losses (B,)."""
     size = len(losses)
     others = losses.sum() - losses[own]
     return (others - size * losses[own]) / size
@@ -47,16 +47,16 @@ class CriticalMemorization:
     """Union of the critical channels of the forget samples.
 
     Attributes:
-        batch_size: B of the batch that holds the sample beside others of the training set.
-        num_copies: Noisy copies over which predictions are averaged, at least 1.
+        batch_size: B of the batch with the sample and others of the training set.
+        num_copies: Number of noisy copies over which predictions are averaged, at least 1.
         noise: Norm of the noise relative to the image's, >= 0.
-        num_iterations: Most changes that are made for one sample, at least 1.
-        objective: "zero": the channel with the largest sum of weight * slope is set to zero; "step":
-            that with the largest sum of |slope| goes a step downhill.
-        step_size: Length of that step in slopes, above 0.
-        max_examples: Look at so many forget samples, a random choice; None: at all.
+        num_iterations: Maximum number of changes per sample, at least 1.
+        objective: "zero": set the channel with the largest sum of weight * gradient to zero;
+            "step": take a descent step in the channel with the largest sum of |gradient|.
+        step_size: Factor on the gradient in that step, above 0.
+        max_examples: Number of randomly chosen forget samples to use; None: all.
         granularity: "channel": filters of convolutions, scalars of all others; "parameter".
-        seed: Of the batches, the noise and the choice.
+        seed: Seed of the batches, the noise and the choice.
     """
 
     batch_size: int
@@ -85,10 +85,10 @@ class CriticalMemorization:
             raise ValueError(f"localization.noise must be at least 0, got {self.noise}")
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
-        """Return where parameters may move; less than the budget if the union is smaller.
+        """Return the mask; it is smaller than the budget if the union is.
 
         Raises:
-            ValueError: If no sample could be made to be misclassified, or nothing fits.
+            ValueError: If no channel is critical, or none fits into the budget.
         """
         units = self._build_unscored_units(model)
         times, total = torch.zeros(len(units.size)), torch.zeros(len(units.size))
@@ -99,7 +99,7 @@ class CriticalMemorization:
                 times[unit] += 1
                 total[unit] += value
         if kept:
-            log.warning("%d forget samples stay classified after all changes", kept)
+            log.warning("forget samples still classified after all changes: %d", kept)
         chosen = times.nonzero().flatten()
         if not len(chosen):
             raise ValueError("no channel is critical: every forget sample is misclassified already")
@@ -133,7 +133,7 @@ class CriticalMemorization:
     def _find_critical_units(
         self, model: nn.Module, request: Request, units: Units
     ) -> Iterator[tuple[dict[int, float], bool]]:
-        """Yield the units that were changed for each sample, with their importance, and the success."""
+        """Yield per sample the changed units with their importance, and whether it succeeded."""
         generator = torch.Generator().manual_seed(self.seed)
         everything = get_image_set(request, "all")
         rows = torch.randperm(len(request.forget), generator=generator)

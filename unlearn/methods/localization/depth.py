@@ -1,7 +1,7 @@
-"""Deepest and shallowest: layers from the output, or from the input (arXiv 2412.02432, 2201.06640).
+"""Deepest and shallowest layers, from the output or from the input (arXiv 2412.02432, 2201.06640).
 
-Data-free. Differs: layers run in the order of execution; how the paper met a budget that ends within
-a layer is not known, here whole channels in index order.
+Data-free. Differs: layers are in the order of execution; a budget that ends within a layer selects
+whole channels in index order, since the paper does not describe this case.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,10 +25,10 @@ def select_whole_layers(
 
     Args:
         groups: Names of the parameters of each layer, in the order of preference.
-        shape: Of every parameter.
-        count: Entries that may be chosen at most.
-        partial: "channels": of the first layer that does not fit, take channel after channel (of
-            all its parameters together) while they fit; "none": leave it.
+        shape: Shape of every parameter.
+        count: Maximum number of entries to select.
+        partial: First layer that does not fit: select its leading channels (of all its parameters
+            together) while they fit ("channels"), or nothing ("none").
 
     Raises:
         ValueError: If nothing fits.
@@ -47,13 +47,13 @@ def select_whole_layers(
     if left == count:
         raise ValueError(
             f"the budget of {count} parameters is less than the first "
-            f"{'channel' if partial == 'channels' else 'layer'} in that order; raise it"
+            f"{'channel' if partial == 'channels' else 'layer'}; increase the budget"
         )
     return masks
 
 
 def _select_slices(masks: dict[str, Tensor], group: Sequence[str], left: int) -> int:
-    """Choose slices while they fit; return how many entries that made."""
+    """Select slices while they fit; return the number of selected entries."""
     used = 0
     for part in _iterate_slices(masks, group):
         if used + part.numel() > left:
@@ -64,7 +64,7 @@ def _select_slices(masks: dict[str, Tensor], group: Sequence[str], left: int) ->
 
 
 def _iterate_slices(masks: Mapping[str, Tensor], group: Sequence[str]) -> Iterator[Tensor]:
-    """Yield the slices of dimension 0, those with the same index together."""
+    """Yield the slices along dimension 0, ordered by index."""
     flat = [masks[n] if masks[n].ndim else masks[n].view(1) for n in group]
     for index in range(max(len(m) for m in flat)):
         yield from (m[index] for m in flat if index < len(m))
@@ -74,14 +74,14 @@ class Depth:
     """The deepest or the shallowest layers."""
 
     def __init__(self, *, order: str, grouping: str, num_layers: int | None, partial: str) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            order: "deepest" begins at the output, "shallowest" at the input.
+            order: "deepest" starts at the output, "shallowest" at the input.
             grouping: "layer": a convolution or linear map with its norm; "block": see
-                ``block_groups``.
-            num_layers: Take so many whole layers, in place of a budget; None: by the budget.
-            partial: See ``whole_layers``.
+                ``group_by_block``.
+            num_layers: Number of whole layers to select, instead of a budget; None: use the budget.
+            partial: See ``select_whole_layers``.
 
         Raises:
             ValueError: If an option is out of range.
@@ -98,11 +98,11 @@ class Depth:
 
     @property
     def needs_budget(self) -> bool:
-        """Say whether the budget decides."""
+        """Return whether the selection depends on the budget."""
         return self.num_layers is None
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
-        """Return where parameters may move.
+        """Return the mask, bool by parameter name.
 
         Raises:
             ValueError: If the network has fewer layers, or the budget is below the first channel.

@@ -1,4 +1,4 @@
-"""The largest weights, whatever the forget set: a control of arXiv 2412.02432 (table 4)."""
+"""The largest weights, independent of the forget set: a control of arXiv 2412.02432 (table 4)."""
 
 from torch import Tensor, nn
 
@@ -8,7 +8,7 @@ from unlearn.models.layers import get_trainable_parameters
 
 
 class Magnitude(RankedLocalizer):
-    """Rank by |weight|; data play no part."""
+    """Rank by |weight|; no data are used."""
 
     def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
         """Return |weight| of every entry."""

@@ -1,7 +1,7 @@
-"""The mask of a localized unlearning: which entries of a network's parameters may move.
+"""Mask of a localization: the entries of a network's parameters that are trained.
 
-Made once, by a strategy; saved bit-packed; it knows its exact share. Sharing parameters out by a
-budget follows arXiv 2412.02432. Shapes: a mask has the shape of its parameter; P all parameters.
+Computed once by a strategy and saved bit-packed. Budgets are those of arXiv 2412.02432.
+Shapes: a mask has the shape of its parameter; P all parameters.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from unlearn.models.layers import get_trainable_parameters
 
 
 def count_allowed_parameters(total: int, budget: float) -> int:
-    """Return floor(budget * total): how many of ``total`` parameters may move.
+    """Return floor(budget * total), the maximum number of trained parameters.
 
     Args:
         total: P.
-        budget: In (0, 1]; taken as written, so that 0.29 of 100 are 29 and not 28.
+        budget: In (0, 1]; its decimal representation is used, so that 0.29 of 100 is 29, not 28.
 
     Raises:
         ValueError: If the budget is out of range.
@@ -34,7 +34,7 @@ def count_allowed_parameters(total: int, budget: float) -> int:
 
 
 def fingerprint_model(model: nn.Module) -> str:
-    """Return 16 hex digits that stand for a network's parameter names, shapes and values."""
+    """Return a hash of a network's parameter names, shapes and values, 16 hex digits."""
     digest = hashlib.sha256()
     for name, p in model.named_parameters():
         digest.update(f"{name}{tuple(p.shape)}".encode())
@@ -44,21 +44,21 @@ def fingerprint_model(model: nn.Module) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Mask(Mapping[str, Tensor]):
-    """Bool tensor by parameter name, True where it may move.
+    """Bool tensor by parameter name, True for trained entries.
 
     Attributes:
         may_move: The tensors, in the network's order.
-        facts: Where the mask comes from: strategy, budget, fingerprints, seconds; JSON values.
+        facts: Provenance: strategy, budget, fingerprints, seconds; JSON-serialisable.
     """
 
     may_move: Mapping[str, Tensor]
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the types.
+        """Check the dtypes.
 
         Raises:
-            ValueError: If a tensor is not of bools, or there is none.
+            ValueError: If a tensor is not bool, or there are no tensors.
         """
         wrong = [name for name, m in self.may_move.items() if m.dtype != torch.bool]
         if wrong or not self.may_move:
@@ -77,23 +77,23 @@ class Mask(Mapping[str, Tensor]):
         return len(self.may_move)
 
     def count_movable_by_parameter(self) -> dict[str, int]:
-        """Return how many entries of each parameter may move."""
+        """Return the number of trained entries of each parameter."""
         return {name: int(m.sum()) for name, m in self.items()}
 
     def count_movable(self) -> int:
-        """Return how many entries may move."""
+        """Return the number of trained entries."""
         return sum(self.count_movable_by_parameter().values())
 
     def count_total(self) -> int:
-        """Return P."""
+        """Return P, the number of all entries."""
         return sum(m.numel() for m in self.values())
 
     def compute_movable_share(self) -> float:
-        """Return the share of all parameters that may move, in [0, 1]."""
+        """Return the share of trained entries, in [0, 1]."""
         return self.count_movable() / self.count_total()
 
     def compute_group_shares(self, groups: Mapping[str, Sequence[str]]) -> dict[str, float]:
-        """Return the share within each group of parameters, for groups by name (``layer_groups``)."""
+        """Return the share of trained entries per group, for parameter names by group."""
         counts = self.count_movable_by_parameter()
         return {
             title: sum(counts[n] for n in names) / sum(self[n].numel() for n in names)
@@ -101,7 +101,7 @@ class Mask(Mapping[str, Tensor]):
         }
 
     def check_matches_model(self, model: nn.Module) -> None:
-        """Check that the mask is one for this network.
+        """Check that the mask matches the network.
 
         Raises:
             ValueError: If names or shapes differ.
@@ -116,33 +116,33 @@ class Mask(Mapping[str, Tensor]):
             )
 
     def require_within_budget(self, budget: float) -> "Mask":
-        """Return the mask itself, if it keeps to the budget and lets something move.
+        """Return the mask itself if it is not empty and within the budget.
 
         Raises:
-            ValueError: If it does not.
+            ValueError: If it is empty or exceeds the budget.
         """
         limit, count = count_allowed_parameters(self.count_total(), budget), self.count_movable()
         if not 0 < count <= limit:
             raise ValueError(
-                f"budget={budget} lets at most {limit} of {self.count_total()} parameters move and at "
-                f"least one must, but the localization chose {count}; raise the budget"
+                f"budget={budget} allows at most {limit} of {self.count_total()} parameters and at "
+                f"least 1, but the localization chose {count}; increase the budget"
             )
         return self
 
     def union(self, other: "Mask") -> "Mask":
-        """Return what either lets move."""
+        """Return the union of both masks."""
         return Mask({n: m | other[n] for n, m in self._get_comparable_items(other)})
 
     def intersection(self, other: "Mask") -> "Mask":
-        """Return what both let move."""
+        """Return the intersection of both masks."""
         return Mask({n: m & other[n] for n, m in self._get_comparable_items(other)})
 
     def complement(self) -> "Mask":
-        """Return what this one does not let move."""
+        """Return the complement of the mask."""
         return Mask({n: ~m for n, m in self.items()})
 
     def compute_jaccard_overlap(self, other: "Mask") -> dict[str, float]:
-        """Return the Jaccard overlap by parameter, and over all of them as ""; 1 where both are empty."""
+        """Return the Jaccard overlap by parameter, and over all under ""; 1 if both are empty."""
         both, either = (
             self.intersection(other).count_movable_by_parameter(),
             self.union(other).count_movable_by_parameter(),
@@ -152,11 +152,11 @@ class Mask(Mapping[str, Tensor]):
 
     def _get_comparable_items(self, other: "Mask") -> list[tuple[str, Tensor]]:
         if {n: m.shape for n, m in self.items()} != {n: m.shape for n, m in other.items()}:
-            raise ValueError("the two masks are of different networks")
+            raise ValueError("the two masks belong to different networks")
         return list(self.items())
 
     def save(self, path: Path) -> None:
-        """Write the mask, a bit per entry, by rename."""
+        """Save the mask atomically, one bit per entry."""
         content = {
             "shape": {n: list(m.shape) for n, m in self.items()},
             "bits": {n: _pack_bits(m.cpu()) for n, m in self.items()},
@@ -169,11 +169,11 @@ class Mask(Mapping[str, Tensor]):
         """Return a saved mask.
 
         Raises:
-            ValueError: If the file is none.
+            ValueError: If the file holds no mask.
         """
         try:
             content = torch.load(path, weights_only=True)
-        except Exception as error:  # the bytes of a broken file decide which
+        except Exception as error:  # the type depends on the content of the file
             raise ValueError(f"{path} holds no mask: {type(error).__name__}") from error
         if not isinstance(content, dict) or content.keys() != {"shape", "bits", "facts"}:
             raise ValueError(f"{path} holds no mask")

@@ -1,4 +1,4 @@
-"""The pass over a set that all gradient criteria share (arXiv 2412.02432, 2310.12508).
+"""Mean gradient over a set, shared by all gradient criteria (arXiv 2412.02432, 2310.12508).
 
 Gradients are summed with their signs and weighted by the size of their batch, so that the result
 does not depend on the batch size; the absolute value is taken once, by the criterion.
@@ -16,7 +16,7 @@ from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
 from unlearn.models.layers import get_trainable_parameters
 
 ImageAugmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""Of stored images, as training changes them."""
+"""Augmentation of stored images (uint8, (N, C, H, W)) with a generator."""
 
 ACCUMULATE_MODES = ("signed", "absolute")
 DATA_PARTS = ("forget", "retain", "all")
@@ -32,14 +32,14 @@ def compute_mean_gradient(
 ) -> dict[str, Tensor]:
     """Return the gradient of the mean cross-entropy on a set, by parameter name.
 
-    In eval mode and un-augmented; the network's weights, statistics, modes and gradients stay.
+    In eval mode and un-augmented; weights, statistics, modes and gradients do not change.
 
     Args:
         model: Any classifier.
         data: The samples, labels as given.
         batch_size: B.
-        accumulate: "signed"; "absolute" sums the absolute values of the batches' gradients.
-        drop_last: Leave out an incomplete last batch, as the reference code does.
+        accumulate: "signed", or "absolute" to sum the absolute values of the batch gradients.
+        drop_last: Drop an incomplete last batch, as the reference code does.
 
     Raises:
         ValueError: If no batch is left.
@@ -64,12 +64,12 @@ def _iterate_batches(data: ImageSet, batch_size: int, drop_last: bool) -> Iterat
 
 
 def augment_images(data: ImageSet, augment: ImageAugmentation, seed: int) -> ImageSet:
-    """Return a set with its images changed once, as a pass of the training would.
+    """Return the set with its images augmented once, as in one training epoch.
 
     Args:
         data: The samples.
-        augment: Takes uint8 images (N, C, H, W) and what draws.
-        seed: Of the draw.
+        augment: Called with uint8 images (N, C, H, W) and a generator.
+        seed: Seed of the generator.
     """
     generator = torch.Generator(data.image.device).manual_seed(seed)
     return replace(data, image=augment(data.image, generator))

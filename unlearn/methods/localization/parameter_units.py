@@ -1,7 +1,7 @@
-"""What a budget is spent on: scalars, output channels, attention heads or layers (arXiv 2412.02432).
+"""Units of selection: scalars, output channels, attention heads or layers (arXiv 2412.02432).
 
-A unit is a set of entries that are taken or left together. Units are numbered in canonical order:
-the network's order of parameters, then the position within one.
+A unit is a set of entries that are selected together. Units are numbered in canonical order: the
+network's order of parameters, then the position within a parameter.
 Shapes: U units, C output channels (size of dimension 0), K entries of a channel.
 """
 
@@ -20,10 +20,10 @@ class Units:
     """Units of a network with their scores.
 
     Attributes:
-        number: Unit of each entry, int64, broadcastable to the parameter's shape; by name.
-        score: Float (U,); the highest is taken first.
+        unit_index: Unit of each entry, int64, broadcastable to the parameter's shape; by name.
+        score: Float (U,); the highest is selected first.
         size: Entries of each unit, int64 (U,).
-        shape: Of every parameter of the network, also of those without units.
+        shape: Shape of every parameter of the network, including those without units.
     """
 
     unit_index: Mapping[str, Tensor]
@@ -33,7 +33,7 @@ class Units:
 
 
 def count_averaged_entries(h: Any, channels: int, entries: int) -> int:
-    """Return how many of a channel's entries are averaged, always in 1..K.
+    """Return the number of a channel's entries to average, in 1..K.
 
     Args:
         h: A count; {"frac_of_cout": share of C}; {"frac_of_fan_in": share of K}; "all".
@@ -76,18 +76,18 @@ def aggregate_channel_scores(rows: Tensor, how: str, h: int) -> Tensor:
 
 
 def check_finite(scores: Mapping[str, Tensor]) -> None:
-    """Check that scores are numbers.
+    """Check that all scores are finite.
 
     Raises:
-        ValueError: Naming the first tensor with one that is not.
+        ValueError: If a score is not finite.
     """
     for name, score in scores.items():
         if not score.isfinite().all():
-            raise ValueError(f"the scores of '{name}' are not finite: has the model collapsed?")
+            raise ValueError(f"the scores of '{name}' are not finite; check the model for NaN")
 
 
 def build_scalar_units(scores: Mapping[str, Tensor], shape: Mapping[str, torch.Size]) -> Units:
-    """Return every entry as a unit of its own."""
+    """Return units of one entry each."""
     check_finite(scores)
     number, start = {}, 0
     for name, score in scores.items():
@@ -102,12 +102,12 @@ def build_layer_units(
     shape: Mapping[str, torch.Size],
     layers: Mapping[str, Sequence[str]],
 ) -> Units:
-    """Return layers as units, each with the mean score of its entries (ours).
+    """Return one unit per layer, with the mean score of its entries (ours).
 
     Args:
         scores: Non-negative score of every entry, by name.
-        shape: Of every parameter.
-        layers: Names of the parameters of each layer; those without scores belong to no unit.
+        shape: Shape of every parameter.
+        layers: Names of the parameters of each layer; those without scores are ignored.
     """
     check_finite(scores)
     parts = [own for names in layers.values() if (own := [n for n in names if n in scores])]
@@ -119,7 +119,7 @@ def build_layer_units(
 
 
 def _assign_row_units(rows: int, heads: int | None) -> Tensor:
-    """Return the unit of each row of a weight, int64 (rows,): itself, or its attention head."""
+    """Return the unit of each row of a weight, int64 (rows,): the row or its attention head."""
     row = torch.arange(rows)
     return row if heads is None else row % (rows // 3) // (rows // 3 // heads)
 
@@ -134,17 +134,17 @@ def build_channel_units(
     tied: Mapping[str, str],
     heads: Mapping[str, int],
 ) -> Units:
-    """Return output channels as units, and the entries of 0- and 1-dimensional parameters as others.
+    """Return units of output channels, and of single entries of 0- and 1-dimensional parameters.
 
     Args:
         scores: Non-negative score of every entry, by name.
-        shape: Of every parameter.
+        shape: Shape of every parameter.
         how: One of ``AGGREGATES``.
-        h: See ``averaged``.
-        axis: Another axis than the first that units run along, by parameter.
-        tied: 1-dimensional parameters whose entry o follows channel o of another parameter.
-        heads: Number of heads of weights that stack queries, keys and values: there, the rows of a
-            head are one unit, with their mean score.
+        h: See ``count_averaged_entries``.
+        axis: Channel axis by parameter, if it is not the first.
+        tied: 1-dimensional parameters whose entry o belongs to channel o of another parameter.
+        heads: Number of heads of stacked query-key-value weights; all rows of a head are one unit,
+            with their mean score.
 
     Raises:
         ValueError: If scores are not finite.
@@ -153,7 +153,7 @@ def build_channel_units(
     number: dict[str, Tensor] = {}
     parts, sizes, start = [], [], 0
     for name, score in scores.items():
-        if tied.get(name) in number:  # the entry goes where its channel goes
+        if tied.get(name) in number:  # the entry belongs to the unit of its channel
             own = number[tied[name]]
             number[name] = own.flatten()
             part = _find_part(own, parts)
@@ -183,31 +183,31 @@ def build_channel_units(
 
 
 def _find_part(number: Tensor, parts: list[Tensor]) -> int:
-    """Return which of the parts, one after the other, holds these units."""
+    """Return the index of the part that contains these units."""
     first, start = int(number.flatten()[0]), 0
     for i, part in enumerate(parts):
         if first == start:
             return i
         start += len(part)
-    raise AssertionError("units of a part that is not there")
+    raise AssertionError("no part contains these units")
 
 
 def select_best_units(
     units: Units, count: int, *, fill: str, skip_nonfitting: bool = False
 ) -> dict[str, Tensor]:
-    """Return the mask of the best units that fit into ``count`` entries.
+    """Return the mask of the highest-scoring units that fit into ``count`` entries.
 
-    Ties go to the unit that comes first in canonical order.
+    Of units with equal scores, the first in canonical order is selected.
 
     Args:
         units: All units.
-        count: Entries that may be chosen at most.
-        fill: "whole": stop at the first unit that does not fit; "exact": take part of that one, its
-            first entries in canonical order, so that exactly ``count`` are chosen.
-        skip_nonfitting: With "whole", go on with units that do fit.
+        count: Maximum number of entries to select.
+        fill: "whole": stop at the first unit that does not fit; "exact": select the first entries
+            of that unit, so that exactly ``count`` are selected.
+        skip_nonfitting: With "whole", continue with units that fit.
 
     Raises:
-        ValueError: If not a single unit fits.
+        ValueError: If no unit fits.
     """
     order = torch.argsort(units.score, descending=True, stable=True)
     running = units.size[order].cumsum(0)
@@ -224,7 +224,8 @@ def select_best_units(
     if not taken.any() and part is None:
         raise ValueError(
             f"the budget of {count} parameters is less than the first unit of "
-            f"{int(units.size[order[0]])}; raise it, or choose fill=exact or skip_nonfitting=true"
+            f"{int(units.size[order[0]])}; increase the budget, or set localization.fill=exact or "
+            "localization.skip_nonfitting=true"
         )
     return _build_entry_masks(units, taken, part, left)
 

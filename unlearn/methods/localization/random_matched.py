@@ -1,7 +1,7 @@
-"""Chance within layers: as much of every tensor as another strategy takes (arXiv 2412.02432, table 3).
+"""Random selection with another strategy's share of each tensor (arXiv 2412.02432, table 3).
 
-Keeps the shares of the layers and randomises which channels. Differs: of 0-dimensional parameters
-the other strategy's choice is kept.
+Layer shares are kept and channels are randomised. Differs: the other strategy's selection of
+0-dimensional parameters is kept.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from unlearn.methods.localization.base import Localizer, check_option
 def draw_matched_mask(
     reference: Mapping[str, Tensor], granularity: str, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Return a random mask with as many entries of every tensor as ``reference`` has.
+    """Return a random mask with as many entries per tensor as ``reference``.
 
     Args:
         reference: Bool tensors by name.
-        granularity: "channel" draws whole slices of dimension 0 until there are as many entries or,
-            by less than a slice, more; "parameter" draws scalars.
-        generator: Draws.
+        granularity: "channel" draws whole slices along dimension 0, rounded up to a whole slice;
+            "parameter" draws scalars.
+        generator: Random generator.
     """
     out = {}
     for name, mask in reference.items():
@@ -39,17 +39,17 @@ def draw_matched_mask(
 
 
 class RandomMatched:
-    """Ask another strategy how much of every tensor, and choose which by chance."""
+    """Select at random as many entries of each tensor as another strategy."""
 
     needs_budget = True
 
     def __init__(self, *, reference: Localizer, granularity: str, seed: int) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
             reference: The other strategy.
             granularity: "channel" or "parameter".
-            seed: Seeds the draw.
+            seed: Seed of the random selection.
         """
         check_option("granularity", granularity, ("channel", "parameter"))
         self.reference = reference
@@ -57,6 +57,6 @@ class RandomMatched:
         self.seed = seed
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
-        """Return where parameters may move."""
+        """Return the mask, bool by parameter name."""
         mask = self.reference(model, request, budget)
         return draw_matched_mask(mask, self.granularity, torch.Generator().manual_seed(self.seed))

@@ -1,4 +1,4 @@
-"""Parameters chosen by chance: the control of every localization (arXiv 2412.02432)."""
+"""Randomly selected parameters: the control of every localization (arXiv 2412.02432)."""
 
 from typing import Any
 
@@ -14,12 +14,12 @@ class RandomParameters(RankedLocalizer):
     """Rank by uniform random numbers."""
 
     def __init__(self, *, seed: int, **ranking: Any) -> None:
-        """Keep the seed of the numbers; see ``Ranking`` for the rest."""
+        """Store the seed; see ``Ranking`` for the rest."""
         super().__init__(**ranking)
         self.seed = seed
 
     def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
-        """Return numbers in [0, 1)."""
+        """Return uniform random numbers in [0, 1)."""
         generator = torch.Generator().manual_seed(self.seed)
         return {
             n: torch.rand(p.shape, generator=generator, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Weights that matter more to the forget set than to the retain set; ours, after arXiv 2412.02432."""
+"""Weights more important for the forget than for the retain set; ours, after arXiv 2412.02432."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ class RetainContrast(SalLoc):
     """Rank by the ratio of the weighted gradients on both sets."""
 
     def __init__(self, *, epsilon: float, **gradients: Any) -> None:
-        """Keep epsilon, above 0, which bounds the ratio; see SalLoc for the rest (``data`` is idle).
+        """Store epsilon, above 0, which bounds the ratio; see ``SalLoc`` (``data`` is not used).
 
         Raises:
             ValueError: If epsilon is not positive.
@@ -30,7 +30,7 @@ class RetainContrast(SalLoc):
         self.epsilon = epsilon
 
     def compute_scores(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
-        """Return the ratio of every entry."""
+        """Return the ratio of the weighted gradients of every entry."""
         forget = self.compute_gradient(model, request.forget)
         retain = self.compute_gradient(model, request.retain)
         out = {}

@@ -1,7 +1,7 @@
 """SalLoc: the weights with the largest gradient on the forget set (Fan et al., arXiv 2310.12508).
 
-Re-implemented; the localization of SalUn, called SalLoc in arXiv 2412.02432. Per channel it is a
-cell of that paper's table 1. Differs: batches count by their size, an incomplete one too.
+Re-implemented; the localization of SalUn, called SalLoc in arXiv 2412.02432; with channels it is in
+table 1 of that paper. Differs: batches are weighted by size, including an incomplete one.
 """
 
 from typing import Any
@@ -21,12 +21,12 @@ from unlearn.methods.localization.mean_gradients import (
 
 
 def gradient_saliency(gradient: Tensor) -> Tensor:
-    """Return |g|, for a gradient that was summed with its signs."""
+    """Return |g| of a signed sum of gradients."""
     return gradient.abs()
 
 
 class SalLoc(RankedLocalizer):
-    """Rank by the size of the gradient."""
+    """Rank by the absolute gradient."""
 
     def __init__(
         self,
@@ -39,15 +39,15 @@ class SalLoc(RankedLocalizer):
         seed: int,
         **ranking: Any,
     ) -> None:
-        """Keep the options; see ``Ranking`` for the rest.
+        """Store the options.
 
         Args:
-            data: "forget", "retain" or "all": what the gradient is taken on.
-            batch_size: Images that are looked at together; plays no part in the result.
-            accumulate: "signed"; "absolute": sum the batches' absolute values.
-            drop_last: Leave out an incomplete last batch.
-            augment: Changes of the images; None: as they are.
-            seed: Of these changes.
+            data: Set the gradient is computed on: "forget", "retain" or "all".
+            batch_size: Images per pass; does not affect the result.
+            accumulate: "signed", or "absolute" to sum the absolute values per batch.
+            drop_last: Drop an incomplete last batch.
+            augment: Augmentation of the images; None: none.
+            seed: Seed of the augmentation.
             ranking: See ``Ranking``.
         """
         super().__init__(**ranking)

@@ -13,7 +13,7 @@ from unlearn.models.layers import get_trainable_parameters
 
 
 def weighted_saliency(weight: Tensor, gradient: Tensor) -> Tensor:
-    """Return |weight * gradient|, entry by entry."""
+    """Return |weight * gradient|, elementwise."""
     return (weight * gradient).abs()
 
 
