@@ -243,7 +243,7 @@ def navigation(pages: list[str], methods: list[str]) -> list[Any]:
     sections = [{title: list(own)} for title, own in SECTIONS.items()]
     sections.insert(1, {"Methods": methods})
     named = {"index.md", *(page for own in SECTIONS.values() for page in own)}
-    return ["index.md", *sections, *sorted(set(pages) - named)]
+    return [{"Overview": "index.md"}, *sections, *sorted(set(pages) - named)]
 
 
 def on_files(files: Files, config: Any) -> Files:
