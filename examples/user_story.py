@@ -131,7 +131,7 @@ def healed_in(folder: Path) -> tuple[nn.Module, dict]:
 
 def settings(method: str) -> list[str]:
     """Return a method with options that were not searched for on these images."""
-    return [f"method={method}", f"tuned=cifar10_folder_resnet9_{method}"]
+    return [f"method={method}", f"method_defaults={method}/cifar10_folder_resnet9"]
 
 
 def healings(out: Path, runs: dict[str, list[str]]) -> Iterator[tuple[str, Path, nn.Module, dict]]:

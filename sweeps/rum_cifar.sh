@@ -17,5 +17,5 @@ run forget_set=sequential forget_set.size=99 score=holdout_retraining score.batc
   method.base.batch_size=32 method.base.epochs=5 method.base.optimizer.lr=0.02 \
   method.base.beta=0.97 method.base.stop=false "$@"
 python evaluate.py
-python evaluate.py corruption=none $small scores=all scores.memorization.num_models=16 \
-  scores.holdout_retraining.batch_size=32 scores.holdout_retraining.optimizer.lr=0.02 "$@"
+python evaluate.py corruption=none $small compare_scores=all compare_scores.memorization.num_models=16 \
+  compare_scores.holdout_retraining.batch_size=32 compare_scores.holdout_retraining.optimizer.lr=0.02 "$@"

@@ -16,5 +16,5 @@ run forget_set=sequential forget_set.size=60 score=holdout_retraining score.batc
   method.base.batch_size=32 method.base.epochs=5 method.base.optimizer.lr=0.02 \
   method.base.beta=0.97 method.base.stop=false "$@"
 python evaluate.py
-python evaluate.py corruption=none scores=all scores.memorization.num_models=40 \
-  scores.holdout_retraining.batch_size=32 scores.holdout_retraining.optimizer.lr=0.02
+python evaluate.py corruption=none compare_scores=all compare_scores.memorization.num_models=40 \
+  compare_scores.holdout_retraining.batch_size=32 compare_scores.holdout_retraining.optimizer.lr=0.02

@@ -11,6 +11,7 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
+from unlearn.config.command_line import DETECTOR
 from unlearn.config.composition import compose_config, enable_composition
 from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
@@ -29,6 +30,7 @@ GROUPS = (
     "method",
     "evaluation",
     "forget_set",
+    "detector",
     "score",
 )
 OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
@@ -54,8 +56,9 @@ def test_every_option_builds(group, option, tmp_path):
     more = [given[option]] if option in given else []
     if option == "timm":
         pytest.importorskip("timm")
-    content = composed_plain(f"{group}={option}", *more)
-    made = build(content[group])
+    key = DETECTOR if group == "detector" else group
+    content = composed_plain(f"{key}={option}", *more)
+    made = build(content["forget_set" if group == "detector" else group])
     if group == "model":
         net = made(in_channels=3, image_size=32, num_classes=4).eval()
         assert net(torch.randn(2, 3, 32, 32)).shape == (2, 4)

@@ -69,7 +69,7 @@ def _check_command(name: str, argv: list[str]) -> JobCounts | None:
     from unlearn.config.command_line import add_checkpoint_defaults, flags_first, parse_command_line
 
     argv = add_checkpoint_defaults(name, argv)
-    arguments = parse_command_line(argv)
+    arguments = parse_command_line(argv, name)
     if arguments.help or arguments.show == "job":
         from unlearn.config import help
 

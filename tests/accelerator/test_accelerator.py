@@ -119,9 +119,14 @@ def test_all_else_runs_on_a_device(library, tmp_path, name, resident):
 @pytest.mark.parametrize(
     "words",
     [
-        ("corruption=none", "scores=all", "scores.memorization.num_models=4"),
-        ("corruption=none", "scores=all", "scores.memorization.num_models=4", "stack=4"),
-        ("corruption=random_label", "diagnose=all"),
+        ("corruption=none", "compare_scores=all", "compare_scores.memorization.num_models=4"),
+        (
+            "corruption=none",
+            "compare_scores=all",
+            "compare_scores.memorization.num_models=4",
+            "stack=4",
+        ),
+        ("corruption=random_label", "diagnosis=all"),
     ],
 )
 def test_scores_and_diagnoses_run_on_a_device(library, tmp_path, words):

@@ -15,6 +15,7 @@ from unlearn.config import composition, help, validation
 from unlearn.config import identity as identities
 from unlearn.config.command_line import parse_command_line
 from unlearn.config.identity import run_id_of_config, to_plain_config
+from unlearn.config.options import EXPERIMENTS
 from unlearn.config.registration import config_dir
 from unlearn.config.schema import SCHEMAS
 from unlearn.core import errors
@@ -40,7 +41,7 @@ def identity(*overrides: str, name: str = "unlearn") -> str:
 
 
 def checked(*overrides: str, name: str = "unlearn") -> int:
-    return len(composition.check_jobs(name, parse_command_line(list(overrides))))
+    return len(composition.check_jobs(name, parse_command_line(list(overrides), name)))
 
 
 def unexplained(tree: Any, notes: dict[str, str], prefix: str = "") -> Iterator[str]:
@@ -100,7 +101,6 @@ def test_a_preset_and_a_number_set_the_same_value(hydra: None):
         "logger=none",
         "trainer.progress=false",
         "trainer.checkpoint_seconds=5",
-        "+dataset.root=elsewhere",
         "+dataset.cache_dir=elsewhere",
     ],
 )
@@ -135,18 +135,19 @@ def test_columns_to_filter_by_need_no_plus(hydra: None):
     }
 
 
-@pytest.mark.parametrize("path", sorted((CONF / "experiment").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_experiment_composes_somewhere(path: Path, tmp_path: Path, monkeypatch):
+@pytest.mark.parametrize(
+    "path", sorted((CONF / "experiment").rglob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_experiment_composes_on_its_command_alone(path: Path, tmp_path: Path, monkeypatch):
     for name in "abcdefghij":  # an experiment on the user's own images finds class folders
         (tmp_path / "cifar10" / "train" / name).mkdir(parents=True)
     monkeypatch.setenv("UNLEARN_DATA", str(tmp_path))
-    fits = []
     for name in SCHEMAS:
-        try:
-            fits.append(checked(f"experiment={path.stem}", name=name))
-        except errors.ConfigError:
-            continue
-    assert fits
+        if EXPERIMENTS[name] == path.parent.name:
+            assert checked(f"experiment={path.stem}", name=name)
+        else:
+            with pytest.raises(errors.ConfigError, match=rf"={path.stem} belongs to \w+.py, not"):
+                checked(f"experiment={path.stem}", name=name)
 
 
 def test_a_class_that_moves_keeps_its_identity():

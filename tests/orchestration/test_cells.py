@@ -95,7 +95,7 @@ def test_a_sweep_may_be_several_grids(home):
     assert len(found) == len({c.run_id for c in found}) == 4 * 3 + 2 + 2
     assert len({c.original_key for c in found}) == 1
     last = found[-1].overrides
-    assert {"candidates=refined_digits", "forget_set.size=120", "seed=2"} <= set(last)
+    assert {"auto_methods=refined_digits", "forget_set.size=120", "seed=2"} <= set(last)
     jobs = composition.expand_overrides(
         "unlearn", parse_command_line(["sweep=rum", "forget_set.group=low"])
     )

@@ -18,7 +18,7 @@ from unlearn.pipeline.run_method import UnlearningResult, run_method
 
 TINY = [
     "dataset=synthetic", "corruption=none", "pretraining.epochs=1", "pretraining.batch_size=64",
-    "model.width=2", "method=rum", "method.mode=auto", "candidates=refined", "validation=0.2",
+    "model.width=2", "method=rum", "method.mode=auto", "auto_methods=refined", "validation=0.2",
     "forget_set=memorization", "forget_set.size=18", "score=entropy", "evaluation=refined",
     "trainer.accelerator=cpu", "trainer.progress=false", "seed=3",
 ]  # fmt: skip
@@ -57,20 +57,20 @@ def job_of(tmp_path: Path, *overrides: str, methods=None, **more) -> Job:
     config = json.loads(config_of(*overrides)) | more
     config["paths"] |= {"checkpoints": str(tmp_path / "c"), "results": str(tmp_path / "r")}
     if methods:
-        kept = {name: config["candidates"]["methods"][name] for name in methods}
-        config["candidates"] = config["candidates"] | {"methods": kept}
+        kept = {name: config["auto_methods"]["methods"][name] for name in methods}
+        config["auto_methods"] = config["auto_methods"] | {"methods": kept}
     return Job(config, "r00000", tmp_path / "run", config["names"], build)
 
 
 @pytest.mark.parametrize(
     ("overrides", "text"),
     [
-        (["~candidates"], "go together"),
+        (["~auto_methods"], "go together"),
         (["method.mode=meta"], "go together"),
         (["validation=null"], "validation=0.1"),
-        (["candidates.metric=mia"], "tow, tow_mia, got metric mia"),
-        (["candidates.seeds=[3]"], r"none of the run's, got \[3\]"),
-        (["candidates.seeds=[]"], r"seeds \[\]"),
+        (["auto_methods.metric=mia"], "tow, tow_mia, got metric mia"),
+        (["auto_methods.seeds=[3]"], r"none of the run's, got \[3\]"),
+        (["auto_methods.seeds=[]"], r"seeds \[\]"),
     ],
 )
 def test_what_does_not_go_together_is_refused(tmp_path, overrides, text):
@@ -79,7 +79,7 @@ def test_what_does_not_go_together_is_refused(tmp_path, overrides, text):
 
 
 def test_other_runs_are_left_as_they_are(tmp_path):
-    job = job_of(tmp_path, "method.mode=meta", "~candidates")
+    job = job_of(tmp_path, "method.mode=meta", "~auto_methods")
     assert method_selection.choose_methods(job, run_method) == (job, {})
 
 
@@ -112,7 +112,7 @@ def test_each_part_gets_what_is_closest_to_retraining(tmp_path, monkeypatch):
         "original", "finetune", "salun",
     ]  # fmt: skip
     steps = settled.config["method"]["steps"]
-    assert steps["high"] == job.config["candidates"]["methods"]["salun"]
+    assert steps["high"] == job.config["auto_methods"]["methods"]["salun"]
     assert steps["high"]["seed"] == 3  # of the run, not of the choice
     assert [len(forget) for forget in parts] == [6, 6, 6]
     assert len(asked) == 9

@@ -1,5 +1,6 @@
 """The command line: what it asks for, in hydra's words."""
 
+import fnmatch
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
+from unlearn.config.options import EXPERIMENTS, has_option, option_names
 from unlearn.config.registration import config_dir
 from unlearn.core.errors import ConfigError
 
@@ -22,13 +24,22 @@ class Arguments:
     help: bool
     show: str | None
     folders: list[str]
+    command: str = "unlearn"
 
 
-def parse_command_line(argv: Sequence[str]) -> Arguments:
-    """Return the command line's parts, by hydra's own parser."""
+def parse_command_line(argv: Sequence[str], command: str = "unlearn") -> Arguments:
+    """Return the command line's parts, by hydra's own parser.
+
+    Args:
+        argv: The words behind the program's name.
+        command: train, unlearn or evaluate.
+
+    Raises:
+        ConfigError: If a word cannot be read or names nothing.
+    """
     parser = get_args_parser()
     parser.error = _refuse_arguments  # argparse would print its whole usage
-    found = parser.parse_intermixed_args([expand_shorthand(word) for word in argv])
+    found = parser.parse_intermixed_args(list(argv))
     for option in ("config_name", "config_path", "package"):
         if getattr(found, option):
             flag = option.replace("_", "-")
@@ -39,40 +50,80 @@ def parse_command_line(argv: Sequence[str]) -> Arguments:
         if not folder.is_dir():
             raise ConfigError(f"--config-dir: {folder} is not a folder")
         folders.append(str(folder))
-    for word in argv:
-        if re.fullmatch("discovery=(?!null$)[a-z_]+", word):
-            _check_detector(word.partition("=")[2], folders)
-    return Arguments(found.overrides, found.multirun, found.help, found.cfg, folders)
+    words = [expand_shorthand(word, command, folders) for word in found.overrides]
+    return Arguments(words, found.multirun, found.help, found.cfg, folders, command)
 
 
-def expand_shorthand(word: str) -> str:
+def expand_shorthand(word: str, command: str, folders: Sequence[str]) -> str:
     """Return an argument as hydra knows it.
 
     ``base=scrub`` chooses the method within a method, ``discovery=cleanlab`` what finds the forget
-    set, ``discovery=half`` a preset of the rate.
+    set, ``discovery=half`` a preset of the rate, ``experiment=demo`` an experiment of the command.
+
+    Args:
+        word: The argument.
+        command: train, unlearn or evaluate.
+        folders: Folders of configs.
+
+    Raises:
+        ConfigError: If it names something that is chosen in another way, or nothing.
     """
     if word.startswith("base="):
         return f"method@method.{word}"
+    if word.startswith("experiment="):
+        found = re.fullmatch(r"experiment=glob\((.*)\)", word)
+        if found:
+            names = option_names(f"experiment/{EXPERIMENTS[command]}", folders)
+            word = f"experiment={','.join(fnmatch.filter(names, found[1]))}"
+        return re.sub(
+            r"(?<=[=,(])[\w/-]+(?=[,)]|$)",
+            lambda name: _find_experiment(name.group(), command, folders),
+            word,
+        )
+    if word.startswith("detector="):
+        raise ConfigError(f"a detector is chosen by discovery={word.partition('=')[2]}, got {word}")
+    return _expand_discovery(word, folders)
+
+
+def _find_experiment(name: str, command: str, folders: Sequence[str]) -> str:
+    """Return an experiment's name in its group; refuse one of another command."""
+    if has_option(f"experiment/{EXPERIMENTS[command]}", name, folders):
+        return f"{EXPERIMENTS[command]}/{name}"
+    for other, folder in EXPERIMENTS.items():
+        short = name.removeprefix(f"{folder}/")
+        if other != command and has_option(f"experiment/{folder}", short, folders):
+            raise ConfigError(
+                f"experiment={name} belongs to {other}.py, not to {command}.py: "
+                f"python {other}.py experiment={short}"
+            )
+    return name
+
+
+def _expand_discovery(word: str, folders: Sequence[str]) -> str:
     names = word.removeprefix("discovery=").split(",")
-    named = [re.fullmatch("[a-z_]+", name) is not None and name != "null" for name in names]
+    named = [re.fullmatch(r"[A-Za-z_]\w*", name) is not None and name != "null" for name in names]
     if not word.startswith("discovery=") or not any(named):
         return word
     if not all(named):
         raise ConfigError(f"{word}: rates and detectors are two sweeps; give the detectors alone")
-    presets = {p.stem for p in (Path(config_dir()) / "discovery_rate").glob("*.yaml")}
-    group = "discovery_rate" if presets.issuperset(names) else "forget_set"
-    return f"{group}={','.join(names)}"
-
-
-def _check_detector(word: str, folders: Sequence[str]) -> None:
-    """Refuse a word for ``discovery`` that names nothing."""
-    places = [Path(f) / g for f in folders for g in ("forget_set", "discovery_rate")]
-    if any((place / f"{name}.yaml").exists() for place in places for name in word.split(",")):
-        return
-    known = sorted(p.stem for p in places[0].glob("*.yaml") if "detection." in p.read_text())
-    raise ConfigError(
-        f"discovery must be a number in (0, 1] or a detector ({', '.join(known)}), got {word}"
+    known = {group: option_names(group, folders) for group in ("discovery_rate", "detector")}
+    for group, options in known.items():
+        if set(options).issuperset(names):
+            return f"{group.replace('detector', DETECTOR)}={','.join(names)}"
+    found = ", ".join(known["detector"])
+    absent = [name for name in names if name not in {n for own in known.values() for n in own}]
+    if not absent:
+        raise ConfigError(f"{word}: rates and detectors are two sweeps; give the detectors alone")
+    hint = f"; forget_set={absent[0]} is a forget set" * has_option(
+        "forget_set", absent[0], folders
     )
+    raise ConfigError(
+        f"discovery must be a number in (0, 1] or a detector ({found}), got {absent[0]}{hint}"
+    )
+
+
+DETECTOR = "detector@forget_set"
+"""The group of detectors with its package: a detector takes the place of the forget set."""
 
 
 CHECKPOINT_DEFAULTS = {"corruption": "none", "evaluation": "change"}
@@ -97,7 +148,7 @@ def read_running_command() -> Arguments:
 
 def flags_first(argv: Sequence[str], arguments: Arguments) -> list[str]:
     """Return the command line with overrides last: hydra's own parser takes them in no other way."""
-    rest = [expand_shorthand(word) for word in argv]
+    rest = [expand_shorthand(word, arguments.command, arguments.folders) for word in argv]
     for override in arguments.overrides:
         rest.remove(override)
     return [*rest, *arguments.overrides]

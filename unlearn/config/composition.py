@@ -20,13 +20,17 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.config.command_line import Arguments
 from unlearn.config.identity import to_plain_config
+from unlearn.config.options import has_option, offered_options
 from unlearn.config.registration import register_schemas
 from unlearn.config.resolved_cache import ConfigCache, is_group
 from unlearn.config.validation import check_config, iterate_leaves, suggest_names
 from unlearn.core.errors import ConfigError
 
-CROSS_CHECKED_KEYS = ("dataset", "corrupt", "discovery", "forget_set", "experiment")
+CROSS_CHECKED_KEYS = ("dataset", "corrupt", "discovery", "detector", "forget_set", "experiment")
 """Beginnings of the keys whose values are checked against each other, not one by one."""
+
+OPTIONAL = ("pretraining_defaults", "method_defaults")
+"""Groups whose option follows from other choices, and may be absent."""
 
 
 @contextmanager
@@ -58,7 +62,44 @@ def compose_config(name: str, overrides: Sequence[str], folders: Sequence[str]) 
     for group, option in config.hydra.runtime.choices.items():
         if ".." in str(option).split("/"):  # choices are names, and names become those of files
             raise ConfigError(f"{group} must be the name of an option, got {option}")
+    _check_choices(config, name, overrides, folders)
     return config
+
+
+def _check_choices(
+    config: DictConfig, name: str, overrides: Sequence[str], folders: Sequence[str]
+) -> None:
+    """Check that options of optional groups exist, and that method defaults fit the method.
+
+    Hydra leaves out what an optional group does not have, also if the command line names it.
+
+    Raises:
+        ConfigError: If they do not.
+    """
+    choices = config.hydra.runtime.choices
+    files = [s.path for s in config.hydra.runtime.config_sources if s.schema == "file"]
+    for override in parse_overrides(overrides, folders):
+        group, option = override.key_or_group, override.value()
+        if group in OPTIONAL and isinstance(option, str) and not has_option(group, option, files):
+            offered = offered_options(name, group, choices, folders)
+            raise ConfigError(_unknown_option(group, option, offered))
+    for key, option in choices.items():
+        if key.partition("@")[0] == "method_defaults" and option is not None:
+            tuned_for = option.rpartition("/")[0]
+            if tuned_for != choices["method"]:
+                offered = offered_options(name, "method_defaults", choices, folders)
+                allowed = f"allowed: {', '.join(offered)}" if offered else "that method has none"
+                raise ConfigError(
+                    f"method_defaults={option} holds options of method={tuned_for}, "
+                    f"got method={choices['method']}; {allowed}"
+                )
+
+
+def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
+    """Return what to say of an option that a group does not have."""
+    known = f"; available: {', '.join(options)}" if options else ""
+    hint = suggest_names(option, list(options))
+    return f"unknown {group or 'config'} '{option}'{hint}{known}".replace("?;", "?")
 
 
 def _compose_unchecked(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
@@ -88,10 +129,10 @@ def explain_error(
         return _explain_group_value(overrides)
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = str(error.missing_cfg_file).rpartition("/")
-        options = sorted(error.options or [])
-        known = f"; available: {', '.join(options)}" if options else ""
-        hint = suggest_names(option, options)
-        return f"unknown {group or 'config'} '{option}'{hint}{known}".replace("?;", "?")
+        if group == "forget_set" and has_option("detector", option, folders):
+            return f"{option} is a detector: discovery={option}, not forget_set={option}"
+        known = offered_options(name, group, {}, folders) if group == "experiment" else None
+        return _unknown_option(group, option, sorted(known or error.options or []))
     key = re.search(r"(?:Could not override|full_key:|Key) '?([\w./@-]+)'?", text)
     cause = error.__cause__
     if cause is not None and "could not be converted" in str(cause):
@@ -119,6 +160,8 @@ def _explain_group_value(overrides: Sequence[str]) -> str:
     """Return what to write instead of a number where a group's option is wanted."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = override.value()
+        if override.key_or_group in OPTIONAL and value is None:
+            return f"{override.key_or_group} is left out by ~{override.key_or_group}"
         if is_group(override) and value is not None and not isinstance(value, str | list):
             key = override.key_or_group
             hint = f"; a number is given as discovery={value}" if key == "discovery_rate" else ""
@@ -212,8 +255,10 @@ def select_covering_jobs(jobs: list[list[str]]) -> list[list[str]]:
     seen: set[str] = set()
     mixes: set[tuple[str, ...]] = set()
     chosen = []
+    defaults = any(o.startswith("method_defaults") for overrides in jobs for o in overrides)
+    related = (*CROSS_CHECKED_KEYS, *(("method=", "method_defaults") if defaults else ()))
     for overrides in jobs:
-        mix = tuple(o for o in overrides if o.lstrip("+~").startswith(CROSS_CHECKED_KEYS))
+        mix = tuple(o for o in overrides if o.lstrip("+~").startswith(related))
         if mix not in mixes or not seen.issuperset(overrides):
             seen.update(overrides)
             mixes.add(mix)

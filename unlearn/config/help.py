@@ -4,22 +4,23 @@ import dataclasses
 import math
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
 
-from unlearn.config.command_line import Arguments
+from unlearn.config.command_line import DETECTOR, Arguments
 from unlearn.config.composition import compose_config, enable_composition, resolve_config
+from unlearn.config.options import EXPERIMENTS, offered_options, option_names
 from unlearn.config.schema import SCHEMAS
 
 YAML_LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$"
 )
 
-GLOBAL_GROUPS = ("discovery_rate", "recipe", "tuned", "experiment")
+GLOBAL_GROUPS = ("discovery_rate", "pretraining_defaults", "method_defaults", "experiment")
 """Groups whose files begin with ``# @package _global_``."""
 
 DESCRIPTIONS = {
@@ -33,7 +34,7 @@ EXAMPLES = {
     "train": ["corruption=poison", "dataset=cifar10 corrupted=1000", "--multirun seed=0,1,2"],
     "unlearn": [
         "method=rem corruption=poison discovery=0.5",
-        "method=npo method.gamma=0.1 discovery_rate=tenth",
+        "method=npo method.gamma=0.1 discovery=tenth",
         "--multirun method=rem,npo discovery=0.1,0.5,1.0",
     ],
     "evaluate": [
@@ -111,7 +112,7 @@ def explain_options(
 
 
 def _merge_order(group: str) -> tuple[int, bool]:
-    """Return when a group's values are merged, as far as it matters; ``tuned`` is listed twice."""
+    """Return when a group's values are merged, as far as it matters; ``method_defaults`` occurs twice."""
     name, at, _ = group.partition("@_global_")
     return (GLOBAL_GROUPS.index(name) if name in GLOBAL_GROUPS else -1, bool(at))
 
@@ -129,12 +130,6 @@ def annotate_yaml(text: str, notes: Mapping[str, str]) -> str:
             line = f"{line}  # {note}" if note else line
         out.append(line)
     return "\n".join(out)
-
-
-def list_options(group: str, folders: Sequence[str]) -> list[str]:
-    """Return the names of a group's options."""
-    found = {p.stem for f in folders for p in (Path(f) / group).glob("*.yaml")}
-    return sorted(found)
 
 
 def command_name(name: str) -> str:
@@ -162,15 +157,30 @@ def format_help(name: str, arguments: Arguments) -> str:
         "",
         "Groups (choose with group=option; * is chosen):",
     ]
-    for group, chosen in choices.items():
-        if group.startswith("hydra") or not list_options(group, arguments.folders):
-            continue
-        names = [o + ("*" if o == chosen else "") for o in list_options(group, arguments.folders)]
-        lines.append(f"  {group}: {', '.join(names)}")
+    lines += _list_groups(name, choices, arguments.folders)
     lines += ["", "Options (change with key=value):", ""]
     text = annotate_yaml(_format_yaml(_remove_targets(values)), notes)
     lines += ["  " + line for line in text.splitlines()]
     return "\n".join(lines)
+
+
+def _list_groups(command: str, choices: Mapping[str, Any], folders: Sequence[str]) -> Iterator[str]:
+    """Yield a line for each group that a command offers, with the names of its options."""
+    for group, chosen in choices.items():
+        names = offered_options(command, group, choices, folders)
+        if group.startswith("hydra") or not names:
+            continue
+        if group == "discovery_rate":
+            found = _mark_chosen(option_names("detector", folders), choices[DETECTOR])
+            rates = _mark_chosen([n for n in names if n != "none"], chosen)
+            yield f"  discovery: a number in (0, 1], {rates}; or a detector: {found}"
+        else:
+            short = chosen and chosen.removeprefix(f"{EXPERIMENTS[command]}/")
+            yield f"  {group}: {_mark_chosen(names, short)}"
+
+
+def _mark_chosen(names: Sequence[str], chosen: str | None) -> str:
+    return ", ".join(name + "*" * (name == chosen) for name in names)
 
 
 def _remove_targets(tree: Any) -> Any:

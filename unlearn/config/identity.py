@@ -22,6 +22,7 @@ KEYS_OUTSIDE_IDENTITY = (
     "dashboard",
     "tune",
     "stack",
+    "chosen",
     "trainer.progress",
     "trainer.checkpoint_seconds",
     "dataset.root",
@@ -38,7 +39,7 @@ def to_plain_config(config: DictConfig) -> dict[str, Any]:
     keys = [str(k) for k in config if k != "hydra"]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     assert isinstance(content, dict)
-    for key in ("method", "candidates", "diagnose"):
+    for key in ("method", "auto_methods", "diagnosis"):
         _drop_search_ranges(content.get(key))
     return {str(k): v for k, v in content.items()}
 
@@ -62,9 +63,9 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
     What is off (null) at the top does not count: a new feature leaves old results where they are.
     """
     content = json.loads(json.dumps({k: v for k, v in content.items() if v is not None}))
-    own_images = "ImageFolder" in str((content.get("dataset") or {}).get("_target_"))
+    fetched = "download" in (content.get("dataset") or {})
     for path in KEYS_OUTSIDE_IDENTITY:
-        if path == "dataset.root" and own_images:  # there, the folder is the data
+        if path == "dataset.root" and not fetched:  # there, the folder is the data
             continue
         *parents, leaf = path.split(".")
         node: Any = content

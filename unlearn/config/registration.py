@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from unlearn.config.identity import run_id_of_config
@@ -26,9 +27,15 @@ def register_schemas() -> None:
             OmegaConf.set_struct(node.where, False)
         store.store(name=f"schema_{name}", node=node)
     OmegaConf.register_new_resolver("run_id", _folder_name, replace=True, use_cache=False)
+    OmegaConf.register_new_resolver("option", _chosen_option, replace=True, use_cache=False)
 
 
 def _folder_name(_root_: DictConfig) -> str:
     """Return the name of a job's folder; each process of a study has one of its own for the while."""
     studies = bool(OmegaConf.select(_root_, "tune.trials", default=0))
     return (f"tune-{os.getpid()}-" if studies else "") + run_id_of_config(_root_)
+
+
+def _chosen_option(group: str) -> str | None:
+    """Return the chosen option of a group, None if there is none."""
+    return HydraConfig.get().runtime.choices.get(group)

@@ -84,7 +84,7 @@ class Tune:
     prune: bool = _make_option(False, "stop trials that are worse than the median early")
     folder: str = _make_option(
         "${paths.tuning}",
-        "output: tuned/<dataset>_<model>_<method>.yaml; conf: later runs in the checkout use it",
+        "output: method_defaults/<method>/<dataset>_<model>.yaml; conf: later runs here use it",
     )
 
 
@@ -101,6 +101,10 @@ class Common:
     )
     names: dict[str, str] = field(
         default_factory=dict, metadata=_make_help("display names of the choices in tables")
+    )
+    chosen: dict[str, str | None] = field(
+        default_factory=dict,
+        metadata=_make_help("chosen options, by group; to read, not to set"),
     )
     validation: float | None = _make_option(
         None, "fraction of every class held out of the training set, in (0, 1); null: none"
@@ -160,7 +164,7 @@ class UnlearnConfig(Common):
         metadata=_make_help("memorization score that forget sets and methods may use"),
     )
     method: Any = MISSING
-    candidates: Any = field(
+    auto_methods: Any = field(
         default=None, metadata=_make_help("methods among which method=rum method.mode=auto chooses")
     )
     localization: Any = field(
@@ -195,10 +199,10 @@ class EvaluateConfig(Common):
     score: Any = field(
         default=None, metadata=_make_help("memorization score that forget sets may use")
     )
-    scores: Any = field(
+    compare_scores: Any = field(
         default=None, metadata=_make_help("memorization scores to compute and compare")
     )
-    diagnose: Any = field(
+    diagnosis: Any = field(
         default=None,
         metadata=_make_help("diagnose the original model layer by layer: layers, masks, all"),
     )

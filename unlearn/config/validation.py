@@ -153,27 +153,37 @@ def check_classes(config: Mapping[str, Any]) -> None:
             raise ConfigError(f"corruption.{key} must be different classes, got {named}")
 
 
+def is_simulated(config: Mapping[str, Any]) -> bool:
+    """Say whether the forget set is a simulated discovery: it alone has the option ``nested``."""
+    return "nested" in (config.get("forget_set") or {})
+
+
 def check_discovery(config: Mapping[str, Any]) -> None:
-    """Check that one thing alone says what is found: a rate, or a detector.
+    """Check that one thing alone says what is found: a rate, a detector, or another forget set.
 
     Raises:
-        ConfigError: If both do, or none.
+        ConfigError: If several do, or none.
     """
-    finder = str((config.get("forget_set") or {}).get("_target_", ""))
+    chosen = config.get("chosen") or {}
+    detector, forget_set = chosen.get("detector"), chosen.get("forget_set")
     rate, precision = config.get("discovery"), config.get("discovery_precision")
-    if not finder or config.get("advise"):  # advice is given on what is unknown, too
+    if not config.get("forget_set") or config.get("advise"):  # advice is on what is unknown, too
         return
-    if rate is None and "Discovered" in finder:
-        raise ConfigError("discovery must be a number in (0, 1], got null")
-    if rate is not None and ".detection." in finder:
+    if detector and forget_set:
         raise ConfigError(
-            f"discovery={rate} and a detector ({finder.split('.')[-2]}) are both given: it finds what "
+            f"discovery={detector} and forget_set={forget_set} are both given; leave one out"
+        )
+    if rate is None and is_simulated(config):
+        raise ConfigError("discovery must be a number in (0, 1], got null")
+    if rate is not None and detector:
+        raise ConfigError(
+            f"discovery={rate} and a detector ({detector}) are both given: it finds what "
             "it finds; leave one out"
         )
-    if precision is not None and "Discovered" not in finder:
+    if precision is not None and not is_simulated(config):
         raise ConfigError(
             f"discovery_precision={precision} adds false alarms to a simulated discovery, "
-            f"discovery=0.5; got forget_set {finder}"
+            f"discovery=0.5; got {f'discovery={detector}' if detector else f'forget_set={forget_set}'}"
         )
 
 
@@ -185,14 +195,13 @@ def check_sample_counts(config: Mapping[str, Any]) -> None:
     """
     size = (config.get("dataset") or {}).get("num_train")
     corrupted = config["corrupted"]
-    finder = (config.get("forget_set") or {}).get("_target_", "")
-    clean = config["names"]["corruption"] == "none"
-    if config.get("checkpoint") is not None and clean and "Discovered" in finder:
+    clean = config["chosen"]["corruption"] == "none"
+    if config.get("checkpoint") is not None and clean and is_simulated(config):
         raise ConfigError(
             "forget_set must say which images are bad with a checkpoint of your own: "
             "forget_set=file forget_set.path=bad.csv, or let a detector find them: discovery=cleanlab"
         )
-    if "method" in config and clean and "Discovered" in finder:
+    if "method" in config and clean and is_simulated(config):
         raise ConfigError(
             "corruption must be another than none: nothing is corrupted, so nothing is discovered"
         )

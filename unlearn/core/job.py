@@ -66,14 +66,12 @@ def distributed_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def describe_discovery(config: Mapping[str, Any]) -> str:
     """Return how the forget set is found, for people: the discovery rate, or the detector's name."""
-    if config.get("discovery") is None and config.get("forget_set"):
-        return detector_name(config["forget_set"])
-    return str(config.get("discovery"))
+    return str(chosen_option(config, "detector") or config.get("discovery"))
 
 
-def detector_name(node: Mapping[str, Any]) -> str:
-    """Return what the detector of a config node is called in tables: its file."""
-    return str(node["_target_"]).split(".")[-2]
+def chosen_option(config: Mapping[str, Any], group: str) -> str | None:
+    """Return the name of a group's chosen option; None if there is none."""
+    return (config.get("chosen") or {}).get(group)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ def score_job(job: Job) -> float | None:
     Raises:
         ValueError: If there are fewer than two.
     """
-    nodes: dict[str, Any] = job.config["scores"]
+    nodes: dict[str, Any] = job.config["compare_scores"]
     if len(nodes) < 2:
-        raise ValueError(f"scores must be at least two to compare, got {list(nodes)}")
+        raise ValueError(f"compare_scores must be at least two to compare, got {list(nodes)}")
     context = load_context(job, forget=False)
     reference = "memorization" if "memorization" in nodes else next(iter(nodes))
     found = {name: compute_sample_scores(context, node) for name, node in nodes.items()}

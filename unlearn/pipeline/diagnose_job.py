@@ -36,7 +36,7 @@ def check_diagnosis(options: dict[str, Any], config: dict[str, Any]) -> None:
     """Check the options of a diagnosis before anything is trained.
 
     Args:
-        options: Of the config group ``diagnose``.
+        options: Of the config group ``diagnosis``.
         config: Of the job.
 
     Raises:
@@ -45,28 +45,28 @@ def check_diagnosis(options: dict[str, Any], config: dict[str, Any]) -> None:
     to, epochs = options["rewind_to"], config["pretraining"]["epochs"]
     if options["grouping"] not in GROUPINGS:
         raise ValueError(
-            f"diagnose.grouping must be one of {', '.join(GROUPINGS)}, got {options['grouping']}"
+            f"diagnosis.grouping must be one of {', '.join(GROUPINGS)}, got {options['grouping']}"
         )
     if isinstance(to, int) and not 1 <= to < epochs:
         raise ValueError(
-            f"diagnose.rewind_to must be an epoch in 1..{epochs - 1} of the original's training "
+            f"diagnosis.rewind_to must be an epoch in 1..{epochs - 1} of the original's training "
             f"({epochs} epochs), initial, fresh or a checkpoint file, got {to}"
         )
     if isinstance(to, str) and to not in ("initial", "fresh") and not Path(to).is_file():
         raise ValueError(
-            f"diagnose.rewind_to must be initial, fresh, an epoch or a checkpoint file, got {to}"
+            f"diagnosis.rewind_to must be initial, fresh, an epoch or a checkpoint file, got {to}"
         )
     if config["checkpoint"] is not None and (to == "initial" or isinstance(to, int)):
         raise ValueError(
-            f"diagnose.rewind_to must be fresh or a checkpoint file with checkpoint=...: how that "
+            f"diagnosis.rewind_to must be fresh or a checkpoint file with checkpoint=...: how that "
             f"model was trained is not known; got {to}"
         )
     masks, learning = options.get("masks"), options.get("retraining")
     if masks is not None and masks["budget"] is None:
-        raise ValueError("diagnose.masks.budget must be in (0, 1], got null")
+        raise ValueError("diagnosis.masks.budget must be in (0, 1], got null")
     if learning is not None and learning["batch_norm"] not in BATCH_NORM:
         raise ValueError(
-            f"diagnose.retraining.batch_norm must be one of {', '.join(BATCH_NORM)}, "
+            f"diagnosis.retraining.batch_norm must be one of {', '.join(BATCH_NORM)}, "
             f"got {learning['batch_norm']}"
         )
 
@@ -78,7 +78,7 @@ def load_earlier_parameters(context: RunContext, network: nn.Module) -> dict[str
         context: Its data.
         network: The one that is diagnosed, without extra channels.
     """
-    to = context.job.config["diagnose"]["rewind_to"]
+    to = context.job.config["diagnosis"]["rewind_to"]
     if to == "initial":
         source = remove_extra_channels(build_untrained_network(context))
     elif to == "fresh":
@@ -108,7 +108,7 @@ def _train_to_epoch(context: RunContext, epoch: int) -> nn.Module:
 def diagnose_job(job: Job) -> float | None:
     """Diagnose the original model of a task, or a checkpoint on it; write tables and a figure."""
     environment.check_torchvision()
-    options: dict[str, Any] = job.config["diagnose"]
+    options: dict[str, Any] = job.config["diagnosis"]
     check_diagnosis(options, job.config)
     masks = options.get("masks") or {}
     strategies = {n: job.build(node) for n, node in masks.get("strategies", {}).items()}
@@ -138,7 +138,7 @@ def _retrain_layers(
     context: RunContext, network: nn.Module, before: dict[str, Tensor], found: Diagnosis
 ) -> None:
     """Rewind and train each layer; note the curves."""
-    options = context.job.config["diagnose"]["retraining"]
+    options = context.job.config["diagnosis"]["retraining"]
     for number, (layer, names) in enumerate(found.groups.items(), 1):
         title = f"retraining {layer} ({number} of {len(found.groups)})"
         log.info("%s ...", title)
@@ -162,7 +162,7 @@ def _write_diagnosis(job: Job, found: Diagnosis) -> None:
     """Print and keep the tables, the curves and the figure."""
     folder, names = Path(job.config["paths"]["reports"]), job.names
     context = f"{names['dataset']}, {names['corruption']}, {names['model']}"
-    to = job.config["diagnose"]["rewind_to"]
+    to = job.config["diagnosis"]["rewind_to"]
     titles = {
         "diagnosis": f"{context}: gradients, and accuracy with one layer rewound (to: {to})",
         "diagnosis_shares": "share of each layer's parameters in the masks",

@@ -2,7 +2,7 @@
 
 import logging
 
-from unlearn.core.job import Job
+from unlearn.core.job import Job, chosen_option
 from unlearn.data.forget_sets.discovered import Discovered
 from unlearn.models.inference import compute_logits
 from unlearn.pipeline.context import RunContext
@@ -25,7 +25,7 @@ def estimate_list_regularity(job: Job) -> Regularity | None:
 
     That is so where the kind of corruption is given, where no list is, and where the list is short.
     """
-    if job.config["names"]["corruption"] != "none":
+    if chosen_option(job.config, "corruption") != "none":
         return None
     choose = job.node("forget_set")
     if isinstance(choose, Discovered):

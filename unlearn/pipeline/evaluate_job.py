@@ -18,9 +18,9 @@ from unlearn.storage.user_checkpoint import match_checkpoint
 
 def evaluate_job(job: Job) -> float | None:
     """Evaluate a checkpoint on a task, or turn all recorded rows into a table and figures."""
-    if job.config["scores"] is not None:
+    if job.config["compare_scores"] is not None:
         return score_job(job)
-    if job.config["diagnose"] is not None:
+    if job.config["diagnosis"] is not None:
         return diagnose_job(job)
     if job.config["dashboard"]:
         options = wandb_mirror.find_wandb_options(job.config["logger"])

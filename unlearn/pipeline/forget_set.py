@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from unlearn.core.job import Job, detector_name
+from unlearn.core.job import Job, chosen_option
 from unlearn.data.forget_sets.base import ForgetSet, hash_indices
 from unlearn.data.forget_sets.sample_list import ImageIndex
 from unlearn.data.task import Task
@@ -17,7 +17,6 @@ from unlearn.pipeline.sample_scores import (
     _scored_model_identity,
     compute_features,
     compute_sample_scores,
-    score_name,
 )
 from unlearn.pipeline.trained_models import checkpoint_cache
 from unlearn.scoring.detection.base import Detector, precision_recall
@@ -57,11 +56,11 @@ def add_forget_set(context: RunContext) -> RunContext:
     if config.get("score") is not None:
         trained, score = compute_sample_scores(context, config["score"])
         known |= {"score": trained.records["score"], "center": score.center}
-        cost = {"score": score_name(config["score"]), "score_seconds": trained.notes["seconds"]}
+        cost = {"score": chosen_option(config, "score"), "score_seconds": trained.notes["seconds"]}
         task = replace(task, records=trained.records)
     if isinstance(choose, Detector):
         found, facts = (detect_suspects(context, choose),), choose.notes
-        cost |= {"discovery/by": detector_name(config["forget_set"])}
+        cost |= {"discovery/by": chosen_option(config, "detector")}
     else:
         found = _choose_requests(context, choose, known)
         facts = choose.notes
@@ -108,7 +107,7 @@ def detect_suspects(context: RunContext, detector: Detector) -> torch.Tensor:
     Raises:
         ValueError: If it suspects nothing, or everything.
     """
-    node = context.job.config["forget_set"]
+    node, name = context.job.config["forget_set"], chosen_option(context.job.config, "detector")
 
     def run_detector(folder: Path) -> TrainedModel:
         suspects, _, seconds = _run_scorer(context, detector)
@@ -119,7 +118,7 @@ def detect_suspects(context: RunContext, detector: Detector) -> torch.Tensor:
     suspects, total = result.records["suspects"], len(context.task.train)
     if not 0 < len(suspects) < total:
         raise ValueError(
-            f"discovery={detector_name(node)} suspects {len(suspects)} of {total} training samples, "
+            f"discovery={name} suspects {len(suspects)} of {total} training samples, "
             "which leaves nothing to unlearn or nothing to retain; change forget_set.* or choose "
             "another"
         )
@@ -127,7 +126,7 @@ def detect_suspects(context: RunContext, detector: Detector) -> torch.Tensor:
         log.warning(
             "discovery=%s suspects %d of %d training samples: few lists of that length are right, and "
             "unlearning clean images harms the model; look at some, or choose another detector",
-            detector_name(node), len(suspects), total,
+            name, len(suspects), total,
         )  # fmt: skip
     detector.notes |= result.notes
     return suspects

@@ -52,23 +52,23 @@ def needs_selection(job: Job) -> bool:
     """Return whether there is anything to choose.
 
     Raises:
-        ValueError: If mode and candidates do not go together, or nothing is held out to judge by.
+        ValueError: If mode and auto_methods do not go together, or nothing is held out to judge by.
     """
     config, auto = job.config, job.config["method"].get("mode") == "auto"
-    node = config.get("candidates")
+    node = config.get("auto_methods")
     if auto != (node is not None):
-        raise ValueError("method.mode=auto and candidates=refined (or another group) go together")
+        raise ValueError("method.mode=auto and auto_methods=refined (or another group) go together")
     if not auto or node is None:
         return False
     if config.get("validation") is None:
-        raise ValueError("candidates are judged by held-out images: validation=0.1")
+        raise ValueError("auto_methods are judged by held-out images: validation=0.1")
     if node["metric"] not in METRICS or not node["seeds"] or not node["methods"]:
         raise ValueError(
-            "candidates must have methods, seeds and a metric of "
+            "auto_methods must have methods, seeds and a metric of "
             f"{', '.join(METRICS)}, got metric {node['metric']}, seeds {node['seeds']}"
         )
     if set(node["seeds"]) & set(config["seeds"].values()):
-        raise ValueError(f"candidates.seeds must be none of the run's, got {node['seeds']}")
+        raise ValueError(f"auto_methods.seeds must be none of the run's, got {node['seeds']}")
     for candidate in node["methods"].values():
         job.build(candidate)
     return True
@@ -78,7 +78,7 @@ def choose_methods(job: Job, attempt: RunMethod) -> tuple[Job, dict[str, Any]]:
     """Return the job with the chosen method for each part, and what was chosen, for the row."""
     if not needs_selection(job):
         return job, {}
-    node = job.config["candidates"]
+    node = job.config["auto_methods"]
     rows = [row for seed in node["seeds"] for row in _score_candidates(job, seed, attempt)]
     steps: dict[str, Any] = {}
     facts: dict[str, Any] = {"chosen/seconds": sum(row["seconds"] for row in rows)}
@@ -100,7 +100,7 @@ def choose_methods(job: Job, attempt: RunMethod) -> tuple[Job, dict[str, Any]]:
 
 def _score_candidates(job: Job, seed: int, attempt: RunMethod) -> list[dict[str, Any]]:
     """Return part, method, metrics and seconds of every candidate on every part, for one seed."""
-    drawn = ("score", "forget_set", "method", "candidates")
+    drawn = ("score", "forget_set", "method", "auto_methods")
     seeds = dict.fromkeys(job.config["seeds"], seed)
     own = replace(job, config=change_seeds(job.config, drawn, seeds, seed))
     context = load_with_forget_set(own)
@@ -114,7 +114,7 @@ def _score_candidates(job: Job, seed: int, attempt: RunMethod) -> list[dict[str,
     for part, places in parts.items():
         forget = request.forget.index.cpu()[places]
         now = replace(context, task=replace(context.task, forget=(forget,)))
-        for name, node in own.config["candidates"]["methods"].items():
+        for name, node in own.config["auto_methods"]["methods"].items():
             found = _score_candidate(now, node, model, attempt)
             rows.append({"seed": seed, "part": part, "method": name} | found)
     return rows
@@ -127,7 +127,7 @@ def _score_candidate(
     forget = context.task.forget_indices()
 
     def run_candidate(folder: Path) -> TrainedModel:
-        plain = {"method": node, "candidates": None, "localization": None, "budget": None}
+        plain = {"method": node, "auto_methods": None, "localization": None, "budget": None}
         inner = replace(context.job, config=context.job.config | plain, folder=folder)
         seed = context.job.config["seeds"]["unlearn"]
         outcome = attempt(replace(context, job=inner), model, seed=seed, loggers=())

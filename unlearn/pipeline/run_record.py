@@ -9,7 +9,7 @@ from torch import nn
 
 from unlearn.core import environment
 from unlearn.core.errors import CollapsedError
-from unlearn.core.job import Job, describe_discovery
+from unlearn.core.job import Job, chosen_option, describe_discovery
 from unlearn.evaluation.evaluator import Row, evaluate_metrics, find_collapse, get_metric
 from unlearn.evaluation.predictions import Predictions
 from unlearn.pipeline.context import RunContext
@@ -28,8 +28,7 @@ def _display_names(job: Job) -> dict[str, str]:
     names["model"] += f"({inner})" if inner else ""
     method = job.config["method"]
     if "mode" in method and "base" in method:  # it runs other methods
-        base = str(method["base"]["_target_"]).split(".")[-2]
-        names["method"] += f"({base} {method['mode']})"
+        names["method"] += f"({chosen_option(job.config, 'base')} {method['mode']})"
     inside = [job.config.get(key) for key in ("localization_name", "budget")]
     if any(inside):
         names["method"] += f"({' '.join(str(part) for part in inside if part is not None)})"

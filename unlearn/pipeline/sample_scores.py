@@ -49,11 +49,6 @@ def compute_features(context: RunContext) -> torch.Tensor:
     return compute_embedding(remove_extra_channels(load_original(context)[0]), context.task.train)
 
 
-def score_name(node: Mapping[str, Any]) -> str:
-    """Return what a score is called in tables."""
-    return str(node.get("event") or str(node["_target_"]).split(".")[-2])
-
-
 def compute_sample_scores(context: RunContext, node: dict[str, Any]) -> tuple[TrainedModel, Score]:
     """Return a score of every training sample, from the cache or computed.
 

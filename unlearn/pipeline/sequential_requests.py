@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn.core.job import Job
+from unlearn.core.job import Job, chosen_option
 from unlearn.data.forget_sets.base import hash_indices
 from unlearn.data.task import Task
 from unlearn.pipeline.context import RunContext
-from unlearn.pipeline.sample_scores import score_name, score_samples_again
+from unlearn.pipeline.sample_scores import score_samples_again
 from unlearn.scoring.detection.base import Detector
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def check_requests(job: Job) -> None:
         return
     node = job.config["score"]
     if node is None or not job.node("score").post_hoc:
-        name = "none" if node is None else score_name(node)
+        name = chosen_option(job.config, "score") or "none"
         raise ValueError(
             "forget_set.shared_requests=false needs a score that any model has, "
             f"score=holdout_retraining; got {name}"
@@ -112,7 +112,7 @@ class SequentialRequests:
             [v.numpy() for v in self.score_history], _request_arrays(context.task)
         )
         table.to_csv(folder / "proxy_histogram.csv", index=False)
-        name = score_name(self.job.config["score"])
+        name = str(chosen_option(self.job.config, "score"))
         canvas.save_figure(
             score_histograms.draw_histograms(table, name), folder / "proxy_histogram"
         )

@@ -155,7 +155,7 @@ def read_user_checkpoint(job: Job, network: nn.Module) -> UserCheckpoint | None:
 
 def build_recorders(job: Job) -> list[Recorder]:
     """Return what watches the original's training, once each, for scores and detector of the job."""
-    compared = (job.config.get("scores") or {}).values()
+    compared = (job.config.get("compare_scores") or {}).values()
     watching = [job.node("score"), *(job.build(node) for node in compared)]
     watching = [watcher for watcher in watching if watcher is not None]
     finder = job.node("forget_set")

@@ -110,7 +110,7 @@ def _check_references(job: Job, context: RunContext | None = None) -> None:
 
 def _choose_methods(job: Job) -> tuple[Job, dict[str, Any]]:
     """Return the job with RUM's methods chosen by ``method.mode=auto``, and what was chosen."""
-    if job.config["method"].get("mode") != "auto" and job.config.get("candidates") is None:
+    if job.config["method"].get("mode") != "auto" and job.config.get("auto_methods") is None:
         return job, {}
     from unlearn.pipeline.method_selection import choose_methods
 

@@ -48,7 +48,7 @@ def test_a_detector_is_a_way_to_discover():
     made = content("discovery=activation_clustering")
     assert made["discovery"] is None
     assert "activation_clustering" in made["forget_set"]["_target_"]
-    assert made == content("forget_set=activation_clustering")
+    assert made == content("detector@forget_set=activation_clustering")
     assert content("discovery=half")["discovery"] == 0.5
     assert (
         len(
@@ -76,7 +76,10 @@ def test_ids_of_before_stay():
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["discovery=0.5", "forget_set=loss"], r"discovery=0.5 and a detector \(loss\) are both"),
+        (
+            ["discovery=0.5", "detector@forget_set=loss"],
+            r"discovery=0.5 and a detector \(loss\) are both",
+        ),
         (["discovery=loss,0.5", "-m"], "rates and detectors are two sweeps"),
         (["discovery=loss", "discovery_precision=0.5"], "adds false alarms to a simulated"),
         (["discovery_precision=0"], r"discovery_precision must be in \(0, 1\], or null, got 0"),

@@ -269,8 +269,8 @@ def job(tmp_path, *overrides):
 
 def test_everything_by_config_and_an_untrained_network_is_its_own_start(tmp_path, caplog):
     wanted = job(
-        tmp_path, "diagnose=all", "pretraining.epochs=1", "pretraining.optimizer.lr=1e-9",
-        "diagnose.retraining.method.epochs=1",
+        tmp_path, "diagnosis=all", "pretraining.epochs=1", "pretraining.optimizer.lr=1e-9",
+        "diagnosis.retraining.method.epochs=1",
     )  # fmt: skip
     with caplog.at_level(logging.INFO, logger="unlearn"):
         diagnose_job(wanted)
@@ -293,7 +293,7 @@ def test_layers_are_rewound_to_what_was_asked_for(tmp_path):
     found = {}
     for to in ("initial", "fresh", "1"):
         wanted = job(
-            tmp_path, "diagnose=layers", "pretraining.epochs=2", f"diagnose.rewind_to={to}"
+            tmp_path, "diagnosis=layers", "pretraining.epochs=2", f"diagnosis.rewind_to={to}"
         )
         context = load_with_forget_set(wanted)
         network = load_original(context)[0]
@@ -301,7 +301,7 @@ def test_layers_are_rewound_to_what_was_asked_for(tmp_path):
     found["end"] = dict(network.named_parameters())
     own = tmp_path / "own.pt"
     torch.save(network.state_dict(), own)
-    wanted = job(tmp_path, "diagnose=layers", f"diagnose.rewind_to={own}")
+    wanted = job(tmp_path, "diagnosis=layers", f"diagnosis.rewind_to={own}")
     found["file"] = load_earlier_parameters(replace(context, job=wanted), network)
     assert torch.equal(found["file"]["fc.weight"], found["end"]["fc.weight"])
     del found["file"]
@@ -311,7 +311,7 @@ def test_layers_are_rewound_to_what_was_asked_for(tmp_path):
 
 def test_blocks_in_place_of_layers(tmp_path):
     diagnose_job(
-        job(tmp_path, "diagnose=layers", "pretraining.epochs=1", "diagnose.grouping=block")
+        job(tmp_path, "diagnosis=layers", "pretraining.epochs=1", "diagnosis.grouping=block")
     )
     layers = ["(none)", "conv1.0", "conv2.0", "res1", "conv3.0", "res2", "conv4.0", "fc"]
     assert pd.read_csv(tmp_path / "reports" / "diagnosis.csv")["layer"].tolist() == layers
@@ -321,18 +321,21 @@ def test_blocks_in_place_of_layers(tmp_path):
 @pytest.mark.parametrize(
     ("override", "text"),
     [
-        ("diagnose.grouping=row", "diagnose.grouping must be one of layer, block, got row"),
-        ("diagnose.rewind_to=8", r"diagnose.rewind_to must be an epoch in 1..7 .* got 8"),
-        ("diagnose.rewind_to=no.pt", "diagnose.rewind_to must be initial, fresh, .* got no.pt"),
-        ("checkpoint=own.pt", r"diagnose.rewind_to must be fresh or a checkpoint file with check"),
-        ("diagnose.retraining.batch_norm=off", "batch_norm must be one of update, freeze, got off"),
-        ("diagnose.masks.budget=null", r"diagnose.masks.budget must be in \(0, 1\], got null"),
+        ("diagnosis.grouping=row", "diagnosis.grouping must be one of layer, block, got row"),
+        ("diagnosis.rewind_to=8", r"diagnosis.rewind_to must be an epoch in 1..7 .* got 8"),
+        ("diagnosis.rewind_to=no.pt", "diagnosis.rewind_to must be initial, fresh, .* got no.pt"),
+        ("checkpoint=own.pt", r"diagnosis.rewind_to must be fresh or a checkpoint file with check"),
+        (
+            "diagnosis.retraining.batch_norm=off",
+            "batch_norm must be one of update, freeze, got off",
+        ),
+        ("diagnosis.masks.budget=null", r"diagnosis.masks.budget must be in \(0, 1\], got null"),
     ],
 )
 def test_wrong_options_are_refused_before_anything_is_trained(tmp_path, override, text):
-    wanted = job(tmp_path, "diagnose=all", "pretraining.epochs=8", override)
+    wanted = job(tmp_path, "diagnosis=all", "pretraining.epochs=8", override)
     with pytest.raises(ValueError, match=text):
-        check_diagnosis(wanted.config["diagnose"], wanted.config)
+        check_diagnosis(wanted.config["diagnosis"], wanted.config)
     with pytest.raises(ValueError, match=text):
         diagnose_job(wanted)
     assert not (tmp_path / "checkpoints").exists()

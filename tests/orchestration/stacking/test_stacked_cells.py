@@ -208,7 +208,7 @@ def test_what_makes_cells_kin(home):
     within = stack_key(one | {"localization": {"h": 1}, "budget": 0.3})
     assert within == stack_key(one | {"localization": {"h": 1}, "budget": 0.5}) != stack_key(one)
     assert stack_key(one | {"mask_batch_norm": "freeze"}) != stack_key(one)
-    assert stack_key(one | {"candidates": []}) is None
+    assert stack_key(one | {"auto_methods": []}) is None
     seeded = [job(home, "rft", "localization=salloc", "stack=4", f"seed={k}") for k in (0, 1)]
     assert stack_key(seeded[0].config) == stack_key(seeded[1].config)
 

@@ -409,10 +409,9 @@ def test_a_file_of_another_pretraining_is_merged_over_the_standard_one(tmp_path:
         "method"
     ]
     tree = find_changes(node, made.lower_method_nodes(), ["epochs", "schedule"])
-    (tmp_path / "tuned").mkdir()
-    (tmp_path / "tuned" / f"{made.file_stem}.yaml").write_text(
-        format_tuned_file(tree, {}, "a test")
-    )
+    path = tmp_path / made.option_path
+    path.parent.mkdir(parents=True)
+    path.write_text(format_tuned_file(tree, {}, "a test"))
     assert method("pretraining=etd") == node != standard
     assert method() == standard
 
@@ -448,7 +447,7 @@ def test_a_study_writes_a_file_that_later_runs_find_and_is_not_repeated(tmp_path
     lines = study(tmp_path, "tune.trials=2")
     assert len(re.findall(r"(?m)^synthetic_resnet9_finetune trial [12]/2: 0\.", lines)) == 2
     assert f"add --config-dir {tmp_path}/tuning" in lines
-    path = tmp_path / "tuning" / "tuned" / "synthetic_resnet9_finetune.yaml"
+    path = tmp_path / "tuning/method_defaults/finetune/synthetic_resnet9.yaml"
     content = path.read_text()
     assert content.startswith("# @package _global_\n# tuned: python unlearn.py dataset=synthetic")
     assert "tune.trials=2" in content and "(2 settings, score 0." in content
@@ -504,4 +503,5 @@ def test_jobs_of_a_sweep_have_the_same_budget(tmp_path: Path):
     lines = study(tmp_path, "--multirun", "method=finetune,npo", "tune.trials=1")
     for method in ("finetune", "npo"):
         assert len(re.findall(rf"(?m)^synthetic_resnet9_{method} trial 1/1", lines)) == 1
-        assert (tmp_path / "tuning" / "tuned" / f"synthetic_resnet9_{method}.yaml").is_file()
+        made = tmp_path / "tuning" / "method_defaults" / method / "synthetic_resnet9.yaml"
+        assert made.is_file()

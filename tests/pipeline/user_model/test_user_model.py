@@ -8,6 +8,7 @@ import torch
 
 import unlearn
 from unlearn.config.command_line import expand_shorthand
+from unlearn.config.registration import config_dir
 from unlearn.core.errors import ConfigError
 from unlearn.orchestration import runner
 from unlearn.orchestration.outcomes import JobCounts
@@ -145,7 +146,8 @@ def without_list(words):
 def test_a_detector_makes_the_list(words, job, tmp_path, photos):
     """No list is needed; what was found is counted, named, told, and can be given back as a list."""
     found_by = ["discovery=spectral_signatures", "forget_set.epsilon=0.1"]  # takes 9 of 60
-    made = job(*without_list(words), *(expand_shorthand(word) for word in found_by))
+    expanded = (expand_shorthand(word, "unlearn", [config_dir()]) for word in found_by)
+    made = job(*without_list(words), *expanded)
     unlearn_job(made)
     row = json.loads((made.folder / "row-0.json").read_text())
     assert (row["discovery/by"], row["discovery/size"]) == ("spectral_signatures", 9)
@@ -171,7 +173,7 @@ def test_a_detector_makes_the_list(words, job, tmp_path, photos):
 
 def test_a_detector_looks_at_the_model_that_is_given(words, job, tmp_path):
     """Two models of the same data are two searches."""
-    found_by = ["forget_set=loss", "forget_set.budget=0.1"]
+    found_by = ["detector@forget_set=loss", "forget_set.budget=0.1"]
     lists = []
     for changed in (False, True):
         if changed:
@@ -186,7 +188,7 @@ def test_a_detector_looks_at_the_model_that_is_given(words, job, tmp_path):
 
 @pytest.mark.parametrize("share", [0.15, 0.4])
 def test_a_list_of_very_many_is_doubted(words, job, caplog, share):
-    made = job(*without_list(words), "forget_set=loss", f"forget_set.budget={share}")
+    made = job(*without_list(words), "detector@forget_set=loss", f"forget_set.budget={share}")
     found = load_with_forget_set(made).task.forget_indices()
     assert len(found) == round(60 * share)
     assert (f"discovery=loss suspects {len(found)} of 60" in caplog.text) == (share > 0.2)
@@ -195,7 +197,7 @@ def test_a_list_of_very_many_is_doubted(words, job, caplog, share):
 def test_cleanlab_makes_the_list(words, job):
     """It trains models of the network's kind by its own recipe, whatever made the checkpoint."""
     made = job(
-        *without_list(words), "forget_set=cleanlab", "forget_set.num_folds=2", "stack=off",
+        *without_list(words), "detector@forget_set=cleanlab", "forget_set.num_folds=2", "stack=off",
         "pretraining.epochs=40", "pretraining.batch_size=10", "pretraining.optimizer.lr=0.1",
     )  # fmt: skip
     found = load_with_forget_set(made).task.forget_indices().tolist()

@@ -19,8 +19,7 @@ def row(method, seed, forget, test, budget=None, name=None, classes=None, **more
         "test/accuracy": test, "mia": 1 - forget, "config/localization_name": name,
         "method/localization/budget": budget, "method/localization/share_global": budget,
         "method/localization/layers": layers,
-        "config/forget_set._target_": "unlearn.data.forget_sets.uniform.UniformForgetSet",
-        "config/forget_set.classes": classes,
+        "forget_set/kind": "iid" if classes is None else "non_iid",
     } | more  # fmt: skip
 
 
@@ -145,7 +144,7 @@ def test_layers_are_drawn_for_each_budget(frame):
 
 
 def test_bars_show_the_gaps_and_settings_are_kept_apart(frame):
-    other = frame.assign(**{"config/forget_set.classes": "[2, 5]"})
+    other = frame.assign(**{"forget_set/kind": "non_iid"})
     made = catalog.draw_figures("localization", pd.concat([frame, other], ignore_index=True), None)
     assert {f"localization_gaps_{kind}" for kind in ("iid", "non_iid")} <= set(made)
     panel = made["localization_gaps_iid"].axes[0]

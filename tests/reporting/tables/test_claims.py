@@ -10,7 +10,9 @@ from unlearn.config.registration import config_dir
 from unlearn.reporting.tables import claims
 
 Frame = Callable[..., pd.DataFrame]
-PRESETS = sorted(p.stem for p in (Path(config_dir()) / "experiment").glob("reproduce_*.yaml"))
+PRESETS = sorted(
+    p.stem for p in (Path(config_dir()) / "experiment/report").glob("reproduce_*.yaml")
+)
 
 
 def verdicts(rows: pd.DataFrame, **node) -> list[str]:
@@ -86,18 +88,18 @@ def test_what_is_no_claim(node: dict, message: str):
 def test_every_preset_composes_and_states_claims_with_a_source(name: str):
     with enable_composition([config_dir()]):
         content = to_plain_config(
-            compose_config("evaluate", [f"experiment={name}"], [config_dir()])
+            compose_config("evaluate", [f"experiment=report/{name}"], [config_dir()])
         )
     made = [claim for node in content["expected"] for claim in claims.parse_claims(node)]
     assert made and content["where"] and all("arXiv" in c.source or "our" in c.source for c in made)
-    text = (Path(config_dir()) / "experiment" / f"{name}.yaml").read_text()
+    text = (Path(config_dir()) / "experiment/report" / f"{name}.yaml").read_text()
     assert "python unlearn.py --multirun" in text and f"experiment={name}" in text
 
 
 def test_the_presets_hold_the_published_table():
     with enable_composition([config_dir()]):
         content = to_plain_config(
-            compose_config("evaluate", ["experiment=reproduce_rem_table"], [config_dir()])
+            compose_config("evaluate", ["experiment=report/reproduce_rem_table"], [config_dir()])
         )
     values = {(n["method"], n["column"]): n["value"] for n in content["expected"] if "value" in n}
     assert values["rem(capacity)", "healed_utility"] == 0.734

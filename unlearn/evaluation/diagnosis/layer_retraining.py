@@ -87,7 +87,7 @@ def retrain_layer(
     """
     if batch_norm not in BATCH_NORM:
         raise ValueError(
-            f"diagnose.retraining.batch_norm must be one of {', '.join(BATCH_NORM)}, "
+            f"diagnosis.retraining.batch_norm must be one of {', '.join(BATCH_NORM)}, "
             f"got {batch_norm}"
         )
     alone = Localized(

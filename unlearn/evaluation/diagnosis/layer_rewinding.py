@@ -32,7 +32,7 @@ def rewind_parameters(
     parameters = dict(new.named_parameters())
     for name in names:
         if name not in earlier or earlier[name].shape != parameters[name].shape:
-            raise ValueError(f"diagnose.rewind_to: '{name}' is not of the same network")
+            raise ValueError(f"diagnosis.rewind_to: '{name}' is not of the same network")
         parameters[name].copy_(earlier[name])
     return new
 

@@ -41,7 +41,7 @@ LOCALIZATION_KEYS = ("localization", "mask_batch_norm", "mask_head", "mask_train
 
 def stack_key(config: Mapping[str, Any]) -> str | None:
     """Return what the cells of one stack have in common; None: the cell is made alone."""
-    alone = any(config.get(key) is not None for key in ("checkpoint", "candidates"))
+    alone = any(config.get(key) is not None for key in ("checkpoint", "auto_methods"))
     if alone or stack_width(dict(config)) < 2:
         return None
     method = {key: value for key, value in config["method"].items() if key not in CELL_OPTIONS}

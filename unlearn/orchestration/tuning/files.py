@@ -1,4 +1,4 @@
-"""What a study leaves: all trials as CSV, the best setting as a file of ``conf/tuned``."""
+"""What a study leaves: all trials as CSV, the best setting as a file of ``conf/method_defaults``."""
 
 import csv
 import io

@@ -16,15 +16,15 @@ from unlearn.config.validation import check_config
 from unlearn.core.errors import ConfigError
 from unlearn.orchestration.tuning.search_space import Constant, Range, parse_range
 
-WITHOUT_TUNED = ("~tuned", "~tuned@_global_")
-WITHOUT_OWN_TUNED = ("~tuned@_global_",)
+WITHOUT_TUNED = ("~method_defaults", "~method_defaults@_global_")
+WITHOUT_OWN_TUNED = ("~method_defaults@_global_",)
 STUDY_KEYS = {
     "corruption": "tune.corruptions",
     "discovery": "tune.discoveries",
     "seed": "tune.seed",
 }
 STUDY_KEYS |= {"discovery_rate": "tune.discoveries", "seeds": "tune.seed"}
-DROPPED_KEYS = ("tuned", "tune", "force")
+DROPPED_KEYS = ("method_defaults", "tune", "force")
 
 
 def override_target(override: str) -> str:
@@ -140,9 +140,20 @@ class StudyPlan:
 
     @property
     def file_stem(self) -> str:
-        """The name of the tuned file that ``conf/unlearn.yaml`` looks for."""
+        """What the study is called: dataset, model, method, and an unusual pre-training."""
+        return self._standard_stem + self._pretraining_suffix
+
+    @property
+    def option_path(self) -> Path:
+        """The file of method defaults that ``conf/unlearn.yaml`` looks for, in a config folder."""
+        choices = self.base_config.choices
+        stem = f"{choices['dataset']}_{choices['model']}{self._pretraining_suffix}"
+        return Path("method_defaults") / str(choices["method"]) / f"{stem}.yaml"
+
+    @property
+    def _pretraining_suffix(self) -> str:
         pretraining = self.base_config.choices["pretraining"]
-        return self._standard_stem + ("" if pretraining == "standard" else f"_{pretraining}")
+        return "" if pretraining == "standard" else f"_{pretraining}"
 
     @property
     def study_folder(self) -> Path:

@@ -97,7 +97,7 @@ def _save_winner(
     command = " ".join([command_name("unlearn"), *plan.command])
     head = f"{command} ({len(everything)} settings, score {winner.score:.3f})"
     home = Path(plan.tune["folder"])
-    path = home / "tuned" / f"{plan.file_stem}.yaml"
+    path = home / plan.option_path
     write_text_atomically(path, format_tuned_file(tree, plan.describe_options(chosen), head))
     log.info(
         "best of %d settings, score %.3f: %s",
@@ -118,6 +118,7 @@ def _explain_use(plan: StudyPlan, home: Path, path: Path) -> str:
             return "; later runs use it" + f" with --config-dir {home}" * (
                 folder != plan.folders[0]
             )
-        if (Path(folder) / "tuned" / path.name).is_file():
-            return f"; {Path(folder) / 'tuned' / path.name} comes first, so move it there to use it"
+        other = Path(folder) / plan.option_path
+        if other.is_file():
+            return f"; {other} comes first, so move it there to use it"
     return f"; to use it, add --config-dir {home}"

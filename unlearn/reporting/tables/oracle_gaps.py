@@ -54,10 +54,8 @@ def parse_localizations(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _forget_kind(row: pd.Series) -> str:
-    target = str(row.get("config/forget_set._target_", "")).rpartition(".")[2]
-    if target != "UniformForgetSet":
-        return target.lower()
-    return "iid" if pd.isna(row.get("config/forget_set.classes")) else "non_iid"
+    names = (row.get(column) for column in ("forget_set/kind", "discovery/by"))
+    return next((str(name) for name in names if not pd.isna(name)), "discovered")
 
 
 def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,0 +1,187 @@
+"""Options of groups: what does not exist, or belongs to something else, is refused in one line."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from unlearn.config import composition, help
+from unlearn.config.command_line import parse_command_line
+from unlearn.config.identity import compute_run_id, to_plain_config
+from unlearn.config.registration import config_dir
+from unlearn.core import errors
+from unlearn.core.job import chosen_option, describe_discovery
+
+
+def checked(*words: str, name: str = "unlearn") -> int:
+    return len(composition.check_jobs(name, parse_command_line(list(words), name)))
+
+
+def content(*words: str, name: str = "unlearn") -> dict:
+    arguments = parse_command_line(list(words), name)
+    composition.check_jobs(name, arguments)
+    with composition.enable_composition(arguments.folders):
+        return to_plain_config(
+            composition.compose_config(name, arguments.overrides, arguments.folders)
+        )
+
+
+REFUSED = [
+    ("unlearn", ["pretraining_defaults=nope"], "unknown pretraining_defaults 'nope'; available: "
+     "cifar10_folder_resnet9, digits_resnet9$"),
+    ("train", ["pretraining_defaults=digits_resnet"], "did you mean 'digits_resnet9'"),
+    ("evaluate", ["pretraining_defaults=nope"], "unknown pretraining_defaults 'nope'"),
+    ("unlearn", ["method=npo", "method_defaults=npo/digits_resnet"], "mean 'npo/digits_resnet9'"),
+    ("unlearn", ["method_defaults@_global_=nope"], "unknown method_defaults 'nope'"),
+    ("unlearn", ["method=npo", "-m", "method_defaults=npo/digits_resnet9,nope"], "'nope'"),
+    ("unlearn", ["method_defaults=null"], "method_defaults is left out by ~method_defaults"),
+    ("unlearn", ["method=rem", "method_defaults=npo/digits_resnet9"],
+     "method_defaults=npo/digits_resnet9 holds options of method=npo, got method=rem; allowed: "
+     "rem/cifar10_folder_resnet9, rem/digits_resnet9, rem/digits_resnet9_etd$"),
+    ("unlearn", ["-m", "method=npo,rem", "method_defaults=npo/digits_resnet9"], "got method=rem"),
+    ("unlearn", ["-m", "seed=0,1", "method=npo,rem", "method_defaults=npo/digits_resnet9,"
+     "rem/digits_resnet9"], "holds options of"),
+    ("unlearn", ["method=retrain", "method_defaults=npo/digits_resnet9"], "that method has none"),
+    ("unlearn", ["experiment=demo_report"],
+     "experiment=demo_report belongs to evaluate.py, not to unlearn.py"),
+    ("evaluate", ["experiment=demo"], "belongs to unlearn.py, not to evaluate.py"),
+    ("train", ["experiment=unlearn/demo"], "belongs to unlearn.py, not to train.py"),
+    ("unlearn", ["-m", "experiment=demo,demo_report"], "demo_report belongs to evaluate.py"),
+    ("unlearn", ["experiment=dmo"], "unknown experiment 'dmo'; did you mean 'demo'"),
+    ("unlearn", ["forget_set=confidence"], "confidence is a detector: discovery=confidence"),
+    ("unlearn", ["detector=confidence"], "is chosen by discovery=confidence"),
+    ("unlearn", ["discovery=memorization"], "forget_set=memorization is a forget set"),
+    ("unlearn", ["discovery=loss", "forget_set=random"],
+     "discovery=loss and forget_set=random are both given"),
+    ("unlearn", ["discovery=half", "forget_set=iid", "discovery_precision=0.5"],
+     "got forget_set=iid"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "words", "expected"), REFUSED, ids=lambda v: str(v)[:40])
+def test_a_wrong_choice_costs_one_line(name: str, words: list[str], expected: str):
+    with pytest.raises(errors.ConfigError, match=expected) as refusal:
+        checked(*words, name=name)
+    assert "\n" not in str(refusal.value)
+
+
+def test_what_is_chosen_by_name_is_merged():
+    usual = content("method=npo")
+    assert content("method=npo", "method_defaults=npo/digits_resnet9") == usual
+    assert content("method=npo", "~method_defaults")["method"]["optimizer"]["lr"] == 0.005
+    assert usual["method"]["optimizer"]["lr"] == 0.00522
+    etd = content("method=npo", "pretraining=etd")
+    assert etd["method"]["optimizer"]["lr"] == 0.00136
+    assert content("~pretraining_defaults")["pretraining"]["epochs"] == 41
+    assert content()["pretraining"]["epochs"] == 30
+
+
+def test_own_defaults_are_found(tmp_path: Path):
+    path = tmp_path / "method_defaults" / "npo" / "mine.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text("# @package _global_\nmethod:\n  beta: 7.0\n")
+    words = ["--config-dir", str(tmp_path), "method=npo", "method_defaults=npo/mine"]
+    assert content(*words)["method"]["beta"] == 7
+    with pytest.raises(errors.ConfigError, match=r"npo/digits_resnet9_etd, npo/mine$"):
+        content(*words[:3], "method_defaults=npo/nope")
+
+
+def test_an_experiment_is_called_by_its_short_name(tmp_path: Path):
+    assert content("experiment=demo") == content("experiment=unlearn/demo")
+    assert content("experiment=demo_report", name="evaluate")["figure"] == "demo"
+    assert checked("-m", "experiment=choice(rem_ga,rem_ideal)") == 2
+    assert checked("-m", "experiment=glob(rem_n*)") == 4
+    (tmp_path / "experiment" / "report").mkdir(parents=True)
+    for place in ("report/mine", "flat"):  # of the user's own, in either folder
+        text = "# @package _global_\ntitle: mine\n"
+        (tmp_path / "experiment" / f"{place}.yaml").write_text(text)
+        words = ["--config-dir", str(tmp_path), f"experiment={Path(place).name}"]
+        assert content(*words, name="evaluate")["title"] == "mine"
+
+
+def test_help_offers_what_can_be_chosen():
+    def offered(name: str, *words: str) -> dict[str, str]:
+        text = help.format_help(name, parse_command_line(list(words), name))
+        return dict(re.findall(r"(?m)^  ([\w@/]+): (.+)$", text.partition("Options (")[0]))
+
+    found = offered("unlearn", "method=npo", "experiment=demo")
+    assert found["method_defaults"] == (
+        "npo/cifar10_folder_resnet9, npo/digits_resnet9*, npo/digits_resnet9_etd"
+    )
+    assert "demo*" in found["experiment"] and "demo_report" not in found["experiment"]
+    assert "half*" in found["discovery"] and "cleanlab" in found["discovery"]
+    assert "cleanlab" not in found["forget_set"]
+    old = {"recipe", "tuned", "scores", "candidates", "diagnose", "discovery_rate", "held_out"}
+    assert not old & set(found)
+    assert {"pretraining_defaults", "auto_methods"} <= set(found)
+    other = offered("evaluate")
+    assert {"compare_scores", "diagnosis"} <= set(other) and not old & set(other)
+    assert other["experiment"].startswith("demo_report, ")
+    assert "cleanlab*" in offered("unlearn", "discovery=cleanlab")["discovery"]
+
+
+def test_a_score_that_needs_held_out_images_holds_them_out():
+    assert content("score=holdout_retraining")["validation"] == 0.1
+    assert content("score=holdout_retraining", "validation=0.2")["validation"] == 0.2
+    assert content("compare_scores=all", name="evaluate")["validation"] == 0.1
+    assert content()["validation"] is None
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> list[str]:
+    """Return the words for a detector and a forget set whose classes have names of any kind."""
+    texts = {
+        "detector/mine": "defaults:\n  - cleanlab\n  - _self_\n_target_: elsewhere.Discovered\n",
+        "forget_set/all": "_target_: far.detection.away.Undiscovered\n",
+        "forget_set/joint": "defaults:\n  - discovered\n  - _self_\n_target_: mine.Joint\n",
+    }
+    for name, text in texts.items():
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text)
+    return ["--config-dir", str(tmp_path)]
+
+
+def test_a_detector_is_known_by_its_group_not_by_its_class(own: list[str]):
+    made = content(*own, "discovery=mine")
+    assert describe_discovery(made) == chosen_option(made, "detector") == "mine"
+    assert made["forget_set"]["num_folds"] == 5 and "nested" not in made["forget_set"]
+    with pytest.raises(errors.ConfigError, match=r"discovery=0.5 and a detector \(mine\)"):
+        checked(*own, "discovery=mine", "discovery=0.5")
+    with pytest.raises(errors.ConfigError, match=r"a detector \(.*, mine, .*\), got yours"):
+        checked(*own, "discovery=yours")
+
+
+def test_a_simulated_discovery_is_known_by_its_option_not_by_its_class(own: list[str]):
+    assert checked(*own, "forget_set=all", "corruption=none") == 1
+    assert checked(*own, "forget_set=all", "discovery=0.5") == 1
+    assert checked(*own, "forget_set=joint", "discovery_precision=0.5") == 1
+    with pytest.raises(errors.ConfigError, match="corruption must be another than none"):
+        checked(*own, "forget_set=joint", "corruption=none")
+    with pytest.raises(errors.ConfigError, match="discovery must be a number"):
+        checked(*own, "forget_set=joint", "discovery=null")
+
+
+def test_a_label_does_not_hide_what_was_chosen():
+    with pytest.raises(errors.ConfigError, match="corruption must be another than none"):
+        checked("corruption=none", "names.corruption=clean")
+
+
+def test_a_folder_of_images_counts_and_a_place_to_download_to_does_not():
+    usual = content("dataset=cifar10")
+    moved = content("dataset=cifar10", "dataset.root=elsewhere")
+    assert compute_run_id(moved) == compute_run_id(usual)
+    own = {**usual, "dataset": {"_target_": "mine.Photos", "root": "here"}}
+    other = {**own, "dataset": own["dataset"] | {"root": "there"}}
+    assert compute_run_id(own) != compute_run_id(other)
+
+
+def test_the_names_of_choices_are_no_part_of_a_run():
+    made = content("method=rum")
+    assert made["chosen"]["base"] == "finetune"
+    assert compute_run_id(made | {"chosen": {}}) == compute_run_id(made)
+
+
+def test_no_option_of_an_old_name_is_left():
+    left = {p.name for p in Path(config_dir()).iterdir()}
+    assert not left & {"recipe", "tuned", "scores", "candidates", "diagnose", "held_out"}
