@@ -108,6 +108,6 @@ def test_the_command_on_a_folder(tmp_path: Path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     said = " ".join(result.stdout.split())
-    assert "of 9 listed images" in said
+    assert "from 9 forget samples" in said
     assert "nearest to" in said
     assert "any corruption" not in said

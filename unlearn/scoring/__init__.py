@@ -1,1 +1,1 @@
-"""A number or a verdict per training sample, without the truth."""
+"""Scores and detectors of training samples, without ground truth."""

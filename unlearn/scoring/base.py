@@ -1,4 +1,4 @@
-"""What a score of memorization is, and what it may look at.
+"""Base classes of scores and recorders, and their inputs.
 
 Shapes: N training samples.
 """
@@ -17,16 +17,16 @@ from unlearn.core.types import ImageSet
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """A training set and the models that learned from it; no truth.
+    """A training set and the models trained on it; no ground truth.
 
     Attributes:
         data: The training set as received, index 0..N-1.
         model: Returns a copy of the original model, in eval mode, on its device.
-        records: Per-sample values noted while the original was trained, (N,) each.
-        validation: Held-out images that nothing was trained on; None if there are none.
+        records: Per-sample values recorded while the original was trained, (N,) each.
+        validation: Held-out images not used in training; None if there are none.
         test: Test images.
-        subset_models: Called with pairs of sorted positions and a seed; yields for each a model of
-            the original's recipe trained on these samples alone, in eval mode.
+        subset_models: Called with pairs of sorted positions and a seed; yields for each pair a
+            model trained with the original's recipe on only these samples, in eval mode.
     """
 
     data: ImageSet
@@ -38,36 +38,36 @@ class ScoringInputs:
 
 
 class Recorder(L.Callback, ABC):
-    """A callback of pre-training that notes one or more values per sample.
+    """Callback of pre-training that records one or more values per sample.
 
     Attributes:
-        name: What it notes.
-        joins: Whether several processes that train together may each note their own part.
-        seconds: Time spent here.
+        name: Name of the recorded values.
+        joins: Whether in distributed training each process may record its own part.
+        seconds: Time spent recording.
     """
 
     name: ClassVar[str]
     joins: ClassVar[bool] = False
 
     def __init__(self) -> None:
-        """Start the clock at 0."""
+        """Initialise ``seconds`` to 0."""
         self.seconds = 0.0
 
     @abstractmethod
     def start_recording(self, data: ImageSet, epochs: int) -> None:
-        """Make room for a training of so many epochs on ``data``."""
+        """Allocate memory for ``epochs`` epochs on ``data``."""
 
     @abstractmethod
     def get_records(self) -> dict[str, Tensor]:
         """Return the values by name, (N,) each, on the CPU."""
 
     def get_options(self) -> dict[str, Any]:
-        """Return what the values depend on: part of the original model's identity in the cache."""
+        """Return the options that are part of the original model's cache key."""
         return {"name": self.name}
 
 
 def over_ranks(value: Tensor) -> Tensor:
-    """Return the sum over the processes that train together; the value itself if there is one."""
+    """Return the sum over all ranks; the value itself if training is not distributed."""
     if not (distributed.is_available() and distributed.is_initialized()):
         return value
     device = "cuda" if distributed.get_backend() == "nccl" else value.device
@@ -77,24 +77,24 @@ def over_ranks(value: Tensor) -> Tensor:
 
 
 class MeanRecorder(Recorder):
-    """Notes means per sample: of one value, or of several, over all that it was shown.
+    """Record the mean per sample of one or more values over all additions.
 
     Attributes:
         sums: (N,) or (values, N), float64.
-        counts: How often each sample was shown, (N,).
+        counts: Number of additions per sample, (N,).
     """
 
     joins: ClassVar[bool] = True
 
     def start_recording(self, data: ImageSet, epochs: int) -> None:
-        """Make room; the sums follow the first batch to its device."""
-        # Rows are named by index; a part of a training set keeps the whole one's numbers.
+        """Allocate the sums; they are moved to the device of the first batch."""
+        # Rows are indices of the full training set, also for a subset.
         size = int(data.index.max()) + 1
         self.sums = torch.zeros(*self.value_shape(), size, dtype=torch.float64)
         self.counts = torch.zeros(size, dtype=torch.float64)
 
     def value_shape(self) -> tuple[int, ...]:
-        """Return the shape of what is noted of one sample; () for a number."""
+        """Return the shape of one sample's value; () for a scalar."""
         return ()
 
     def add_values(self, values: Tensor, index: Tensor) -> None:
@@ -106,47 +106,47 @@ class MeanRecorder(Recorder):
         self.counts.index_add_(0, index, torch.ones_like(index, dtype=torch.float64))
 
     def compute_means(self) -> Tensor:
-        """Return the means, float32 (..., N) on the CPU; 0 for what was never shown."""
+        """Return the means, float32 (..., N) on the CPU; 0 for samples without values."""
         return (self.sums / self.counts.clamp_min(1)).float().cpu()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed training goes on from: of all ranks, all of which must ask."""
+        """Return the state summed over all ranks; every rank must call this."""
         sums, counts = over_ranks(self.sums), over_ranks(self.counts)
         return {"sums": sums, "counts": counts, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from there; of several ranks, the first has it all."""
+        """Load the state; of several ranks, only the first keeps it."""
         own = not distributed.is_initialized() or distributed.get_rank() == 0
         self.sums, self.counts = (state_dict[k] * own for k in ("sums", "counts"))
         self.seconds = state_dict["seconds"]
 
 
 class SampleScorer(ABC):
-    """Says something of every training sample, by a model that learned them.
+    """Base class of scores and detectors, callables on ``ScoringInputs``.
 
     Attributes:
-        notes: Facts of the computation, JSON values.
+        notes: Facts of the computation, JSON-serialisable.
     """
 
     def __init__(self) -> None:
-        """Start without notes."""
+        """Initialise empty notes."""
         self.notes: dict[str, Any] = {}
 
     def make_recorder(self) -> Recorder | None:
-        """Return what must watch the original model's training; None if nothing."""
+        """Return the recorder needed during the original model's training, or None."""
         return None
 
     @abstractmethod
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return what is said, on the CPU."""
+        """Return the result, on the CPU."""
 
 
 class Score(SampleScorer):
-    """Gives every training sample a number; larger: more memorized.
+    """Base class of memorization scores; larger values mean more memorized.
 
     Attributes:
-        center: Where samples of medium memorization are: a number, or the "median".
-        post_hoc: Whether any model has such a score, however it was trained.
+        center: Score of samples of medium memorization: a number, or the "median".
+        post_hoc: Whether the score needs no recorder during training.
     """
 
     center: ClassVar[str | float] = "median"

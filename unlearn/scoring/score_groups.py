@@ -1,7 +1,7 @@
-"""Grades of difficulty: sets of samples by a score, and by entanglement in the features.
+"""Groups of samples by score, and by entanglement in feature space.
 
-Sources: arXiv 2406.01257, 2410.16516. Differs: ties are broken by one fixed order, the groups are
-disjoint, means are over samples and not over batches.
+Sources: arXiv 2406.01257, 2410.16516. Differs: ties are broken by a fixed order, groups are
+disjoint, and means are over samples instead of batches.
 Shapes: N samples, E embedding.
 """
 
@@ -24,7 +24,7 @@ def center_of(score: Tensor, center: str | float) -> float:
     """Return "median", "midrange" (halfway between the extremes), or the number itself.
 
     Raises:
-        ValueError: If it is another word.
+        ValueError: If it is another string.
     """
     if center == "median":
         return score.median().item()
@@ -38,19 +38,19 @@ def center_of(score: Tensor, center: str | float) -> float:
 def select_graded(
     score: Tensor, sizes: dict[str, int], center: float, tie_seed: int = TIE_SEED
 ) -> tuple[dict[str, Tensor], int]:
-    """Return disjoint groups of samples: the highest, then the lowest, then those nearest a centre.
+    """Return disjoint groups of samples: the highest, the lowest, and those nearest to ``center``.
 
     Args:
         score: Larger is more memorized, (N,).
-        sizes: How many samples for "low", "mid", "high".
-        center: Of "mid".
-        tie_seed: Of the order that breaks ties.
+        sizes: Number of samples for "low", "mid", "high".
+        center: Center of "mid".
+        tie_seed: Seed of the order of samples with equal scores.
 
     Returns:
-        Sorted positions by name, and how many of the nearest ones were in another group already.
+        Sorted positions by name, and the number of nearest samples that are in another group.
 
     Raises:
-        ValueError: If there are not enough samples, or a score is no number.
+        ValueError: If there are not enough samples, or a score is not finite.
     """
     if sum(sizes.values()) > len(score):
         raise ValueError(f"cannot choose {sum(sizes.values())} of {len(score)} samples")
@@ -61,7 +61,7 @@ def select_graded(
     rest = order[low : len(order) - high]
     wanted = sizes.get("mid", 0)
     distance = (score - center).abs()
-    # ``ascending`` of the distance among all: who would be nearest if nobody were taken.
+    # The nearest samples if none were in another group.
     nearest = sort_ascending(distance, tie_seed)[:wanted]
     displaced = int((~torch.isin(nearest, rest)).sum())
     free = torch.isin(sort_ascending(distance, tie_seed), rest)
@@ -73,18 +73,18 @@ def select_graded(
 def entanglement_score(
     embedding: Tensor, forget: Tensor, retain: Tensor, center: str = "exact"
 ) -> float:
-    """Return how entangled two sets are: spread within over distance between (arXiv 2406.01257).
+    """Return the entanglement (arXiv 2406.01257): variance within over distance between two sets.
 
     Args:
-        embedding: Of all samples, (N, E).
+        embedding: Embedding of all samples, (N, E).
         forget: Positions of the forget set.
         retain: Positions of the retain set.
-        center: Of the denominator: "exact", the mean of both sets together; "midpoint", halfway
-            between the two means, as published values seem to have it (1.75 times larger for 3,000
-            of 45,000). Differs: means are over samples, not over batches.
+        center: Center in the denominator: "exact", the mean of both sets together; "midpoint" of
+            the two means, apparently used for published values (1.75 times larger for 3,000 of
+            45,000). Differs: means are over samples, not over batches.
 
     Returns:
-        At least 0, infinite if both means coincide.
+        At least 0; infinite if both means are equal.
 
     Raises:
         ValueError: If ``center`` is unknown.
@@ -101,7 +101,7 @@ def entanglement_score(
 
 
 def by_distance(embedding: Tensor, num_groups: int, size: int) -> list[Tensor]:
-    """Return groups of samples, (size,) each, from near the centre of all features to far from it.
+    """Return groups of samples, (size,) each, by increasing distance from the mean feature.
 
     Raises:
         ValueError: If the groups are smaller than ``size``.
@@ -110,7 +110,7 @@ def by_distance(embedding: Tensor, num_groups: int, size: int) -> list[Tensor]:
     if not 1 <= size <= width:
         raise ValueError(
             f"{num_groups} groups of {len(embedding)} samples hold {width} each; "
-            f"cannot take {size} of one"
+            f"cannot take {size} from a group"
         )
     phi = embedding.double()
     order = sort_ascending((phi - phi.mean(0)).norm(dim=1))
@@ -118,9 +118,9 @@ def by_distance(embedding: Tensor, num_groups: int, size: int) -> list[Tensor]:
 
 
 def rank_entanglements(scores: list[float]) -> dict[str, int]:
-    """Return which group is of low, mid and high entanglement.
+    """Return the groups of low, mid and high entanglement.
 
-    The extremes, and the one nearest halfway between them on a logarithmic scale.
+    "low" and "high" are the extremes, "mid" is nearest to their midpoint on a logarithmic scale.
 
     Raises:
         ValueError: If fewer than three are finite.

@@ -205,7 +205,7 @@ def test_holdout_retraining_trains_a_copy_and_compares(task, network):
     assert torch.equal(value, expected)
     assert value.min() > 0
     assert score.notes == {"epochs": 2}
-    with pytest.raises(ValueError, match=r"needs held-out images: validation=0.1"):
+    with pytest.raises(ValueError, match=r"needs held-out images: set validation=0.1"):
         score(subject(task, network))
     same = holdout(epochs=2, holdout="test")(subject(task, network))
     assert torch.equal(same, value)

@@ -38,7 +38,7 @@ def is_member(index: Tensor, of: Tensor) -> Tensor:
 
 
 def build_membership_table(of: Tensor, every: Tensor) -> Tensor:
-    """Return whether samples are in ``of`` (n,), bool (N,) by index; ``every`` (m,): all indices."""
+    """Return whether samples are in ``of`` (n,), bool (N,) by index; ``every`` (m,) has all."""
     known = torch.zeros(int(every.max()) + 1, dtype=torch.bool)
     known[of.cpu()] = True
     return known

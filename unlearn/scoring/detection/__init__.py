@@ -1,1 +1,1 @@
-"""Detectors: which training samples look bad, judged without the truth."""
+"""Detectors of corrupted training samples, without ground truth."""

@@ -1,8 +1,8 @@
-"""Suspect the smaller of two clusters within a class: activation clustering.
+"""Activation clustering: flag the smaller of two clusters within a class.
 
 Source: Chen et al., 2018, https://arxiv.org/abs/1811.03728 (algorithm 1; sizes and silhouettes,
-section 4). Re-implemented on scikit-learn. Differs: of the paper's three tests of a cluster, those two
-that need no second training (relative size, silhouette) are used, together.
+section 4). Re-implemented with scikit-learn. Differs: of the paper's three tests of a cluster, the
+two without a second training (relative size, silhouette) are used, combined.
 Shapes: N samples, E features, n samples of a class.
 """
 
@@ -27,16 +27,16 @@ REDUCTIONS = {"ica": FastICA, "pca": PCA}
 def reduce_features(
     features: np.ndarray, reduction: str, num_components: int, seed: int
 ) -> np.ndarray:
-    """Return independent or principal components of features (n, E), (n, at most that many)."""
+    """Return independent or principal components of features (n, E), (n, <= num_components)."""
     rank = int(np.linalg.matrix_rank(features - features.mean(0)))
     count = min(num_components, rank)
-    with warnings.catch_warnings():  # components that still turn a little serve as well
+    with warnings.catch_warnings():  # nearly converged components are good enough
         warnings.simplefilter("ignore", ConvergenceWarning)
         return REDUCTIONS[reduction](n_components=count, random_state=seed).fit_transform(features)
 
 
 def smaller_cluster(points: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
-    """Return bool (n,), who is in the smaller of two k-means clusters, and their silhouette."""
+    """Return the smaller of two k-means clusters as a mask, bool (n,), and the mean silhouette."""
     options: dict[str, Any] = {"n_init": 10, "random_state": seed}  # typed as text in stubs
     group = KMeans(2, **options).fit_predict(points)
     small = group == int(group.mean() < 0.5)
@@ -44,7 +44,7 @@ def smaller_cluster(points: np.ndarray, seed: int) -> tuple[np.ndarray, float]:
 
 
 class ActivationClustering(Detector):
-    """Of each given class, the smaller cluster of features, if it is small and well apart."""
+    """Flag per class the smaller cluster of features, if it is small and well separated."""
 
     def __init__(
         self,
@@ -55,14 +55,14 @@ class ActivationClustering(Detector):
         min_silhouette: float,
         seed: int,
     ) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
             reduction: "ica" or "pca".
-            num_components: Dimensions to cluster in, at most.
-            max_size: Largest share of its class that a suspicious cluster has, in (0, 0.5].
-            min_silhouette: Least mean silhouette of the two clusters, in [-1, 1].
-            seed: Of components and clusters.
+            num_components: Maximum number of components to cluster in.
+            max_size: Maximum share of its class that a flagged cluster has, in (0, 0.5].
+            min_silhouette: Minimum mean silhouette of the two clusters, in [-1, 1].
+            seed: Seed of components and clusters.
 
         Raises:
             ValueError: If an option is out of range.
@@ -81,13 +81,13 @@ class ActivationClustering(Detector):
         self.seed = seed
 
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return the suspects; the notes say which classes they are of."""
+        """Return the flagged samples; their classes are in the notes."""
         features = compute_embedding(subject.model(), subject.data).numpy()
         label, found, classes = subject.data.label.cpu(), [], []
         for c in label.unique().tolist():
             rows = (label == c).nonzero().flatten()
             own = features[rows.numpy()].astype(np.float64)
-            if len(np.unique(own, axis=0)) < 3:  # two clusters of these say nothing
+            if len(np.unique(own, axis=0)) < 3:  # too few distinct points for two clusters
                 continue
             points = reduce_features(own, self.reduction, self.num_components, self.seed)
             small, silhouette = smaller_cluster(points, self.seed)

@@ -1,6 +1,6 @@
-"""What a detector is, and what it may look at: the data as received and models of them, no truth.
+"""Base class of detectors, which use the data as received and models trained on them.
 
-Shapes: N training samples, n suspects.
+Shapes: N training samples, n flagged samples.
 """
 
 import math
@@ -13,21 +13,21 @@ from unlearn.scoring.base import SampleScorer, ScoringInputs
 
 
 class Detector(SampleScorer):
-    """Names the samples that it holds to be bad; they become the forget set, false alarms included.
+    """Flag samples as corrupted; they become the forget set, including false positives.
 
-    Its notes become columns of the row.
+    The notes become columns of the run's row.
     """
 
     @abstractmethod
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return the sorted indices of the suspects, int64 (n,), on the CPU."""
+        """Return the sorted indices of the flagged samples, int64 (n,), on the CPU."""
 
 
 def check_cut(budget: float | None, threshold: float | None) -> None:
-    """Check that exactly one way to cut a ranking is chosen.
+    """Check that exactly one of budget and threshold is given.
 
     Raises:
-        ValueError: If none or both are, or the budget is no share.
+        ValueError: If none or both are given, or the budget is not in (0, 1).
     """
     if (budget is None) == (threshold is None):
         raise ValueError(
@@ -42,9 +42,9 @@ def most_suspicious(suspicion: Tensor, budget: float | None, threshold: float | 
     """Return the sorted positions of the most suspicious samples, int64 (n,).
 
     Args:
-        suspicion: Larger is worse, (N,).
-        budget: Share of the samples to take, in (0, 1), rounded up; None: go by the threshold.
-        threshold: Take what is above it; None: go by the budget.
+        suspicion: Larger is more suspicious, (N,).
+        budget: Share of the samples to return, in (0, 1), rounded up; None: use the threshold.
+        threshold: Return samples above this value; None: use the budget.
     """
     suspicion = suspicion.cpu()
     if threshold is not None:
@@ -56,15 +56,15 @@ def most_suspicious(suspicion: Tensor, budget: float | None, threshold: float | 
 
 
 def precision_recall(found: Tensor, corrupted: Tensor) -> dict[str, float]:
-    """Return how good a found set is, fractions in [0, 1].
+    """Return precision and recall of the flagged samples, in [0, 1].
 
     Args:
         found: Indices, int64 (n,), n at least 1.
-        corrupted: The truth, bool (N,), with at least one True.
+        corrupted: Ground truth, bool (N,), with at least one True.
 
     Returns:
-        "precision": share of the found that is corrupted; "recall": share of the corrupted that was
-        found.
+        "precision": share of the flagged samples that is corrupted; "recall": share of the
+        corrupted samples that is flagged.
     """
     hit = int(corrupted.cpu()[found.cpu()].sum())
     return {"precision": hit / len(found), "recall": hit / int(corrupted.sum())}

@@ -1,8 +1,8 @@
-"""Suspect labels that models trained without the sample contradict: confident learning.
+"""Confident learning: flag labels that contradict models trained without the sample.
 
-Source: Northcutt, Jiang and Chuang, 2021, https://arxiv.org/abs/1911.00068, by the authors' own
-library ``cleanlab`` (optional extra ``find``). Predictions are out of fold: each sample is judged by
-a model of the original's recipe that was trained on the other folds. Shapes: N samples, K classes.
+Source: Northcutt, Jiang and Chuang, 2021, https://arxiv.org/abs/1911.00068, with the authors'
+library ``cleanlab`` (optional extra ``find``). Predictions are out of fold: from a model trained
+with the original's recipe on the other folds. Shapes: N samples, K classes.
 """
 
 import importlib.util
@@ -24,7 +24,7 @@ FILTERS = (
 
 
 def fold_of(label: Tensor, num_folds: int, seed: int) -> Tensor:
-    """Return the fold of each sample, int64 (N,): every class is spread evenly over the folds."""
+    """Return the fold of each sample, int64 (N,), stratified by class."""
     order = torch.randperm(len(label), generator=torch.Generator().manual_seed(seed))
     order = order[torch.argsort(label.cpu()[order], stable=True)]
     fold = torch.empty(len(label), dtype=torch.int64)
@@ -33,7 +33,7 @@ def fold_of(label: Tensor, num_folds: int, seed: int) -> Tensor:
 
 
 def out_of_fold(subject: ScoringInputs, num_folds: int, seed: int) -> Tensor:
-    """Return the probabilities of each sample by a model that never saw it, float64 (N, K)."""
+    """Return out-of-fold class probabilities of each sample, float64 (N, K)."""
     data = subject.data
     fold = fold_of(data.label, num_folds, seed)
     out = torch.empty(len(data), data.num_classes, dtype=torch.float64)
@@ -46,15 +46,15 @@ def out_of_fold(subject: ScoringInputs, num_folds: int, seed: int) -> Tensor:
 
 
 class Cleanlab(Detector):
-    """Label errors by confident learning."""
+    """Flag label errors by confident learning."""
 
     def __init__(self, *, num_folds: int, filter_by: str, seed: int) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            num_folds: Into how many parts the training set is cut; so many models are trained.
-            filter_by: How the library chooses among off-diagonal samples, one of ``FILTERS``.
-            seed: Of the folds and of the models' training.
+            num_folds: Number of folds, and of models trained.
+            filter_by: Rule for selecting off-diagonal samples, one of ``FILTERS``.
+            seed: Seed of the folds and of the models' training.
 
         Raises:
             ValueError: If an option is out of range, or the library is not installed.
@@ -67,14 +67,14 @@ class Cleanlab(Detector):
             raise ValueError(f"forget_set.filter_by must be one of {allowed}, got {filter_by}")
         if importlib.util.find_spec("cleanlab") is None:
             raise ValueError(
-                "forget_set=cleanlab needs the package cleanlab: pip install 'unlearn-bench[find]'"
+                "discovery=cleanlab needs the package cleanlab: pip install 'unlearn-bench[find]'"
             )
         self.num_folds = num_folds
         self.filter_by = filter_by
         self.seed = seed
 
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return the suspects."""
+        """Return the sorted indices of the flagged samples, int64 (n,)."""
         from cleanlab.filter import find_label_issues
 
         probability = out_of_fold(subject, self.num_folds, self.seed)

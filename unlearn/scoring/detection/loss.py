@@ -1,8 +1,8 @@
-"""Suspect what the original model still finds hard: the loss of the given label.
+"""Loss: flag samples with a high loss of the given label in the original model.
 
 Source: the small-loss rule of learning with wrong labels (Han et al., Co-teaching, 2018,
 https://arxiv.org/abs/1804.06872). Differs: a ranking of the trained model's final losses, with a
-budget. A model that has memorized the bad samples gives them a small loss. Shapes: N samples.
+budget. A model that has memorized corrupted samples has a small loss on them. Shapes: N samples.
 """
 
 from torch import Tensor
@@ -14,14 +14,14 @@ from unlearn.scoring.detection.base import Detector, check_cut, most_suspicious
 
 
 class Loss(Detector):
-    """The samples with the largest cross-entropy in the original model."""
+    """Flag the samples with the largest cross-entropy in the original model."""
 
     def __init__(self, *, budget: float | None, threshold: float | None) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            budget: Share of the training set to suspect, in (0, 1); None: go by the threshold.
-            threshold: Suspect what has a larger loss, in nats; None: go by the budget.
+            budget: Share of the training set to flag, in (0, 1); None: use the threshold.
+            threshold: Flag samples with a larger loss, in nats; None: use the budget.
 
         Raises:
             ValueError: If not exactly one is given.
@@ -32,7 +32,7 @@ class Loss(Detector):
         self.threshold = threshold
 
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return the suspects."""
+        """Return the sorted indices of the flagged samples, int64 (n,)."""
         outputs = compute_logits(subject.model(), subject.data)
         loss = F.cross_entropy(outputs, subject.data.label.to(outputs.device), reduction="none")
         return most_suspicious(loss, self.budget, self.threshold)

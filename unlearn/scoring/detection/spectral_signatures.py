@@ -1,4 +1,4 @@
-"""Suspect what stands out along the main direction of a class's features: spectral signatures.
+"""Spectral signatures: flag outliers along the top singular vector of a class's features.
 
 Source: Tran, Li and Madry, 2018, https://arxiv.org/abs/1811.00636 (algorithm 1). Re-implemented.
 Differs: by default the samples of all classes are ranked together, so that the share removed is
@@ -24,15 +24,15 @@ def outlier_score(features: Tensor) -> Tensor:
 
 
 class SpectralSignatures(Detector):
-    """The samples with the largest outlier scores."""
+    """Flag the samples with the largest outlier scores."""
 
     def __init__(self, *, epsilon: float, multiple: float, rank: str) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            epsilon: Most that is expected to be bad: share of the training set, or of each class.
-            multiple: How many times that is suspected.
-            rank: "all": one ranking over all classes; "class": one for each.
+            epsilon: Maximum share of corrupted samples expected in the training set or each class.
+            multiple: The flagged share is ``multiple`` * ``epsilon``.
+            rank: "all": one ranking over all classes; "class": one per class.
 
         Raises:
             ValueError: If an option is out of range.
@@ -49,7 +49,7 @@ class SpectralSignatures(Detector):
         self.rank = rank
 
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return the suspects."""
+        """Return the sorted indices of the flagged samples, int64 (n,)."""
         features = compute_embedding(subject.model(), subject.data)
         label = subject.data.label.cpu()
         score, found = torch.zeros(len(label), dtype=torch.float64), []

@@ -1,1 +1,1 @@
-"""How much of a training sample a model has by heart: scores, proxies, partitions by them."""
+"""Memorization scores of training samples, their proxies, and partitions by score."""

@@ -1,4 +1,4 @@
-"""How far two scores agree on which samples are memorized.
+"""Agreement of two memorization scores.
 
 Shapes: N samples.
 """
@@ -31,13 +31,13 @@ def kendall_correlation(first: Tensor, second: Tensor) -> float:
 def group_overlap(
     first: Tensor, second: Tensor, size: int, centers: tuple[str | float, str | float]
 ) -> dict[str, float]:
-    """Return the share of the low, mid and high groups of one score that the other's hold, too.
+    """Return the overlap of the low, mid and high groups of two scores, in [0, 1].
 
     Args:
         first: Score, (N,).
         second: Score, (N,).
-        size: Of each group.
-        centers: Of the mid group by either.
+        size: Number of samples in each group.
+        centers: Center of the mid group for each score.
     """
     sets = []
     for score, center in zip((first, second), centers, strict=True):

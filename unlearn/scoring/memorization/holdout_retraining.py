@@ -1,6 +1,6 @@
-"""Holdout retraining: how much a model's answers change when it learns other data (arXiv 1910.13427).
+"""Holdout retraining: change of predictions when a model is trained on other data (arXiv 1910.13427).
 
-Re-implemented; differs from the reference of arXiv 2410.16516 by default: the other data are a
+Re-implemented; differs by default from the reference of arXiv 2410.16516: the other data are a
 validation set, not the test set. Shapes: N samples, K classes, P parameters.
 """
 
@@ -22,7 +22,7 @@ FLOOR = 1e-10
 def symmetric_divergence(first: Tensor, second: Tensor) -> Tensor:
     """Return half of KL(p, q) + KL(q, p) per sample, (N,), for the softmax of outputs (N, K).
 
-    Probabilities are clamped from below at 1e-10 and not renormalised.
+    Probabilities are clamped to at least 1e-10 and not renormalised.
     """
     p = first.double().softmax(1).clamp_min(FLOOR)
     q = second.double().softmax(1).clamp_min(FLOOR)
@@ -39,19 +39,19 @@ def finetune_until_converged(
     batch_size: int,
     seed: int,
 ) -> int:
-    """Train ``model`` on ``data`` in place until the summed loss stops falling.
+    """Train ``model`` on ``data`` in place until the summed loss no longer decreases.
 
     Args:
         model: On its device.
         data: Held-out images; not augmented.
         optimizer: Of the model's parameters.
-        epochs: At most so many passes.
-        patience: Stop after so many epochs in a row without a new lowest loss.
+        epochs: Maximum number of passes.
+        patience: Stop after this many consecutive epochs without a new lowest loss.
         batch_size: Images per step.
-        seed: Of the order.
+        seed: Seed of the sample order.
 
     Returns:
-        The number of epochs.
+        The number of epochs trained.
     """
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
@@ -59,7 +59,7 @@ def finetune_until_converged(
     model.train()
     while done < epochs and since < patience:
         total = torch.zeros((), device=device)
-        # A last batch of one sample would leave batch norm without statistics.
+        # Batch norm cannot use a last batch of one sample.
         order = torch.randperm(len(data), generator=generator)
         cuts = max(1, round(len(data) / batch_size))
         for rows in order.tensor_split(cuts):
@@ -76,7 +76,7 @@ def finetune_until_converged(
 
 
 class HoldoutRetraining(Score):
-    """Fine-tune a copy of the original on other data; what changes most was memorized."""
+    """Fine-tune a copy of the original on other data; larger changes mean more memorized."""
 
     post_hoc: ClassVar[bool] = True
 
@@ -90,15 +90,15 @@ class HoldoutRetraining(Score):
         optimizer: Callable[..., torch.optim.Optimizer],
         seed: int,
     ) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            holdout: "validation", or "test" as the reference has it.
-            epochs: At most so many passes over the held-out data.
-            patience: Epochs without a new lowest loss after which to stop.
+            holdout: "validation", or "test" as in the reference.
+            epochs: Maximum number of passes over the held-out data.
+            patience: Stop after this many consecutive epochs without a new lowest loss.
             batch_size: Images per step.
-            optimizer: Called with the parameters.
-            seed: Of the order.
+            optimizer: Returns an optimizer for the given parameters.
+            seed: Seed of the sample order.
 
         Raises:
             ValueError: If an option is out of range.
@@ -114,15 +114,15 @@ class HoldoutRetraining(Score):
         self.optimizer = optimizer
 
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return the divergence between the answers before and after.
+        """Return the divergence between the predictions before and after, (N,).
 
         Raises:
-            ValueError: If there is no validation set, but that is wanted.
+            ValueError: If ``holdout`` is "validation" and there is no validation set.
         """
         held = subject.validation if self.holdout == "validation" else subject.test
         if held is None:
             raise ValueError(
-                "score=holdout_retraining needs held-out images: validation=0.1, or "
+                "score=holdout_retraining needs held-out images: set validation=0.1 or "
                 "score.holdout=test"
             )
         model = subject.model()

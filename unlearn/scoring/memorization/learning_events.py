@@ -1,4 +1,4 @@
-"""Learning events: what the network said of each sample while it learned (arXiv 2002.03206, 2410.16516).
+"""Learning events: predictions for each sample during training (arXiv 2002.03206, 2410.16516).
 
 Re-implemented, vectorized: one gather and one scatter per batch. "confidence" is also the C-proxy of
 arXiv 2406.01257. Shapes: N samples, B batch, K classes.
@@ -22,10 +22,10 @@ MODES = ("online", "eval_pass")
 def compute_events(outputs: Tensor, label: Tensor) -> Tensor:
     """Return the raw values of ``EVENTS`` for outputs (B, K) and labels (B,), (4, B).
 
-    confidence: probability of the label; max_confidence: of the likeliest class; entropy: sum of
-    p log p, at most 0, with 0 log 0 = 0; binary_accuracy: 1 if the label is the likeliest class.
+    confidence: probability of the label; max_confidence: of the most likely class; entropy: sum of
+    p log p, at most 0, with 0 log 0 = 0; binary_accuracy: 1 if the label is the most likely class.
     """
-    # In double precision: a sum over many epochs keeps small differences.
+    # In double precision, so that sums over many epochs keep small differences.
     p = outputs.detach().double().softmax(1)
     likeliest, said = p.max(1)
     own = p.gather(1, label[:, None])[:, 0]
@@ -34,15 +34,15 @@ def compute_events(outputs: Tensor, label: Tensor) -> Tensor:
 
 
 class LearningEvents(MeanRecorder):
-    """Sums the events of every sample over the epochs."""
+    """Record the mean of the events of every sample over the epochs."""
 
     name: ClassVar[str] = "events"
 
     def __init__(self, *, mode: str) -> None:
-        """Choose when to look.
+        """Store the mode.
 
         Args:
-            mode: "online": at the training forward pass, train mode, augmented, before the step;
+            mode: "online": in the training forward pass (train mode, augmented, before the step);
                 "eval_pass": in a pass over the training set after each epoch.
 
         Raises:
@@ -58,22 +58,22 @@ class LearningEvents(MeanRecorder):
         return {"name": self.name, "mode": self.mode}
 
     def start_recording(self, data: ImageSet, epochs: int) -> None:
-        """Make room."""
+        """Allocate the sums and keep the training set."""
         super().start_recording(data, epochs)
         self.data = data
 
     def value_shape(self) -> tuple[int, ...]:
-        """Return the number of events."""
+        """Return the shape (number of events,)."""
         return (len(EVENTS),)
 
     def add_batch(self, outputs: Tensor, label: Tensor, index: Tensor) -> None:
-        """Note one batch: outputs (B, K), labels (B,), rows (B,)."""
+        """Add the events of a batch: outputs (B, K), labels (B,), rows (B,)."""
         self.add_values(compute_events(outputs, label.to(outputs.device)), index)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:  # fmt: skip
-        """Note what the training forward pass said."""
+        """Record the outputs of the training forward pass."""
         if self.mode != "online":
             return
         started = time.perf_counter()
@@ -81,8 +81,8 @@ class LearningEvents(MeanRecorder):
         self.seconds += time.perf_counter() - started
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Look at the whole training set, if that is wanted."""
-        if self.mode != "eval_pass" or not trainer.is_global_zero:  # one look is enough
+        """Record a pass over the training set if ``mode`` is "eval_pass"."""
+        if self.mode != "eval_pass" or not trainer.is_global_zero:  # one rank is enough
             return
         started = time.perf_counter()
         model: Any = pl_module.model
@@ -90,21 +90,21 @@ class LearningEvents(MeanRecorder):
         self.seconds += time.perf_counter() - started
 
     def get_records(self) -> dict[str, Tensor]:
-        """Return the mean of each event per sample, raw, "events/<name>"."""
+        """Return the mean of each event per sample under "events/<name>"."""
         return {
             f"events/{name}": mean for name, mean in zip(EVENTS, self.compute_means(), strict=True)
         }
 
 
 class LearningEvent(Score):
-    """The mean of one event over training, turned round: what is learned late is memorized."""
+    """Negated mean of one event over training; samples learned late have high scores."""
 
     def __init__(self, *, event: str, mode: str) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
             event: One of ``EVENTS``.
-            mode: Of ``LearningEvents``.
+            mode: Mode of ``LearningEvents``.
 
         Raises:
             ValueError: If the event is unknown.
@@ -116,9 +116,9 @@ class LearningEvent(Score):
         self.mode = mode
 
     def make_recorder(self) -> Recorder:
-        """Return the callback that notes all four at once."""
+        """Return the callback that records all events."""
         return LearningEvents(mode=self.mode)
 
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return the negated mean of the event."""
+        """Return the negated mean of the event, (N,)."""
         return -subject.records[f"events/{self.event}"]

@@ -26,7 +26,7 @@ def compute_curvature(
         forward: Image (B, C, H, W) to logits.
         image: Normalised images.
         label: Labels, (B,).
-        h: Length of the step in pixels' Euclidean norm.
+        h: Euclidean length of the step in pixel space.
 
     Returns:
         Norm over the pixels, (B,); 0 where the loss is linear in the image.
@@ -46,16 +46,16 @@ def compute_curvature(
 
 
 class CurvatureRecorder(MeanRecorder):
-    """Sums the curvature at every sample, before the step, in eval mode."""
+    """Record the mean curvature at every sample, before the step, in eval mode."""
 
     name: ClassVar[str] = "curvature"
 
     def __init__(self, *, h: float, every: int) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
             h: Length of the step, above 0.
-            every: Look in every so many epochs only, from the first.
+            every: Record every this many epochs, starting with the first.
 
         Raises:
             ValueError: If a number is out of range.
@@ -69,13 +69,13 @@ class CurvatureRecorder(MeanRecorder):
         self.every = every
 
     def get_options(self) -> dict[str, Any]:
-        """Return name and numbers."""
+        """Return the name and the options."""
         return {"name": self.name, "h": self.h, "every": self.every}
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
-        """Note the batch before it is learned from."""
+        """Record the curvature of the batch before the training step."""
         if trainer.current_epoch % self.every:
             return
         started = time.perf_counter()
@@ -92,22 +92,22 @@ class CurvatureRecorder(MeanRecorder):
         self.seconds += time.perf_counter() - started
 
     def get_records(self) -> dict[str, Tensor]:
-        """Return the mean per sample."""
+        """Return the mean curvature per sample."""
         return {"curvature": self.compute_means()}
 
 
 class LossCurvature(Score):
-    """The mean curvature of the loss at a sample over training."""
+    """Mean curvature of the loss at a sample over training."""
 
     def __init__(self, *, h: float, every: int) -> None:
-        """Keep the options of ``Curvature``."""
+        """Store the options of ``CurvatureRecorder``."""
         super().__init__()
         self.options = {"h": h, "every": every}
 
     def make_recorder(self) -> Recorder:
-        """Return the callback that notes it."""
+        """Return the callback that records the curvature."""
         return CurvatureRecorder(**self.options)  # type: ignore[arg-type]
 
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return the mean that was noted."""
+        """Return the recorded mean, (N,)."""
         return subject.records["curvature"]

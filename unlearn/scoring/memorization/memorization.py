@@ -1,4 +1,4 @@
-"""Memorization itself: is a label known only if it was seen (arXiv 2008.03703)?
+"""Memorization score: gain in accuracy on a sample from training on it (arXiv 2008.03703).
 
 The subsampled estimator of Feldman and Zhang; re-implemented.
 Shapes: M models, N samples.
@@ -30,11 +30,11 @@ def estimate_memorization(inside: Tensor, correct: Tensor) -> Tensor:
     """Return the accuracy of models that saw a sample minus that of models that did not.
 
     Args:
-        inside: Which samples each model was trained on, bool (M, N).
-        correct: Whether it predicts the given label, bool (M, N).
+        inside: Whether a model was trained on a sample, bool (M, N).
+        correct: Whether a model predicts the given label, bool (M, N).
 
     Returns:
-        In [-1, 1], (N,); a sample that all or no models saw counts 0 on the empty side.
+        In [-1, 1], (N,); accuracy is 0 over an empty set of models.
     """
     seen, unseen = inside.double(), (~inside).double()
     hit = correct.double()
@@ -44,9 +44,9 @@ def estimate_memorization(inside: Tensor, correct: Tensor) -> Tensor:
 
 
 def estimate_reliability(inside: Tensor, correct: Tensor) -> float:
-    """Return the rank correlation of the scores of even and odd models, for the full number.
+    """Return the split-half reliability of the scores, from even and odd models.
 
-    Corrected by Spearman and Brown's formula. NaN below four models.
+    Rank correlation, corrected by the Spearman-Brown formula; NaN for fewer than four models.
     """
     if len(inside) < 4:
         return math.nan
@@ -56,17 +56,17 @@ def estimate_reliability(inside: Tensor, correct: Tensor) -> float:
 
 
 class Memorization(Score):
-    """Train many models on random parts; compare those that saw a sample with those that did not."""
+    """Train models on random subsets; compare those trained with and without each sample."""
 
     center: ClassVar[str | float] = 0.5
 
     def __init__(self, *, num_models: int, subset_fraction: float, seed: int) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
             num_models: M; the standard error is at worst sqrt(1.19 / M) for a fraction of 0.7.
-            subset_fraction: Share of the training set that each model sees, in (0, 1).
-            seed: Of the first part; model k has seed + k.
+            subset_fraction: Share of the training set in each subset, in (0, 1).
+            seed: Seed of the first subset; model k uses seed + k.
 
         Raises:
             ValueError: If an option is out of range.
@@ -82,14 +82,14 @@ class Memorization(Score):
         self.seed = seed
 
     def __call__(self, subject: ScoringInputs) -> Tensor:
-        """Return the estimate for every sample."""
+        """Return the estimate for every sample, (N,)."""
         label = subject.data.label.cpu()
         seeds = range(self.seed, self.seed + self.num_models)
         inside = [draw_subset(len(label), self.subset_fraction, seed) for seed in seeds]
         parts = [(mask.nonzero().flatten(), seed) for mask, seed in zip(inside, seeds, strict=True)]
         correct = []
         for k, model in enumerate(subject.subset_models(parts)):
-            log.info("model %d of %d for memorization", k + 1, self.num_models)
+            log.info("memorization: model %d of %d", k + 1, self.num_models)
             correct.append(compute_logits(model, subject.data).argmax(1).cpu() == label)
         seen, right = torch.stack(inside), torch.stack(correct)
         self.notes["reliability"] = estimate_reliability(seen, right)

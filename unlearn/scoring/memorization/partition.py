@@ -1,4 +1,4 @@
-"""Partitions of a forget set into parts to unlearn one after another (arXiv 2406.01257).
+"""Partitions of a forget set into parts that are unlearned in order (arXiv 2406.01257).
 
 Shapes: n forget samples.
 """
@@ -14,15 +14,15 @@ from unlearn.scoring.score_groups import sort_ascending
 
 
 class Partition(Protocol):
-    """Splits the forget set by name, in order."""
+    """Split the forget set into named parts."""
 
     def __call__(self, model: nn.Module, request: Request) -> dict[str, Tensor]:
-        """Return positions in the forget set by the part's name; disjoint, together all."""
+        """Return positions in the forget set by part; disjoint and complete."""
         ...
 
 
 def cut_order(order: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return contiguous parts, as equal in size as possible, sorted within each.
+    """Return contiguous parts of nearly equal size, each sorted.
 
     Raises:
         ValueError: If a part would be empty.
@@ -34,15 +34,15 @@ def cut_order(order: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
 
 
 class ByScore:
-    """The least memorized samples first."""
+    """Parts by score, the least memorized samples first."""
 
     def __init__(self, *, names: Sequence[str], record: str, tie_seed: int) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            names: Of the parts, from the least memorized to the most; one: no partition.
-            record: Which of the request's records to sort by.
-            tie_seed: Of the order that breaks ties.
+            names: Names of the parts, from least to most memorized; one name: no partition.
+            record: Name of the request's record to sort by.
+            tie_seed: Seed of the order of samples with equal scores.
         """
         self.names = tuple(names)
         self.record = record
@@ -52,22 +52,22 @@ class ByScore:
         """Return the parts.
 
         Raises:
-            ValueError: If there is no such record.
+            ValueError: If the record does not exist.
         """
         if self.record not in request.records:
             raise ValueError(
-                f"a partition by memorization needs a score: score=holdout_retraining; records "
-                f"are {', '.join(request.records) or 'none'}"
+                f"a partition by memorization needs a score, such as score=holdout_retraining; "
+                f"records are {', '.join(request.records) or 'none'}"
             )
         values = request.records[self.record].cpu()[request.forget.index.cpu()]
         return cut_order(sort_ascending(values, self.tie_seed), self.names)
 
 
 class AtRandom:
-    """Parts drawn at random: the control for whether a sequence alone helps."""
+    """Random parts, the control for the effect of unlearning in parts."""
 
     def __init__(self, *, names: Sequence[str], seed: int) -> None:
-        """Keep names and seed."""
+        """Store names and seed."""
         self.names = tuple(names)
         self.seed = seed
 
