@@ -30,7 +30,9 @@ def test_the_site_builds_strictly_and_stands_alone(tmp_path: Path):
     names = {p.stem for p in (REPOSITORY / "conf" / "method").glob("*.yaml")}
     assert {p.stem for p in (site / "methods").glob("*.html")} == names | {"index"}
     page = (site / "methods" / "npo.html").read_text()
-    assert "inverse temperature of the loss difference to the original model" in page  # from the YAML
+    assert (
+        "inverse temperature of the loss difference to the original model" in page
+    )  # from the YAML
     assert "2404.05868" in page  # from the docstring
     assert page.count("<math") >= 2  # its formula and the symbols
     product = load_shipped_plane().set_index(["method", "corruption"])["healed_utility"]

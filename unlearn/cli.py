@@ -1,4 +1,4 @@
-"""The three commands: check first, then let hydra run the jobs, one clear line per problem."""
+"""The three commands: check the config, then let hydra run the jobs; one line per problem."""
 
 import os
 import signal
@@ -30,7 +30,7 @@ def evaluate_main() -> None:
 
 
 class TerminatedError(KeyboardInterrupt):
-    """SIGTERM: as Ctrl-C, so that everything is left in order."""
+    """Raised on SIGTERM, so that it is handled like Ctrl-C."""
 
 
 def _raise_terminated(signum: int, frame: object) -> NoReturn:
@@ -50,13 +50,13 @@ def _run_command(name: str, job: str) -> None:
     except (KeyboardInterrupt, SystemExit) as error:
         if not is_interruption(error):
             raise
-        print_error("interrupted; finished runs are kept, the same command goes on")
+        print_error("interrupted; finished runs are kept, repeat the command to continue")
         sys.exit(143 if isinstance(error.__context__ or error, TerminatedError) else 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
-    except OSError as error:  # of hydra's own folders; those of a job are its own matter
-        print_error(f"error: {error}; UNLEARN_HOME names the folder that everything is written to")
+    except OSError as error:  # from hydra's own folders; a job handles its own
+        print_error(f"error: {error}; UNLEARN_HOME sets the output folder")
         sys.exit(1)
     if outcomes.is_sweep:
         print_error(outcomes.format_summary())
@@ -75,7 +75,7 @@ def _check_command(name: str, argv: list[str]) -> JobCounts | None:
 
         first = replace(
             arguments, overrides=composition.expand_overrides(name, arguments)[0]
-        )  # of a sweep
+        )  # first job of a sweep
         if arguments.help:
             print(help.format_help(name, first))
         else:
@@ -96,7 +96,7 @@ def _choose_launcher(name: str, arguments: Any, jobs: list[list[str]]) -> list[s
 
 
 def _expand_sweep(arguments: Any, outcomes: JobCounts, bases: Any) -> bool:
-    """Expand a sweep into cells; answer plan and status; say whether anything is to be run."""
+    """Expand a sweep into cells and answer plan and status; return whether anything has to run."""
     asked = {o.partition("=")[0]: o.partition("=")[2].lower() for o in outcomes.jobs[0]}
     plan, status = asked.get("plan", "false") == "true", asked.get("status", "false")
     studies = asked.get("tune.trials", "0") != "0"
@@ -116,7 +116,7 @@ def _expand_sweep(arguments: Any, outcomes: JobCounts, bases: Any) -> bool:
         return False
     outcomes.progress = progress.Progress(found)
     if outcomes.progress.recorded and asked.get("force") != "true":
-        print_error(f"{outcomes.progress.recorded} of {len(found)} cells are recorded already")
+        print_error(f"{outcomes.progress.recorded} of {len(found)} cells already recorded")
     return True
 
 
@@ -126,12 +126,12 @@ def _start_hydra(name: str, job: str, outcomes: JobCounts) -> None:
     from unlearn.config.registration import config_dir, register_schemas
 
     register_schemas()
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise what goes wrong, print no traceback
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # raise errors instead of printing tracebacks
     command = JobRunner(name, job, outcomes)
 
     def run_job(config: DictConfig) -> Any:
         return command(config)
 
-    carrier: Any = run_job  # what our sweeper and launchers read
+    carrier: Any = run_job  # read by our sweeper and launchers
     carrier.task = command
     hydra.main(version_base="1.3", config_path=config_dir(), config_name=name)(run_job)()

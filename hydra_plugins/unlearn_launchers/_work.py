@@ -1,4 +1,4 @@
-"""What launchers share: a job as something that another process can run, and its account."""
+"""Shared by the launchers: a job that another process can run, with its outcome counts."""
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -20,9 +20,9 @@ class WorkerJobRunner:
     """Runs jobs of a sweep in whichever process it is sent to.
 
     Attributes:
-        context: Hydra's.
-        config: Of the sweep.
-        task: The command; ``take`` returns what became of the jobs since it was last called.
+        context: Hydra's context.
+        config: Config of the sweep.
+        task: The command; ``take_counts`` returns the outcome counts since its last call.
         singletons: Hydra's global state.
     """
 
@@ -32,7 +32,7 @@ class WorkerJobRunner:
     singletons: Any
 
     def __call__(self, number: int, overrides: Sequence[str]) -> dict[str, int]:
-        """Run one job; return how many were started, wrong, broken."""
+        """Run one job; return the counts started, wrong and broken."""
         setup_globals()
         Singleton.set_state(self.singletons)
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))
@@ -45,12 +45,12 @@ class WorkerJobRunner:
             job_dir_key="hydra.sweep.dir",
             job_subdir_key="hydra.sweep.subdir",
         )
-        _ = result.return_value  # raises what the job could not handle
+        _ = result.return_value  # raises errors that the job did not handle
         return self.task.take_counts()
 
 
 class CellLauncher(Launcher):
-    """A launcher that is given all jobs with their numbers, and asks which still have to run."""
+    """A launcher that gets all jobs with their numbers and checks which still have to run."""
 
     config: DictConfig
     task: Any
@@ -59,9 +59,9 @@ class CellLauncher(Launcher):
     def setup(
         self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
     ) -> None:
-        """Keep what jobs need."""
+        """Store what the jobs need."""
         self.config = config
-        self.task = task_function.task  # type: ignore[attr-defined]  # of our commands
+        self.task = task_function.task  # type: ignore[attr-defined]  # set by our commands
         self.job_runner = WorkerJobRunner(
             hydra_context, config, self.task.copy_for_process(), Singleton.get_state()
         )
@@ -73,4 +73,4 @@ class CellLauncher(Launcher):
 
     @abstractmethod
     def run_due_jobs(self, jobs: Jobs, due: Due) -> None:
-        """Run the jobs that are due when their turn comes; the task keeps the account."""
+        """Run the jobs that still have to run; the task counts the outcomes."""

@@ -1,4 +1,4 @@
-"""``hydra/launcher=joblib``: several workers on this machine, each with its device or its cores.
+"""``hydra/launcher=joblib``: several workers on this machine, each with its own device or cores.
 
 The processes are joblib's (loky). Hydra's own joblib launcher gives jobs no device
 (read in the source of hydra-joblib-launcher 1.2.0).
@@ -20,7 +20,7 @@ THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"
 
 
 def list_gpus() -> list[str]:
-    """Return this machine's GPUs, as CUDA_VISIBLE_DEVICES names them; without loading torch."""
+    """Return this machine's GPUs by their CUDA_VISIBLE_DEVICES names, without importing torch."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
         return [part.strip() for part in visible.split(",") if part.strip() not in ("", "-1")]
@@ -37,16 +37,16 @@ def build_worker_environments(
     """Return the environment of each worker.
 
     Args:
-        jobs: No more workers than these are made.
-        workers: Wanted number; None: one per place on a device, without devices one per core.
-        devices: Names of GPUs; workers take turns on them.
-        jobs_per_device: Workers that share one.
-        cores: Are shared out as threads, one per worker at least.
+        jobs: Number of jobs; at most this many workers are started.
+        workers: Number of workers; None: one per device slot, without devices one per core.
+        devices: Names of GPUs, assigned in turn.
+        jobs_per_device: Workers per GPU.
+        cores: Cores to divide into threads, at least one per worker.
     """
     places = [device for _ in range(jobs_per_device) for device in devices]
     number = min(jobs, workers or len(places) or cores)
     if places:
-        number = min(number, len(places))  # what has no device waits
+        number = min(number, len(places))  # workers without a device wait
     threads = str(max(1, cores // number)) if number else "1"
     out: list[dict[str, str]] = [{key: threads for key in THREAD_VARIABLES} for _ in range(number)]
     for slot, device in zip(out, places, strict=False):
@@ -55,12 +55,12 @@ def build_worker_environments(
 
 
 class JoblibLauncher(CellLauncher):
-    """Keeps one process per slot; a process that dies costs its cell and nothing else."""
+    """Keeps one process per slot; a process that dies only loses its cell."""
 
     def __init__(
         self, workers: int | None, devices: list[Any] | None, jobs_per_device: int
     ) -> None:
-        """Take the options.
+        """Store the options.
 
         Args:
             workers: Processes; None: one per device, without devices one per core.
@@ -80,8 +80,8 @@ class JoblibLauncher(CellLauncher):
         self.pools: dict[int, Any] = {}
 
     def run_due_jobs(self, jobs: Jobs, due: Due) -> None:
-        """Hand jobs to free workers until none is left; an interruption ends the workers too."""
-        from joblib import cpu_count  # respects affinity and the limits of a container
+        """Assign jobs to free workers until all are done; an interruption ends the workers too."""
+        from joblib import cpu_count  # respects CPU affinity and container limits
 
         on_cpu = self.config.trainer.accelerator == "cpu"
         named = list_gpus() if self.devices is None else [str(d) for d in self.devices]
@@ -109,7 +109,7 @@ class JoblibLauncher(CellLauncher):
             )
             for i, slot in enumerate(environments)
         ]
-        # A worker whose memory has grown is renewed between two jobs: no news for the user.
+        # A worker whose memory has grown is restarted between two jobs, which is no error.
         warnings.filterwarnings("ignore", message="A worker stopped while some jobs")
         try:
             for thread in threads:
@@ -139,7 +139,7 @@ class JoblibLauncher(CellLauncher):
                 self.pools.pop(slot).shutdown(wait=False, kill_workers=True)
                 if not self.stopped:
                     self.task.record_lost_job(number, _describe_worker_exit(error))
-            except BaseException as error:  # what a worker could not handle ends only its job
+            except BaseException as error:  # an unhandled error ends only its job
                 if not self.stopped:
                     self.task.record_lost_job(number, f"{type(error).__name__}: {error}")
 
@@ -147,12 +147,12 @@ class JoblibLauncher(CellLauncher):
 def _describe_worker_exit(error: BaseException) -> str:
     text = " ".join(str(error).split())
     signals = text.rpartition("exit codes of the workers are ")[2] if "exit codes" in text else ""
-    note = "; SIGKILL is what a machine out of memory sends" if "SIGKILL" in signals else ""
+    note = "; SIGKILL usually means out of memory" if "SIGKILL" in signals else ""
     return f"the worker process died {signals or text}{note}"
 
 
 def _initialize_worker(parent: int) -> None:
-    """Leave Ctrl-C to the parent, and end when it does, whichever way it ended."""
+    """Ignore Ctrl-C, which the parent handles, and exit when the parent exits."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def exit_with_parent() -> None:

@@ -8,25 +8,25 @@ from typing import Any
 
 from hydra_plugins.unlearn_launchers._work import CellLauncher, Due, Jobs, WorkerJobRunner
 
-REQUEUE_SECONDS = 60.0  # seconds that a pre-empted job may take to stand in the queue again
+REQUEUE_SECONDS = 60.0  # seconds that a pre-empted job may take to be queued again
 
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """What a job asks of SLURM; names are those of the config.
+    """Resources of a SLURM job; names are those of the config.
 
     Attributes:
-        partition: None is the cluster's usual one.
-        minutes: Time limit of a job; when it nears, the job is requeued and goes on.
-        memory_gb: Of main memory.
-        gpus: Per job; SLURM says which.
-        cores: Per job; its torch threads.
+        partition: None is the cluster's default.
+        minutes: Time limit of a job, which is requeued and continued shortly before.
+        memory_gb: Main memory.
+        gpus: GPUs per job, chosen by SLURM.
+        cores: Cores and torch threads per job.
         parallel: Jobs of the array that run at once.
-        requeues: How often a job may run out of time.
+        requeues: Number of times that a job may be requeued.
         warning_seconds: Time between SLURM's warning and the time limit.
-        account: To be charged; None is the usual one.
+        account: Account to charge; None is the default.
         setup: Shell lines before the job.
-        more: Further options of sbatch, by long name.
+        more: Further sbatch options, by long name.
     """
 
     partition: str | None
@@ -68,17 +68,17 @@ class SlurmOptions:
 
 
 class ResumableJobRunner(WorkerJobRunner):
-    """Runs several jobs one after the other; requeued, it passes over those that are recorded."""
+    """Runs several jobs one after the other; when requeued, skips recorded ones."""
 
     def run_several(self, numbers: Sequence[int], jobs: Jobs) -> dict[str, int]:
-        """Run jobs; return how many were started, wrong, broken."""
+        """Run jobs; return the counts started, wrong and broken."""
         counts = [self(number, job) for number, job in zip(numbers, jobs, strict=True)]
         return {key: sum(c[key] for c in counts) for key in counts[0]}
 
 
 @dataclass(frozen=True)
 class ArrayJob:
-    """What one job of the array calls; submitit asks ``checkpoint`` what to do when time is up."""
+    """Callable of one job of the array; submitit calls ``checkpoint`` at the time limit."""
 
     job_runner: ResumableJobRunner
 
@@ -87,14 +87,14 @@ class ArrayJob:
         return self.job_runner.run_several(numbers, jobs)
 
     def checkpoint(self, numbers: Sequence[int], jobs: Jobs) -> Any:
-        """Return the same call: rows are kept, and pre-training goes on from its last checkpoint."""
+        """Return the same call: recorded rows are skipped, pre-training resumes from its checkpoint."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, numbers, jobs)
 
 
 class SlurmLauncher(CellLauncher):
-    """Submits what is due as arrays, and waits for the rows or returns at once."""
+    """Submits jobs as SLURM arrays, and waits for the rows or returns immediately."""
 
     def __init__(
         self,
@@ -107,16 +107,16 @@ class SlurmLauncher(CellLauncher):
         folder: str,
         **array: Any,
     ) -> None:
-        """Take the options.
+        """Store the options.
 
         Args:
-            wait: Report each job as it ends; else return when all are submitted.
-            cluster: slurm, or local: the same jobs as processes of this machine.
-            cells_per_job: Cells that a job runs one after the other.
-            array_size: Most jobs of one array (MaxArraySize of the cluster).
-            poll_seconds: Between two looks at the jobs.
-            folder: Of SLURM's logs.
-            array: See ``Array``.
+            wait: Report each job as it ends; otherwise return after submission.
+            cluster: slurm; or local: run the jobs as processes on this machine.
+            cells_per_job: Number of cells that a job runs in sequence.
+            array_size: Maximum jobs per array (MaxArraySize of the cluster).
+            poll_seconds: Seconds between two polls of the jobs.
+            folder: Folder of SLURM's logs.
+            array: See ``SlurmOptions``.
 
         Raises:
             ValueError: If a number is too small, or the cluster unknown.
@@ -135,7 +135,7 @@ class SlurmLauncher(CellLauncher):
         self.array = SlurmOptions(**array)
 
     def run_due_jobs(self, jobs: Jobs, due: Due) -> None:
-        """Submit what is due."""
+        """Submit the jobs that have to run."""
         numbers = [number for number in range(len(jobs)) if due(number)]
         size = self.cells_per_job
         parts = [numbers[i : i + size] for i in range(0, len(numbers), size)]
@@ -143,11 +143,12 @@ class SlurmLauncher(CellLauncher):
             return
         submitted = self._submit_arrays(parts, jobs)
         ids = sorted({job.job_id.partition("_")[0] for _, job in submitted})
-        what = f"{len(numbers)} cells as {len(parts)} jobs of SLURM: {', '.join(ids)}"
+        cells, tasks = len(numbers), len(parts)
+        what = f"{cells} cell{'s' * (cells != 1)} as {tasks} SLURM job{'s' * (tasks != 1)}: {', '.join(ids)}"
         if not self.wait:
             self.task.outcomes.submitted += len(numbers)
             self.task.print_line(
-                f"submitted {what}; the same command with status=true tells how far"
+                f"submitted {what}; add status=true to the command to see the progress"
             )
             return
         self.task.print_line(f"submitted {what}; waiting")
@@ -155,7 +156,7 @@ class SlurmLauncher(CellLauncher):
             self._wait_for_jobs(submitted)
         except BaseException:
             self.task.print_line(
-                f"the jobs go on in the cluster; scancel {' '.join(ids)} ends them"
+                f"the jobs continue on the cluster; cancel them with: scancel {' '.join(ids)}"
             )
             raise
 
@@ -187,7 +188,7 @@ class SlurmLauncher(CellLauncher):
         return executor
 
     def _wait_for_jobs(self, submitted: list[tuple[Any, Any]]) -> None:
-        """Report each job as it ends, until none is left."""
+        """Report each job as it ends, until all have ended."""
         left, stuck = list(submitted), dict[str, float]()
         while left:
             ended = [pair for pair in left if _has_ended(pair[1], stuck)]
@@ -200,7 +201,7 @@ class SlurmLauncher(CellLauncher):
     def _report_job(self, numbers: Sequence[int], job: Any) -> None:
         try:
             counts = job.result()
-        except Exception as error:  # submitit's own kinds, and whatever the job raised
+        except Exception as error:  # submitit's errors, and those of the job
             why = f"{_describe_failure(job, error)} (log: {job.paths.stderr})"
             for number in self._list_unrecorded(numbers):
                 self.task.record_lost_job(number, why)
@@ -216,7 +217,7 @@ class SlurmLauncher(CellLauncher):
 
 
 def _has_ended(job: Any, stuck: dict[str, float]) -> bool:
-    """Say whether a job has ended; one that was pre-empted may come back for a while."""
+    """Return whether a job has ended; a pre-empted job has some time to be requeued."""
     if job.done(force_check=True):
         return True
     if not job.state.upper().startswith(("PREEMPTED", "NODE_FAIL")):
@@ -226,7 +227,7 @@ def _has_ended(job: Any, stuck: dict[str, float]) -> bool:
 
 
 def _describe_failure(job: Any, error: Exception) -> str:
-    """Return why a job ended without a result: SLURM's word for it, and what its log says last."""
+    """Return why a job has no result: SLURM's state and the last line of its log."""
     lines = [line for line in (job.stderr() or "").splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]
     said = (errors or lines or str(error).strip().splitlines())[-1]

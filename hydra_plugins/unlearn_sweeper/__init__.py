@@ -1,4 +1,4 @@
-"""Hydra's sweeper of the three commands; hydra looks for plugins in this namespace alone."""
+"""Hydra's sweeper of the three commands; hydra only finds plugins in this namespace."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,22 +17,22 @@ Select = Callable[[int], bool]
 
 
 class CellSweeper(BasicSweeper):
-    """Launches the jobs that the command has expanded and checked, and composes none of them twice.
+    """Launches the jobs that the command has expanded and checked, without composing them again.
 
     The task function carries the command's ``JobRunner`` as its attribute ``task``.
     """
 
     def __init__(self, params: Any = None, grids: Any = None) -> None:
-        """Take overrides to sweep over, and further grids; the command has read them already."""
+        """Accept the sweep's overrides and grids, which the command has already expanded."""
         super().__init__(max_batch_size=None, params=params)
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
-        """Keep the task function; it carries the jobs."""
+        """Store the task function, which carries the jobs."""
         super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
         self.task: JobRunner = task_function.task
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch what is due."""
+        """Launch the jobs that have to run."""
         assert self.config is not None
         assert self.launcher is not None
         folder = Path(self.config.hydra.sweep.dir)
@@ -54,7 +54,7 @@ class CellSweeper(BasicSweeper):
         return results
 
     def _launch_one(self, job: Sequence[str], number: int) -> Any:
-        """Run one job; a disk on which hydra itself cannot write costs the job and no other."""
+        """Run one job; if hydra cannot write to disk, only this job fails."""
         try:
             return self._launch_jobs([job], number)
         except OSError as error:
@@ -65,5 +65,5 @@ class CellSweeper(BasicSweeper):
         assert self.launcher is not None
         results = self.launcher.launch(jobs, initial_job_idx=first)
         for result in results:
-            _ = result.return_value  # raises what the job could not handle
+            _ = result.return_value  # raises errors that the job did not handle
         return results

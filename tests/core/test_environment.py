@@ -95,7 +95,7 @@ def test_a_package_that_is_missing_is_said_to_be() -> None:
 def test_nothing_heavy_is_imported() -> None:
     code = (
         "import sys; from unlearn.core import environment as e; e.collect_versions(); e.find_revision();"
-        "e.peak_bytes(); sys.exit(', '.join({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
+        "e.get_peak_bytes(); sys.exit(', '.join({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.strip() == ""

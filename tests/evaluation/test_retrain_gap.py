@@ -163,7 +163,12 @@ def test_accuracy_per_third_by_score(plain):
 def test_what_is_absent_has_no_value(plain):
     every = {
         n: getattr(retrain_gap, n)
-        for n in ("compute_gaps", "compute_mia", "by_score", "compute_entanglement")
+        for n in (
+            "compute_gaps",
+            "compute_mia",
+            "compute_score_group_accuracies",
+            "compute_entanglement",
+        )
     }
     row = evaluate_metrics(every, model(plain), plain)
     assert set(row.values()) == {None}

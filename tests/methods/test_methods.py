@@ -43,7 +43,7 @@ OPTIONS = {
     "removal_optimizer": lambda p: NormalizedSGD(p, lr=0.02, momentum=0.0, weight_decay=0.0), "seed": 0, "gamma": 0.2,
     "beta": 1.0, "density": 0.5, "ratio": 1.0, "shared_mask": True, "removal_term": True,
     "removal_batch_size": 8, "max_removal_epochs": 30, "reference": "masked",
-    "redirect_loss": "ce", "removal_batch_norm": "eval", "batch_norm": "recalibrate_batch_norm",
+    "redirect_loss": "ce", "removal_batch_norm": "eval", "batch_norm": "recalibrate",
     "select": "last", "select_samples": None, "expand": True, "ideal": False,
     "redirect_on": "all", "removal_loss": "npo", "removal_weight": "share",
 }  # fmt: skip

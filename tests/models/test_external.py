@@ -60,7 +60,7 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
     assert one[0].weight.shape == network[0].weight.shape
     assert not torch.equal(one[0].weight, other[0].weight)
     for path, message in (
-        ("ours:wrong", r"must answer two images with \(2, 4\) logits, got \(2, 7\)"),
+        ("ours:wrong", r"must return \(2, 4\) logits for two images, got \(2, 7\)"),
         ("ours:absent", "cannot import ours:absent"),
         ("nowhere:build", "is its folder on PYTHONPATH"),
         ("ours:value", "is not callable"),
@@ -71,4 +71,4 @@ def test_a_function_of_ones_own(tmp_path, monkeypatch):
 
 
 def test_methods_check_nothing_unless_they_say_so():
-    assert UnlearningMethod.check(None, nn.Identity(), torch.zeros(1)) is None  # type: ignore[arg-type]
+    assert UnlearningMethod.check_model(None, nn.Identity(), torch.zeros(1)) is None  # type: ignore[arg-type]

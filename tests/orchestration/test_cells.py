@@ -137,9 +137,9 @@ def test_states_plan_and_status(home):
     assert any("RuntimeError: boom" in line and str(broken.folder) in line for line in lines)
     assert any("loss is nan" in line for line in lines)
     assert plan[0] == "8 cells: 2 recorded, 1 running, 5 to run"
-    assert plan[1] == "original models: 2 needed, 0 in the cache, 2 to train"
+    assert plan[1] == "original models: 2 needed, 0 cached, 2 to train"
     # five cells; original has rows of 2 and 4 seconds, npo none; two trainings of 10 seconds
-    assert plan[-1].startswith("time: about 35 s on one process; no row yet of npo")
+    assert plan[-1].startswith("time: about 35 s on one process; no row of npo yet")
 
 
 def test_an_estimate_takes_the_median_of_each_method(home):

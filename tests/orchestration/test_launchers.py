@@ -290,7 +290,7 @@ def test_every_row_arrives_from_slurm(home: Path, slurm: None, monkeypatch: pyte
     code, lines, _ = call(home, *SLURM, "hydra.launcher.partition=main", "method=noted", "seed=0,1")
     assert code == 0, lines
     assert rows(home) == {"noted": 2}
-    assert re.fullmatch(r"submitted 2 cells as 2 jobs of SLURM: \d+; waiting", lines[0])
+    assert re.fullmatch(r"submitted 2 cells as 2 SLURM jobs: \d+; waiting", lines[0])
     arrived = [x for x in lines if re.search(r"\] (done|collapsed) in SLURM job \d+_[01]: ", x)]
     assert len(arrived) == 2 and lines[-1] == "2 done, 0 failed, 0 skipped"
     found = notes(home)
@@ -308,7 +308,7 @@ def test_a_failed_job_of_slurm_is_shown_and_the_rest_goes_on(home: Path, slurm: 
     code, lines, _ = call(home, *sweep)
     assert code == 1, lines
     assert rows(home) == {"noted": 2}
-    assert lines[0].startswith("submitted 4 cells as 2 jobs of SLURM: ")
+    assert lines[0].startswith("submitted 4 cells as 2 SLURM jobs: ")
     lost = [line for line in lines if line.startswith("error: ")]
     assert len(lost) == 2 and all("FAILED" in line and "Killed" in line for line in lost), lines
     assert lines[-1] == "2 done, 2 failed, 0 skipped; status=true names each with its error"

@@ -145,7 +145,7 @@ def test_a_stack_that_fails_leaves_its_models_to_be_trained_alone(tmp_path, monk
     monkeypatch.setattr(stacked_training, "pretrain_stacked", full)
     with caplog.at_level(logging.WARNING):
         shared_models.train_shared_models(jobs(tmp_path, "stack=2", "evaluation=standard"))
-    assert "one by one: training as a stack failed: no room" in caplog.text
+    assert "training one by one, the stack failed: no room" in caplog.text
     assert not kept(tmp_path)
     one = jobs(tmp_path)[0]
     load_original(replace(load_context(one, forget=False), job=one))  # no lock was left behind
@@ -216,11 +216,14 @@ def test_a_sweep_trains_ahead_what_its_cells_share_and_says_so(tmp_path, capsys)
     JobRunner("unlearn", "unlearn_job", outcomes).train_shared_models()
     assert len(kept(tmp_path)) == 2 + 2
     said = capsys.readouterr().err
-    assert "training the original model: 2 at once (2 epochs) ..." in said
-    assert "training retrained references: 2 at once" in said
+    assert "training the original model: stack of 2 (2 epochs) ..." in said
+    assert "training retrained references: stack of 2" in said
     off = [replace(cell, content={**cell.content, "stack": "off"}) for cell in cells]
     broken = [replace(cell, content={"stack": "2"}) for cell in cells]
-    for given, expected in ((off, ""), (broken, "not trained ahead: KeyError: 'paths'")):
+    for given, expected in (
+        (off, ""),
+        (broken, "shared models are trained later, one by one: KeyError: 'paths'"),
+    ):
         outcomes.progress = Progress(given)
         JobRunner("unlearn", "unlearn_job", outcomes).train_shared_models()
         assert capsys.readouterr().err.strip() == expected

@@ -81,7 +81,7 @@ def test_other_figures(config: dict[str, Any], tmp_path: Path, figure: str):
 
 
 def test_what_cannot_be_reported(config: dict[str, Any], tmp_path: Path):
-    with pytest.raises(ValueError, match="figure must be one of comparison, demo"):
+    with pytest.raises(ValueError, match="figure must be one of comparison, corruptions, demo"):
         summary_report.write_summary(config | {"figure": "pie"})
     with pytest.raises(ValueError, match="logger must be wandb or none for a summary, got csv"):
         summary_report.write_summary(config | {"logger": {"csv": {"_target_": "x"}}})

@@ -23,7 +23,7 @@ ASKER = """
 import logging, os, signal, sys, time
 from pathlib import Path
 import torch
-from unlearn.storage.checkpoint_cache import CheckpointCache, Trained
+from unlearn.storage.checkpoint_cache import CheckpointCache, TrainedModel
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
 root, fate = Path(sys.argv[1]), sys.argv[2]
 def die():
@@ -35,7 +35,7 @@ def train(folder):
     if fate == "training":
         die()
     time.sleep(1.0)
-    return Trained({"w": torch.arange(1000.0)}, {"loss": torch.zeros(3)}, {"seconds": 1.0})
+    return TrainedModel({"w": torch.arange(1000.0)}, {"loss": torch.zeros(3)}, {"seconds": 1.0})
 save = torch.save
 def half(content, path):
     save(content, path)

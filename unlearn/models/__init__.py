@@ -1,1 +1,1 @@
-"""Networks, one family per file, and the one mechanism that adds and drops masked channels."""
+"""Networks, one family per file, and the expansion by masked channels."""

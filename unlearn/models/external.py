@@ -1,7 +1,7 @@
-"""Networks of others: from timm, from torchvision, or from a function of the user's own.
+"""Networks from timm, from torchvision, or from a user's function.
 
-Each is a factory like the classes of this package: called with the shape of the data, it returns a
-classifier, which is tried on one batch. Shapes: B batch, C H W image, K classes.
+Each factory is called with the shape of the data, as the classes of this package, and returns a
+classifier tested on one batch. Shapes: B batch, C H W image, K classes.
 """
 
 import difflib
@@ -24,13 +24,13 @@ Build = Callable[..., nn.Module]
 def _try_network(
     what: str, build: Build, shape: dict[str, int], grown: tuple[float, float]
 ) -> nn.Module:
-    """Return a network after one forward pass; it remembers how it can be built again.
+    """Return a network, tested by a forward pass, with ``build_again`` to rebuild it.
 
     Raises:
-        ValueError: If it cannot be built so, or does not answer with one logit per class.
+        ValueError: If it cannot be built, or does not return one logit per class.
     """
     if grown != (1.0, 0.0):
-        raise ValueError(f"{what} has no idle channels: pretraining must be standard")
+        raise ValueError(f"{what} does not support extra channels: pretraining must be standard")
     try:
         network = build(**shape)
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
@@ -47,7 +47,7 @@ def _try_network(
         ) from error
     if not isinstance(out, Tensor) or out.shape != (2, k):
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
-        raise ValueError(f"{what} must answer two images with (2, {k}) logits, got {got}")
+        raise ValueError(f"{what} must return (2, {k}) logits for two images, got {got}")
     network.build_again = functools.partial(build, **shape)  # type: ignore[assignment]
     return network
 
@@ -59,8 +59,8 @@ def _error_line(error: Exception) -> str:
 def _check_known(key: str, name: str, names: Sequence[str]) -> None:
     if name not in names:
         near = difflib.get_close_matches(name, names, n=3)
-        hint = f"; did you mean {', '.join(near)}?" if near else f"; there are {len(names)}"
-        raise ValueError(f"{key} must be a classifier that it knows, got {name}{hint}")
+        hint = f"; did you mean {', '.join(near)}?" if near else f" ({len(names)} are available)"
+        raise ValueError(f"{key} must be the name of an available classifier, got {name}{hint}")
 
 
 def timm_network(
@@ -72,18 +72,18 @@ def timm_network(
     capacity: float = 1.0,
     extra: float = 0.0,
 ) -> nn.Module:
-    """Return a network of timm with fresh weights; nothing is downloaded.
+    """Return a timm network with random weights; nothing is downloaded.
 
     Args:
-        name: As timm knows it, such as resnet18.
+        name: Name in timm, such as resnet18.
         in_channels: C.
-        image_size: H and W; networks of a fixed size are built for it.
+        image_size: H and W; networks with a fixed input size are built for it.
         num_classes: K.
-        capacity: 1; these networks have no idle channels.
+        capacity: Must be 1; these networks do not support extra channels.
         extra: 0.
 
     Raises:
-        ValueError: If timm is absent or has no such network, or it does not fit.
+        ValueError: If timm is not installed or has no such network, or the network does not fit.
     """
     try:
         import timm
@@ -113,18 +113,18 @@ def torchvision_network(
     capacity: float = 1.0,
     extra: float = 0.0,
 ) -> nn.Module:
-    """Return a classifier of torchvision with fresh weights; nothing is downloaded.
+    """Return a torchvision classifier with random weights; nothing is downloaded.
 
     Args:
-        name: As torchvision knows it, such as resnet18.
-        in_channels: C, 3.
+        name: Name in torchvision, such as resnet18.
+        in_channels: C; must be 3.
         image_size: H and W; transformers are built for it.
         num_classes: K.
-        capacity: 1; these networks have no idle channels.
+        capacity: Must be 1; these networks do not support extra channels.
         extra: 0.
 
     Raises:
-        ValueError: If torchvision has no such network, or it does not fit.
+        ValueError: If torchvision has no such network, or the network does not fit.
     """
     from torchvision import models
 
@@ -132,7 +132,7 @@ def torchvision_network(
     if in_channels != 3:
         raise ValueError(
             f"torchvision's {name} reads 3 channels, the images have {in_channels}: "
-            "dataset.mean and dataset.std with three values make them RGB"
+            "set dataset.mean and dataset.std to three values each to load them as RGB"
         )
 
     def build_torchvision(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
@@ -157,23 +157,23 @@ def imported_network(
     capacity: float = 1.0,
     extra: float = 0.0,
 ) -> nn.Module:
-    """Return what a function or class of the user's own builds.
+    """Return the network built by a user's function or class.
 
     Args:
-        path: ``mypackage.models:build``; it is called with those of ``in_channels``,
-            ``image_size`` and ``num_classes`` that it has arguments for.
+        path: Function, such as ``mypackage.models:build``; called with those of ``in_channels``,
+            ``image_size`` and ``num_classes`` that it accepts.
         in_channels: C.
         image_size: H and W.
         num_classes: K.
-        capacity: 1; these networks have no idle channels.
-        extra: 0.
+        capacity: Must be 1; these networks do not support extra channels.
+        extra: Must be 0.
 
     Raises:
-        ValueError: If there is no such function, or what it builds does not fit.
+        ValueError: If the function does not exist, or its network does not fit.
     """
     make = _import_object(path)
     taken = inspect.signature(make).parameters
-    # What takes anything hands it on to what may not: the number of classes alone is usual.
+    # Functions with **kwargs usually forward only num_classes to a function without.
     more = any(p.kind is p.VAR_KEYWORD for p in taken.values())
 
     def build_imported(**shape: int) -> nn.Module:
@@ -189,7 +189,7 @@ def _import_object(path: str) -> Build:
     module, _, name = path.partition(":")
     if not module or not name:
         raise ValueError(f"model.path must be module:function, got {path}")
-    if os.getcwd() not in sys.path:  # as python -m does; console scripts start elsewhere
+    if os.getcwd() not in sys.path:  # as python -m does, unlike console scripts
         sys.path.append(os.getcwd())
     try:
         found: Any = importlib.import_module(module)

@@ -1,4 +1,4 @@
-"""The one pass over batches that every gradient criterion makes.
+"""Sums of gradients over batches, used by all gradient criteria.
 
 Shapes: B batch, K classes; a sum has the shape of its parameter.
 """
@@ -13,7 +13,7 @@ from unlearn.core.types import Batch
 from unlearn.models.surgery import eval_mode
 
 Measure = Callable[[Tensor, Tensor], Tensor]
-"""``measure(logits (B, K), label (B,))``: the scalar that is differentiated."""
+"""``measure(logits (B, K), label (B,))`` returns the scalar to differentiate."""
 
 
 def summed_cross_entropy(logits: Tensor, label: Tensor) -> Tensor:
@@ -28,16 +28,16 @@ def gradient_sums(
     measure: Measure,
     each: Callable[[Tensor], Tensor] = lambda slope: slope,
 ) -> tuple[dict[str, Tensor], list[int]]:
-    """Return the sums over batches of ``each`` gradient, by name, and the sizes of the batches.
+    """Return the sums over batches of ``each(gradient)``, by name, and the batch sizes.
 
-    In eval mode; neither gradients nor batch-norm statistics are left behind in the model.
+    In eval mode; gradients and batch-norm statistics of the model do not change.
 
     Args:
         model: Any classifier.
-        parameters: What to differentiate by; each asks for a gradient.
-        batches: Un-augmented, on any device.
-        measure: Of a batch's logits (float32) and labels.
-        each: Applied to a batch's gradient of one parameter.
+        parameters: Parameters to differentiate with respect to; each requires gradients.
+        batches: Un-augmented batches, on any device.
+        measure: Function of a batch's logits (float32) and labels.
+        each: Function applied to a batch's gradient of one parameter.
     """
     device = next(model.parameters()).device
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}

@@ -1,4 +1,4 @@
-"""One pass over a set in eval mode: what both methods and the evaluator measure with.
+"""Inference over a set in eval mode, used by methods and by the evaluation.
 
 Shapes: N samples, K classes.
 """
@@ -20,13 +20,13 @@ def compute_logits(
     change: Callable[[Tensor], Tensor] | None = None,
     batch_size: int = 1024,
 ) -> Tensor:
-    """Return the model's outputs for a set, float32 (N, K), un-augmented, in eval mode.
+    """Return the model's logits for a set, float32 (N, K), un-augmented, in eval mode.
 
     Args:
-        model: Any classifier; an expanded one answers in base mode.
+        model: Any classifier; an expanded one runs in base mode unless ``masked``.
         data: The images.
-        masked: Let an expanded network use each sample's mask.
-        change: Applied to the normalised images, for example a trigger's stamp.
+        masked: Run an expanded network in masked mode.
+        change: Function applied to the normalised images, for example to add a trigger.
         batch_size: Images per forward pass.
     """
     device = next(model.parameters()).device
@@ -41,22 +41,22 @@ def compute_logits(
 
 
 def compute_accuracy(model: nn.Module, data: ImageSet, *, masked: bool = False) -> float:
-    """Return the share of a set that the model labels as given, in [0, 1]."""
+    """Return the accuracy on the given labels of a set, in [0, 1]."""
     predicted = compute_logits(model, data, masked=masked).argmax(1)
     return (predicted == data.label.to(predicted.device)).float().mean().item()
 
 
 def compute_embedding(model: nn.Module, data: ImageSet, batch_size: int = 1024) -> Tensor:
-    """Return what the last linear map of a model is given, float32 (N, E), in eval mode.
+    """Return the inputs of the model's last linear map, float32 (N, E), in eval mode.
 
-    In the networks here that is the pooled output of the last stage.
+    In the networks of this package, that is the pooled output of the last stage.
 
     Raises:
         ValueError: If the model has no linear map.
     """
     heads = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     if not heads:
-        raise ValueError(f"{type(model).__name__} has no linear map to take features before")
+        raise ValueError(f"{type(model).__name__} has no linear map whose inputs are the features")
     seen: list[Tensor] = []
     handle = heads[-1].register_forward_pre_hook(
         lambda _, inputs: seen.append(inputs[0].detach().float().flatten(1).cpu())

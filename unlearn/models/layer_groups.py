@@ -1,7 +1,7 @@
-"""The layers of a network in the order in which it runs them, and its head.
+"""The layers of a network in execution order, and its head.
 
-Found by running two images, not by registration order. Differs: arXiv 2412.02432 names no rule; ours
-is that of ``layer_groups``. Shapes: B batch, C H W image.
+Found by a forward pass, not by registration order. Differs: arXiv 2412.02432 states no rule; ours is
+that of ``group_by_layer``. Shapes: B batch, C H W image.
 """
 
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from unlearn.models.surgery import eval_mode
 
 @dataclass
 class _LayerGroup:
-    """A layer as it grows."""
+    """A layer under construction."""
 
     names: list[str] = field(default_factory=list)
     titles: list[str] = field(default_factory=list)
@@ -30,9 +30,9 @@ def example_images(request: Request) -> Tensor:
 
 
 def list_executed_modules(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module]]:
-    """Return the modules that do something themselves, in the order of their first call.
+    """Return the modules that compute something themselves, in the order of their first call.
 
-    These are modules without children, and those with parameters of their own.
+    These are modules without children, and modules with their own parameters.
     """
     found: dict[str, nn.Module] = {}
     handles = []
@@ -58,19 +58,19 @@ def _is_layer_norm(module: nn.Module) -> bool:
 
 
 def group_by_layer(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
-    """Return the names of the parameters of each layer, by the layer's name, the input's first.
+    """Return the names of the parameters of each layer, by layer name, from input to output.
 
-    A convolution or linear map begins a layer, and what runs after it (its norm) belongs to it. A
-    layer norm stands before what it serves: it begins a layer that lasts until the next layer norm,
-    so that a transformer has patch embedding and tokens, attention and feed-forward part of every
-    block, and the head.
+    A convolution or linear map starts a layer, and the modules that run after it (its norm) belong
+    to it. A layer norm precedes its layer: it starts a layer that ends at the next layer norm. The
+    layers of a transformer are then the patch embedding with tokens, the attention and feed-forward
+    parts of every block, and the head.
 
     Args:
         model: Any network.
-        image: Input to run, (B, C, H, W).
+        image: Example input, (B, C, H, W).
 
     Raises:
-        ValueError: If some parameter belongs to no module that is run.
+        ValueError: If a parameter belongs to no executed module.
     """
     groups: list[_LayerGroup] = []
     waiting: list[str] = []
@@ -91,7 +91,7 @@ def group_by_layer(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
             groups[-1].titles += [path] if counted else []
         else:
             waiting += own
-    for name in [n for n in wanted if n not in placed]:  # used by a parent, which calls no forward
+    for name in [n for n in wanted if n not in placed]:  # used by a parent without calling forward
         parents = [p for p in place if name.startswith(f"{p}." if p else "")]
         if not parents or not groups:
             raise ValueError(f"'{name}' belongs to no layer that {type(model).__name__} runs")
@@ -102,8 +102,8 @@ def group_by_layer(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
 def group_by_block(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
     """Return the names of the parameters of each block: the stem, every residual block, the head.
 
-    A block is the outermost module that does more than run its children one after the other; a
-    layer outside of any is a block of its own.
+    A block is the outermost module that is not a plain container; a layer outside any block is its
+    own block.
 
     Args:
         model: Any network.

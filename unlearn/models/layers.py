@@ -6,11 +6,11 @@ COUNTED = (nn.modules.conv._ConvNd, nn.Linear)
 
 
 def group_modules_by_layer(model: nn.Module) -> list[list[nn.Module]]:
-    """Return the modules of every layer, the input's first, in the order of registration.
+    """Return the modules of every layer, from input to output, in the order of registration.
 
-    A layer is one convolution or linear map, with the norms that follow it and with whatever else
-    stands before it and after the layer before: containers, activations, embeddings. Every module
-    is in exactly one layer; what follows the last convolution or linear map belongs to that.
+    A layer is one convolution or linear map, with the norms that follow it and with all other
+    modules between the previous layer and itself: containers, activations, embeddings. Every module
+    is in exactly one layer; modules after the last convolution or linear map belong to that layer.
 
     Raises:
         ValueError: If the network has neither convolutions nor linear maps.
@@ -40,10 +40,10 @@ def group_modules_by_layer(model: nn.Module) -> list[list[nn.Module]]:
 
 
 def _is_norm(module: nn.Module) -> bool:
-    # By name, so that a user's own norms count as well.
+    # By name, to include user-defined norms.
     return "norm" in type(module).__name__.lower() and not any(True for _ in module.children())
 
 
 def get_trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that count, by name, in the network's order; buffers do not count."""
+    """Return the parameters that require gradients, by name, in the network's order."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}

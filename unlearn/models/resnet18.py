@@ -15,10 +15,10 @@ STAGES = (1, 2, 4, 8)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a skip; the hidden width does not grow with extra channels."""
+    """Two 3x3 convolutions with a skip; the hidden width does not grow with extra channels."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, stride: int) -> None:
-        """Build the block; a 1x1 convolution stands in the skip where shapes change."""
+        """Build the block; the skip has a 1x1 convolution where shapes change."""
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, hidden, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(hidden)
@@ -39,7 +39,7 @@ class BasicBlock(nn.Module):
 
 
 class ResNet18(nn.Module):
-    """ResNet-18; stem and first stage share a gate group, since a bare skip joins them."""
+    """ResNet-18; stem and first stage share a gate group, since an identity skip joins them."""
 
     def __init__(
         self,

@@ -15,12 +15,12 @@ GROUPS = (1, 2, 4, 2)
 
 
 class ConvBlock(nn.Sequential):
-    """Convolution with bias, batch norm, CELU."""
+    """Convolution with bias, batch norm and CELU."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int = 3, stride: int = 1, pad: int = 1
     ) -> None:
-        """Build the block; the bias starts at zero."""
+        """Build the block; the bias is initialised to zero."""
         conv = nn.Conv2d(inputs, outputs, kernel, stride, pad)
         super().__init__(conv, nn.BatchNorm2d(outputs), nn.CELU(alpha=0.075))
         assert conv.bias is not None
@@ -28,7 +28,7 @@ class ConvBlock(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two blocks beside a skip; the hidden width does not grow with extra channels."""
+    """Two blocks with a skip; the hidden width does not grow with extra channels."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         """Build the pair of blocks."""
@@ -42,7 +42,7 @@ class Residual(nn.Module):
 
 
 class ResNet9(nn.Module):
-    """ResNet-9 whose channels at gate points can be a share of, or more than, the nominal number."""
+    """ResNet-9 with a configurable number of channels at gate points."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class ResNet9(nn.Module):
 
         Args:
             in_channels: Image channels.
-            image_size: Height and width in pixels; at least 11 (the strides allow no less).
+            image_size: Height and width in pixels, at least 11 because of the strides.
             num_classes: K.
             width: Channels of the first layer; 64 in the papers.
             capacity: Share of the nominal channels that is kept at gate points, in (0, 1].

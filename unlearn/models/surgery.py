@@ -1,4 +1,4 @@
-"""Small operations on whole networks: fresh weights, batch-norm modes and statistics."""
+"""Operations on whole networks: new weights, batch-norm modes and statistics."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -12,12 +12,12 @@ def reinitialize_network(model: nn.Module, seed: int) -> nn.Module:
     """Return a network of the same architecture with new random weights.
 
     Args:
-        model: A network with ``arguments`` of its constructor or a function ``build_again``, or
-            any whose layers have ``reset_parameters``.
-        seed: Seeds the weights; the global random state is left as it was.
+        model: A network with ``arguments`` of its constructor, with a function ``build_again``, or
+            whose layers have ``reset_parameters``.
+        seed: Seed of the weights; the global random state does not change.
 
     Raises:
-        ValueError: If some layer has weights but no way to draw new ones.
+        ValueError: If a layer has parameters but no ``reset_parameters``.
     """
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[]):
@@ -44,10 +44,10 @@ def reinitialize_network(model: nn.Module, seed: int) -> nn.Module:
 
 
 def draw_unrelated_network(model: nn.Module, seed: int) -> nn.Module:
-    """Return what ``fresh`` returns, but never the weights that ``model`` itself started from.
+    """Return a network with new random weights that differ from the initial weights of ``model``.
 
-    One seed often serves a whole run: ``fresh`` would give the trained layers the very weights they
-    grew from, to which the layers that stay are still fitted.
+    A run often uses one seed, with which ``reinitialize_network`` would return the initial weights
+    of the trained layers, to which the other layers are still adapted.
     """
     return reinitialize_network(model, seed + 1_234_567_891)
 
@@ -77,7 +77,7 @@ def recalibrate_batch_norm(model: nn.Module, images: Iterable[Tensor]) -> None:
 
     Args:
         model: Called as ``model(image)``; for an expanded network that is base mode, so only the
-            statistics of the old channels move.
+            statistics of the old channels change.
         images: Normalised batches (B, C, H, W).
     """
     layers = batch_norms(model)

@@ -1,8 +1,8 @@
 """The benchmark's vision transformer for small images (arXiv 2505.17730; patches after arXiv 2112.13492).
 
 Shifted patch tokens, learned attention temperature, no attention of a token to itself.
-Differs: masks act on the width, not on the tokens, and layer norm treats old and extra width apart,
-so that the old part computes the same whether or not an extra part stands beside it.
+Differs: masks act on the width, not on the tokens, and layer norm normalises old and extra width
+separately, so that the old part computes the same with and without the extra part.
 Shapes: B batch, T tokens, d width, h heads, K classes.
 """
 
@@ -20,7 +20,7 @@ class SplitLayerNorm(nn.LayerNorm):
     """Layer norm that normalises the first ``old`` entries and the rest separately."""
 
     def __init__(self, width: int, old: int) -> None:
-        """Keep the split point."""
+        """Store the split point ``old``."""
         super().__init__(width)
         self.old = old
 
@@ -34,7 +34,7 @@ class SplitLayerNorm(nn.LayerNorm):
 
 
 def shifted_copies(image: Tensor) -> Tensor:
-    """Return the image beside its four one-pixel shifts, (B, 5C, H, W), zero padded."""
+    """Return the image and its four one-pixel shifts, (B, 5C, H, W), zero padded."""
     padded = F.pad(image, (1, 1, 1, 1))
     h, w = image.shape[-2:]
     shifts = [(1, 0), (1, 2), (0, 1), (2, 1)]
@@ -64,10 +64,10 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward part, each behind a norm and beside a skip."""
+    """Attention and feed-forward part, each with a norm before it and a skip."""
 
     def __init__(self, d: int, old: int, heads: int, head_width: int, mlp_width: int) -> None:
-        """Build the block for a stream of width ``d`` of which ``old`` are not extra."""
+        """Build the block for a residual stream of width ``d``, the first ``old`` not extra."""
         super().__init__()
         self.norm1 = SplitLayerNorm(d, old)
         self.attention = Attention(d, heads, head_width)
@@ -75,7 +75,7 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(d, mlp_width), nn.GELU(), nn.Linear(mlp_width, d))
 
     def forward(self, x: Tensor, gates: Gates | None) -> Tensor:
-        """Return (B, T, d); gated after the norms too, whose bias would wake masked channels."""
+        """Return (B, T, d); also gated after norms, whose bias would activate masked channels."""
         x = apply_gate(x + self.attention(apply_gate(self.norm1(x), gates, 0)), gates, 0)
         return apply_gate(x + self.mlp(apply_gate(self.norm2(x), gates, 0)), gates, 0)
 
@@ -114,7 +114,7 @@ class ViT(nn.Module):
             extra: Width appended, as a share of the nominal width, >= 0.
 
         Raises:
-            ValueError: If the image is not made of whole patches or capacity leaves no width.
+            ValueError: If ``image_size`` is no multiple of ``patch_size`` or no channel is left.
         """
         super().__init__()
         if image_size % patch_size:

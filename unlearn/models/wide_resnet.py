@@ -1,8 +1,8 @@
 """Wide residual network (Zagoruyko and Komodakis, arXiv 1605.07146) in the form of the benchmarks.
 
-That form (arXiv 2402.14015, 2406.09173) differs from the paper's: convolutions have biases, the stride
-is on a block's second convolution, a shortcut that changes shape has a batch norm, and none stands
-before the pooling. Shapes: B batch, c channels, H W image, K classes.
+That form (arXiv 2402.14015, 2406.09173) differs from the paper's: convolutions have biases, the
+stride is in a block's second convolution, a shortcut that changes shape has a batch norm, and there
+is none before the pooling. Shapes: B batch, c channels, H W image, K classes.
 """
 
 from typing import Any
@@ -13,14 +13,14 @@ from torch.nn import functional as F
 from unlearn.models.expansion.gates import Gates, apply_gate
 
 STEM = 16
-"""Channels of the stem; stages have 1, 2 and 4 times as many, times ``width``."""
+"""Channels of the stem; the stages have ``width`` times 1, 2 and 4 times as many."""
 
 
 class WideBlock(nn.Module):
-    """Pre-activation block beside a skip; the hidden width does not grow with extra channels."""
+    """Pre-activation block with a skip; the hidden width does not grow with extra channels."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, stride: int, *, joins: bool) -> None:
-        """Build the block; a 1x1 convolution stands in the skip unless it ``joins`` equal shapes."""
+        """Build the block; the skip is the identity if it ``joins`` equal shapes, else a 1x1 conv."""
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, hidden, 3, 1, 1)
@@ -58,13 +58,13 @@ class WideResNet(nn.Module):
             in_channels: Image channels.
             image_size: Height and width in pixels, at least 4: two stages halve it.
             num_classes: K.
-            depth: Layers as the paper counts them, 6 n + 4 for n blocks a stage.
+            depth: Number of layers as in the paper, 6 n + 4 for n blocks per stage.
             width: Factor on the channels of the stages; 10 in WideResNet-28-10.
             capacity: Share of the nominal channels that is kept at gate points, in (0, 1].
             extra: Channels appended at gate points, as a share of the nominal number, >= 0.
 
         Raises:
-            ValueError: If the depth has no such form, the image is too small, or capacity leaves no
+            ValueError: If the depth is not 6 n + 4, the image is too small, or capacity leaves no
                 channel.
         """
         super().__init__()

@@ -1,4 +1,4 @@
-"""The cells of a sweep: which runs a command line stands for, and what became of each."""
+"""The cells of a sweep: the runs of a command line and the state of each."""
 
 import hashlib
 import json
@@ -25,10 +25,10 @@ class Cell:
     """One run of a sweep.
 
     Attributes:
-        overrides: What the command line says of it.
+        overrides: Overrides of the command line.
         run_id: Hash of its resolved config.
-        folder: Its own.
-        names: What the choices are called.
+        folder: Folder of the run.
+        names: Display names of the choices.
         original: Stands for everything that its original model's weights depend on.
         checkpoints: Where original models are kept.
         content: Its resolved config.
@@ -52,24 +52,24 @@ class Cell:
         return "failed" if (self.folder / "error.txt").exists() else "missing"
 
     def is_recorded(self) -> bool:
-        """Say whether there is a row."""
+        """Return whether the row is recorded."""
         return (self.folder / "row-0.json").exists()
 
     def is_running(self) -> bool:
-        """Say whether a process is at this run now."""
+        """Return whether a process is running this cell."""
         return is_locked(self.folder)
 
     def read_row(self) -> dict[str, Any] | None:
-        """Return the recorded row; None if there is none that can be read."""
+        """Return the recorded row; None if absent or unreadable."""
         return read_first_row(self.folder)
 
     def read_error(self) -> str:
-        """Return the last line of the traceback that a broken run left."""
+        """Return the last line of a failed run's traceback."""
         return read_last_line(self.folder / "error.txt")
 
 
 def read_first_row(folder: Path) -> dict[str, Any] | None:
-    """Return the row of a run's folder; None if there is none that can be read."""
+    """Return the row in a run's folder; None if absent or unreadable."""
     try:
         row = json.loads((folder / "row-0.json").read_text())
     except (OSError, ValueError):
@@ -78,15 +78,15 @@ def read_first_row(folder: Path) -> dict[str, Any] | None:
 
 
 def run_lock(folder: Path) -> FileLock:
-    """Return the lock of a run's folder: held while the run is made, freed if its process dies.
+    """Return the lock of a run's folder: held during the run, released if its process dies.
 
-    Its patience of a moment is for those who only look whether it is taken.
+    The short timeout allows for processes that only check whether it is held.
     """
     return FileLock(folder / LOCK_FILE, timeout=0.2, poll_interval=0.02)
 
 
 def is_locked(folder: Path) -> bool:
-    """Say whether a process is making this run now."""
+    """Return whether a process is running this run."""
     if not (folder / LOCK_FILE).exists():
         return False
     try:
@@ -97,7 +97,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def compute_original_key(content: dict[str, Any]) -> str:
-    """Return what stands for the original model that a resolved config needs."""
+    """Return the cache key of the original model that a resolved config needs."""
     text = json.dumps(use_class_names(original_identity(content)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -111,20 +111,20 @@ def expand_cells(
         name: Of the primary config.
         jobs: Overrides of each.
         arguments: Of the command line.
-        bases: What has been composed already.
+        bases: Configs composed so far.
     """
     bases = make_config_cache(name, arguments) if bases is None else bases
     with enable_composition(arguments.folders):
         for job in jobs:
-            # Hydra's own values, as those of a launcher, make no other run; here they are read-only.
+            # Hydra's own values (launcher, ...) do not change a run; they are read-only here.
             yield _make_cell(tuple(job), bases.resolve_job(job))
 
 
 def group_by_dataset(cells: Sequence[Cell]) -> list[Cell]:
-    """Return the cells with those of one data set side by side, else in their order.
+    """Return the cells grouped by data set, otherwise in order.
 
-    A process keeps the data that it has loaded last. Originals are not put side by side: processes
-    that share a sweep would wait for the first one's training rather than train the next.
+    A process keeps only the data set loaded last. Cells are not grouped by original model: processes
+    that share a sweep would wait for one training instead of starting the next.
     """
     first: dict[str, int] = {}
     keys = []

@@ -12,16 +12,16 @@ def print_error(line: str) -> None:
 
 
 class _StderrHandler(logging.Handler):
-    """Says what is logged."""
+    """Writes log records to standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Say one line."""
+        """Write one line."""
         print_error(record.getMessage())
 
 
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
-    """Say what is logged: hydra sets up logging for each job, and none runs yet."""
+    """Log to standard error; hydra sets up logging only once a job runs."""
     aloud, logger = _StderrHandler(logging.INFO), logging.getLogger("unlearn")
     level = logger.level
     logger.setLevel(logging.INFO)

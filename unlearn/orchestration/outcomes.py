@@ -1,4 +1,4 @@
-"""What becomes of the jobs of a command; other processes hand in what they have counted."""
+"""Outcomes of the jobs of a command, including jobs counted by other processes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,16 +7,16 @@ from typing import Any
 
 @dataclass
 class JobCounts:
-    """The jobs of a command and what became of them.
+    """The jobs of a command and the counts of their outcomes.
 
     Attributes:
         jobs: Overrides of each.
-        progress: Of a sweep whose cells are known.
-        started: Jobs that were begun.
-        wrong: Jobs that a wrong input ended.
-        broken: Jobs that broke.
-        submitted: Jobs that were handed to a cluster and not waited for.
-        quiet: Another process announces the jobs.
+        progress: Progress of a sweep whose cells are known.
+        started: Number of started jobs.
+        wrong: Number of jobs that ended with an input error.
+        broken: Number of jobs that ended with an internal error.
+        submitted: Number of jobs submitted to a cluster without waiting.
+        quiet: Whether another process announces the jobs.
     """
 
     jobs: list[list[str]]
@@ -34,21 +34,21 @@ class JobCounts:
 
     @property
     def num_failed(self) -> int:
-        """How many jobs failed."""
+        """Number of failed jobs."""
         return self.wrong + self.broken
 
     def exit_code(self) -> int:
-        """Return the exit code: 1 for a broken job, 2 for a wrong input, 0."""
+        """Return the exit code: 1 for an internal error, 2 for an input error, else 0."""
         return 1 if self.broken else 2 if self.wrong else 0
 
     def take_counts(self) -> dict[str, int]:
-        """Return the counts and begin again at nothing."""
+        """Return the counts and reset them."""
         counts = {"started": self.started, "wrong": self.wrong, "broken": self.broken}
         self.started = self.wrong = self.broken = 0
         return counts
 
     def add_counts(self, counts: Mapping[str, int]) -> None:
-        """Count what another process has counted."""
+        """Add the counts of another process."""
         self.started += counts["started"]
         self.wrong += counts["wrong"]
         self.broken += counts["broken"]
@@ -61,5 +61,5 @@ class JobCounts:
         if self.progress is None:
             return f"{self.started - self.num_failed} of {len(self.jobs)} jobs done{failed}"
         skipped = len(self.jobs) - self.started - self.submitted
-        note = "; status=true names each with its error" if self.num_failed else ""
+        note = "; status=true lists them with their errors" if self.num_failed else ""
         return f"{self.started - self.num_failed} done{failed}, {skipped} skipped{note}"

@@ -1,4 +1,4 @@
-"""A sweep as a whole: what is left to do, how far it is, and how long it will take."""
+"""Progress of a sweep: cells by state, estimated time, plan and status."""
 
 import statistics
 import time
@@ -20,26 +20,26 @@ def group_by_state(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
 
 
 def format_duration(seconds: float) -> str:
-    """Return a time as a person says it: 45 s, 12 min, 3.5 h."""
+    """Return a readable duration: 45 s, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def method_name(cell: Cell) -> str:
-    """Return what a cell's method is called, with how its original model was trained."""
+    """Return the display name of a cell's method, including the pre-training of its model."""
     variant = cell.names.get("pretraining", "standard")
     return cell.names["method"] + ("" if variant == "standard" else f"({variant})")
 
 
 @dataclass
 class TimeEstimate:
-    """How long missing cells take, from rows that are recorded.
+    """Estimated time of missing cells, from recorded rows.
 
     Attributes:
-        cells: Seconds of the cells on one process; None: no row to judge from.
-        trainings: Seconds of the original models that are not in the cache; None as before.
-        unknown: Methods without a row of their own; the mean of the others stands for them.
+        cells: Seconds of the cells on one process; None: no row is recorded.
+        trainings: Seconds of the original models that are not cached; None as before.
+        unknown: Methods without a row; the mean of the other methods is used.
     """
 
     cell_seconds: float | None
@@ -50,11 +50,11 @@ class TimeEstimate:
 def estimate_time(
     missing: Sequence[Cell], recorded: Sequence[Cell], trainings: int
 ) -> TimeEstimate:
-    """Judge missing cells by the median of recorded ones of the same method.
+    """Estimate missing cells by the median time of recorded cells of the same method.
 
     Args:
-        missing: To be run.
-        recorded: With a row.
+        missing: Cells to run.
+        recorded: Cells with a row.
         trainings: Number of original models to train.
     """
     seconds: dict[str, list[float]] = defaultdict(list)
@@ -76,7 +76,7 @@ def estimate_time(
 
 
 def count_untrained(cells: Iterable[Cell]) -> int:
-    """Return how many original models the cells need that are not in the cache."""
+    """Return the number of required original models that are not cached."""
     wanted: dict[Path, set[str]] = defaultdict(set)
     for cell in cells:
         wanted[cell.checkpoints].add(cell.original_key)
@@ -84,28 +84,28 @@ def count_untrained(cells: Iterable[Cell]) -> int:
 
 
 def describe_plan(cells: Sequence[Cell]) -> list[str]:
-    """Return lines that say what a sweep will cost, without running anything."""
+    """Return lines that describe the cost of a sweep, without running anything."""
     states = group_by_state(cells)
     recorded = states["done"] + states["collapsed"]
     missing = states["missing"] + states["failed"]
     models, needed = len({c.original_key for c in missing}), count_untrained(missing)
     guess = estimate_time(missing, recorded, needed)
     lines = [
-        f"{len(cells)} cells: {len(recorded)} recorded, {len(states['running'])} running, "
+        f"{len(cells)} cell{'s' * (len(cells) != 1)}: {len(recorded)} recorded, {len(states['running'])} running, "
         f"{len(missing)} to run",
-        f"original models: {models} needed, {models - needed} in the cache, {needed} to train",
+        f"original models: {models} needed, {models - needed} cached, {needed} to train",
     ]
     methods = Counter(method_name(c) for c in missing)
-    lines += [f"  {method}: {count} cells" for method, count in sorted(methods.items())]
+    lines += [
+        f"  {method}: {count} cell{'s' * (count != 1)}" for method, count in sorted(methods.items())
+    ]
     if not missing:
         return lines
     if guess.cell_seconds is None:
-        return [*lines, "time: unknown; no row of this sweep is recorded yet to judge from"]
+        return [*lines, "time: unknown, no row of this sweep is recorded yet"]
     text = f"time: about {format_duration(guess.cell_seconds + (guess.training_seconds or 0))} on one process"
     if guess.unknown_methods:
-        text += (
-            f"; no row yet of {', '.join(guess.unknown_methods)}: taken as the mean of the others"
-        )
+        text += f"; no row of {', '.join(guess.unknown_methods)} yet, using the mean of the other methods"
     return [*lines, text]
 
 
@@ -114,7 +114,7 @@ def describe_status(cells: Sequence[Cell]) -> tuple[list[list[str]], list[str]]:
 
     Returns:
         Rows of method and one count per state, a total last; and lines that name each cell that
-        failed or collapsed, why, and where to read more.
+        failed or collapsed, with the reason and its folder.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     lines = []
@@ -132,21 +132,21 @@ def describe_status(cells: Sequence[Cell]) -> tuple[list[list[str]], list[str]]:
 
 @dataclass
 class Progress:
-    """How far a sweep is, seen from one of its processes."""
+    """Progress of a sweep, seen from one of its processes."""
 
     cells: Sequence[Cell]
     started: float = field(default_factory=time.monotonic)
     recorded: int = 0
 
     def __post_init__(self) -> None:
-        """Count what was there before."""
+        """Count the recorded cells."""
         self.recorded = sum(self._list_recorded())
 
     def _list_recorded(self) -> list[bool]:
         return [cell.is_recorded() for cell in self.cells]
 
     def format_line(self, failed: int) -> str:
-        """Return done, running, failed and time left; what other processes do counts too."""
+        """Return done, running, failed and time left, including other processes."""
         there = self._list_recorded()
         done = sum(there)
         running = sum(c.is_running() for c, t in zip(self.cells, there, strict=True) if not t)
@@ -180,7 +180,7 @@ def render_status(cells: Sequence[Cell]) -> Any:
 
 
 def print_status(cells: Sequence[Cell], *, watching: bool) -> None:
-    """Print the state of a sweep, or keep showing it until all is done."""
+    """Print the state of a sweep, or keep showing it until all cells are done."""
     from rich.console import Console
 
     if watching:
@@ -192,7 +192,7 @@ def print_status(cells: Sequence[Cell], *, watching: bool) -> None:
 
 
 def watch_status(cells: Sequence[Cell], seconds: float = 2.0) -> None:
-    """Show the status until nothing is running or missing, or the user ends it."""
+    """Show the status until no cell is running or missing, or until interrupted."""
     from rich.live import Live
 
     with Live(render_status(cells), auto_refresh=False) as live:

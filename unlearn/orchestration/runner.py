@@ -1,4 +1,4 @@
-"""Runs the jobs of a command one by one: a problem costs its own job a line, never the others."""
+"""Runs the jobs of a command one by one; a failed job does not stop the others."""
 
 import shutil
 import sys
@@ -25,7 +25,7 @@ HYDRA_FILES = {".hydra", "run.log", ".lock"}
 
 @dataclass
 class JobRunner:
-    """What hydra calls for every job, with the account of all; other processes get a copy."""
+    """Task function that hydra calls for every job; counts outcomes; other processes get a copy."""
 
     name: str
     function: str
@@ -37,20 +37,20 @@ class JobRunner:
         return _run_job(config, self)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Arrive in another process, which does not know our schemas and resolver yet."""
+        """Restore the state and register schemas and resolver, which a new process lacks."""
         from unlearn.config.registration import register_schemas
 
         register_schemas()
         vars(self).update(state)
 
     def copy_for_process(self) -> "JobRunner":
-        """Return a copy for another process, which counts from nothing and announces nothing."""
+        """Return a copy for another process, with counts of zero and without announcements."""
         return replace(
             self, outcomes=JobCounts(self.outcomes.jobs[:2], suppress_announcements=True)
         )
 
     def needs_run(self, number: int) -> bool:
-        """Say whether a job still has to run: it may be recorded, or another process at it."""
+        """Return whether a job has to run: not recorded and not running in another process."""
         progress = self.outcomes.progress
         cell = progress.cells[number] if progress else None
         if cell is not None and self.stack_queue and self.stack_queue.is_claimed(cell.run_id):
@@ -59,7 +59,7 @@ class JobRunner:
         return cell is None or not (cell.is_running() or (cell.is_recorded() and not forced))
 
     def train_shared_models(self) -> None:
-        """Train what the jobs of a sweep share, several models at once, where ``stack`` wants that."""
+        """Train the models that the jobs of a sweep share, stacked if ``stack`` is set."""
         progress = self.outcomes.progress
         cells = progress.cells if progress else []
         due = [cell for number, cell in enumerate(cells) if self.needs_run(number)]
@@ -70,13 +70,13 @@ class JobRunner:
         try:
             with log_to_stderr():
                 train_shared_models([_make_job(cell) for cell in due])
-        except Exception as error:  # whoever needs the models meets it again, and tells it in full
+        except Exception as error:  # the job that needs the models raises it again, with traceback
             print_error(
-                f"not trained ahead: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                f"shared models are trained later, one by one: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             )
 
     def unlearn_stack(self, number: int) -> None:
-        """Unlearn a cell at once with others of its kind, where ``stack`` wants that."""
+        """Unlearn a cell stacked with similar cells, if ``stack`` is set."""
         progress = self.outcomes.progress
         if progress is None or _is_unstacked(progress.cells[number]):
             return
@@ -85,9 +85,9 @@ class JobRunner:
                 self._get_stack_queue().claim_and_unlearn(
                     progress.cells, number, self.needs_run, _make_job
                 )
-        except Exception as error:  # each meets it again in its turn
+        except Exception as error:  # each job raises it again when it runs
             print_error(
-                f"not unlearned at once: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                f"unlearning one by one: {type(error).__name__}: {' '.join(str(error).split())[:300]}"
             )
 
     def _get_stack_queue(self) -> "StackQueue":
@@ -98,7 +98,7 @@ class JobRunner:
         return self.stack_queue
 
     def take_claim(self, job: Job) -> tuple[Any, Any]:
-        """Return the lock of a run, and the result of its unlearning if a stack has made it."""
+        """Return the lock of a run, and its unlearning result if it was part of a stack."""
         if self.stack_queue is not None:
             return self.stack_queue.take_result(job.run_id, job.folder)
         from unlearn.orchestration.cells import run_lock
@@ -106,7 +106,7 @@ class JobRunner:
         return run_lock(job.folder), None
 
     def announce_job(self, overrides: Sequence[str]) -> None:
-        """Say that a job begins in another process."""
+        """Print that a job starts in another process."""
         _print_start(self.outcomes, overrides)
 
     def print_line(self, line: str) -> None:
@@ -114,7 +114,7 @@ class JobRunner:
         print_error(line)
 
     def report_job(self, number: int, where: str) -> None:
-        """Say how a job that ran elsewhere ended, and why it failed."""
+        """Print how a job in another process ended, with the reason if it failed."""
         cell = self.outcomes.progress.cells[number] if self.outcomes.progress else None
         fate = cell.get_state() if cell else "ended"
         why = f": {cell.read_error()}" if cell and fate == "failed" else ""
@@ -122,11 +122,11 @@ class JobRunner:
         print_error(f"[{_format_progress(self.outcomes)}] {fate} in {where}: {asked}{why}")
 
     def take_counts(self) -> dict[str, int]:
-        """Return what became of the jobs since the last call."""
+        """Return the outcome counts since the last call."""
         return self.outcomes.take_counts()
 
     def record_lost_job(self, number: int, why: str) -> None:
-        """Note that a job ended without a word, and why; a sweep's status shows it."""
+        """Record a job whose process died, and why; shown by status=true."""
         self.outcomes.add_counts({"started": 1, "wrong": 0, "broken": 1})
         why = " ".join(why.split())
         print_error(f"error: {_format_overrides(self.outcomes.jobs[number])}: {why}")
@@ -145,7 +145,7 @@ def _is_unstacked(cell: Any) -> bool:
 
 
 def _instantiate_node(node: Any) -> Any:
-    """Make a node's object; one function for all jobs, since data sets are remembered by it."""
+    """Instantiate a node; one function for all jobs, since cached data sets are keyed by it."""
     from hydra.utils import instantiate
 
     return instantiate(node, _convert_="all")
@@ -164,7 +164,7 @@ def _job_of_config(config: DictConfig, *, brief: bool) -> Job:
 
 
 def _run_job(config: DictConfig, task: JobRunner) -> Any:
-    """Run one job; problems are counted, so that the jobs after it go on."""
+    """Run one job; problems are counted and do not stop later jobs."""
     outcomes = task.outcomes
     job = _job_of_config(config, brief=outcomes.is_sweep)
     outcomes.started += 1
@@ -178,22 +178,22 @@ def _run_job(config: DictConfig, task: JobRunner) -> Any:
         best = _call_job(job, "tune_job", outcomes)
         _remove_empty_folder(job.folder)
         return best
-    job.config.pop("tune")  # no part of a run's row
+    job.config.pop("tune")  # not part of a run's row
     from filelock import Timeout
 
     lock, outcome = task.take_claim(job)
     try:
         with lock:
-            # Only whoever holds the run knows: another process may have ended it a moment ago.
+            # Checked under the lock: another process may just have finished the run.
             if not job.config["force"] and _report_if_recorded(job):
                 outcomes.started -= 1
                 return None
             return _call_job(replace(job, stacked_result=outcome), task.function, outcomes)
     except Timeout:
-        print_error(f"another process is at this run: {job.folder}")
+        print_error(f"skipped, running in another process: {job.folder}")
         outcomes.started -= 1
     finally:
-        lock.release(force=True)  # of a cell that was made beside others: it is ours since then
+        lock.release(force=True)  # held since the stack was unlearned, if the cell was part of one
     return None
 
 
@@ -223,7 +223,7 @@ def _call_job(job: Job, function: str, outcomes: JobCounts) -> Any:
         outcomes.wrong += 1
         problem = " ".join(problem.split())
         print_error(f"error: {problem}")
-        if outcomes.is_sweep:  # a sweep's status names it
+        if outcomes.is_sweep:  # shown by status=true
             write_error(job.folder, problem + "\n")
         else:
             _remove_empty_folder(job.folder)
@@ -237,13 +237,13 @@ def _record_defect(job: Job, outcomes: JobCounts) -> None:
 
 
 def _remove_empty_folder(folder: Path) -> None:
-    """Remove a run's folder if nothing but hydra has written to it."""
+    """Remove a run's folder if it contains only hydra's files."""
     if folder.is_dir() and {p.name for p in folder.iterdir()} <= HYDRA_FILES:
         shutil.rmtree(folder)
 
 
 def _report_if_recorded(job: Job) -> bool:
-    """Say whether the row is there, and if so, what it holds; needs nothing heavy."""
+    """Return whether the row is recorded, and print it if so; imports nothing heavy."""
     from unlearn.orchestration.cells import read_first_row
 
     row = read_first_row(job.folder)
@@ -254,6 +254,6 @@ def _report_if_recorded(job: Job) -> bool:
     print_error(
         f"already recorded: {row['method']} on {row['dataset']}, {row['corruption']}, discovery "
         f"{describe_discovery(job.config)}: {', '.join(values) or row['status']} ({job.folder}); "
-        "force=true runs it again"
+        "use force=true to run it again"
     )
     return True

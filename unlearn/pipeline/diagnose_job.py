@@ -97,7 +97,7 @@ def _train_to_epoch(context: RunContext, epoch: int) -> nn.Module:
     whole = build_original_spec(context)
     part = replace(
         whole,
-        who=whole.identity | {"until": epoch, "forget": []},
+        identity=whole.identity | {"until": epoch, "forget": []},
         title=f"training the original model to epoch {epoch}",
         recorders=(StopAtEpoch(epoch),),
     )

@@ -1,6 +1,6 @@
-"""Trains models that the cache lacks several at once, where that is faster; one by one they are found there.
+"""Trains missing models of the cache as one stack, where that is faster.
 
-``stack=auto`` asks the device: on a CPU it trains one by one, on a GPU a few steps are timed.
+``stack=auto``: one by one on a CPU; on a GPU, a few steps are timed.
 """
 
 import logging
@@ -20,12 +20,12 @@ from unlearn.training.stacked.speedup import measure_speedup
 
 log = logging.getLogger(__name__)
 
-MOST = 16  # models at once where stack=auto chooses
-MIN_SPEEDUP = 1.2  # times as fast as one by one, or stack=auto keeps to that
+MOST = 16  # width of a stack if stack=auto
+MIN_SPEEDUP = 1.2  # minimum speed-up for stack=auto
 
 
 def stack_width(config: dict[str, Any]) -> int:
-    """Return how many models to train at once by ``stack``; 1: one by one."""
+    """Return the width of a stack according to ``stack``; 1: one by one."""
     asked = str(config.get("stack", "auto")).lower()
     if asked == "auto":
         gpu = config["trainer"]["accelerator"] != "cpu" and torch.cuda.is_available()
@@ -34,30 +34,30 @@ def stack_width(config: dict[str, Any]) -> int:
 
 
 def must_train(job: Job, training: TrainingSpec) -> bool:
-    """Say whether a model is neither in the cache nor begun alone, nor watched while it learns."""
+    """Return whether a model is neither cached, partly trained, nor recorded during training."""
     folder = checkpoint_cache(job).model_folder(training.identity)
     there = any((folder / name).exists() for name in ("model.pt", RESUME))
     return not there and not training.recorders
 
 
 def train_missing_stacked(job: Job, wanted: Sequence[tuple[RunContext, TrainingSpec]]) -> list[str]:
-    """Train those models that are not in the cache, if there are several and it pays.
+    """Train the models that are not cached as one stack, if there are several and it is faster.
 
-    A model that is being trained elsewhere, was begun alone, is watched while it learns, or whose
-    loss is lost, is left for its turn alone.
+    A model is skipped if another process trains it, if it is partly trained, if per-sample values
+    are recorded during its training, or if its loss becomes NaN.
 
     Args:
-        job: One that needs them: says where the cache is, and how many to train at once.
-        wanted: Models of one architecture and recipe, with what they belong to.
+        job: Any job that needs them; gives the cache and the stack width.
+        wanted: Models of one architecture and recipe, with the objects they belong to.
 
     Returns:
-        Keys of the models that were trained.
+        Keys of the trained models.
     """
     most, store = stack_width(job.config), checkpoint_cache(job)
     absent = {store.compute_key(t.identity): (s, t) for s, t in wanted if must_train(job, t)}
     made: list[str] = []
     while most > 1 and len(absent) > 1:
-        # Of equal parts: 17 models are 9 and 8, not 16 and 1.
+        # Equal parts: 17 models are split into 9 and 8, not 16 and 1.
         take = -(-len(absent) // -(-len(absent) // most))
         part = [absent.pop(key) for key in list(absent)[:take]]
         if len(part) > 1:
@@ -66,11 +66,11 @@ def train_missing_stacked(job: Job, wanted: Sequence[tuple[RunContext, TrainingS
 
 
 def _train_stack(job: Job, part: Sequence[tuple[RunContext, TrainingSpec]]) -> list[str]:
-    """Train a stack; return the keys of the models that it has left in the cache."""
+    """Train a stack; return the keys of the models that were cached."""
     context, first = part[0]
     reason = find_obstacle(context.engine, first.network)
     if reason is not None:
-        log.info("one by one: %s", reason)
+        log.info("training one by one: %s", reason)
         return []
     store, identities = checkpoint_cache(job), [training.identity for _, training in part]
 
@@ -81,7 +81,7 @@ def _train_stack(job: Job, part: Sequence[tuple[RunContext, TrainingSpec]]) -> l
     try:
         store.train_missing(identities, train_members)
     except RuntimeError as error:  # out of memory, or an operation that cannot be batched
-        log.warning("one by one: training as a stack failed: %s", str(error).splitlines()[0])
+        log.warning("training one by one, the stack failed: %s", str(error).splitlines()[0])
     there = {n for n, who in enumerate(identities) if store.load_model(who) is not None}
     return [store.compute_key(identities[n]) for n in sorted(there - before)]
 
@@ -101,8 +101,10 @@ def _pretrain_members(
     if str(job.config["stack"]).lower() == "auto":
         times = measure_speedup(members, first.recipe.batch_size, context.engine, augment=augment)
         if times < MIN_SPEEDUP:
-            log.info("one by one: %d at once are %.2f times as fast", len(members), times)
+            log.info(
+                "training one by one: a stack of %d is only %.2f times as fast", len(members), times
+            )
             return
-    log.info("%s: %d at once (%d epochs) ...", first.title, len(members), first.recipe.epochs)
+    log.info("%s: stack of %d (%d epochs) ...", first.title, len(members), first.recipe.epochs)
     for place, notes in pretrain_stacked(members, first.recipe, context.engine, augment=augment):
         yield numbers[place], TrainedModel(cpu_state(members[place].network), {}, notes)

@@ -185,7 +185,7 @@ def test_a_sweep_takes_cells_of_a_kind_at_once_and_holds_them(home, capsys, monk
     command = task_of(home, jobs(home, "npo"))
     command.unlearn_stack(2)
     assert len(asked) == 1  # alone: there is none to come
-    assert not cells[2].busy()
+    assert not cells[2].is_running()
 
 
 def test_a_stack_that_fails_leaves_its_cells_to_be_made_alone(home, caplog, monkeypatch):
@@ -195,7 +195,7 @@ def test_a_stack_that_fails_leaves_its_cells_to_be_made_alone(home, caplog, monk
     monkeypatch.setattr(unlearning.StackedUnlearner, "_compute_losses", full)
     with caplog.at_level(logging.WARNING):
         assert unlearn_stack(jobs(home, "npo")) == {}
-    assert "one by one: unlearning as a stack failed: no room" in caplog.text
+    assert "unlearning one by one, the stack failed: no room" in caplog.text
 
 
 def test_what_makes_cells_kin(home):

@@ -109,7 +109,7 @@ def test_wilcoxon_by_hand():
 
 
 def test_the_best_is_tested_against_each_on_their_common_cells(plane: pd.DataFrame):
-    table = comparisons.test_significance(plane)
+    table = comparisons.compare_with_best(plane)
     assert set(table["best"]) == {"b"} and table["method"].tolist() == ["a", "retrain"]
     assert table["n"].tolist() == [4, 4]
     # b - a: 0.4, 0, 0, -0.2
@@ -117,7 +117,7 @@ def test_the_best_is_tested_against_each_on_their_common_cells(plane: pd.DataFra
     assert table["p_holm"].tolist() == comparisons.holm_correction(list(table["p"]))
     assert table["significant"].tolist() == ["no", "no"]
     gone = plane.drop(index=plane.index[2])  # a, random label, seed 0
-    assert comparisons.test_significance(gone).set_index("method")["n"].to_dict()["a"] == 3
+    assert comparisons.compare_with_best(gone).set_index("method")["n"].to_dict()["a"] == 3
 
 
 def test_the_best_is_chosen_on_cells_that_all_have(plane: pd.DataFrame):
@@ -135,12 +135,12 @@ def test_a_clear_winner_is_significant(frame: Frame):
         (m, "poison", 0.5, s, "ok", v + s / 1000 * (m == "a"), 1.0, 1.0)
         for m, v in cells for s in range(6)
     ))  # fmt: skip
-    table = comparisons.test_significance(rows)
+    table = comparisons.compare_with_best(rows)
     assert table["significant"].tolist() == ["yes"] and table["p"][0] == pytest.approx(2 / 64)
 
 
 def test_one_method_has_nobody_to_be_compared_with(plane: pd.DataFrame):
-    assert comparisons.test_significance(plane[plane["method"] == "a"]).empty
+    assert comparisons.compare_with_best(plane[plane["method"] == "a"]).empty
 
 
 def test_mixtures_are_counted(plane: pd.DataFrame):

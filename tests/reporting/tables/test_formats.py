@@ -104,7 +104,7 @@ def test_latex_compiles(rows: pd.DataFrame, tmp_path: Path):
     made = (
         summary.summarize_methods(rows),
         comparisons.compare_regions(rows),
-        comparisons.test_significance(rows),
+        comparisons.compare_with_best(rows),
     )
     body = "\n\n".join(formats.to_latex(table) for table in made)
     head = "\\documentclass{article}\\usepackage{booktabs}\\usepackage{xcolor}\\begin{document}\n"
@@ -114,7 +114,7 @@ def test_latex_compiles(rows: pd.DataFrame, tmp_path: Path):
     assert (tmp_path / "t.pdf").read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize("make", [comparisons.compare_regions, comparisons.test_significance])
+@pytest.mark.parametrize("make", [comparisons.compare_regions, comparisons.compare_with_best])
 def test_other_tables_in_latex(rows: pd.DataFrame, make):
     text = formats.to_latex(make(rows))
     check_structure(text.partition("\n")[2])

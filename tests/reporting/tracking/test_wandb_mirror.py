@@ -31,7 +31,7 @@ def test_tables_and_figures_are_in_the_offline_run(
 
     png, _ = canvas.save_figure(method_bars.draw_comparison(rows), tmp_path / "comparison")
     wandb_mirror.mirror_report(
-        {"summary": summary.summarize_methods(rows), "tests": comparisons.test_significance(rows)},
+        {"summary": summary.summarize_methods(rows), "tests": comparisons.compare_with_best(rows)},
         {"comparison": png},
         folder=tmp_path,
         run_id="s0123456789ab",

@@ -74,7 +74,7 @@ def test_each_has_its_own_rate_order_and_end(course, network, task, engine):
         own = method(**{k: v for k, v in plan.items() if k != "seed"})
         fit = LightningFit(engine, augment=None, seed=plan["seed"])
         alone = own.unlearn(copy.deepcopy(network), task.request(), fit)
-        alike(alone, made.finish())
+        alike(alone, made.finish_run())
         assert made.images_seen == fit.images_seen
         assert made.seconds > 0
 
@@ -91,8 +91,8 @@ def test_one_that_breaks_or_loses_its_loss_harms_no_other(course, network):
     run(*made)
     assert [m.error is None for m in made] == [True, False, False]
     assert "loss is nan" in str(made[1].error)
-    alike(expected.finish(), made[0].finish())
-    assert made[1].finish() is None
+    alike(expected.finish_run(), made[0].finish_run())
+    assert made[1].finish_run() is None
 
 
 def test_a_loss_that_draws_cannot_be_stacked_and_says_so(course):
@@ -104,7 +104,7 @@ def test_a_hook_may_change_the_gradient_before_the_step(course, network):
     made = [course(kind=Still, seed=k) for k in (0, 1)]
     run(*made)
     for one in made:
-        healed = one.finish()
+        healed = one.finish_run()
         assert torch.equal(healed.fc.weight, network.fc.weight)
         assert not torch.equal(healed.conv1[0].weight, network.conv1[0].weight)
 

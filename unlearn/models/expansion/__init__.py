@@ -1,1 +1,1 @@
-"""Masked extra channels in any network: add them, train them, drop them."""
+"""Expansion of networks by masked extra channels, and their removal."""

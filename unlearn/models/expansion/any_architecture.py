@@ -1,8 +1,8 @@
-"""Extra channels for networks of any class: by hooks on their layers, the network itself unchanged.
+"""Extra channels for networks of any class, added by hooks on their layers.
 
-Source: the expansion of REM (arXiv 2505.17730, step 3.1) for networks that know nothing of it. Every
-layer that touches a grown group gets a twin that makes, carries or reads the new channels; the
-network's own code runs as it is and merely sees wider tensors.
+Source: the expansion of REM (arXiv 2505.17730, step 3.1) for networks without support for it. Every
+layer that touches a grown group gets a hook module that makes, carries or reads the new channels;
+the network's own code is unchanged and sees wider tensors.
 Shapes: B batch, c old channels, m new channels, K classes.
 """
 
@@ -40,14 +40,14 @@ class Grown(Expanded):
         density: float,
         seed: int,
     ) -> None:
-        """Put twins beside the layers of the chosen groups.
+        """Add hook modules to the layers of the chosen groups.
 
         Args:
-            network: Any classifier; it gets hooks that do nothing in base mode.
-            chosen: Groups to grow; every one takes up ``ratio`` times its width.
+            network: Any classifier; its hooks do nothing in base mode.
+            chosen: Groups to grow, each by ``ratio`` times its width.
             ratio: m / c, above 0.
             num_samples: N.
-            density: Chance that a new channel is on for a sample, in [0, 1].
+            density: Probability that a new channel is active for a sample, in [0, 1].
             seed: Mask seed.
         """
         nn.Module.__init__(self)
@@ -86,7 +86,7 @@ class Grown(Expanded):
             self._switch.now = None
 
     def _select_old(self, name: str, tensor: Tensor) -> Tensor:
-        return tensor  # the network itself holds nothing else
+        return tensor  # the network itself has no extra channels
 
     def build_plain(self) -> nn.Module:
         """Return a new network without hooks."""
@@ -98,7 +98,7 @@ class Grown(Expanded):
 
 
 def _remove_hooks(network: nn.Module) -> nn.Module:
-    """Take the hooks of twins off a network."""
+    """Remove the hooks of ``ExtraChannelHook`` from a network."""
     for layer in network.modules():
         for hooks in (layer._forward_hooks, layer._forward_pre_hooks):
             for key in [
@@ -111,10 +111,10 @@ def _remove_hooks(network: nn.Module) -> nn.Module:
 
 
 def select_groups(found: Sequence[ChannelGroup]) -> list[ChannelGroup]:
-    """Return the groups to grow: the widest-reaching first, as long as one reaches a new layer.
+    """Return the groups to grow: those with most layers first, while they add a new layer.
 
-    A residual stream then grows and the inside of its blocks does not, as in REM's own networks:
-    growing both ends of every layer costs four times the work, one end twice.
+    Residual streams then grow and the inside of blocks does not, as in REM's own networks: growing
+    both ends of every layer multiplies the cost by four, one end by two.
     """
     seen: set[str] = set()
     out = []
@@ -126,7 +126,7 @@ def select_groups(found: Sequence[ChannelGroup]) -> list[ChannelGroup]:
 
 
 def _runs_grown(network: nn.Module, chosen: Sequence[ChannelGroup], image: Tensor) -> bool:
-    """Say whether the network runs with these groups grown, and ignores new channels that are off."""
+    """Return whether the network runs with these groups grown and ignores inactive channels."""
     trial = Grown(
         copy.deepcopy(network), chosen, ratio=0.5, num_samples=len(image), density=1.0, seed=0
     )
@@ -141,16 +141,16 @@ def _runs_grown(network: nn.Module, chosen: Sequence[ChannelGroup], image: Tenso
 
 
 def find_growable_groups(network: nn.Module, image: Tensor) -> list[ChannelGroup]:
-    """Return the groups of channels that a network can grow by.
+    """Return the groups of channels that can grow.
 
     Args:
         network: Any classifier.
-        image: Input for it, (B, C, H, W), B of 2 or more, on its device.
+        image: Example input, (B, C, H, W), B at least 2, on the same device.
 
     Raises:
         ValueError: If there is none, naming layers and why.
     """
-    with torch.random.fork_rng(devices=[]):  # trial weights are nobody's business
+    with torch.random.fork_rng(devices=[]):  # trial weights do not change the global state
         found = find_groups(network, image)
         chosen = select_groups(found)
         if chosen and not _runs_grown(network, chosen, image):
@@ -176,10 +176,10 @@ def _explain_refusal(found: Sequence[ChannelGroup]) -> str:
 
 
 def check_growable(network: nn.Module, image: Tensor) -> None:
-    """Refuse a network that ``grow`` cannot expand; see there.
+    """Check that ``grow_network`` can expand the network.
 
     Raises:
-        ValueError: Naming layers and why.
+        ValueError: If it cannot; the message lists layers and reasons.
     """
     if not isinstance(network, Expanded) and not is_native(network):
         find_growable_groups(network, image)
@@ -194,18 +194,18 @@ def grow_network(
     density: float,
     seed: int,
 ) -> Expanded:
-    """Return a network of any class with fresh extra channels.
+    """Return the network with new extra channels.
 
     Args:
-        network: Any classifier; those of this package grow by their own constructors.
-        image: Input for it, (B, C, H, W), B of 2 or more.
-        ratio: New channels per old one, above 0.
+        network: Any classifier; those of this package are expanded by their constructors.
+        image: Example input, (B, C, H, W), B at least 2.
+        ratio: New channels per old channel, above 0.
         num_samples: N, size of the full training set.
-        density: Chance that a new channel is on for a sample, in [0, 1].
-        seed: Seeds both the new weights and the masks.
+        density: Probability that a new channel is active for a sample, in [0, 1].
+        seed: Seed of the new weights and the masks.
 
     Raises:
-        ValueError: If no layer of it can be expanded.
+        ValueError: If no layer can be expanded.
     """
     options = {"ratio": ratio, "num_samples": num_samples, "density": density, "seed": seed}
     if is_native(network):
@@ -216,5 +216,5 @@ def grow_network(
         torch.manual_seed(seed)
         new = Grown(network, chosen, **options).to(device)  # type: ignore[arg-type]
     told = ", ".join(f"{g.makers[0]} ({g.width})" for g in chosen)
-    log.info("expanded %d groups of channels: %s", len(chosen), told)
+    log.info("expanded channel groups (%d): %s", len(chosen), told)
     return new.train(network.training)

@@ -1,11 +1,10 @@
-"""Which channels of a network belong together: found by following them through one forward pass.
+"""Groups of channels that must grow together, found by tracing one forward pass.
 
-A *group* is a set of channels that must grow as one, for example a residual stream: dense layers
-(convolutions, linear maps) make and read it, layers that treat every channel alone (batch norm,
-depthwise convolutions, activations, pooling, sums) carry it. Re-implemented idea of dependency
-graphs for structural pruning (Fang et al., arXiv 2301.12900), used to add channels instead.
-Differs: functions are watched while the network runs, so that its code may do what it likes; what
-is not understood blocks its group.
+A *group* is a set of channels that must grow together, for example a residual stream: dense layers
+(convolutions, linear maps) make and read it, channelwise layers (batch norm, depthwise
+convolutions, activations, pooling, sums) carry it. Re-implemented idea of dependency graphs for
+structural pruning (Fang et al., arXiv 2301.12900), used to add channels instead. Differs: functions
+are traced at run time, so that any code is supported; unknown operations block their group.
 Shapes: B batch, c channels.
 """
 
@@ -30,14 +29,14 @@ FLAT = {"flatten", "view", "reshape"}
 
 @dataclass
 class ChannelGroup:
-    """Channels that grow as one.
+    """Channels that grow together.
 
     Attributes:
         width: c.
-        makers: Dense layers whose outputs these channels are, by name.
-        readers: Dense layers that read them, with the number of inputs per channel.
-        carriers: Layers with weights that treat each channel alone.
-        blocked: Why they cannot grow; None if they can.
+        makers: Names of the dense layers whose outputs are these channels.
+        readers: Names of the dense layers that read them, with the number of inputs per channel.
+        carriers: Names of the channelwise layers with weights.
+        blocked: Reason why they cannot grow; None if they can.
     """
 
     width: int
@@ -53,7 +52,7 @@ class ChannelGroup:
 
 @dataclass(frozen=True)
 class ChannelLabel:
-    """Where in a tensor a group's channels are: dimension ``dim``, ``times`` entries for each."""
+    """Position of a group's channels in a tensor: dimension ``dim``, ``times`` entries each."""
 
     group: int
     dim: int
@@ -61,34 +60,34 @@ class ChannelLabel:
 
 
 class ChannelTracer(TorchFunctionMode):
-    """Follows channels while a network runs."""
+    """Trace channels while a network runs."""
 
     def __init__(self, model: nn.Module, batch: int) -> None:
-        """Follow ``model``, which is about to be given ``batch`` images."""
+        """Prepare tracing of ``model`` on ``batch`` images."""
         super().__init__()
         self.batch = batch
         self.groups: list[ChannelGroup] = []
         self.parent: list[int] = []
         self.labels: dict[int, ChannelLabel] = {}
-        self.kept: list[Any] = []  # a tensor that is gone could lend its id to another
+        self.kept: list[Any] = []  # keeps tensors alive, so that ids are not reused
         self.names = {m: n for n, m in model.named_modules()}
         self.made: dict[nn.Module, int] = {}
         self.inside: list[nn.Module] = []
 
     def find_root(self, group: int) -> int:
-        """Return what stands for a group that has been joined to others."""
+        """Return the representative of a joined group."""
         while self.parent[group] != group:
             group = self.parent[group]
         return group
 
     def add_group(self, width: int) -> int:
-        """Begin a group."""
+        """Add a group and return its number."""
         self.groups.append(ChannelGroup(width))
         self.parent.append(len(self.parent))
         return len(self.parent) - 1
 
     def join_groups(self, one: int, other: int) -> int:
-        """Let two groups grow as one."""
+        """Join two groups and return the representative."""
         one, other = self.find_root(one), self.find_root(other)
         if one == other:
             return one
@@ -103,23 +102,23 @@ class ChannelTracer(TorchFunctionMode):
         return one
 
     def block_group(self, group: int, why: str) -> None:
-        """Note why a group cannot grow."""
+        """Record why a group cannot grow."""
         own = self.groups[self.find_root(group)]
         own.blocked = own.blocked or why
 
     def get_label(self, value: Any) -> ChannelLabel | None:
-        """Return where the channels of a group are in a tensor, if they are."""
+        """Return the position of a group's channels in a tensor, or None."""
         return self.labels.get(id(value)) if isinstance(value, Tensor) else None
 
     def set_label(self, value: Tensor, label: ChannelLabel) -> None:
-        """Note where the channels of a group are in a tensor."""
+        """Record the position of a group's channels in a tensor."""
         self.labels[id(value)] = label
         self.kept.append(value)
 
     # Modules -----------------------------------------------------------------------------------
 
     def enter_module(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Look away until the module is done: it is treated as a whole."""
+        """Suspend tracing until the module returns, since it is treated as a whole."""
         self.inside.append(module)
 
     def leave_module(self, module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
@@ -143,7 +142,7 @@ class ChannelTracer(TorchFunctionMode):
         return f"{self.names[module]} ({type(module).__name__})"
 
     def trace_channelwise(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
-        """Note a layer that treats every channel alone; grouped convolutions do not."""
+        """Record a channelwise layer; grouped convolutions block their group."""
         label = self.get_label(given)
         if label is None:
             return
@@ -159,7 +158,7 @@ class ChannelTracer(TorchFunctionMode):
         self.set_label(out, label)
 
     def trace_dense(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
-        """Note a layer that reads one group and makes another."""
+        """Record a layer that reads one group and makes another."""
         dim = 1 if isinstance(module, CONV) else given.ndim - 1
         label = self.get_label(given)
         name = self.names[module]
@@ -182,7 +181,7 @@ class ChannelTracer(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Run a function and follow the channels through it."""
+        """Run a function and trace the channels through it."""
         out = func(*args, **(kwargs or {}))
         if not self.inside:
             name = getattr(func, "__name__", str(func)).removeprefix("_")
@@ -207,7 +206,7 @@ class ChannelTracer(TorchFunctionMode):
         self.set_label(out, moved)
 
     def trace_sum(self, name: str, given: list[Tensor], out: Tensor) -> None:
-        """Join what is added or multiplied; what is the same for all channels may be."""
+        """Join groups that are added or multiplied; other operands must be equal for all channels."""
         from_end = {}
         for tensor in given:
             label = self.get_label(tensor)
@@ -236,7 +235,7 @@ class ChannelTracer(TorchFunctionMode):
 def _move_label(
     name: str, given: Tensor, out: Tensor, label: ChannelLabel, args: tuple[Any, ...]
 ) -> ChannelLabel | None:
-    """Return where the channels are after a function of one tensor; None if that is not known."""
+    """Return the position of the channels after a function of one tensor; None if unknown."""
     before, after, dim = given.shape, out.shape, label.dim
     if name == "permute":
         order = args[1] if isinstance(args[1], tuple | list | torch.Size) else args[1:]
@@ -245,7 +244,7 @@ def _move_label(
         a, b = (int(d) % given.ndim for d in args[1:3])
         return ChannelLabel(label.group, {a: b, b: a}.get(dim, dim), label.times)
     if name in FLAT and before != after:
-        # Trailing dimensions join the channels: new channels then come last, as they must.
+        # Trailing dimensions are merged into the channels, so that new channels come last.
         rest = before[dim:].numel()
         if after[:dim] == before[:dim] and len(after) == dim + 1 and after[dim] == rest:
             return ChannelLabel(label.group, dim, label.times * rest // before[dim])
@@ -254,7 +253,7 @@ def _move_label(
             return label
         return None
     if before == after:
-        return label  # each value on its own; if not, the trial of the grown network shows it
+        return label  # assumed elementwise; the trial of the grown network detects other cases
     if given.ndim == out.ndim and before[: dim + 1] == after[: dim + 1] and dim <= 1:
         return label  # pooling, resizing
     if given.ndim > out.ndim and dim == 1 and after == before[: len(after)] and len(after) == 2:
@@ -281,11 +280,11 @@ def _attach_hooks(model: nn.Module, follower: ChannelTracer) -> Iterator[None]:
 
 
 def find_groups(model: nn.Module, image: Tensor) -> list[ChannelGroup]:
-    """Return the groups of channels of a network, in the order in which they are made.
+    """Return the groups of channels of a network, in order of creation.
 
     Args:
         model: Any classifier.
-        image: Input for it, (B, C, H, W), B of 2 or more.
+        image: Example input, (B, C, H, W), B at least 2.
     """
     follower = ChannelTracer(model, len(image))
     with _attach_hooks(model, follower), eval_mode(model), follower:

@@ -1,8 +1,8 @@
-"""Extra channels beside a network's own, switched by fixed masks per sample (arXiv 2505.17730, 2307.09542).
+"""Extra channels of a network, activated by fixed masks per sample (arXiv 2505.17730, 2307.09542).
 
-One mechanism serves REM's expansion in both its forms, half-capacity pre-training and example-tied
-dropout: a network of the same class with more channels, whose own (old) channels are the leading
-slice of every tensor. Dropping the extra channels is slicing, so it is exact by construction.
+Used for both forms of REM's expansion, half-capacity pre-training and example-tied dropout: a network
+of the same class with more channels, whose old channels are the leading slice of every tensor.
+Extra channels are dropped by slicing, which is exact.
 Shapes: B batch, N samples, m extra channels of a group, K classes.
 """
 
@@ -19,10 +19,10 @@ def draw_masks(seed: int, group: int, rows: int, channels: int, density: float) 
 
     Args:
         seed: Mask seed.
-        group: Gate group; groups draw independently.
+        group: Gate group; groups are drawn independently.
         rows: Number of masks.
         channels: m.
-        density: Chance that a channel is on, in [0, 1]; 0 gives all zeros.
+        density: Probability that a channel is active, in [0, 1]; 0 gives all zeros.
     """
     key = hashlib.sha256(f"{seed}/{group}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(key[:8], "big") >> 1)
@@ -33,10 +33,10 @@ def draw_masks(seed: int, group: int, rows: int, channels: int, density: float) 
 
 
 class Expanded(nn.Module):
-    """A network with extra channels: base mode without them, masked mode with each sample's share.
+    """A network with extra channels: base mode without them, masked mode with each sample's mask.
 
-    ``forward(image)`` is base mode: exactly the network that ``drop`` returns. ``forward(image,
-    index)`` is masked mode; an index of -1 means that no extra channel is on.
+    ``forward(image)`` is base mode: exactly the network that ``build_plain`` returns.
+    ``forward(image, index)`` is masked mode; with index -1 no extra channel is active.
     """
 
     masks: Tensor
@@ -46,9 +46,9 @@ class Expanded(nn.Module):
         """Wrap a network that was built with ``extra`` > 0.
 
         Args:
-            network: Has ``arguments`` (of its constructor) and ``group_channels``.
+            network: Network with ``arguments`` (of its constructor) and ``group_channels``.
             num_samples: N, size of the full training set.
-            density: Chance that an extra channel is on for a sample, in [0, 1].
+            density: Probability that an extra channel is active for a sample, in [0, 1].
             seed: Mask seed.
 
         Raises:
@@ -61,9 +61,11 @@ class Expanded(nn.Module):
         self.network = network
         with torch.device("meta"):
             skeleton = type(network)(**{**arguments, "extra": 0.0})
-        self._skeleton = (skeleton,)  # in a tuple: its parameters are not ours to train
+        self._skeleton = (skeleton,)  # in a tuple, so that it is not registered as a submodule
         self._old_shape = {k: tuple(v.shape) for k, v in skeleton.state_dict().items()}
-        self._own: dict[str, str] = {}  # buffers of base mode alone, by the plain network's names
+        self._own: dict[
+            str, str
+        ] = {}  # buffers used only in base mode, by the plain network's names
         pairs = zip(skeleton.group_channels, network.group_channels, strict=True)  # type: ignore[arg-type]
         self._setup_masks([total - old for old, total in pairs], num_samples, density, seed)
 
@@ -83,21 +85,21 @@ class Expanded(nn.Module):
             [draw_masks(self.seed, g, rows, m, self.density) for g, m in enumerate(self._split)],
             dim=1,
         )
-        masks = torch.cat([masks, torch.zeros(1, masks.shape[1])])  # last row: everything off
+        masks = torch.cat([masks, torch.zeros(1, masks.shape[1])])  # last row: all inactive
         device = next(self.network.parameters()).device
         self.register_buffer("masks", masks.to(device), persistent=False)
 
     def redraw_masks(self, *, density: float, seed: int) -> None:
-        """Draw new masks, for example to wake channels that were idle so far."""
+        """Draw new masks, for example to activate channels that were inactive in training."""
         self.density, self.seed = density, seed
         self._draw_masks()
 
     def share_mask(self, index: Tensor) -> None:
-        """Let the samples ``index`` int64 (n,) share one mask; others keep their own."""
+        """Assign one shared mask to the samples ``index``, int64 (n,)."""
         self.mask_row[index] = 0
 
     def extra_gates(self, index: Tensor) -> list[Tensor]:
-        """Return the gates of the extra channels alone, (B, m) per group, for samples ``index`` (B,)."""
+        """Return the gates of the extra channels, (B, m) per group, for samples ``index`` (B,)."""
         return list(self.masks[self.mask_row[index]].split(self._split, dim=1))
 
     def select_gates(self, index: Tensor) -> list[Tensor]:
@@ -113,13 +115,13 @@ class Expanded(nn.Module):
         return tensor[tuple(slice(s) for s in self._old_shape[name])]
 
     def separate_statistics(self) -> None:
-        """Give base mode running statistics of its own, which masked passes leave alone."""
+        """Use separate running statistics in base mode, not updated by masked passes."""
         for name, buffer in self.network.named_buffers():
             self._own[name] = "base_" + name.replace(".", "_")
             self.register_buffer(self._own[name], self._select_old(name, buffer).clone())
 
     def base_state(self) -> dict[str, Tensor]:
-        """Return views of the old part of every parameter and buffer, by the plain network's names."""
+        """Return views of the old part of parameters and buffers, by the plain network's names."""
         tensors = dict(self.network.named_parameters()) | dict(self.network.named_buffers())
         views = {name: self._select_old(name, tensor) for name, tensor in tensors.items()}
         return views | {name: getattr(self, kept) for name, kept in self._own.items()}
@@ -131,11 +133,11 @@ class Expanded(nn.Module):
         return self.network(image, self.select_gates(index))
 
     def _forward_base(self, image: Tensor) -> Tensor:
-        """Return logits (B, K) of base mode; running statistics of the old channels move along."""
+        """Return logits (B, K) of base mode; updates running statistics of the old channels."""
         state, skeleton = self.base_state(), self._skeleton[0]
         if not skeleton.training:
             return functional_call(skeleton, state, (image,))
-        # Written to as copies: under vmap, batch norm would not write through a slice.
+        # Update copies, since batch norm cannot write to a slice under vmap.
         running = {name: state[name].clone() for name, _ in skeleton.named_buffers()}
         logits = functional_call(skeleton, state | running, (image,))
         for name, value in running.items():
@@ -143,7 +145,7 @@ class Expanded(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> "Expanded":
-        """Switch batch norm in both modes."""
+        """Set train or eval mode for both base and masked mode."""
         for skeleton in self._skeleton:
             skeleton.train(mode)
         return super().train(mode)
@@ -163,20 +165,20 @@ def expand_network(
     """Return the network with freshly initialised extra channels (REM's physical form).
 
     Args:
-        network: Has ``arguments`` and ``group_channels``, and none extra yet.
-        ratio: Extra channels per old one at every gate point, > 0.
+        network: Network with ``arguments`` and ``group_channels``, without extra channels.
+        ratio: Extra channels per old channel at every gate point, > 0.
         num_samples: N.
-        density: Chance that an extra channel is on for a sample, in [0, 1].
-        seed: Seeds both the new weights and the masks.
+        density: Probability that an extra channel is active for a sample, in [0, 1].
+        seed: Seed of the new weights and the masks.
 
     Raises:
-        ValueError: If the network's class does not know extra channels.
+        ValueError: If the network's class does not support extra channels.
     """
     arguments: Any = getattr(network, "arguments", None)
     if not isinstance(arguments, dict) or "extra" not in arguments:
         raise ValueError(
-            f"{type(network).__name__} cannot be expanded: its class knows no extra channels; "
-            "methods that do not expand the network remain possible"
+            f"{type(network).__name__} cannot be expanded: its class does not support extra "
+            "channels; use a method that does not expand the network"
         )
     device = next(network.parameters()).device
     with torch.random.fork_rng(devices=[]):
@@ -191,7 +193,7 @@ def expand_network(
 
 
 def remove_extra_channels(model: nn.Module) -> nn.Module:
-    """Return the plain network without extra channels; any other model as it is."""
+    """Return the plain network without extra channels; any other model unchanged."""
     return model.build_plain() if isinstance(model, Expanded) else model
 
 

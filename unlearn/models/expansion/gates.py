@@ -1,4 +1,4 @@
-"""Per-sample channel gates: the only thing a network must know about masked channels.
+"""Per-sample channel gates, the interface of a network to masked channels.
 
 A network has *gate points* in numbered groups; all points of a group share one gate, so a residual
 stream stays consistent. Shapes: B batch, c channels at a point, T tokens.
@@ -17,11 +17,11 @@ def apply_gate(x: Tensor, gates: Gates | None, group: int) -> Tensor:
 
     Args:
         x: (B, c, H, W) feature maps or (B, T, c) tokens.
-        gates: One tensor per group; None leaves ``x`` alone.
+        gates: One tensor per group; None returns ``x`` unchanged.
         group: Number of the group.
 
     Returns:
-        A tensor like ``x``; never written in place, residual skips need the original.
+        A tensor like ``x``; not computed in place, since residual skips need the original.
     """
     if gates is None:
         return x

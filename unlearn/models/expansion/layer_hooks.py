@@ -1,6 +1,6 @@
-"""Twins of layers: what makes, carries or reads the extra channels of a grown network, by hooks.
+"""Hook modules of layers, which make, carry or read the extra channels of a grown network.
 
-Source: the expansion of REM (arXiv 2505.17730, step 3.1) for networks that know nothing of it.
+Source: the expansion of REM (arXiv 2505.17730, step 3.1) for networks without support for it.
 Shapes: B batch, c old channels, m new channels.
 """
 
@@ -14,15 +14,15 @@ from unlearn.models.expansion.channel_groups import CONV, NORM
 
 
 class GateState:
-    """What the twins of a network share: the gates of the running forward pass, or None."""
+    """Gates of the current forward pass, shared by all hook modules; None in base mode."""
 
     def __init__(self) -> None:
-        """Begin in base mode."""
+        """Initialise in base mode."""
         self.now: list[Tensor] | None = None
 
 
 def _make_extra_layer(layer: nn.Module, inputs: int, outputs: int, *, bias: bool) -> nn.Module:
-    """Return a fresh layer of the same kind with other widths."""
+    """Return a new layer of the same kind with other widths."""
     new: Any = copy.deepcopy(layer)
     new._forward_hooks.clear()
     new._forward_pre_hooks.clear()
@@ -60,13 +60,13 @@ class ExtraChannelHook(nn.Module):
         reads: tuple[int, int, int] | None,
         makes: tuple[int, int] | None,
     ) -> None:
-        """Build what the layer needs.
+        """Build the additional layers.
 
         Args:
             layer: A convolution, linear map or batch norm.
-            gates: Of the network.
-            reads: Number of the group that it reads, m of that group, and inputs per channel.
-            makes: Number of the group that it makes, and m of that group.
+            gates: Gates of the network.
+            reads: Number of the group that the layer reads, its m, and inputs per channel.
+            makes: Number of the group that the layer makes, and its m.
         """
         super().__init__()
         self.gates = gates
@@ -90,7 +90,7 @@ class ExtraChannelHook(nn.Module):
             )
 
     def split_input(self, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
-        """Take the new channels off the layer's input; where they are mixed, switch them."""
+        """Split the new channels off the layer's input; apply the gates if the layer mixes them."""
         if self.gates.now is None:
             return None
         given, *rest = args
@@ -107,7 +107,7 @@ class ExtraChannelHook(nn.Module):
         return (old, *rest)
 
     def add_output(self, layer: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor | None:
-        """Add what new channels give to old ones, and append those that are made here."""
+        """Add the contribution of new channels to old ones, and append the new output channels."""
         if self.gates.now is None or self.held is None:
             return None
         (old, new), self.held = self.held, None

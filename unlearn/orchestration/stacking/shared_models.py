@@ -1,4 +1,4 @@
-"""Trains what the cells of a sweep share before they run: originals, then retrained references."""
+"""Trains the models that the cells of a sweep share: originals, then retrained references."""
 
 import itertools
 import json
@@ -20,13 +20,13 @@ from unlearn.pipeline.trained_models import (
 log = logging.getLogger(__name__)
 
 SHARED_KEYS = ("dataset", "model", "pretraining", "trainer", "validation", "stack")
-"""Keys of a config that the models of one stack have in common."""
+"""Config keys on which the models of one stack agree."""
 
 
 def train_shared_models(jobs: Sequence[Job]) -> None:
-    """Train the models that the jobs need, several at once, where ``stack`` wants that.
+    """Train the models that the jobs need, stacked if ``stack`` is set.
 
-    A job that cannot be prepared is passed over: it says itself what is wrong, when its turn comes.
+    A job that cannot be prepared is skipped; it reports the error when it runs.
     """
     groups: dict[str, list[Job]] = defaultdict(list)
     for job in jobs:
@@ -37,20 +37,22 @@ def train_shared_models(jobs: Sequence[Job]) -> None:
     for group in groups.values():
         for wanted in (_iterate_original_specs(group), _iterate_reference_specs(group)):
             lacks = ((s, t) for s, t in wanted if must_train(group[0], t))
-            # A few at a time: every model brings its data along.
+            # A few at a time: every model holds its own data.
             while some := list(itertools.islice(lacks, stack_width(group[0].config))):
                 train_missing_stacked(group[0], some)
 
 
 def _iterate_original_specs(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:
-    own = [job for job in jobs if job.config.get("checkpoint") is None]  # else nothing is trained
+    own = [
+        job for job in jobs if job.config.get("checkpoint") is None
+    ]  # otherwise nothing is trained
     once = {json.dumps(original_identity(job.config), sort_keys=True): job for job in own}
     for job in once.values():
         try:
             context = load_context(job, forget=False)
             yield context, build_original_spec(context)
         except (ValueError, RuntimeError) as error:
-            log.debug("not ahead: %s", error)
+            log.debug("trained later, one by one: %s", error)
 
 
 def _iterate_reference_specs(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:
@@ -70,4 +72,4 @@ def _iterate_reference_specs(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, 
                 gone = context.task.requested_indices(step).sort().values
                 yield context, build_spec_without(context, gone, "retrained references")
         except (ValueError, RuntimeError) as error:
-            log.debug("not ahead: %s", error)
+            log.debug("trained later, one by one: %s", error)

@@ -1,4 +1,4 @@
-"""Cells of a sweep that are unlearned at once when the first of them is due."""
+"""Cells of a sweep that are unlearned as one stack when the first of them runs."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,22 +11,22 @@ from unlearn.orchestration.cells import Cell, run_lock
 
 
 class StackQueue:
-    """Holds the cells that were made beside others until their turns come.
+    """Holds the results of stacked cells until each cell runs.
 
-    They are claimed all the while: other processes see them as running.
+    The cells stay locked meanwhile: other processes see them as running.
     """
 
     def __init__(self) -> None:
-        """Hold nothing."""
+        """Initialize an empty queue."""
         self._held: dict[str, tuple[FileLock, Any]] = {}
         self._tried: set[str] = set()
 
     def is_claimed(self, run_id: str) -> bool:
-        """Say whether a cell is claimed by this process already."""
+        """Return whether this process has locked a cell."""
         return run_id in self._held
 
     def take_result(self, run_id: str, folder: Path) -> tuple[FileLock, Any]:
-        """Return the lock of a cell whose turn has come, and what its unlearning left behind, or None."""
+        """Return the lock of a cell and its unlearning result; None if there is none."""
         return self._held.pop(run_id, (run_lock(folder), None))
 
     def claim_and_unlearn(
@@ -36,13 +36,13 @@ class StackQueue:
         due: Callable[[int], bool],
         job_of: Callable[[Cell], Job],
     ) -> None:
-        """Unlearn a cell and others to come that may be stacked with it, as many as ``stack`` wants.
+        """Unlearn a cell together with later cells of the same stack key, up to ``stack`` cells.
 
         Args:
             cells: Of the sweep.
-            number: Of the one whose turn it is.
-            due: Whether a cell still has to run.
-            job_of: Makes a cell's job.
+            number: Index of the cell to run.
+            due: Returns whether a cell still has to run.
+            job_of: Returns a cell's job.
         """
         if cells[number].run_id in self._tried:
             return
@@ -85,7 +85,7 @@ class StackQueue:
         return found
 
     def _claim_cell(self, cell: Cell) -> bool:
-        """Claim a cell, unless another process is at it."""
+        """Lock a cell, unless another process runs it."""
         lock = run_lock(cell.folder)
         try:
             lock.acquire(timeout=0)

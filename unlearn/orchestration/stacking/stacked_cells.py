@@ -1,6 +1,6 @@
-"""Unlearns cells of a sweep several at once, where ``stack`` wants that; their turns find the outcomes.
+"""Unlearns cells of a sweep as one stack, if ``stack`` is set.
 
-A cell that fails this way, or whose loss is lost, has no outcome and is made alone, as if nothing were.
+A cell that fails in a stack, or whose loss becomes NaN, has no result and runs again on its own.
 """
 
 import contextlib
@@ -31,16 +31,16 @@ from unlearn.training.unlearning import precision_of
 log = logging.getLogger(__name__)
 
 CELL_OPTIONS = ("epochs", "optimizer", "removal_optimizer", "schedule")
-"""Options of a method in which the cells of one stack may differ, besides seeds."""
+"""Method options that may differ within a stack, besides seeds."""
 
 SEED_KEYS = ("seed", "original_seed")
 
 LOCALIZATION_KEYS = ("localization", "mask_batch_norm", "mask_head", "mask_trainable")
-"""Keys of a config that the cells of one stack have in common besides those of their models."""
+"""Further config keys on which the cells of one stack agree, besides those of their models."""
 
 
 def stack_key(config: Mapping[str, Any]) -> str | None:
-    """Return what the cells of one stack have in common; None: the cell is made alone."""
+    """Return the key that all cells of a stack share; None: the cell runs on its own."""
     alone = any(config.get(key) is not None for key in ("checkpoint", "auto_methods"))
     if alone or stack_width(dict(config)) < 2:
         return None
@@ -52,7 +52,7 @@ def stack_key(config: Mapping[str, Any]) -> str | None:
 
 
 def _drop_seeds(node: Any) -> Any:
-    """Return options without seeds: no loss reads one, they serve the preparation."""
+    """Return options without seeds, which only the preparation uses."""
     if isinstance(node, list):
         return [_drop_seeds(part) for part in node]
     if not isinstance(node, dict):
@@ -61,19 +61,19 @@ def _drop_seeds(node: Any) -> Any:
 
 
 def size_difference(one: Mapping[str, Any], two: Mapping[str, Any]) -> int:
-    """Return in how many keys that a forget set's size depends on two configs differ."""
+    """Return the number of differing config keys that affect the size of the forget set."""
     return sum(one.get(key) != two.get(key) for key in ("discovery", "corrupted", "forget_set"))
 
 
 class CurveRecorder:
-    """Keeps what a logger is told."""
+    """Stores logged metrics in memory."""
 
     def __init__(self) -> None:
-        """Begin with nothing."""
+        """Initialize an empty list."""
         self.values: list[tuple[dict[str, float], int]] = []
 
     def log_metrics(self, values: dict[str, float], step: int) -> None:
-        """Keep values and step."""
+        """Store values and step."""
         self.values.append((values, step))
 
     def save(self) -> None:
@@ -91,7 +91,7 @@ class StackedCell:
     curves: CurveRecorder
 
     def make_result(self, count: int) -> UnlearningResult | None:
-        """Return what its unlearning left behind; None if it was not brought to its end."""
+        """Return the unlearning result; None if the cell did not finish."""
         course = self.run
         healed = course.finish_run()
         if healed is None:
@@ -108,10 +108,10 @@ class StackedCell:
 
 
 def unlearn_stack(jobs: Sequence[Job]) -> dict[str, UnlearningResult]:
-    """Unlearn the jobs at once, up to the evaluation; all are of one ``kin``.
+    """Unlearn the jobs as one stack, without evaluation; all share one ``stack_key``.
 
     Returns:
-        What is left behind, by run id; a job that is to be made alone has none.
+        Unlearning results by run id, without those of jobs that run on their own.
     """
     if len(jobs) < 2 or find_stack_obstacle(build_method(jobs[0])) is not None:
         return {}
@@ -120,7 +120,7 @@ def unlearn_stack(jobs: Sequence[Job]) -> dict[str, UnlearningResult]:
     cells = [cell for cell in found if cell is not None]
     if len(cells) < 2 or not _is_faster(cells):
         return {}
-    log.info("%s: %d cells at once ...", jobs[0].names["method"], len(cells))
+    log.info("%s: %d cells as one stack ...", jobs[0].names["method"], len(cells))
     first = cells[0]
     precision = precision_of(first.run.method, first.context.engine)
     kind = first.context.engine.device.type
@@ -130,19 +130,19 @@ def unlearn_stack(jobs: Sequence[Job]) -> dict[str, UnlearningResult]:
             [cell.run for cell in cells], lambda: torch.autocast(kind, torch.bfloat16, half)
         ).run_all()
     except Exception as error:  # out of memory, or a loss that cannot be mapped
-        log.warning("one by one: unlearning as a stack failed: %s", str(error).splitlines()[0])
+        log.warning("unlearning one by one, the stack failed: %s", str(error).splitlines()[0])
         return {}
     outcomes = {cell.job.run_id: cell.make_result(len(cells)) for cell in cells}
     return {run_id: outcome for run_id, outcome in outcomes.items() if outcome is not None}
 
 
 def prepare_cell(job: Job) -> StackedCell | None:
-    """Return a job before its first step; None if it is to be made alone."""
-    with contextlib.suppress(ValueError, RuntimeError):  # it says itself what is wrong
+    """Return a job prepared for its first step; None if it runs on its own."""
+    with contextlib.suppress(ValueError, RuntimeError):  # it reports the error when it runs
         context = load_with_forget_set(job)
         if (
             SequentialRequests(context).num_requests > 1
-        ):  # in a row: each starts where the last one ended
+        ):  # successive requests: each starts from the previous model
             return None
         model, _ = load_original(context)
         curves: Any = CurveRecorder()
@@ -150,18 +150,18 @@ def prepare_cell(job: Job) -> StackedCell | None:
         method, monitor, fit, request = build_run(context, seed=seed, loggers=[curves])
         reason = find_obstacle(context.engine, model, precision_of(method, context.engine))
         if reason is not None:
-            log.info("one by one: %s", reason)
+            log.info("unlearning one by one: %s", reason)
             return None
         course = StackedRun(method, model, request, fit)
         if (
             course.error is None and find_stack_obstacle(method) is None
-        ):  # hooks may come with the preparation
+        ):  # the preparation may add hooks
             return StackedCell(job, context, course, monitor, curves)
     return None
 
 
 def _is_faster(cells: Sequence[StackedCell]) -> bool:
-    """Say whether the stack is wanted, or is faster by a few steps of copies."""
+    """Return whether the stack is forced by ``stack``, or faster in a few timed steps on copies."""
     first = cells[0]
     if str(first.job.config["stack"]).lower() != "auto":
         return True
@@ -171,5 +171,7 @@ def _is_faster(cells: Sequence[StackedCell]) -> bool:
         augment=first.context.dataset.augment,
     )  # fmt: skip
     if times < MIN_SPEEDUP:
-        log.info("one by one: %d at once are %.2f times as fast", len(cells), times)
+        log.info(
+            "unlearning one by one: a stack of %d is only %.2f times as fast", len(cells), times
+        )
     return times >= MIN_SPEEDUP
