@@ -153,7 +153,7 @@ def test_a_recorded_run_is_not_repeated_and_a_failed_one_leaves_a_trace(tmp_path
     assert lines[0] == "1 of 2 cells already recorded"
     assert any(line.startswith("[1 of 2 done]") and "method=broken" in line for line in lines)
     assert any("RuntimeError: boom" in line and "error.txt" in line for line in lines)
-    assert lines[-1] == "0 done, 1 failed, 1 skipped; status=true names each with its error"
+    assert lines[-1] == "0 done, 1 failed, 1 skipped; status=true lists them with their errors"
     (trace,) = (tmp_path / "outputs").glob("results/*/error.txt")
     assert "my_method.py" in trace.read_text()
 

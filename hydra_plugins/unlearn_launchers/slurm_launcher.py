@@ -87,7 +87,7 @@ class ArrayJob:
         return self.job_runner.run_several(numbers, jobs)
 
     def checkpoint(self, numbers: Sequence[int], jobs: Jobs) -> Any:
-        """Return the same call: recorded rows are skipped, pre-training resumes from its checkpoint."""
+        """Return the same call: recorded rows are skipped, pre-training is resumed."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, numbers, jobs)

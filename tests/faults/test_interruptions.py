@@ -66,7 +66,7 @@ def test_an_interrupted_run_ends_at_once_and_goes_on_to_the_same_bits(
     ended, lines = process.wait()
     assert ended == code, lines
     assert time.monotonic() - told < 10  # a loaded machine included
-    assert lines[-1] == "interrupted; finished runs are kept, the same command goes on"
+    assert lines[-1] == "interrupted; finished runs are kept, repeat the command to continue"
     assert not any("Traceback" in line or "rror" in line for line in lines), lines
     assert not store(tmp_path).files()
     again, lines = nursery.call(tmp_path, *RUN)

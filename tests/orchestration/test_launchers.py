@@ -142,7 +142,7 @@ def test_a_sweep_in_workers_has_its_devices_and_survives_a_killed_one(home: Path
     code, lines, _ = call(home, *sweep)
     assert code == 1, lines
     assert rows(home) == {"noted": 1}
-    assert lines[-1] == "1 done, 2 failed, 0 skipped; status=true names each with its error"
+    assert lines[-1] == "1 done, 2 failed, 0 skipped; status=true lists them with their errors"
     (killed,) = [line for line in lines if "method=killed" in line and line.startswith("error")]
     assert "the worker process died {SIGKILL(-9)}" in killed
     assert sum("RuntimeError: boom" in line for line in lines) == 1
@@ -311,12 +311,12 @@ def test_a_failed_job_of_slurm_is_shown_and_the_rest_goes_on(home: Path, slurm: 
     assert lines[0].startswith("submitted 4 cells as 2 SLURM jobs: ")
     lost = [line for line in lines if line.startswith("error: ")]
     assert len(lost) == 2 and all("FAILED" in line and "Killed" in line for line in lost), lines
-    assert lines[-1] == "2 done, 2 failed, 0 skipped; status=true names each with its error"
+    assert lines[-1] == "2 done, 2 failed, 0 skipped; status=true lists them with their errors"
 
     again = [*sweep, "method=original", "hydra.launcher.wait=false", "hydra.launcher.gpus=0"]
     code, lines, _ = call(home, *again)
     assert code == 0, lines
-    assert "status=true tells how far" in lines[0]
+    assert "status=true to the command to see" in lines[0]
     assert lines[-1] == "0 done, 0 failed, 2 submitted, 0 skipped"
     assert waited(lambda: rows(home) == {"noted": 2, "original": 2}, seconds=200)
 

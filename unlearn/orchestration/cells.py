@@ -123,7 +123,7 @@ def expand_cells(
 def group_by_dataset(cells: Sequence[Cell]) -> list[Cell]:
     """Return the cells grouped by data set, otherwise in order.
 
-    A process keeps only the data set loaded last. Cells are not grouped by original model: processes
+    A process keeps only the data set loaded last. Cells are not grouped by original: processes
     that share a sweep would wait for one training instead of starting the next.
     """
     first: dict[str, int] = {}

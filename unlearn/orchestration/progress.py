@@ -91,8 +91,8 @@ def describe_plan(cells: Sequence[Cell]) -> list[str]:
     models, needed = len({c.original_key for c in missing}), count_untrained(missing)
     guess = estimate_time(missing, recorded, needed)
     lines = [
-        f"{len(cells)} cell{'s' * (len(cells) != 1)}: {len(recorded)} recorded, {len(states['running'])} running, "
-        f"{len(missing)} to run",
+        f"{len(cells)} cell{'s' * (len(cells) != 1)}: {len(recorded)} recorded, "
+        f"{len(states['running'])} running, {len(missing)} to run",
         f"original models: {models} needed, {models - needed} cached, {needed} to train",
     ]
     methods = Counter(method_name(c) for c in missing)
@@ -105,7 +105,7 @@ def describe_plan(cells: Sequence[Cell]) -> list[str]:
         return [*lines, "time: unknown, no row of this sweep is recorded yet"]
     text = f"time: about {format_duration(guess.cell_seconds + (guess.training_seconds or 0))} on one process"
     if guess.unknown_methods:
-        text += f"; no row of {', '.join(guess.unknown_methods)} yet, using the mean of the other methods"
+        text += f"; no row of {', '.join(guess.unknown_methods)} yet, using the mean of the others"
     return [*lines, text]
 
 
