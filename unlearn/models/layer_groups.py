@@ -1,7 +1,7 @@
 """The layers of a network in execution order, and its head.
 
-Found by a forward pass, not by registration order. Differs: arXiv 2412.02432 states no rule; ours is
-that of ``group_by_layer``. Shapes: B batch, C H W image.
+Found by a forward pass, not by registration order. Differs: arXiv 2412.02432 states no rule; ours
+is that of ``group_by_layer``. Shapes: B batch, C H W image.
 """
 
 from dataclasses import dataclass, field

@@ -20,7 +20,7 @@ class WideBlock(nn.Module):
     """Pre-activation block with a skip; the hidden width does not grow with extra channels."""
 
     def __init__(self, inputs: int, hidden: int, outputs: int, stride: int, *, joins: bool) -> None:
-        """Build the block; the skip is the identity if it ``joins`` equal shapes, else a 1x1 conv."""
+        """Build the block; the skip is the identity if ``joins``, else a 1x1 convolution."""
         super().__init__()
         self.bn1 = nn.BatchNorm2d(inputs)
         self.conv1 = nn.Conv2d(inputs, hidden, 3, 1, 1)

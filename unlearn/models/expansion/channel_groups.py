@@ -206,7 +206,7 @@ class ChannelTracer(TorchFunctionMode):
         self.set_label(out, moved)
 
     def trace_sum(self, name: str, given: list[Tensor], out: Tensor) -> None:
-        """Join groups that are added or multiplied; other operands must be equal for all channels."""
+        """Join groups that are added or multiplied; other operands must be equal over channels."""
         from_end = {}
         for tensor in given:
             label = self.get_label(tensor)

@@ -1,8 +1,8 @@
 """Extra channels of a network, activated by fixed masks per sample (arXiv 2505.17730, 2307.09542).
 
-Used for both forms of REM's expansion, half-capacity pre-training and example-tied dropout: a network
-of the same class with more channels, whose old channels are the leading slice of every tensor.
-Extra channels are dropped by slicing, which is exact.
+Used for both forms of REM's expansion, half-capacity pre-training and example-tied dropout: a
+network of the same class with more channels, whose old channels are the leading slice of every
+tensor. Extra channels are dropped by slicing, which is exact.
 Shapes: B batch, N samples, m extra channels of a group, K classes.
 """
 
@@ -198,6 +198,6 @@ def remove_extra_channels(model: nn.Module) -> nn.Module:
 
 
 def is_native(network: nn.Module) -> bool:
-    """Say whether a network's own class knows extra channels."""
+    """Return whether a network's class supports extra channels."""
     arguments = getattr(network, "arguments", None)
     return isinstance(arguments, dict) and "extra" in arguments

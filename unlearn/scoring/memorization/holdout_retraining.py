@@ -1,4 +1,4 @@
-"""Holdout retraining: change of predictions when a model is trained on other data (arXiv 1910.13427).
+"""Holdout retraining: change of predictions after training on other data (arXiv 1910.13427).
 
 Re-implemented; differs by default from the reference of arXiv 2410.16516: the other data are a
 validation set, not the test set. Shapes: N samples, K classes, P parameters.
