@@ -155,7 +155,7 @@ def test_what_cannot_be_shared_is_refused(clean: tuple, vit: ViT, engine: Engine
         pretrain(vit, clean[0], recipe(batch_size=3), two, augment=None, seed=1)
     seen = LearningEvents(mode="online")
     seen.joins = False
-    with pytest.raises(ValueError, match=r"events must see every batch whole"):
+    with pytest.raises(ValueError, match=r"events needs whole batches"):
         pretrain(vit, clean[0], recipe(), two, augment=None, seed=1, recorders=[seen])
     with pytest.raises(ValueError, match=r"trainer.sync_batchnorm=true needs .* got 2 on cpu"):
         Engine(**{**vars(engine), "devices": 2, "sync_batchnorm": True})

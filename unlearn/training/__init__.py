@@ -1,1 +1,1 @@
-"""Training through Lightning: the original model, and whatever loss a method brings."""
+"""Training with Lightning: pre-training and unlearning."""

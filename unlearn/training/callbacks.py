@@ -1,4 +1,4 @@
-"""A progress bar that costs one update an epoch."""
+"""Callbacks for progress, logging, checkpoints and the order of samples."""
 
 import time
 from collections.abc import Sequence
@@ -16,10 +16,10 @@ from unlearn.training.loader import RequestLoader, ResidentLoader
 
 
 class EpochProgress(L.Callback):
-    """Shows finished epochs on standard error; leaves nothing behind when done."""
+    """Progress bar of epochs on standard error, removed at the end."""
 
     def __init__(self, title: str, total: int | None) -> None:
-        """Name the bar; ``total`` epochs, None if nobody knows beforehand."""
+        """Create the bar named ``title`` for ``total`` epochs; None if unknown."""
         self.progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -32,31 +32,31 @@ class EpochProgress(L.Callback):
         self.task = self.progress.add_task(title, total=total)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Show the bar, at the epoch that a resumed training starts from."""
+        """Show the bar, starting at the epoch from which training is resumed."""
         if trainer.is_global_zero:
             self.progress.update(self.task, completed=trainer.current_epoch)
             self.progress.start()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Move on by one."""
+        """Advance the bar by one epoch."""
         self.progress.advance(self.task)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.progress.stop()
 
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         self.progress.stop()
 
 
 class EpochLog(L.Callback):
-    """Sums the loss on the device and reports once an epoch: no synchronisation in the step."""
+    """Accumulate the loss on the device and log once per epoch, without synchronising steps."""
 
     def __init__(self, loggers: Sequence[Logger]) -> None:
-        """Report to ``loggers``."""
+        """Store the loggers."""
         self.loggers = list(loggers)
         self.total: Tensor | None = None
         self.batches = 0
@@ -64,17 +64,17 @@ class EpochLog(L.Callback):
         self.started = time.perf_counter()
 
     def add_step(self, loss: Tensor, images: int) -> None:
-        """Note one step's loss (scalar) and number of images."""
+        """Add one step's loss (scalar) and number of images."""
         loss = loss.detach()
         self.total = loss if self.total is None else self.total + loss
         self.batches += 1
         self.images += images
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Report the mean loss.
+        """Log the mean loss.
 
         Raises:
-            CollapsedError: If it is not finite.
+            CollapsedError: If the mean loss is not finite.
         """
         if self.total is None:
             return
@@ -84,23 +84,23 @@ class EpochLog(L.Callback):
         values["seconds"] = time.perf_counter() - self.started
         for logger in self.loggers:
             logger.log_metrics(values, step=step)
-            logger.save()  # a killed run keeps its curves
+            logger.save()  # so that a killed run keeps its curves
         self.total, self.batches = None, 0
         if not torch.isfinite(torch.tensor(mean)):
             raise CollapsedError(f"loss is {mean} after epoch {trainer.current_epoch}")
 
 
 class ResumeCheckpoint(L.Callback):
-    """Keeps one resumable checkpoint, written by rename at the end of an epoch now and then."""
+    """Save one resumable checkpoint atomically at the end of epochs, at a minimum interval."""
 
     def __init__(self, path: Path, seconds: float) -> None:
-        """Write to ``path`` no more often than every ``seconds``."""
+        """Store the path and the minimum interval in ``seconds``."""
         self.path = path
         self.seconds = seconds
         self.last = time.monotonic()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save if it is time; the last epoch is the caller's to keep."""
+        """Save if the interval has passed; not after the last epoch, which the caller saves."""
         due = trainer.strategy.broadcast(time.monotonic() - self.last >= self.seconds)
         if due and trainer.current_epoch + 1 < (trainer.max_epochs or 0):
             part = self.path.with_suffix(".part")
@@ -112,19 +112,19 @@ class ResumeCheckpoint(L.Callback):
 
 
 class EpochOrder(L.Callback):
-    """Tells a loader the epoch, so that order and augmentation follow from it.
+    """Set the epoch of a loader, which determines order and augmentation.
 
-    Lightning makes the first iterator before any hook, but draws from it only afterwards.
+    Lightning creates the first iterator before any hook, but reads from it only afterwards.
     """
 
     def __init__(self, loader: ResidentLoader | RequestLoader) -> None:
-        """Serve ``loader``."""
+        """Store the loader."""
         self.loader = loader
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the epoch that a resumed training starts from."""
+        """Set the epoch from which training is resumed."""
         self.loader.set_epoch(trainer.current_epoch)
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take the next epoch."""
+        """Set the next epoch."""
         self.loader.set_epoch(trainer.current_epoch)

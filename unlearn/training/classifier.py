@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 
 class ClassifierModule(LeanModule):
-    """Cross-entropy on given labels; an expanded network sees each sample through its mask."""
+    """Cross-entropy on given labels; an expanded network runs in masked mode."""
 
     def __init__(
         self, model: nn.Module, recipe: "Pretraining", total_steps: int, log: EpochLog
     ) -> None:
-        """Keep what the steps need."""
+        """Store the model, the recipe, the number of steps and the log."""
         super().__init__()
         self.model = model
         self.recipe = recipe
         self.total_steps = total_steps
         self.epoch_log = log
         self.masked = isinstance(model, Expanded)
-        self.recorded = False  # someone wants to see the outputs
-        self.weight: Callable[[int], float] | None = None  # of a rank's part of each batch
+        self.recorded = False  # whether recorders need the logits
+        self.weight: Callable[[int], float] | None = None  # weight of a rank's part of each batch
         self.started = time.perf_counter()
-        self.seconds_before = 0.0  # of the part that an interruption ended
+        self.seconds_before = 0.0  # time spent before an interruption
         self._compiled: tuple[Callable[..., Tensor]] = (
             model,
-        )  # in a tuple: not a second submodule
+        )  # in a tuple, so that it is not registered as a submodule
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer."""
@@ -65,15 +65,15 @@ class ClassifierModule(LeanModule):
         return {"loss": loss, "logits": logits.detach()} if self.recorded else loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the time spent so far."""
+        """Save the time spent so far."""
         checkpoint["seconds"] = self.seconds_before + time.perf_counter() - self.started
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Count the time of the interrupted part."""
+        """Load the time spent before the interruption."""
         self.seconds_before = float(checkpoint["seconds"])
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Return the batch: the loader has put it where it belongs."""
+        """Return the batch, which the loader has already moved to the device."""
         return batch

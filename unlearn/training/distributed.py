@@ -1,8 +1,8 @@
-"""One training by several processes of this machine: each is a rank, and all end together.
+"""Distributed training by several processes on this machine, one per rank.
 
-Lightning's own way starts the script again, which runs hydra, its folders and its sweep once per
-rank (hydra #2070). Here a rank is given the training alone, through shared memory.
-This file imports torch only inside a rank, which sets its environment before.
+Lightning would restart the script, which would run hydra with its folders and sweep once per rank
+(hydra #2070). Here a rank runs only the training; its inputs are in shared memory.
+This file imports torch only inside a rank, after its environment has been set.
 """
 
 import contextlib
@@ -26,13 +26,13 @@ from unlearn.core.errors import format_user_error
 
 @dataclass(frozen=True)
 class Rank:
-    """Which process of how many that train one network together."""
+    """Number of a process, and count of all processes, in distributed training."""
 
     number: int = 0
     count: int = 1
 
     def count_samples(self, size: int) -> int:
-        """Return how many of ``size`` samples are this rank's."""
+        """Return the number of samples of this rank, out of ``size``."""
         return len(range(self.number, size, self.count))
 
 
@@ -40,47 +40,47 @@ SINGLE_PROCESS = Rank()
 
 
 class PickledArguments:
-    """Objects on their way to a process, unpacked when asked: an error there can be told.
+    """Arguments sent to a process, unpickled on request, so that errors can be reported.
 
-    Tensors on the CPU travel as shared memory: all ranks see one copy.
+    CPU tensors are sent as shared memory: all ranks use one copy.
     """
 
     def __init__(self, *content: Any) -> None:
-        """Keep the content."""
+        """Store the content."""
         self.content = content
 
     def __getstate__(self) -> bytes:
-        """Return the content packed."""
+        """Return the content as pickled bytes."""
         return bytes(ForkingPickler.dumps(self.content))
 
     def __setstate__(self, state: bytes) -> None:
-        """Arrive, still packed."""
+        """Store the pickled bytes."""
         self.packed = state
 
     def unpickle(self) -> Any:
-        """Return the content."""
+        """Return the unpickled content."""
         return pickle.loads(self.packed)
 
 
 class RankError(RuntimeError):
-    """A rank broke, or its process died."""
+    """A rank raised an error, or its process died."""
 
 
 def run_distributed(
     function: Callable[..., Any], *arguments: Any, count: int, backend: str, threads: int
 ) -> Any:
-    """Call a function in several processes that form a process group; return what rank 0 returns.
+    """Call a function in several processes that form a process group; return rank 0's result.
 
     Args:
-        function: Called with the ``Rank`` and the arguments; all of them can be pickled.
-        arguments: Tensors among them are shared with this process.
+        function: Called with the ``Rank`` and the arguments; must be picklable, as the arguments.
+        arguments: Arguments; tensors are shared with this process.
         count: Number of processes.
         backend: gloo or nccl.
-        threads: Of torch, shared out.
+        threads: Number of torch threads, divided among the processes.
 
     Raises:
-        ValueError: If something cannot be sent, or a rank refuses a value.
-        RankError: If a rank breaks or dies; the others are ended too.
+        ValueError: If an argument cannot be sent, or a rank raises a ValueError.
+        RankError: If a rank fails or dies; the others are terminated.
     """
     context, ranks, answers = multiprocessing.get_context("spawn"), [], []
     with tempfile.TemporaryDirectory(prefix="unlearn-") as folder:
@@ -94,32 +94,32 @@ def run_distributed(
                     daemon=True,
                 )
                 _start_process(rank, count)
-                send.close()  # so that a rank's death is the end of its answer
+                send.close()  # so that a rank's death closes the pipe
                 ranks.append(rank)
                 answers.append(receive)
             return _first_answer(ranks, answers, Path(folder))
         finally:
-            for rank in ranks:  # they hold nothing that is not written by rename
+            for rank in ranks:  # safe, since ranks write files atomically
                 rank.kill()
                 rank.join()
 
 
 def _start_process(rank: Any, count: int) -> None:
-    """Start a process that Ctrl-C does not reach: it is left to this one."""
+    """Start a process that ignores Ctrl-C, which is handled by this process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         rank.start()
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise ValueError(
             f"trainer.devices={count} sends network, data and recipe to other processes, "
-            f"which is not possible: {error}"
+            f"but they cannot be pickled: {error}"
         ) from error
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _first_answer(ranks: Sequence[Any], answers: Sequence[Connection], folder: Path) -> Any:
-    """Wait for all ranks; return what rank 0 says, or raise what went wrong first."""
+    """Wait for all ranks; return the result of rank 0, or raise the first error."""
     left, result = dict(enumerate(answers)), None
     while left:
         ready = wait(list(left.values()))
@@ -141,7 +141,7 @@ def _first_answer(ranks: Sequence[Any], answers: Sequence[Connection], folder: P
 
 
 def _describe_exit(code: int | None, log: Path) -> str:
-    """Return how a process without an answer ended."""
+    """Return how a process ended that sent no result."""
     if code is not None and code < 0:
         note = "; a machine out of memory sends SIGKILL" if code == -signal.SIGKILL else ""
         return f"was ended by {signal.Signals(-code).name}{note}"
@@ -159,10 +159,10 @@ def _run_rank(
     answer: Connection,
     parcel: PickledArguments,
 ) -> None:
-    """Be a rank: join the others, call the function, answer."""
+    """Run a rank: join the process group, call the function and send its result."""
     threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
     os.environ["LOCAL_RANK"] = str(rank.number)
-    if rank.number:  # the console is rank 0's
+    if rank.number:  # only rank 0 writes to the console
         log = os.open(folder / f"{rank.number}.log", os.O_WRONLY | os.O_CREAT, 0o600)
         os.dup2(log, 1)
         os.dup2(log, 2)
@@ -176,11 +176,11 @@ def _run_rank(
     answer.send_bytes(pickle.dumps((time.monotonic(), failure, result)))
     answer.close()
     if failure is not None:
-        os._exit(1)  # at once: a regular end may wait for the other ranks
+        os._exit(1)  # immediately, since a regular exit may wait for the other ranks
 
 
 def _exit_with_parent(parent: int) -> None:
-    """End when the parent does, whichever way it ended."""
+    """Exit when the parent process has ended."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -188,7 +188,7 @@ def _exit_with_parent(parent: int) -> None:
 
 @contextlib.contextmanager
 def _join_group(rank: Rank, backend: str, threads: int, folder: Path) -> Iterator[None]:
-    """Join the process group, by a file that only this user can read."""
+    """Join the process group, through a file that only this user can read."""
     import torch
     from torch import distributed
 
@@ -199,12 +199,12 @@ def _join_group(rank: Rank, backend: str, threads: int, folder: Path) -> Iterato
         backend, init_method=f"file://{folder}/ranks", rank=rank.number, world_size=rank.count
     )
     yield
-    distributed.barrier()  # nobody leaves while another may still wait for an answer
+    distributed.barrier()  # no rank leaves while another may still communicate
     distributed.destroy_process_group()
 
 
 def _make_sendable_error(error: BaseException, rank: Rank) -> Exception:
-    """Return an error as the parent is told it: the user's to mend as it is, a defect by its rank."""
+    """Return the error to send to the parent: user errors unchanged, others as ``RankError``."""
     own = type(error).__module__.startswith("unlearn.")
     if isinstance(error, Exception) and (own or format_user_error(error) is not None):
         with contextlib.suppress(Exception):

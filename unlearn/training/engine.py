@@ -1,4 +1,4 @@
-"""What pre-training and unlearning share: how a Lightning trainer is set up, and its housekeeping."""
+"""Setup of the Lightning trainer, shared by pre-training and unlearning."""
 
 import logging
 import os
@@ -42,13 +42,14 @@ def has_unsafe_convolution(model: nn.Module) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """Where and how to compute; one for all trainings of a run.
+    """Device, precision and trainer options; one for all trainings of a run.
 
     Attributes:
         accelerator: auto, cpu or gpu.
-        devices: Number of devices that pre-training is spread over; all else runs on one.
-        precision: Of pre-training and whatever trains like it: auto, 32-true, bf16-mixed.
-        unlearning_precision: Of methods that ask for full precision.
+        devices: Number of devices for pre-training; everything else runs on one.
+        precision: Precision of pre-training and of methods without full precision: auto, 32-true,
+            bf16-mixed.
+        unlearning_precision: Precision of methods with ``full_precision``.
         channels_last: Memory layout of convolutions.
         compile: Run networks through torch.compile.
         progress: Show progress bars.
@@ -69,18 +70,18 @@ class Engine:
     sync_batchnorm: bool = False
 
     def __post_init__(self) -> None:
-        """Check that there are so many devices.
+        """Check the number of devices.
 
         Raises:
-            ValueError: If there are fewer, or batch norm cannot be taken over them.
+            ValueError: If there are fewer devices, or batch norm cannot be synchronised.
         """
         gpu = self.device.type == "cuda"
         if gpu:
             enable_determinism()
         if gpu and self.devices > torch.cuda.device_count():
             raise ValueError(
-                f"trainer.devices must be at most {torch.cuda.device_count()}, the GPUs that torch "
-                f"sees, got {self.devices}; trainer.accelerator=cpu takes any number of processes"
+                f"trainer.devices must be at most {torch.cuda.device_count()}, the number of GPUs, "
+                f"got {self.devices}; with trainer.accelerator=cpu any number is allowed"
             )
         if self.sync_batchnorm and (self.devices == 1 or not gpu):
             raise ValueError(
@@ -90,12 +91,12 @@ class Engine:
 
     @property
     def device(self) -> torch.device:
-        """Where models and data live; a rank's own is the current GPU."""
+        """Device of models and data; the current GPU of a rank."""
         gpu = self.accelerator != "cpu" and torch.cuda.is_available()
         return torch.device("cuda" if gpu else "cpu")
 
     def resolved_precision(self) -> Any:
-        """Return Lightning's name of the pre-training precision."""
+        """Return the pre-training precision as named by Lightning."""
         if self.precision != "auto":
             return self.precision
         fast = (
@@ -111,10 +112,10 @@ class Engine:
         return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]
 
     def compile_if_enabled(self, model: nn.Module) -> Callable[..., Tensor]:
-        """Return the network through torch.compile, if that is wanted, else itself."""
+        """Return the compiled network if ``compile`` is True, else the network itself."""
         if not self.compile:
             return model
-        torch.compiler.reset()  # graphs of earlier trainings count against the limit of this one
+        torch.compiler.reset()  # graphs of earlier trainings would count towards the limit
         torch._dynamo.config.recompile_limit = GRAPHS
         return torch.compile(model)
 
@@ -129,10 +130,10 @@ class Engine:
         total: int | None,
         rank: Rank = SINGLE_PROCESS,
     ) -> L.Trainer:
-        """Return a trainer without any of the defaults that cost time or litter the disk."""
+        """Return a trainer without the defaults that cost time or write files."""
         bar = [EpochProgress(title, total)] if self.progress and rank.number == 0 else []
         joined: dict[str, Any] = {}
-        if rank != SINGLE_PROCESS:  # the ranks are there already: nothing is launched
+        if rank != SINGLE_PROCESS:  # the ranks are already running: nothing is launched
             joined = {"strategy": DDPStrategy(), "plugins": [LightningEnvironment()]}
             joined["sync_batchnorm"] = self.sync_batchnorm
         with silence_lightning():
@@ -155,16 +156,16 @@ class Engine:
             )
 
     def fits_memory(self, size: int) -> bool:
-        """Say whether so many bytes of data take less than half of the GPU's free memory."""
+        """Return whether ``size`` bytes take at most half of the GPU's free memory."""
         return self.device.type == "cuda" and size <= torch.cuda.mem_get_info()[0] // 2
 
 
 def enable_determinism() -> None:
-    """Let a GPU give the same bits for the same seed, wherever torch knows how; a CPU does anyway.
+    """Make GPU results bit-identical for the same seed, where torch supports it.
 
-    This holds for the whole process, and for good.
+    Affects the whole process permanently; CPU results are always deterministic.
     """
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS wants for that
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.backends.cudnn.benchmark = False
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
@@ -178,14 +179,14 @@ def _cpu_has_fast_bf16() -> bool:
 
 @contextmanager
 def silence_lightning() -> Iterator[None]:
-    """Silence what Lightning says about choices that are ours and deliberate."""
+    """Suppress Lightning's messages about deliberate choices."""
     names = ("lightning.pytorch", "lightning.fabric", "lightning")
     levels = [(logging.getLogger(n), logging.getLogger(n).level) for n in names]
     try:
         for logger, _ in levels:
             logger.setLevel(logging.ERROR)
         with warnings.catch_warnings():
-            # Data live in memory: Lightning's advice on dataloader workers does not apply.
+            # Data are in memory: Lightning's advice on dataloader workers does not apply.
             warnings.filterwarnings("ignore", module="lightning.*")
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             yield
@@ -196,7 +197,7 @@ def silence_lightning() -> Iterator[None]:
 
 @contextmanager
 def use_torch_seed(seed: int) -> Iterator[None]:
-    """Seed torch's global state for layers that draw, and restore it afterwards."""
+    """Seed torch's global state, used by random layers, and restore it afterwards."""
     devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -204,7 +205,7 @@ def use_torch_seed(seed: int) -> Iterator[None]:
 
 
 class NullProfiler(PassThroughProfiler):
-    """Times nothing, at no cost: Lightning asks for it dozens of times in a step."""
+    """Profiler without overhead; Lightning calls it dozens of times per step."""
 
     nothing = nullcontext()
 
@@ -214,10 +215,10 @@ class NullProfiler(PassThroughProfiler):
 
 
 class LeanModule(L.LightningModule):
-    """A module on which Lightning notes the name of a hook, dozens of times in a step, at no cost."""
+    """Module with a fast setter for the hook name that Lightning sets dozens of times per step."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        """Set an attribute; a hook's name need not be looked for among parameters and modules."""
+        """Set an attribute; the hook name bypasses the lookup of parameters and modules."""
         if name == "_current_fx_name":
             object.__setattr__(self, name, value)
         else:

@@ -1,7 +1,7 @@
-"""Resident loaders: batches gathered from tensors in memory, augmented on the device.
+"""Loaders of in-memory data: batches gathered from tensors, augmented on the device.
 
-Every epoch's order and augmentation follow from (seed, epoch) alone, so a resumed run continues
-exactly as an undisturbed one. Shapes: N samples, B batch, C H W image.
+Order and augmentation of an epoch depend only on (seed, epoch), so that a resumed run continues
+exactly as an uninterrupted one. Shapes: N samples, B batch, C H W image.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,16 +21,16 @@ def epoch_generator(seed: int, epoch: int, device: torch.device | str) -> torch.
 
 
 def num_batches(samples: int, batch_size: int, ranks: int = 1) -> int:
-    """Return the number of batches of one pass; a last batch of one per rank joins the one before.
+    """Return the number of batches of one pass; a last batch of one per rank is merged.
 
-    Batch norm cannot train on a single value per channel.
+    It is merged into the previous batch, since batch norm cannot train on one value per channel.
     """
     whole, rest = divmod(samples, batch_size)
     return whole + (rest >= 2 * ranks or (rest > 0 and whole == 0))
 
 
 class ResidentLoader:
-    """A sized iterable over the batches of one set, in a new order each epoch."""
+    """Sized iterable over the batches of one set, in a new order each epoch."""
 
     def __init__(
         self,
@@ -42,16 +42,16 @@ class ResidentLoader:
         device: torch.device | str | None = None,
         rank: Rank = SINGLE_PROCESS,
     ) -> None:
-        """Keep the set where it is.
+        """Store the set and the options.
 
         Args:
             data: The set.
-            batch_size: B, of all ranks together; the last batch of an epoch may be smaller, or
-                larger by one per rank.
-            augment: Called with uint8 (B, C, H, W) and a generator; None for none.
-            seed: Seeds order and augmentation.
-            device: Where batches are needed; None leaves them where the set is.
-            rank: Takes its share of every batch.
+            batch_size: B, over all ranks; the last batch of an epoch may be smaller, or larger by
+                one per rank.
+            augment: Called with uint8 (B, C, H, W) and a generator; None: no augmentation.
+            seed: Seed of order and augmentation.
+            device: Device of the batches; None: the device of the set.
+            rank: Rank whose part of every batch is returned.
         """
         self.data = data
         self.batch_size = batch_size
@@ -66,18 +66,18 @@ class ResidentLoader:
         return num_batches(len(self.data), self.batch_size, self.rank.count)
 
     def batch_weight(self, number: int) -> float:
-        """Return what this rank's mean over batch ``number`` counts in the mean over all ranks."""
+        """Return the weight of this rank's mean over batch ``number`` in the mean over ranks."""
         last = number == len(self) - 1
         size = len(self.data) - number * self.batch_size if last else self.batch_size
         return self.rank.count_samples(size) * self.rank.count / size
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the order; Lightning's loops call nothing else before an epoch."""
+        """Set the epoch, which determines order and augmentation."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[Batch]:
-        """Yield each sample once."""
-        # Ranks must agree on the order bit by bit, so there it is drawn on the CPU.
+        """Yield the batches of the epoch; each sample occurs once."""
+        # Ranks must use the same order, so with several ranks it is drawn on the CPU.
         source = self.data.label.device if self.rank == SINGLE_PROCESS else torch.device("cpu")
         generator = epoch_generator(self.seed, self.epoch, source)
         noise = epoch_generator(self.seed + 1 + 1009 * self.rank.number, self.epoch, self.device)
@@ -97,10 +97,10 @@ class ResidentLoader:
 
 
 class RequestLoader:
-    """What a method uses, epoch by epoch: a dict of batches by name.
+    """Iterable over the batches that a method uses, as dicts by set name.
 
-    The names come from the method: "forget", "retain", "all". An epoch is one pass over the longest
-    of them except "forget", which is drawn again and again beside the others.
+    The method selects "forget", "retain" and "all" per epoch. An epoch is one pass over the longest
+    set other than "forget", which is repeated.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class RequestLoader:
         seed: int,
         device: torch.device | str | None = None,
     ) -> None:
-        """Prepare one loader per name, lazily."""
+        """Store the request and the options; see ``ResidentLoader`` and ``UnlearningMethod``."""
         self.request = request
         self.uses = uses
         self.batch_sizes = batch_sizes
@@ -124,10 +124,10 @@ class RequestLoader:
         self._loaders: dict[str, ResidentLoader] = {}
 
     def get_loader(self, name: str) -> ResidentLoader:
-        """Return the loader of one name.
+        """Return the loader of one set.
 
         Raises:
-            ValueError: If the method asks for something it may not see.
+            ValueError: If the set does not exist.
         """
         parts: dict[str, Callable[[], ImageSet]] = {
             "forget": lambda: self.request.forget,
@@ -154,7 +154,7 @@ class RequestLoader:
         return num_batches(samples, batch_size)
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose data come next."""
+        """Set the epoch of the next iteration."""
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[dict[str, Batch]]:

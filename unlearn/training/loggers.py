@@ -1,4 +1,4 @@
-"""Lightning loggers, made from the run's folder."""
+"""Lightning loggers of a run."""
 
 import functools
 import logging
@@ -14,7 +14,7 @@ from unlearn.training.engine import silence_lightning
 
 log = logging.getLogger(__name__)
 
-NAME = ("method", "corruption", "discovery", "dataset", "seed")  # of a W&B run
+NAME = ("method", "corruption", "discovery", "dataset", "seed")  # parts of a W&B run's name
 
 
 def csv_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Logger:
@@ -23,17 +23,17 @@ def csv_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Logger:
 
 
 def continue_csv_logger(folder: Path, epochs: int) -> Logger:
-    """Return a logger that goes on with ``<folder>/curves/metrics.csv`` where a training goes on.
+    """Return a logger that continues ``<folder>/curves/metrics.csv`` of a resumed training.
 
     Args:
-        folder: Of the model.
-        epochs: That are not trained again; 0: the file begins anew.
+        folder: Folder of the model.
+        epochs: Number of epochs already trained; 0: start a new file.
     """
     path = folder / "curves" / "metrics.csv"
     lines = path.read_text().splitlines(keepends=True) if epochs and path.exists() else []
     logger = CSVLogger(folder, name="curves", version="")
     with silence_lightning():
-        _ = logger.experiment  # removes the file of the part before
+        _ = logger.experiment  # removes the existing file
     if lines:
         place = lines[0].strip().split(",").index("epoch")
         kept = [x for x in lines[1:] if x.endswith("\n") and float(x.split(",")[place]) <= epochs]
@@ -58,14 +58,14 @@ def tensorboard_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Lo
 def wandb_logger(
     *, folder: Path, run_id: str, tags: dict[str, str], project: str, entity: str | None
 ) -> Logger:
-    """Return a Weights & Biases logger; offline when there is neither key nor login.
+    """Return a Weights & Biases logger; offline without key, login or connection.
 
     Args:
         folder: The run's folder.
         run_id: Id of the run.
-        tags: Names of the task space: dataset, corruption, model, method.
+        tags: Tags of the run: dataset, corruption, model, method.
         project: W&B project.
-        entity: W&B team; None is the user's own.
+        entity: W&B team; None: the user's default.
     """
     import wandb  # slow to import, and only this logger needs it
 
@@ -82,7 +82,7 @@ def wandb_logger(
         group=tags.get("dataset"),
         job_type=tags.get("method", "train"),
         tags=[f"{k}={v}" for k, v in tags.items()],
-        id=None if "WANDB_SWEEP_ID" in os.environ else run_id,  # a sweep's agent brings its own
+        id=None if "WANDB_SWEEP_ID" in os.environ else run_id,  # a sweep's agent sets the id
         mode="offline" if why else None,
         settings=wandb.Settings(silent=True),
     )
@@ -90,7 +90,7 @@ def wandb_logger(
 
 
 def close_logger(logger: Logger, *, failed: bool = False) -> None:
-    """Write everything out; a W&B run would else go on into the next job of this process."""
+    """Flush and close; otherwise a W&B run would continue in the next job of this process."""
     logger.finalize("failed" if failed else "success")
     logger.save()
     if isinstance(logger, WandbLogger):
@@ -99,13 +99,13 @@ def close_logger(logger: Logger, *, failed: bool = False) -> None:
 
 @functools.cache
 def _say_offline(why: str, folder: Path) -> None:
-    """Say once how to send what is recorded offline."""
+    """Log once how to upload runs recorded offline."""
     log.info("W&B: %s, recording offline; send later: wandb sync %s/*/wandb/offline-*", why, folder)
 
 
 @functools.cache
 def no_server() -> str | None:
-    """Return why runs cannot be sent, or None; asked once for all jobs of a process."""
+    """Return why runs cannot be uploaded, or None; cached for all jobs of a process."""
     if not _logged_in():
         return "no key found"
     import wandb  # slow to import, and only this logger needs it

@@ -1,4 +1,4 @@
-"""Optimizers that torch does not have, and how those step that it has."""
+"""Additional optimizers, and fast steps for those of torch."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
@@ -11,10 +11,10 @@ Steps = TypeVar("Steps", bound=torch.optim.Optimizer)
 
 
 def use_fast_step(optimizer: Steps) -> Steps:
-    """Let an optimizer step the fast way of its device, unless it was told how; returns it.
+    """Enable the fast implementation of the optimizer's step, unless one is set; return it.
 
-    On a GPU that is one kernel for all. On a CPU it is SGD's loop outside of Python, which gives
-    the same bits; a fused step would not.
+    On a GPU that is ``fused``. On a CPU it is ``foreach`` for SGD, which is bit-identical to the
+    loop; a fused step is not.
     """
     for group in filter(lambda group: group["params"], optimizer.param_groups):
         told = group.get("foreach") is not None or group.get("fused") is not None
@@ -29,20 +29,20 @@ def use_fast_step(optimizer: Steps) -> Steps:
 class NormalizedSGD(torch.optim.Optimizer):
     """Step along the gradient scaled to unit norm over all parameters together.
 
-    Ascent from a saturated softmax starts with vanishing gradients and then explodes; a step of
-    fixed length does neither.
+    Gradient ascent from a saturated softmax has vanishing gradients at first and exploding ones
+    later; steps of fixed length avoid both.
     """
 
     def __init__(
         self, params: Iterable[Any], *, lr: float, momentum: float, weight_decay: float
     ) -> None:
-        """Keep the options.
+        """Initialise the optimizer.
 
         Args:
-            params: As of any optimizer.
-            lr: Length of a step in the parameters' Euclidean norm, > 0.
-            momentum: Share of the last step that is added, in [0, 1).
-            weight_decay: Pull towards zero, per lr, >= 0.
+            params: Parameters or parameter groups.
+            lr: Step length, the Euclidean norm over all parameters, > 0.
+            momentum: Fraction of the previous step that is added, in [0, 1).
+            weight_decay: L2 weight decay, added after normalisation, >= 0.
 
         Raises:
             ValueError: If ``lr`` is not positive.
@@ -53,7 +53,7 @@ class NormalizedSGD(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor | None:  # type: ignore[override]
-        """Move every parameter; a zero gradient moves nothing."""
+        """Perform a step; without gradients nothing changes."""
         loss = None
         if closure is not None:
             with torch.enable_grad():

@@ -1,6 +1,6 @@
-"""Pre-training: the original model, learned from the data as the victim received them.
+"""Pre-training of the original model on the data as received.
 
-With several devices one process each trains a part of every batch (DDP), and gradients are averaged.
+With several devices, one process per device trains on a part of every batch (DDP).
 
 Shapes: B batch, N samples.
 """
@@ -45,20 +45,20 @@ def pretrain(
         model: On any device.
         data: The training set as received.
         recipe: Epochs, batch size, optimizer, schedule.
-        engine: Where and how to compute; with several devices, a process each.
+        engine: Device, precision and trainer options; with several devices, one process each.
         augment: Batch augmentation.
-        seed: Seeds order, augmentation and layers that draw.
-        loggers: Receive the curves.
-        recorders: Note values per sample while the network learns.
-        resume: File of the resumable checkpoint: continued from if there, removed at the end.
-        title: Name on the progress bar.
+        seed: Seed of order, augmentation and random layers.
+        loggers: Loggers of the curves.
+        recorders: Callbacks that record values per sample.
+        resume: File of the resumable checkpoint; used if it exists, removed at the end.
+        title: Title of the progress bar.
 
     Returns:
         Notes: seconds, images_seen.
 
     Raises:
-        CollapsedError: If the loss is no longer finite.
-        ValueError: If several devices cannot share the work.
+        CollapsedError: If the loss is not finite.
+        ValueError: If the training cannot run on several devices.
     """
     plan = {
         "recipe": recipe, "engine": engine, "augment": augment, "seed": seed, "loggers": loggers,
@@ -81,10 +81,10 @@ def pretrain(
 def _check_share(
     data: ImageSet, recipe: Pretraining, engine: Engine, recorders: Sequence[Recorder]
 ) -> None:
-    """Check that several processes can share the work.
+    """Check that the training can run in several processes.
 
     Raises:
-        ValueError: If a batch is too small for them, or a recorder has to see all of it.
+        ValueError: If a batch is too small, or a recorder needs whole batches.
     """
     least = 2 * engine.devices
     for key, size in (("batch_size", recipe.batch_size), ("the training set", len(data))):
@@ -96,17 +96,17 @@ def _check_share(
     alone = [recorder.name for recorder in recorders if not recorder.joins]
     if alone:
         raise ValueError(
-            f"the score's recorder {alone[0]} must see every batch whole: use trainer.devices=1"
+            f"the score's recorder {alone[0]} needs whole batches: set trainer.devices=1"
         )
 
 
 def _as_rank(
     rank: Rank, model: nn.Module, data: ImageSet, plan: dict[str, Any]
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Train as one of several; rank 0 writes the weights into ``model``, the memory that all share.
+    """Train as one of several ranks; rank 0 writes the weights to ``model`` in shared memory.
 
     Returns:
-        Notes, and what each recorder has seen, of all ranks.
+        Notes, and the state of each recorder over all ranks.
     """
     own = copy.deepcopy(model)
     engine: Engine = plan["engine"]
@@ -114,7 +114,7 @@ def _as_rank(
         enable_determinism()
     if engine.fits_memory(data.image.numel()):
         data = data.to(engine.device)
-    if rank.number:  # one writer
+    if rank.number:  # only rank 0 writes
         plan = plan | {"loggers": ()}
     notes, states = _train_rank(rank, own, data, **plan)
     if rank.number == 0:
@@ -136,7 +136,7 @@ def _train_rank(
     resume: Path | None,
     title: str,
 ) -> tuple[dict[str, Any], list[Any]]:
-    """Train, alone or as a rank; see ``pretrain``."""
+    """Train in one process, alone or as a rank; see ``pretrain``."""
     started = time.perf_counter()
     engine.place_model(model).train()
     loader = ResidentLoader(
@@ -173,7 +173,7 @@ def _train_rank(
     states = [_on_cpu(r.state_dict()) for r in recorders] if rank != SINGLE_PROCESS else []
     if resume is not None and rank.number == 0:
         resume.unlink(missing_ok=True)
-    engine.place_model(model).eval()  # Lightning leaves it in main memory
+    engine.place_model(model).eval()  # Lightning moves it to the CPU
     seconds = module.seconds_before + time.perf_counter() - started
     notes = {"seconds": seconds, "images_seen": recipe.epochs * len(data)}
     return notes | {f"seconds/{r.name}": r.seconds for r in recorders}, states

@@ -1,4 +1,4 @@
-"""How the original model is trained."""
+"""Recipe of the original model's training."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,17 +15,17 @@ NetworkFactory = Callable[..., nn.Module]
 
 @dataclass(frozen=True, kw_only=True)
 class Pretraining:
-    """How the original model is trained.
+    """Recipe of pre-training.
 
     Attributes:
         epochs: Passes over the training set.
         batch_size: B.
-        optimizer: Called with the parameters.
+        optimizer: Returns an optimizer for the given parameters.
         schedule: Learning-rate factor of (step, total).
-        capacity: Share of the channels at gate points that the deployed network has, in (0, 1];
-            below 1 the rest stands beside it, and REM may use it (its replica form).
-        density: Chance that one of the remaining channels is on for a sample during training
-            (example-tied dropout, arXiv 2307.09542), in [0, 1]; 0 keeps them idle.
+        capacity: Share of the channels at gate points that the deployed network keeps, in (0, 1];
+            below 1 the rest are extra channels, which REM can use (its replica form).
+        density: Probability that an extra channel is active for a sample during training
+            (example-tied dropout, arXiv 2307.09542), in [0, 1]; 0: inactive.
     """
 
     epochs: int
@@ -36,7 +36,7 @@ class Pretraining:
     density: float
 
     def __post_init__(self) -> None:
-        """Check the numbers."""
+        """Check the options."""
         if not 0 < self.capacity <= 1:
             raise ValueError(f"pretraining.capacity must be in (0, 1], got {self.capacity}")
         if not 0 <= self.density <= 1:
@@ -47,14 +47,14 @@ class Pretraining:
     def build_initial_network(
         self, factory: NetworkFactory, data: ImageSet, *, seed: int, mask_seed: int
     ) -> nn.Module:
-        """Return the network to train, with fresh weights.
+        """Return the network to train, with random weights.
 
         Args:
             factory: Called with in_channels, image_size, num_classes, and capacity and extra if
                 capacity is below 1.
             data: The training set.
-            seed: Seeds the weights.
-            mask_seed: Seeds the masks of the extra channels.
+            seed: Seed of the weights.
+            mask_seed: Seed of the masks of the extra channels.
         """
         shape = {
             "in_channels": data.image.shape[1],

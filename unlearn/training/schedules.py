@@ -6,19 +6,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class WarmupLinear:
-    """Linear warm-up, then linear decay, as the corrective benchmark trains (arXiv 2505.17730).
+    """Linear warm-up, then linear decay, as in the corrective benchmark (arXiv 2505.17730).
 
     Attributes:
-        warmup_fraction: Share of all steps spent warming up, in [0, 1).
-        stretch: Length of the decay ramp over the number of steps; 1.25 stops at a factor of about
-            0.21, 1 - warmup_fraction ends at zero.
+        warmup_fraction: Share of the steps used for warm-up, in [0, 1).
+        stretch: Length of the decay as a share of the steps; 1.25 ends at a factor of about 0.21,
+            1 - warmup_fraction at zero.
     """
 
     warmup_fraction: float
     stretch: float
 
     def __post_init__(self) -> None:
-        """Check both."""
+        """Check the options."""
         if not 0 <= self.warmup_fraction < 1:
             raise ValueError(f"warmup_fraction must be in [0, 1), got {self.warmup_fraction}")
         if self.stretch <= 0:
@@ -34,7 +34,7 @@ class WarmupLinear:
 
 @dataclass(frozen=True, kw_only=True)
 class Constant:
-    """A learning rate that stays."""
+    """Constant learning rate."""
 
     def __call__(self, step: int, total: int) -> float:
         """Return 1."""
@@ -43,7 +43,7 @@ class Constant:
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
-    """Half a cosine from 1 down to a floor (arXiv 1608.03983, without restarts).
+    """Cosine decay from 1 to a floor (arXiv 1608.03983, without restarts).
 
     Attributes:
         floor: Factor at the end, in [0, 1].

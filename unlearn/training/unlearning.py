@@ -1,4 +1,4 @@
-"""Unlearning through Lightning: whatever loss, phases and stopping rule a method brings.
+"""Unlearning with Lightning, using the loss, phases and stopping rule of a method.
 
 Shapes: B batch.
 """
@@ -20,16 +20,16 @@ from unlearn.training.optimizers import use_fast_step
 
 
 class UnlearningModule(LeanModule):
-    """Steps the optimizer that the method's phase names, on the method's loss."""
+    """Step the method's current optimizer on the method's loss."""
 
     def __init__(
         self, model: nn.Module, method: UnlearningMethod, total_steps: int, log: EpochLog
     ) -> None:
-        """Keep what the steps need; ``total_steps`` is the method's budget."""
+        """Store the model, the method, its budget ``total_steps`` and the log."""
         super().__init__()
         self.automatic_optimization = False
         self.model = model
-        self.method = (method,)  # in a tuple: a method may hold networks that are not ours to train
+        self.method = (method,)  # in a tuple, so that its networks are not registered
         self.total_steps = max(1, total_steps)
         self.spent = 0
         self.epoch_log = log
@@ -47,11 +47,11 @@ class UnlearningModule(LeanModule):
         return made
 
     def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
-        """Return float32 logits; ``index`` selects masks where the model has them."""
+        """Return float32 logits (B, K); ``index`` selects masks of an expanded model."""
         return self._compiled[0](image, *(() if index is None else (index,))).float()
 
     def training_step(self, batch: Mapping[str, Batch], batch_idx: int) -> None:
-        """Do one step."""
+        """Perform one optimizer step."""
         phase = self.begin_step()
         loss = self.method[0].loss(self.forward, batch)
         self.clear_gradients()
@@ -61,7 +61,7 @@ class UnlearningModule(LeanModule):
         self.count_step(loss, batch)
 
     def begin_step(self) -> int:
-        """Set the learning rate of a step and count it; return the number of its optimizer."""
+        """Set the learning rate of a step and count it; return the index of its optimizer."""
         method = self.method[0]
         phase = min(method.get_optimizer_index(), len(self.own) - 1)
         counts = method.get_optimizer_index() == 0
@@ -72,26 +72,26 @@ class UnlearningModule(LeanModule):
         return phase
 
     def clear_gradients(self) -> None:
-        """Drop the gradients of all that the optimizers move."""
+        """Clear the gradients of all optimizers."""
         for optimizer in self.own:
             optimizer.zero_grad()
 
     def count_step(self, loss: Tensor, batch: Mapping[str, Batch]) -> None:
-        """Note a step's loss and images."""
+        """Log a step's loss and number of images."""
         self.epoch_log.add_step(loss, sum(len(part.label) for part in batch.values()))
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Return the batch: the loader has put it where it belongs."""
+        """Return the batch, which the loader has already moved to the device."""
         return batch
 
 
 class LightningFit:
-    """The ``Fit`` that the runner hands to methods.
+    """The ``Fit`` that the runner passes to methods.
 
     Attributes:
-        images_seen: Images of all training batches so far, repetitions counted.
+        images_seen: Number of images in all training batches so far, including repetitions.
     """
 
     def __init__(
@@ -104,15 +104,15 @@ class LightningFit:
         callbacks: Sequence[L.Callback] = (),
         title: str = "unlearning",
     ) -> None:
-        """Keep everything that is not the method's business.
+        """Store the options that do not depend on the method.
 
         Args:
-            engine: Where and how to compute.
+            engine: Device, precision and trainer options.
             augment: Batch augmentation.
-            seed: Seeds order, augmentation and layers that draw.
-            loggers: Receive the curves.
-            callbacks: Watch the training, for example the evaluator's monitor.
-            title: Name on the progress bar.
+            seed: Seed of order, augmentation and random layers.
+            loggers: Loggers of the curves.
+            callbacks: Additional callbacks, for example the evaluator's monitor.
+            title: Title of the progress bar.
         """
         self.engine = engine
         self.augment = augment
@@ -126,7 +126,7 @@ class LightningFit:
         """Train ``model`` in place.
 
         Raises:
-            CollapsedError: If the loss is no longer finite.
+            CollapsedError: If the loss is not finite.
         """
         engine = self.engine
         loader, module, callbacks = self.build_parts(method, model, request)
@@ -145,12 +145,12 @@ class LightningFit:
                 trainer.fit(module, train_dataloaders=loader)
         finally:
             self.images_seen += module.epoch_log.images
-        engine.place_model(model).eval()  # Lightning leaves it in main memory
+        engine.place_model(model).eval()  # Lightning moves it to the CPU
 
     def build_parts(
         self, method: UnlearningMethod, model: nn.Module, request: Request
     ) -> tuple[RequestLoader, UnlearningModule, list[L.Callback]]:
-        """Return what a training consists of: the data, the steps, and what is called around them."""
+        """Return the parts of a training: the loader, the module and the callbacks."""
         for network in (model, *method.get_loss_modules().values()):
             self.engine.place_model(network)
         model.train()
@@ -169,5 +169,5 @@ class LightningFit:
 
 
 def precision_of(method: UnlearningMethod, engine: Engine) -> Any:
-    """Return Lightning's name of the precision that a method trains in."""
+    """Return the training precision of a method as named by Lightning."""
     return engine.unlearning_precision if method.full_precision else engine.resolved_precision()

@@ -111,7 +111,7 @@ def test_a_hook_may_change_the_gradient_before_the_step(course, network):
 
 def test_what_is_unfit_for_a_stack_says_why(course):
     assert find_stack_obstacle(method()) is None
-    assert "course of its own" in (find_stack_obstacle(method(Own)) or "")
+    assert "overrides unlearn()" in (find_stack_obstacle(method(Own)) or "")
     assert "on_after_backward" in (find_stack_obstacle(method(Watching)) or "")
     Plain.stackable = False
     try:

@@ -63,9 +63,7 @@ class Expanded(nn.Module):
             skeleton = type(network)(**{**arguments, "extra": 0.0})
         self._skeleton = (skeleton,)  # in a tuple, so that it is not registered as a submodule
         self._old_shape = {k: tuple(v.shape) for k, v in skeleton.state_dict().items()}
-        self._own: dict[
-            str, str
-        ] = {}  # buffers used only in base mode, by the plain network's names
+        self._own: dict[str, str] = {}  # buffers only of base mode, by the plain network's names
         pairs = zip(skeleton.group_channels, network.group_channels, strict=True)  # type: ignore[arg-type]
         self._setup_masks([total - old for old, total in pairs], num_samples, density, seed)
 

@@ -1,1 +1,1 @@
-"""Several models trained as one stacked program."""
+"""Training of several models as one program, a stack."""

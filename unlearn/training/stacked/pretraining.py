@@ -1,10 +1,9 @@
-"""Many models trained as one program, each with its own data, order, optimizer and end.
+"""Stacked pre-training: several models as one program, each with its own data and order.
 
-The networks stay what they are, but their parameters and buffers become views into stacked tensors
-(M, ...): a step of the stack is a step of each. Convolutions of all models run as one grouped
-convolution (``torch.func.vmap``). A batch of another size than the rest, as the last one of a pass
-may be, is a step of its network alone.
-Shapes: M models, B batch.
+Parameters and buffers of the networks become views into stacked tensors (M, ...), so that a step of
+the stack is a step of each network. Convolutions of all models run as one grouped convolution
+(``torch.func.vmap``). For a batch of a different size, such as the last one of a pass, only its
+network takes a step. Shapes: M models, B batch.
 """
 
 import time
@@ -29,12 +28,12 @@ from unlearn.training.recipe import Pretraining
 
 PRECISIONS = ("32-true", "bf16-mixed")
 ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
-"""Optimizers for which a step of stacked parameters is a step of each model's."""
+"""Optimizers for which a step on stacked parameters equals a step on each model's."""
 
 
 @dataclass
 class StackMember:
-    """One of the models: its network, data and seed; curves and images go where they would alone."""
+    """Network, data, seed and loggers of one model of a stack."""
 
     network: nn.Module
     data: ImageSet
@@ -46,11 +45,11 @@ class Stack:
     """Networks of one architecture whose parameters and buffers are views into stacked tensors.
 
     Attributes:
-        losses: Sum of each model's losses since it was last read, (M,).
+        losses: Sum of each model's losses since the last reset, (M,).
     """
 
     def __init__(self, networks: Sequence[nn.Module]) -> None:
-        """Tie the networks together; they remain usable one by one."""
+        """Stack the tensors of the networks, which remain usable individually."""
         self.networks = list(networks)
         self.parameters = {
             name: torch.stack(parts).requires_grad_()
@@ -74,7 +73,7 @@ class Stack:
         self.losses = torch.zeros(len(networks), device=first.device)
 
     def compute_losses(self, batches: Sequence[Batch]) -> Tensor:
-        """Return each model's mean cross-entropy on its batch, (M,); all batches have one size."""
+        """Return each model's mean cross-entropy on its batch, (M,), for batches of equal size."""
         image, label, index = (
             torch.stack([getattr(batch, part) for batch in batches])
             for part in ("image", "label", "index")
@@ -92,7 +91,7 @@ class Stack:
     def compute_gradients(
         self, batches: Sequence[Batch], autocast: AbstractContextManager[Any]
     ) -> None:
-        """Leave each model's gradient in the stacked parameters."""
+        """Compute each model's gradient and store it in the stacked parameters."""
         for parameter in self.parameters.values():
             parameter.grad = None
         with autocast:
@@ -101,7 +100,7 @@ class Stack:
         self.losses += loss.detach()
 
     def hand_out(self) -> None:
-        """Give every network its part of the gradients."""
+        """Assign each network its part of the gradients."""
         for number, network in enumerate(self.networks):
             for name, parameter in network.named_parameters():
                 grad = self.parameters[name].grad
@@ -113,32 +112,32 @@ def _gather_states(states: Sequence[dict[str, Tensor]]) -> dict[str, list[Tensor
 
 
 def detach_storage(network: nn.Module) -> None:
-    """Give a network tensors of its own again."""
+    """Replace a network's views by copies."""
     for tensor in (*network.parameters(), *network.buffers()):
         tensor.data = tensor.data.clone()
         tensor.grad = None
 
 
 def find_obstacle(engine: Engine, network: nn.Module, precision: Any = None) -> str | None:
-    """Return why models like this one cannot be trained stacked, or None; None: usual precision."""
+    """Return why such models cannot be stacked, or None; ``precision`` None: the engine's."""
     if engine.compile:
         return "trainer.compile is true"
     if engine.devices != 1:
         return "trainer.devices is not 1"
     precision = precision or engine.resolved_precision()
     if precision not in PRECISIONS:
-        return f"precision {precision}"
+        return f"precision {precision} is not supported"
     drawing = [m for m in network.modules() if isinstance(m, nn.modules.dropout._DropoutNd) and m.p]
     return "the network draws random numbers (dropout)" if drawing else None
 
 
 class MemberRun:
-    """The course of one model: its batches, learning rate, curves and notes."""
+    """Training state of one model: its batches, learning rate, curves and notes."""
 
     def __init__(
         self, number: int, member: StackMember, recipe: Pretraining, engine: Engine, augment: Any
     ) -> None:
-        """Start at the first batch."""
+        """Initialise the state at the first batch."""
         self.number, self.member, self.recipe = number, member, recipe
         self.network = engine.place_model(member.network).train()
         self.masked = isinstance(self.network, Expanded)
@@ -148,8 +147,8 @@ class MemberRun:
         )  # fmt: skip
         self.total = recipe.epochs * len(self.loader)
         self.steps = self.epoch = 0
-        self.broken = False  # the loss is no longer a number
-        self.sum: Callable[[], float] = lambda: 0.0  # of the losses since it was last asked
+        self.broken = False  # whether the loss is not finite
+        self.sum: Callable[[], float] = lambda: 0.0  # returns and resets the sum of the losses
         self.started = time.perf_counter()
         self.batches = self._iterate_batches()
         self.pending = next(self.batches, None)
@@ -171,22 +170,22 @@ class MemberRun:
             logger.save()
 
     def next_batch(self) -> None:
-        """Take the next batch."""
+        """Fetch the next batch."""
         self.steps += 1
         self.pending = next(self.batches, None)
 
     def set_rates(self, optimizer: torch.optim.Optimizer, rates: Sequence[float]) -> None:
-        """Set the learning rates of this step; ``rates`` are those of the recipe."""
+        """Set the learning rates of this step; ``rates`` are the base rates of the recipe."""
         factor = self.recipe.schedule(self.steps, self.total)
         for group, rate in zip(optimizer.param_groups, rates, strict=True):
             group["lr"] = rate * factor
 
 
 class StackedPretrainer:
-    """Trains the runs of a stack to their ends."""
+    """Train the models of a stack to the end."""
 
     def __init__(self, runs: list[MemberRun], recipe: Pretraining, engine: Engine) -> None:
-        """Use one optimizer for all where that is the same, else one each."""
+        """Create a shared optimizer if it is equivalent, and one per model."""
         self.runs, self.batch_size = runs, recipe.batch_size
         self.cast: Callable[[], AbstractContextManager[Any]] = lambda: torch.autocast(
             engine.device.type, torch.bfloat16, engine.resolved_precision() == "bf16-mixed"
@@ -213,7 +212,7 @@ class StackedPretrainer:
         return value
 
     def __iter__(self) -> Iterator[MemberRun]:
-        """Yield each run at its end."""
+        """Yield each run when it has ended."""
         while self.runs:
             self._step_unequal()
             ended = [r for r in self.runs if r.pending is None or (r.broken and not self.shared)]
@@ -247,7 +246,7 @@ class StackedPretrainer:
             run.next_batch()
 
     def _step_unequal(self) -> None:
-        """Let models whose next batch has another size take that step by themselves."""
+        """Step models individually whose next batch has a different size."""
         if len({len(r.pending.label) for r in self.runs if r.pending is not None}) < 2:
             return
         for place, run in enumerate(self.runs):
@@ -275,18 +274,18 @@ def pretrain_stacked(
     *,
     augment: Augmentation | None,
 ) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Train the members' networks in place, together; see ``pretrain`` for one.
+    """Train the members' networks in place as a stack; see ``pretrain``.
 
     Args:
         members: M models of one architecture; the data may differ in size.
         recipe: Epochs, batch size, optimizer, schedule: the same for all.
-        engine: Where and how to compute.
+        engine: Device, precision and trainer options.
         augment: Batch augmentation, drawn per model.
 
     Yields:
-        The number of a member that has ended, its network in eval mode, and notes: seconds (its
-        share of the time that its stack took), images_seen, stacked (M). A member whose loss is
-        lost is left out.
+        The number of a member that has ended, with its network in eval mode, and notes: seconds
+        (its share of the stack's time), images_seen, stacked (M). Members with a loss that is not
+        finite are skipped.
     """
     started = time.perf_counter()
     runs = [MemberRun(n, member, recipe, engine, augment) for n, member in enumerate(members)]

@@ -1,4 +1,4 @@
-"""Is a stack of models faster than one after the other? A few steps of copies tell."""
+"""Measure the speedup of a stack over sequential training, with a few steps of copies."""
 
 import copy
 import time
@@ -21,12 +21,12 @@ def measure_speedup(
     *,
     augment: Augmentation | None,
 ) -> float:
-    """Return the time of a step of each model by itself over that of one step of all as a stack.
+    """Return the time of one step of each model divided by that of one step of the stack.
 
-    The members are left as they are; optimizers, which cost little, do not take part.
+    The members are not modified; optimizer steps, which cost little, are not included.
     """
     copies = [copy.deepcopy(member.network) for member in members]
-    # What is frozen costs less in either way; here all of it is trained in both.
+    # Freezing would reduce the cost of both; here all parameters are trained in both.
     networks = [engine.place_model(network).train().requires_grad_() for network in copies]
     loader = ResidentLoader(
         members[0].data, batch_size=batch_size, augment=augment, seed=0, device=engine.device
@@ -51,7 +51,7 @@ def measure_speedup(
 
 
 def _time_call(call: Callable[[], None]) -> float:
-    """Return the seconds of the fastest of some calls, after one that does not count."""
+    """Return the seconds of the fastest call of several, after one warm-up call."""
     times = []
     for _ in range(1 + STEPS):
         _synchronize_device()

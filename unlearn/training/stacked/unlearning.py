@@ -1,8 +1,8 @@
-"""Many unlearnings as one program: each keeps its own method, data, optimizer, epochs and end.
+"""Stacked unlearning: several cells as one program, each with its own method, data and optimizer.
 
-A cell is taken through its epochs as Lightning would take it, but waits before each step. The cells
-whose next steps are of one kind (phase, batch sizes, layer modes) make it together: parameters and
-buffers stacked, the method's own loss mapped over them (``torch.func.vmap``), one backward pass.
+A cell runs through its epochs as in Lightning, but pauses before each step. Cells whose next steps
+are of the same kind (phase, batch sizes, layer modes) take them together: parameters and buffers
+are stacked, the method's loss is mapped over them (``torch.func.vmap``), with one backward pass.
 Shapes: M cells, B batch.
 """
 
@@ -27,31 +27,31 @@ SERVED = {
     "on_train_start", "on_train_epoch_start", "on_train_batch_start", "on_before_optimizer_step",
     "on_train_batch_end", "on_train_epoch_end", "on_train_end",
 }  # fmt: skip
-"""Hooks that a method in a stack may have."""
+"""Hooks supported in a stack."""
 
 
 def find_stack_obstacle(method: Any) -> str | None:
-    """Return why a method cannot be run in a stack, or None."""
+    """Return why a method cannot be stacked, or None."""
     if not isinstance(method, UnlearningMethod) or not method.stackable:
-        return f"{type(method).__name__} does not say that it is stackable"
+        return f"{type(method).__name__} is not stackable"
     if type(method).unlearn is not UnlearningMethod.unlearn:
-        return f"{type(method).__name__} has a course of its own"
+        return f"{type(method).__name__} overrides unlearn()"
     own = {
         name
         for part in method.callbacks()
         for name in dir(L.Callback)
         if name.startswith("on_") and getattr(type(part), name) is not getattr(L.Callback, name)
     }
-    return f"{type(method).__name__} has hooks {own - SERVED}" if own - SERVED else None
+    return f"{type(method).__name__} has unsupported hooks {own - SERVED}" if own - SERVED else None
 
 
 class TrainerStub:
-    """What hooks may know and do of a trainer."""
+    """The part of a Lightning trainer that hooks can use in a stack."""
 
     is_global_zero = True
 
     def __init__(self, max_epochs: int) -> None:
-        """Stand at the beginning."""
+        """Initialise the state before the first epoch."""
         self.max_epochs, self.current_epoch, self.should_stop = max_epochs, 0, False
         self.strategy = self
 
@@ -60,15 +60,15 @@ class TrainerStub:
         return value
 
     def is_finished(self) -> bool:
-        """Say whether there is no further epoch."""
+        """Return whether training has ended."""
         return self.should_stop or 0 <= self.max_epochs <= self.current_epoch
 
 
 class LossModule(nn.Module):
-    """A method's loss as a module of all tensors that it reads."""
+    """A method's loss as a module with all tensors that it reads."""
 
     def __init__(self, method: UnlearningMethod, module: UnlearningModule) -> None:
-        """Name the parts."""
+        """Register the model and the modules that the loss reads."""
         super().__init__()
         self.module = module
         self.read = nn.ModuleDict(method.get_loss_modules())
@@ -79,7 +79,7 @@ class LossModule(nn.Module):
         return self._method[0].loss(self.module.forward, batch)
 
     def constant_buffers(self) -> set[str]:
-        """Return the names of buffers that no step writes to: masks, and all of what is only read."""
+        """Return the names of buffers that no step writes to, such as masks."""
         return {
             f"{path}.{name}"
             for path, part in self.named_modules()
@@ -89,20 +89,20 @@ class LossModule(nn.Module):
 
 
 class StackedRun:
-    """One cell on its way.
+    """Training state of one cell.
 
     Attributes:
-        pending: The batch of its next step; None at the end.
-        kind: What steps must have in common to be made together.
-        seconds: Its own time and its shares of joint steps.
-        images_seen: Of all its batches.
-        error: What ended it before its time.
+        pending: Batch of the next step; None at the end.
+        kind: Key of the next step; steps with equal keys can be taken together.
+        seconds: Time of individual work plus the share of joint steps.
+        images_seen: Number of images in all batches.
+        error: Error that ended the cell; None if there was none.
     """
 
     def __init__(
         self, method: UnlearningMethod, model: nn.Module, request: Request, fit: LightningFit
     ) -> None:
-        """Prepare the model and stand before the first step."""
+        """Prepare the model and fetch the first batch."""
         self.method, self.request, self.fit = method, request, fit
         self.pending: Mapping[str, Batch] | None = None
         self.kind: tuple[Any, ...] = ()
@@ -153,7 +153,7 @@ class StackedRun:
             getattr(callback, hook)(self.stage, self.module, *rest)
 
     def step_optimizer(self, phase: int) -> None:
-        """Step the optimizer of a phase; gradients are there."""
+        """Step the optimizer of a phase; gradients must be set."""
         optimizer = self.module.own[phase]
         self._call_hook("on_before_optimizer_step", optimizer)
         optimizer.step()
@@ -164,7 +164,7 @@ class StackedRun:
         return (*modes, *(tuple(t.shape) for t in self.tensors.values()))
 
     def next_step(self) -> None:
-        """Go on to the next step; an error, or a loss that is lost, ends the course."""
+        """Advance to the next step; an error or a loss that is not finite ends the cell."""
         self.pending = None
 
         def fetch_step() -> None:
@@ -176,12 +176,12 @@ class StackedRun:
         started = time.perf_counter()
         try:
             call()
-        except Exception as error:  # its own affair: whoever runs it alone meets it again
+        except Exception as error:  # does not affect other cells; reported by the caller
             self.error = error
         self.seconds += time.perf_counter() - started
 
     def finish_run(self) -> nn.Module | None:
-        """Return the unlearned model; None if an error has ended the course."""
+        """Return the unlearned model; None if an error ended the cell."""
         out: list[nn.Module] = []
         if self.error is None:
             self._time_call(lambda: out.append(self.method.finish(self.model.eval())))
@@ -189,19 +189,20 @@ class StackedRun:
 
 
 class StackedUnlearner:
-    """Takes courses to their ends."""
+    """Run cells to the end."""
 
     def __init__(
         self, courses: Sequence[StackedRun], cast: Callable[[], AbstractContextManager[Any]]
     ) -> None:
-        """Begin with all; ``cast`` is the precision of a step."""
+        """Store the cells and ``cast``, the autocast context of a step."""
         self.courses, self.cast = list(courses), cast
         self._constant: dict[tuple[int, ...], dict[str, tuple[Any, Tensor]]] = {}
 
     def run_all(self) -> None:
-        """Step until every course has ended.
+        """Step until every cell has ended.
 
-        Those out of step, as before a last batch of another size, go first: they may join the most.
+        Smaller groups, such as before a last batch of a different size, step first, so that they
+        can join the largest group.
         """
         while groups := self._group_runs():
             for group in groups[1:]:
@@ -209,7 +210,7 @@ class StackedUnlearner:
             self._step_group(self._group_runs()[0])
 
     def _group_runs(self) -> list[list[StackedRun]]:
-        """Return the courses by the kind of their next step, the largest group first."""
+        """Return the cells grouped by the kind of their next step, the largest group first."""
         kinds: dict[tuple[Any, ...], list[StackedRun]] = defaultdict(list)
         for course in self.courses:
             if course.pending is not None and course.error is None:
@@ -235,7 +236,7 @@ class StackedUnlearner:
             course.next_step()
 
     def _compute_losses(self, group: Sequence[StackedRun]) -> Tensor:
-        """Return each course's loss, (M,)."""
+        """Return each cell's loss, (M,)."""
         batches = [course.pending for course in group]
         if len(group) == 1:
             return group[0].cell(batches[0])[None]
@@ -255,13 +256,13 @@ class StackedUnlearner:
         return losses
 
     def _stack_tensors(self, group: Sequence[StackedRun]) -> dict[str, Tensor]:
-        """Return the tensors of the courses, each (M, ...); gradients go to the courses' own.
+        """Return the stacked tensors of the cells, each (M, ...); gradients flow to the cells.
 
-        What nobody writes to, as masks and references, is stacked once.
+        Constant tensors, such as masks and references, are stacked once.
         """
         key = tuple(id(course) for course in group)
         known = self._constant.pop(key, {})
-        while len(self._constant) > 2:  # groups that are no more
+        while len(self._constant) > 2:  # remove old groups
             self._constant.pop(next(iter(self._constant)))
         self._constant[key] = kept = {}
         out = {}
