@@ -74,7 +74,7 @@ def test_an_interrupted_run_ends_at_once_and_goes_on_to_the_same_bits(
     assert same_bits(tmp_path, undisturbed)
     assert store(tmp_path).table() == store(undisturbed).table()
     if begun.startswith("checkpoints"):  # the curve holds the epochs of both parts
-        assert any("(15 epochs, going on after epoch " in line for line in lines), lines
+        assert any("(15 epochs, continuing after epoch " in line for line in lines), lines
         (curve,) = (tmp_path / "outputs").glob("checkpoints/*/curves/metrics.csv")
         epochs = [line.split(",")[0] for line in curve.read_text().splitlines()[1:]]
         assert sorted({float(e) for e in epochs}) == [float(e) for e in range(1, 16)]

@@ -358,7 +358,7 @@ def test_a_preempted_training_goes_on_from_its_last_checkpoint(home: Path, slurm
     assert any("DUE TO PREEMPTION" in line for line in lines), lines
     first, second = [x for x in lines if x.startswith("training the original model")]
     assert first == "training the original model (150 epochs) ..."
-    assert re.search(r"\(150 epochs, going on after epoch [1-9]\d*\)", second)
+    assert re.search(r"\(150 epochs, continuing after epoch [1-9]\d*\)", second)
     (curve,) = checkpoints.glob("*/curves/metrics.csv")
     epochs = [float(line.split(",")[0]) for line in curve.read_text().splitlines()[1:]]
     assert epochs == [float(e) for e in range(1, 151)]

@@ -69,7 +69,7 @@ def job_of(tmp_path: Path, *overrides: str, methods=None, **more) -> Job:
         (["method.mode=meta"], "go together"),
         (["validation=null"], "validation=0.1"),
         (["auto_methods.metric=mia"], "tow, tow_mia, got metric mia"),
-        (["auto_methods.seeds=[3]"], r"none of the run's, got \[3\]"),
+        (["auto_methods.seeds=[3]"], r"differ from the run's seeds, got \[3\]"),
         (["auto_methods.seeds=[]"], r"seeds \[\]"),
     ],
 )

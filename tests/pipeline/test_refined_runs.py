@@ -57,5 +57,5 @@ def test_rum_answers_requests_in_a_row(tmp_path: Path):
 def test_a_forget_set_by_memorization_asks_for_a_score(tmp_path: Path):
     result = call(tmp_path, "method=original", "forget_set=memorization")
     assert result.returncode == 2
-    assert "needs a score of memorization: score=holdout_retraining" in result.stderr
+    assert "needs a memorization score: score=holdout_retraining" in result.stderr
     assert not list(tmp_path.glob("results/*/row-*.json"))

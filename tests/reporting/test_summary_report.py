@@ -140,7 +140,7 @@ def test_what_to_beware_of_is_said(
     write(store, "ssd", 1, 0.6, dataset="svhn")
     summary_report.write_summary(config | {"figure": "none"})
     said = caplog.text
-    assert "2 settings of data" in said and "1 cells hold several runs" in said
+    assert "2 settings of data" in said and "1 cell with several runs" in said
     assert "npo 2, rem 1, ssd 2" in said
 
 

@@ -144,5 +144,7 @@ def test_no_process_is_left(training: tuple[subprocess.Popen[str], set[int]], ho
         assert len(lines) == 1 and "was ended by SIGKILL" in lines[0], errors
         assert process.returncode == 1
     elif how != "kill":
-        assert lines == ["interrupted; finished runs are kept, repeat the command to continue"], errors
+        assert lines == ["interrupted; finished runs are kept, repeat the command to continue"], (
+            errors
+        )
         assert process.returncode == {"term": 143, "interrupt": 130}[how]

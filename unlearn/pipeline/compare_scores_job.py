@@ -1,4 +1,4 @@
-"""Compute scores of memorization, compare them: agreement with one of them, and what they cost."""
+"""Compute and compare memorization scores: agreement with one of them, and cost."""
 
 import logging
 from pathlib import Path
@@ -21,11 +21,11 @@ from unlearn.scoring.memorization.agreement import (
 log = logging.getLogger(__name__)
 
 GROUP_FRACTION = 1 / 15
-"""Size of each of the low, mid and high groups that are compared: 3,000 of 45,000 (arXiv 2406.01257)."""
+"""Size of the low, mid and high groups: 3,000 of 45,000 (arXiv 2406.01257)."""
 
 
 def score_job(job: Job) -> float | None:
-    """Compute the job's scores, each from the cache if it is there; write table, values, figure.
+    """Compute the job's scores or load them from the cache; write table, values and figure.
 
     Raises:
         ValueError: If there are fewer than two.
@@ -46,7 +46,7 @@ def score_job(job: Job) -> float | None:
     table = pd.DataFrame(rows)
     text = table.map(lambda v: f"{v:.3g}" if isinstance(v, float) else v)
     text.attrs["n"] = "samples"
-    title = f"scores of memorization against {reference}, {len(values[reference])} samples"
+    title = f"memorization scores compared with {reference}, {len(values[reference])} samples"
     formats.print_table(text, title)
     folder = Path(job.config["paths"]["reports"])
     formats.save_tables(text, folder / "scores")

@@ -1,4 +1,4 @@
-"""What a job works on: data, truth, engine, method, and the network before it is trained."""
+"""The objects of a job: data, ground truth, engine, method and untrained network."""
 
 import copy
 import functools
@@ -30,17 +30,17 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunContext:
-    """Data, truth and engine of a job; the same for all of its models.
+    """Data, ground truth and engine of a job, shared by all of its models.
 
     Attributes:
         job: The job; its ``node`` holds the objects of its config.
         dataset: The clean data.
-        task: What is to be unlearned.
-        engine: How to compute.
+        task: The unlearning task.
+        engine: Training engine.
         digest: Hash of the training set as received.
-        facts: Of the forget set, for the row.
-        embedding: Of the training set by the original model, (N, E), if a metric needs it.
-        before: What the original model says, if a metric or a report needs it.
+        facts: Facts about the forget set, for the row.
+        embedding: Features of the training set in the original model, (N, E), if a metric needs them.
+        before: Predictions of the original model, if a metric or a report needs them.
     """
 
     job: Job
@@ -55,24 +55,24 @@ class RunContext:
 
 @functools.lru_cache(maxsize=2)
 def _load_dataset(node: str, build: Callable[[Any], Any]) -> tuple[Dataset, bytes]:
-    """Return a data set and the hash of its training images, once for all jobs of a process."""
+    """Return a data set and the hash of its training images; cached per process."""
     dataset: Dataset = build(json.loads(node)).load()
     return dataset, hashlib.sha256(dataset.train.image.numpy().tobytes()).digest()
 
 
 def build_engine(config: dict[str, Any], image_size: int) -> Engine:
-    """Return how to compute.
+    """Return the training engine.
 
     Args:
-        config: Of the job.
+        config: Config of the job.
         image_size: Height and width in pixels.
 
     Raises:
-        ValueError: If a GPU is wanted that torch does not see.
+        ValueError: If a GPU is requested and torch finds none.
     """
     options = dict(config["trainer"])
     if options["accelerator"] == "gpu" and not torch.cuda.is_available():
-        raise ValueError("trainer.accelerator is gpu, but torch sees none; use auto or cpu")
+        raise ValueError("trainer.accelerator=gpu, but torch finds no GPU; use auto or cpu")
     threads = options.pop("threads")
     if threads is not None:
         torch.set_num_threads(threads)
@@ -89,10 +89,10 @@ def count_corrupted(corrupted: float, size: int, multiple: int = 1) -> int:
     Args:
         corrupted: Share in (0, 1), rounded to the nearest multiple; or a count.
         size: Number of samples.
-        multiple: What a corruption takes at a time, 2 if it exchanges labels.
+        multiple: Samples that a corruption takes at a time; 2 if it swaps labels.
 
     Raises:
-        ValueError: If that is none, or more than there are.
+        ValueError: If the result is 0 or larger than ``size``.
     """
     count = round(corrupted)
     if corrupted < 1:
@@ -106,7 +106,7 @@ def count_corrupted(corrupted: float, size: int, multiple: int = 1) -> int:
 
 
 def load_context(job: Job, *, forget: bool) -> RunContext:
-    """Load the data, corrupt them and, if wanted, choose the forget set."""
+    """Load the data, corrupt it and, if requested, choose the forget set."""
     config = job.config
     dataset, pixels = _load_dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
     if config.get("class_order") is not None:
@@ -126,7 +126,7 @@ def load_context(job: Job, *, forget: bool) -> RunContext:
     found: tuple[torch.Tensor, ...] = ()
     if forget:
         if isinstance(choose, Detector):
-            raise ValueError("options are tuned where discovery is simulated: discovery=0.5")
+            raise ValueError("tuning needs a simulated discovery rate: discovery=0.5")
         found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
         found = add_false_alarms(config, found, truth)
     task = Task(train=train, test=dataset.test, truth=truth, forget=found)
@@ -136,7 +136,7 @@ def load_context(job: Job, *, forget: bool) -> RunContext:
 def add_false_alarms(
     config: Mapping[str, Any], found: tuple[torch.Tensor, ...], truth: Truth
 ) -> tuple[torch.Tensor, ...]:
-    """Return requests with the false alarms that discovery_precision asks for."""
+    """Return requests with the false alarms that ``discovery_precision`` requires."""
     precision, seed = config.get("discovery_precision"), config["seeds"]["discovery"]
     if precision is None:
         return found
@@ -144,18 +144,18 @@ def add_false_alarms(
 
 
 def _move_to_device(task: Task, engine: Engine) -> Task:
-    """Move the images to the GPU if they take less than half of its free memory."""
+    """Move the images to the GPU if they need less than half of its free memory."""
     if engine.device.type == "cpu":
         return task
     size = task.train.image.numel() + task.test.image.numel()
     if not engine.fits_memory(size):
-        log.info("the images stay in main memory: %.1f GB do not fit on the GPU", size / 1e9)
+        log.info("images stay in main memory: %.1f GB do not fit on the GPU", size / 1e9)
         return task
     return replace(task, train=task.train.to(engine.device), test=task.test.to(engine.device))
 
 
 def new_network(context: RunContext) -> tuple[Pretraining, nn.Module]:
-    """Return the original's recipe, and its network with fresh weights."""
+    """Return the original's recipe and its network with initial weights."""
     seeds = context.job.config["seeds"]
     recipe: Pretraining = context.job.node("pretraining")
     factory = context.job.node("model")
@@ -166,19 +166,19 @@ def new_network(context: RunContext) -> tuple[Pretraining, nn.Module]:
 
 
 def build_untrained_network(context: RunContext) -> nn.Module:
-    """Return the network that the job works on, with fresh weights."""
+    """Return the job's network with initial weights."""
     return new_network(context)[1]
 
 
 def build_method(job: Job, node: Any = None) -> UnlearningMethod:
-    """Return a new copy of the job's method, within its localization if it has one.
+    """Return a new instance of the job's method, wrapped in its localization if it has one.
 
     Args:
         job: The job.
-        node: Another config node of a method; None: the job's own.
+        node: Config node of another method; None: the job's method.
 
     Raises:
-        ValueError: If the method brings its own, or there is a budget and none to spend it.
+        ValueError: If the method has its own localization, or a budget is set without one.
     """
     config = job.config
     method: Any = copy.deepcopy(job.node("method")) if node is None else job.build(node)
@@ -193,9 +193,11 @@ def build_method(job: Job, node: Any = None) -> UnlearningMethod:
         return method
     if inside:
         name = type(method).__name__
-        raise ValueError(f"{name} brings its own localization; method=rft takes any other")
+        raise ValueError(f"{name} has its own localization; use method=rft for others")
     if not isinstance(method, UnlearningMethod):
-        raise ValueError(f"{type(method).__name__} runs other methods; only those can be localized")
+        raise ValueError(
+            f"{type(method).__name__} runs other methods; set the localization of those instead"
+        )
     from unlearn.methods.localized import Localized
 
     localizer = copy.deepcopy(job.node("localization"))
@@ -204,6 +206,6 @@ def build_method(job: Job, node: Any = None) -> UnlearningMethod:
 
 
 def original_model_identity(context: RunContext) -> dict[str, Any]:
-    """Return everything that determines the original model's weights; no rate and no method."""
+    """Return everything that determines the original model's weights, without rate and method."""
     found = {"data_digest": context.data_digest, "precision": context.engine.resolved_precision()}
     return original_identity(context.job.config) | found

@@ -1,4 +1,4 @@
-"""Diagnose a network: which layers hold the forget set, and where strategies would look for it."""
+"""Diagnose a network: which layers hold the forget set, and which parts localizations select."""
 
 import copy
 import logging
@@ -33,14 +33,14 @@ GROUPINGS = {"layer": group_by_layer, "block": group_by_block}
 
 
 def check_diagnosis(options: dict[str, Any], config: dict[str, Any]) -> None:
-    """Check the options of a diagnosis before anything is trained.
+    """Check the options of a diagnosis before training.
 
     Args:
         options: Of the config group ``diagnosis``.
-        config: Of the job.
+        config: Config of the job.
 
     Raises:
-        ValueError: If one is out of range, or cannot be had with a checkpoint of the user's own.
+        ValueError: If one is out of range or unavailable with a user's own checkpoint.
     """
     to, epochs = options["rewind_to"], config["pretraining"]["epochs"]
     if options["grouping"] not in GROUPINGS:
@@ -58,8 +58,8 @@ def check_diagnosis(options: dict[str, Any], config: dict[str, Any]) -> None:
         )
     if config["checkpoint"] is not None and (to == "initial" or isinstance(to, int)):
         raise ValueError(
-            f"diagnosis.rewind_to must be fresh or a checkpoint file with checkpoint=...: how that "
-            f"model was trained is not known; got {to}"
+            f"diagnosis.rewind_to must be fresh or a checkpoint file with checkpoint=...: the training "
+            f"of that model is unknown; got {to}"
         )
     masks, learning = options.get("masks"), options.get("retraining")
     if masks is not None and masks["budget"] is None:
@@ -75,8 +75,8 @@ def load_earlier_parameters(context: RunContext, network: nn.Module) -> dict[str
     """Return the parameters that layers are rewound to, by name, on the network's device.
 
     Args:
-        context: Its data.
-        network: The one that is diagnosed, without extra channels.
+        context: Data of the network.
+        network: The diagnosed network, without extra channels.
     """
     to = context.job.config["diagnosis"]["rewind_to"]
     if to == "initial":
@@ -93,7 +93,7 @@ def load_earlier_parameters(context: RunContext, network: nn.Module) -> dict[str
 
 
 def _train_to_epoch(context: RunContext, epoch: int) -> nn.Module:
-    """Return the original model as it was after an epoch of its training; cached."""
+    """Return the original model after an epoch of its training; cached."""
     whole = build_original_spec(context)
     part = replace(
         whole,
@@ -137,7 +137,7 @@ def diagnose_job(job: Job) -> float | None:
 def _retrain_layers(
     context: RunContext, network: nn.Module, before: dict[str, Tensor], found: Diagnosis
 ) -> None:
-    """Rewind and train each layer; note the curves."""
+    """Rewind and retrain each layer; record the curves."""
     options = context.job.config["diagnosis"]["retraining"]
     for number, (layer, names) in enumerate(found.groups.items(), 1):
         title = f"retraining {layer} ({number} of {len(found.groups)})"
@@ -159,14 +159,14 @@ def _retrain_layers(
 
 
 def _write_diagnosis(job: Job, found: Diagnosis) -> None:
-    """Print and keep the tables, the curves and the figure."""
+    """Print the tables, and write tables, curves and figure."""
     folder, names = Path(job.config["paths"]["reports"]), job.names
     context = f"{names['dataset']}, {names['corruption']}, {names['model']}"
     to = job.config["diagnosis"]["rewind_to"]
     titles = {
         "diagnosis": f"{context}: gradients, and accuracy with one layer rewound (to: {to})",
         "diagnosis_shares": "share of each layer's parameters in the masks",
-        "diagnosis_masks": "masks: share of all parameters, mean depth (0 input, 1 output)",
+        "diagnosis_masks": "masks: share of all parameters, mean depth (0: input, 1: output)",
         "diagnosis_overlap": "Jaccard overlap of the masks",
     }
     made = diagnosis.make_tables(found)

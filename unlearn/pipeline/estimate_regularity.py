@@ -1,4 +1,4 @@
-"""Estimates how regular the bad data of a job are, so that advice can be given on the nearest kind."""
+"""Estimates the regularity of a job's bad data, to find the nearest measured corruption."""
 
 import logging
 
@@ -21,9 +21,9 @@ log = logging.getLogger(__name__)
 
 
 def estimate_list_regularity(job: Job) -> Regularity | None:
-    """Return the estimate for a list or a detector's finds; None if there is nothing to go by.
+    """Return the estimate for a list or the samples a detector found; None if not available.
 
-    That is so where the kind of corruption is given, where no list is, and where the list is short.
+    None if the kind of corruption is given, if there is no list, or if the list is short.
     """
     if chosen_option(job.config, "corruption") != "none":
         return None
@@ -33,18 +33,21 @@ def estimate_list_regularity(job: Job) -> Regularity | None:
     context = load_with_forget_set(job)
     count = len(context.task.forget_indices())
     if count < LEAST:
-        log.warning("%d listed images are too few to say how regular they are", count)
+        log.warning("%d listed images are too few to estimate their regularity", count)
         return None
     if isinstance(choose, Detector):
-        log.warning("%d images were flagged; false alarms among them look regular", count)
+        log.warning(
+            "%d images were flagged; false alarms among them increase the estimated regularity",
+            count,
+        )
     return estimate_regularity(context)
 
 
 def estimate_regularity(context: RunContext) -> Regularity:
-    """Return the estimate for the forget set of a setting; a model is trained without half of it."""
+    """Return the estimate for the forget set of a context; trains a model without half of it."""
     train, forget = context.task.train, context.task.forget_indices().cpu()
     rows = forget[held_out(len(forget), context.job.config["seeds"]["discovery"])]
-    network, _, _ = train_without(context, rows, "a model that does not see half of the list")
+    network, _, _ = train_without(context, rows, "a model trained without half of the list")
     held = train.rows(rows.to(train.label.device))
     label = train.label.cpu()
     return Regularity(

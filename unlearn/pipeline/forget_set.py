@@ -1,4 +1,4 @@
-"""Scores of memorization for a job, and forget sets that need them, the original model or a detector."""
+"""Forget sets of a job, including those that need a score, the original model or a detector."""
 
 import logging
 from dataclasses import replace
@@ -25,11 +25,11 @@ from unlearn.storage.checkpoint_cache import TrainedModel
 log = logging.getLogger(__name__)
 
 LONG_LIST_FRACTION = 0.2
-"""Share of the training set beyond which a detector's list is doubted aloud."""
+"""Fraction of the training set above which a detector's list causes a warning."""
 
 
 def needs_original_model(job: Job) -> bool:
-    """Say whether choosing the forget set needs the original model: then it must be there first."""
+    """Return whether choosing the forget set needs the original model."""
     choose = job.node("forget_set")
     if job.config.get("score") is not None or isinstance(choose, Detector):
         return True
@@ -37,7 +37,7 @@ def needs_original_model(job: Job) -> bool:
 
 
 def load_with_forget_set(job: Job) -> RunContext:
-    """Load the data of a job and choose its forget set; see ``with_forget_set``."""
+    """Load the data of a job and choose its forget set; see ``add_forget_set``."""
     return add_forget_set(load_context(job, forget=False))
 
 
@@ -74,14 +74,14 @@ def add_forget_set(context: RunContext) -> RunContext:
 def _choose_requests(
     context: RunContext, choose: ForgetSet, known: dict[str, Any]
 ) -> tuple[torch.Tensor, ...]:
-    """Return the requests of a forget set that is built from the truth."""
+    """Return the requests of a forget set that is built from the ground truth."""
     config, needs = context.job.config, choose.needs
     if "embedding" in needs:
         known = known | {"embedding": compute_features(context)}
     absent = [need for need in needs if need not in known]
     if absent:
         raise ValueError(
-            "this forget_set needs a score of memorization: score=holdout_retraining, or another "
+            "this forget_set needs a memorization score: score=holdout_retraining, or another "
             f"of conf/score; absent: {', '.join(absent)}"
         )
     return choose(
@@ -93,7 +93,7 @@ def _choose_requests(
 
 
 def _discovery_quality(task: Task, found: tuple[torch.Tensor, ...]) -> dict[str, Any]:
-    """Return size, precision and recall of what was found, if the corruption is simulated."""
+    """Return size, precision and recall of the found samples, if the corruption is simulated."""
     every = torch.cat(found)
     if not task.truth.corrupted.any():
         return {"discovery/size": len(every)}
@@ -102,10 +102,10 @@ def _discovery_quality(task: Task, found: tuple[torch.Tensor, ...]) -> dict[str,
 
 
 def detect_suspects(context: RunContext, detector: Detector) -> torch.Tensor:
-    """Return what a detector suspects, from the cache or searched for; its notes get the cost.
+    """Return the samples that a detector flags, cached; its notes get the cost.
 
     Raises:
-        ValueError: If it suspects nothing, or everything.
+        ValueError: If it flags no or all samples.
     """
     node, name = context.job.config["forget_set"], chosen_option(context.job.config, "detector")
 
@@ -118,13 +118,13 @@ def detect_suspects(context: RunContext, detector: Detector) -> torch.Tensor:
     suspects, total = result.records["suspects"], len(context.task.train)
     if not 0 < len(suspects) < total:
         raise ValueError(
-            f"discovery={name} suspects {len(suspects)} of {total} training samples, "
-            "which leaves nothing to unlearn or nothing to retain; change forget_set.* or choose "
+            f"discovery={name} flags {len(suspects)} of {total} training samples, "
+            "so the forget set or the retain set is empty; change forget_set.* or choose "
             "another"
         )
     if len(suspects) > LONG_LIST_FRACTION * total:
         log.warning(
-            "discovery=%s suspects %d of %d training samples: few lists of that length are right, and "
+            "discovery=%s flags %d of %d training samples: such a long list is probably wrong, and "
             "unlearning clean images harms the model; look at some, or choose another detector",
             name, len(suspects), total,
         )  # fmt: skip

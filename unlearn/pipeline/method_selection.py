@@ -1,4 +1,4 @@
-"""RUM's automatic choice: which candidate unlearns which part best, on seeds that no result uses.
+"""RUM's automatic selection: the best candidate per part, on seeds that no result uses.
 
 After arXiv 2406.01257 ("best algorithm per subset", which does not say how it is found); ours: each
 candidate unlearns each part alone and is ranked by its closeness to retraining, with held-out images
@@ -39,7 +39,7 @@ def select_best(
 
     Args:
         scores: A value per seed, by name.
-        seconds: What each took.
+        seconds: Duration of each.
     """
     means = {name: float(np.mean(values)) for name, values in scores.items()}
     top = max(means, key=means.__getitem__)
@@ -52,7 +52,7 @@ def needs_selection(job: Job) -> bool:
     """Return whether there is anything to choose.
 
     Raises:
-        ValueError: If mode and auto_methods do not go together, or nothing is held out to judge by.
+        ValueError: If mode and auto_methods do not go together, or no images are held out.
     """
     config, auto = job.config, job.config["method"].get("mode") == "auto"
     node = config.get("auto_methods")
@@ -61,14 +61,16 @@ def needs_selection(job: Job) -> bool:
     if not auto or node is None:
         return False
     if config.get("validation") is None:
-        raise ValueError("auto_methods are judged by held-out images: validation=0.1")
+        raise ValueError("auto_methods are evaluated on held-out images: set validation=0.1")
     if node["metric"] not in METRICS or not node["seeds"] or not node["methods"]:
         raise ValueError(
             "auto_methods must have methods, seeds and a metric of "
             f"{', '.join(METRICS)}, got metric {node['metric']}, seeds {node['seeds']}"
         )
     if set(node["seeds"]) & set(config["seeds"].values()):
-        raise ValueError(f"auto_methods.seeds must be none of the run's, got {node['seeds']}")
+        raise ValueError(
+            f"auto_methods.seeds must differ from the run's seeds, got {node['seeds']}"
+        )
     for candidate in node["methods"].values():
         job.build(candidate)
     return True
@@ -91,7 +93,7 @@ def choose_methods(job: Job, attempt: RunMethod) -> tuple[Job, dict[str, Any]]:
         name = select_best(values, seconds)
         steps[part], facts[f"chosen/{part}"] = node["methods"][name], name
         shown = ", ".join(f"{n} {np.mean(v):.3f}" for n, v in values.items())
-        log.info("part %s: %s is chosen by held-out %s (%s)", part, name, node["metric"], shown)
+        log.info("part %s: selected %s by held-out %s (%s)", part, name, node["metric"], shown)
     job.folder.mkdir(parents=True, exist_ok=True)
     (job.folder / "choice.json").write_text(json.dumps(rows, indent=1))
     method = job.config["method"] | {"steps": steps}

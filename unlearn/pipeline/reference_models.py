@@ -1,6 +1,6 @@
-"""Models that metrics compare with beyond the one retrained reference: trained once, kept in the cache.
+"""Further models that metrics compare with, besides the retrained reference; cached.
 
-Twins are unlearned and retrained models of other seeds; shadows those of a memorization score.
+Twins: unlearned and retrained models of other seeds. Shadows: models of a memorization score.
 Shapes: M models, N training samples, T test samples.
 """
 
@@ -32,14 +32,14 @@ from unlearn.storage.checkpoint_cache import TrainedModel
 log = logging.getLogger(__name__)
 
 MIN_MODELS = {"twins": 3, "shadows": 8}
-SEED_STEP = 1000  # between the seeds of twins: no run's own
+SEED_STEP = 1000  # offset of the seeds of twins, so that they differ from those of runs
 
 
 def reference_options(job: Job) -> dict[str, dict[str, Any]]:
-    """Return the options of the metric that needs each kind of further models, by kind.
+    """Return the options of the metric that needs each kind of reference models, by kind.
 
     Raises:
-        ValueError: If there are too few models, or none to be had.
+        ValueError: If there are too few models.
     """
     found: dict[str, dict[str, Any]] = {}
     for entry in job.node("evaluation").values():
@@ -66,17 +66,17 @@ def reference_options(job: Job) -> dict[str, dict[str, Any]]:
 def collect_references(
     context: RunContext, model: nn.Module, attempt: Callable[..., Any] | None
 ) -> dict[str, Any]:
-    """Return what the job's metrics need beyond predictions, as fields of ``Predictions``.
+    """Return the reference models that the job's metrics need, as fields of ``Predictions``.
 
     Args:
-        context: Its data and forget set.
+        context: Data and forget set.
         model: The unlearned model.
         attempt: ``attempt(context, model, seed=, loggers=)`` unlearns; None: nothing was unlearned.
     """
     try:
         return _collect_references(context, model, attempt)
-    except CollapsedError as error:  # of a reference; the run's own row stands
-        log.warning("no further models to compare with: %s", error)
+    except CollapsedError as error:  # of a reference model; the run's own row is kept
+        log.warning("reference models are missing: %s", error)
         return {}
 
 
@@ -111,7 +111,7 @@ def _compute_margins(model: nn.Module, context: RunContext) -> torch.Tensor:
 def _train_seed_pairs(
     context: RunContext, model: nn.Module, number: int, attempt: Callable[..., Any]
 ) -> SeedPairs:
-    """Return the margins of the run's own pair and of those of other seeds."""
+    """Return the margins of the run's own model pair and of pairs of other seeds."""
     gone = context.task.requested_indices().sort().values
     own = train_without(context, gone, "the retrained reference")[0]
     pairs = [(_compute_margins(model, context), _compute_margins(own, context))]
@@ -121,28 +121,30 @@ def _train_seed_pairs(
         other = replace(
             context.job, config=change_seeds(context.job.config, ("method",), seeds, seed)
         )
-        log.info("twin %d of %d: another original, unlearned and retrained", k, number - 1)
+        log.info("model pair %d of %d: another original, unlearned and retrained", k, number - 1)
         other = replace(context, job=other)
         start = load_original(other)[0]
         outcome = attempt(other, start, seed=seed, loggers=())
         if outcome.model is None:
-            log.warning("a twin has collapsed and is left out: %s", outcome.reason)
+            log.warning("excluding a collapsed model pair: %s", outcome.reason)
             continue
         reference = train_without(other, gone, "a retrained reference of another seed")[0]
         pairs.append(
             (_compute_margins(outcome.model, context), _compute_margins(reference, context))
         )
     if len(pairs) < MIN_MODELS["twins"]:
-        raise ValueError(f"{len(pairs)} pairs of models are left for klom and ulira")
+        raise ValueError(
+            f"only {len(pairs)} model pair{'s' * (len(pairs) != 1)} left for klom and ulira"
+        )
     ours, theirs = (torch.stack(group) for group in zip(*pairs, strict=True))
     return SeedPairs(ours, theirs, len(context.task.train), len(context.task.test))
 
 
 def check_lira_coverage(context: RunContext) -> None:
-    """Check, before anything is unlearned, that LiRA can judge half of the forget set.
+    """Check before unlearning that LiRA can evaluate half of the forget set.
 
     Raises:
-        ValueError: If it cannot: each sample needs two models that saw it and two that did not.
+        ValueError: If not: a sample needs two models that saw it and two that did not.
     """
     if "shadows" not in reference_options(context.job):
         return
@@ -165,7 +167,7 @@ def check_lira_coverage(context: RunContext) -> None:
 
 
 def load_shadow_models(context: RunContext) -> ShadowModels:
-    """Return margins of the models that the memorization score has trained, from the cache."""
+    """Return the margins of the memorization score's models, from the cache."""
     node = context.job.config["score"]
     score: Memorization = context.job.node("score")
     size = len(context.task.train)
@@ -208,13 +210,13 @@ def compute_forget_loss(model: nn.Module, data: ImageSet) -> float:
 def count_relearn_steps(
     model: nn.Module, data: ImageSet, loss: float, plan: Mapping[str, Any]
 ) -> int:
-    """Return after how many steps on ``data`` a copy's loss is back; at most ``max_steps``.
+    """Return the steps on ``data`` until a copy reaches ``loss``; at most ``max_steps``.
 
     Args:
-        model: Stays as it is.
+        model: Not modified.
         data: The forget set, given labels.
-        loss: Of the original model.
-        plan: ``tolerance``, so many nats above ``loss`` are near enough; ``max_steps``;
+        loss: Loss of the original model.
+        plan: ``tolerance``: accepted nats above ``loss``; ``max_steps``;
             ``batch_size``; ``optimizer``, called with the parameters; ``seed`` of the order.
     """
     own = copy.deepcopy(model)

@@ -1,4 +1,4 @@
-"""One unlearning of a job, and what it leaves behind."""
+"""One unlearning of a job, and its result."""
 
 import copy
 import time
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class UnlearningResult:
-    """What an unlearning left behind.
+    """Result of an unlearning.
 
     Attributes:
-        model: None if the loss was lost.
-        seconds: Without the evaluator's share.
-        peak_bytes: Most memory that was used.
-        images_seen: Of all training batches.
-        notes: The method's, for the row.
+        model: The unlearned model; None if the loss became NaN.
+        seconds: Duration without evaluation.
+        peak_bytes: Peak memory.
+        images_seen: Number of images in all training batches.
+        notes: Notes of the method, for the row.
         reason: Why there is no model.
-        curves: Values and step, still to be logged.
-        mask: Of a localized method: what it chose.
+        curves: Values and step, not logged yet.
+        mask: Mask of a localized method.
     """
 
     model: nn.Module | None
@@ -48,7 +48,7 @@ class UnlearningResult:
     mask: "Mask | None" = None
 
     def replay_curves(self, loggers: Sequence[Logger]) -> None:
-        """Hand curves that no logger has seen yet to the loggers."""
+        """Log the curves that are not logged yet."""
         for logger in loggers:
             for values, step in self.curves:
                 logger.log_metrics(values, step=step)
@@ -57,14 +57,14 @@ class UnlearningResult:
 
 
 def get_mask(method: UnlearningMethod) -> "Mask | None":
-    """Return what a localized method chose; None of another."""
+    """Return the mask of a localized method; None for other methods."""
     return method.mask if isinstance(method, UnlearningMethod) else None
 
 
 def build_run(
     context: RunContext, *, seed: int, loggers: Sequence[Logger]
 ) -> tuple[UnlearningMethod, Monitor, LightningFit, Request]:
-    """Return the job's method, what watches it, what trains it, and what it may see."""
+    """Return the job's method, its monitor, its engine and its request."""
     method = build_method(context.job)
     monitor = Monitor(method, context.task, loggers)
     fit = LightningFit(
@@ -81,7 +81,7 @@ def build_run(
 def run_method(
     context: RunContext, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
 ) -> UnlearningResult:
-    """Run the method on its own copy of ``model``, timed without the evaluator's share."""
+    """Run the method on a copy of ``model``, timed without evaluation."""
     method, monitor, fit, request = build_run(context, seed=seed, loggers=loggers)
     own = copy.deepcopy(model)
     environment.reset_peak_memory()

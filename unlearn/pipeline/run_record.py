@@ -18,11 +18,11 @@ from unlearn.pipeline.trained_models import predict_retrained
 from unlearn.storage.record import RunRecord
 
 REFERENCE_NEEDS = ("twins", "shadows", "relearned")
-"""Needs of metrics that only ``reference_models`` meets."""
+"""Needs of metrics that ``reference_models`` provides."""
 
 
 def _display_names(job: Job) -> dict[str, str]:
-    """Return what the choices are called; an oracle is marked as such wherever its row goes."""
+    """Return the display names of the choices; an oracle is marked as such."""
     names = dict(job.names)
     inner = job.config["model"].get("name") or job.config["model"].get("path")
     names["model"] += f"({inner})" if inner else ""
@@ -38,7 +38,7 @@ def _display_names(job: Job) -> dict[str, str]:
 
 
 def describe_run(job: Job) -> str:
-    """Return data, corruption, network and, of an unlearning, method and discovery rate."""
+    """Return data, corruption, network and, for an unlearning, method and discovery rate."""
     names = job.names
     text = f"{names['dataset']}, {names['corruption']}, {names['model']}"
     if "method" in names:
@@ -47,7 +47,7 @@ def describe_run(job: Job) -> str:
 
 
 def evaluate_run(context: RunContext, predictions: Predictions) -> Row:
-    """Return the columns of the job's metrics; without its reference a metric has failed."""
+    """Return the columns of the job's metrics; a metric without its reference counts as failed."""
     metrics = context.job.node("evaluation")
     try:
         return evaluate_metrics(metrics, predictions, context.task, predict_retrained(context))
@@ -64,7 +64,7 @@ def make_record(
     facts: Row,
     started: float,
 ) -> RunRecord:
-    """Evaluate what an unlearning left behind; return its row."""
+    """Evaluate the result of an unlearning; return its row."""
     metrics = context.job.node("evaluation")
     row: Row = {key: None for m in metrics.values() for key in get_metric(m).directions}
     reason = outcome.reason
@@ -94,7 +94,7 @@ def make_record(
 
 
 def collect_references(context: RunContext, model: nn.Module) -> dict[str, Any]:
-    """Return the further models that the job's metrics compare with, as fields of ``Predictions``."""
+    """Return the reference models of the job's metrics, as fields of ``Predictions``."""
     if not is_needed(context.job, *REFERENCE_NEEDS):
         return {}
     from unlearn.pipeline import reference_models
@@ -103,6 +103,6 @@ def collect_references(context: RunContext, model: nn.Module) -> dict[str, Any]:
 
 
 def is_needed(job: Job, *needs: str) -> bool:
-    """Return whether a metric of the job needs one of some inputs."""
+    """Return whether a metric of the job needs one of the inputs."""
     metrics = job.node("evaluation").values()
     return any(need in get_metric(metric).needs for metric in metrics for need in needs)

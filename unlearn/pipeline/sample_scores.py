@@ -29,7 +29,7 @@ from unlearn.storage.user_checkpoint import hash_file as file_digest
 def _run_scorer(
     context: RunContext, judge: SampleScorer
 ) -> tuple[torch.Tensor, TrainedModel, float]:
-    """Return what a score or detector says of the original model, that model, and the seconds."""
+    """Return the values of a score or detector, the original model, and the seconds."""
     network, trained = load_original(context)
     started = time.perf_counter()
     spent: list[float] = []
@@ -38,7 +38,7 @@ def _run_scorer(
 
 
 def _scored_model_identity(context: RunContext) -> dict[str, Any]:
-    """Return the identity of the original model: of the user's own, what its file holds counts."""
+    """Return the identity of the original model; for a user's own, the hash of its file."""
     path = context.job.config.get("checkpoint")
     own = {} if path is None else {"checkpoint": file_digest(Path(path))}
     return original_model_identity(context) | own
@@ -53,7 +53,7 @@ def compute_sample_scores(context: RunContext, node: dict[str, Any]) -> tuple[Tr
     """Return a score of every training sample, from the cache or computed.
 
     Returns:
-        Its values as the record "score" beside those of pre-training, its cost in the notes; and
+        Its values as record "score" in addition to those of pre-training, its cost in the notes; and
         the score itself.
     """
     score: Score = (
@@ -75,7 +75,7 @@ def compute_sample_scores(context: RunContext, node: dict[str, Any]) -> tuple[Tr
 
 
 def score_samples_again(context: RunContext, network: nn.Module) -> tuple[torch.Tensor, float]:
-    """Return the job's score of every training sample for another model, (N,), and its seconds."""
+    """Return the job's score of every training sample for another model, (N,), and the seconds."""
     score: Score = context.job.node("score")
     started = time.perf_counter()
     values = score(_scoring_inputs(context, network, context.task.records, []))
@@ -88,7 +88,7 @@ def _scoring_inputs(
     records: Mapping[str, torch.Tensor],
     spent: list[float],
 ) -> ScoringInputs:
-    """Return what a score may look at; ``spent`` gets what models from the cache once took."""
+    """Return the inputs of a score; ``spent`` collects the training times of cached models."""
     from unlearn.pipeline.stacked_training import stack_width, train_missing_stacked
 
     def subset_models(parts: Sequence[tuple[torch.Tensor, int]]) -> Iterator[nn.Module]:
@@ -122,7 +122,7 @@ def _scoring_inputs(
 
 
 def _subset_job(context: RunContext, rows: torch.Tensor, seed: int) -> tuple[Job, torch.Tensor]:
-    """Return a job with the seed of a model that sees some rows alone, and the other rows."""
+    """Return a job with the seed of a model trained on some rows only, and the other rows."""
     own = replace(
         context.job,
         config=context.job.config | {"seeds": context.job.config["seeds"] | {"train": seed}},

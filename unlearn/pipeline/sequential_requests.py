@@ -1,4 +1,4 @@
-"""Requests in a row: what each asks for, and what the score says of the model before and after.
+"""Successive requests: their samples, and the scores before and after each.
 
 Source: arXiv 2410.16516. Shapes: N training samples, n forget samples.
 """
@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 
 def check_requests(job: Job) -> None:
-    """Check, before anything is trained, that requests can be chosen as they are to be.
+    """Check before training that the requests can be chosen.
 
     Raises:
-        ValueError: If they follow the current model, and the score cannot be taken of it.
+        ValueError: If they depend on the current model, and the score cannot be computed for it.
     """
     choose: Any = job.node("forget_set")
     if _chosen_at_once(choose):
@@ -34,22 +34,22 @@ def check_requests(job: Job) -> None:
     if node is None or not job.node("score").post_hoc:
         name = chosen_option(job.config, "score") or "none"
         raise ValueError(
-            "forget_set.shared_requests=false needs a score that any model has, "
+            "forget_set.shared_requests=false needs a score that works on any model, "
             f"score=holdout_retraining; got {name}"
         )
 
 
 class SequentialRequests:
-    """The requests of a run, one after the other.
+    """The successive requests of a run.
 
     Attributes:
-        count: How many there are.
+        count: Number of requests.
         seen: Scores of all samples, (N,), before the first step and after every one; empty if
             there is one request, or the score needs a model's whole training.
     """
 
     def __init__(self, context: RunContext) -> None:
-        """Count the requests of a setting that holds the first, or all."""
+        """Count the requests of a context that holds the first or all of them."""
         self.job = context.job
         self.forget_set: Any = context.job.node("forget_set")
         self.shared_requests = _chosen_at_once(self.forget_set)
@@ -63,12 +63,12 @@ class SequentialRequests:
         self.score_history: list[Tensor] = []
 
     def select_request(self, step: int, context: RunContext, model: nn.Module) -> RunContext:
-        """Return the setting with the request of a step.
+        """Return the context with the request of a step.
 
         Args:
-            step: From 0.
-            context: With the requests of all steps before.
-            model: That answered them.
+            step: Index of the request, from 0.
+            context: Context with the requests of all earlier steps.
+            model: Model after the earlier steps.
         """
         if self.tracks_scores and step == 0:
             self.score_history.append(context.task.records["score"].cpu())
@@ -80,7 +80,7 @@ class SequentialRequests:
         return replace(context, task=replace(context.task, step=step))
 
     def _add_request(self, context: RunContext, values: Tensor, seconds: float) -> RunContext:
-        """Return the setting with one more request, by the score of the current model."""
+        """Return the context with one more request, by the score of the current model."""
         task = context.task
         new = self.forget_set.choose_next(values, self.score.center, torch.cat(task.forget))
         forget = (*task.forget, new)
@@ -95,12 +95,12 @@ class SequentialRequests:
         return replace(context, task=task, forget_set_facts=context.forget_set_facts | facts)
 
     def write_histograms(self, context: RunContext, model: nn.Module | None, folder: Path) -> None:
-        """Note the score after the last step; leave histograms of all in the run's folder.
+        """Record the score after the last step; write histograms to the run's folder.
 
         Args:
-            context: With all requests that were made.
-            model: That answered the last; None: it was lost.
-            folder: Of the run.
+            context: Context with all requests.
+            model: Model after the last request; None if it collapsed.
+            folder: Folder of the run.
         """
         if not self.tracks_scores:
             return
@@ -124,5 +124,5 @@ def _request_arrays(task: Task) -> list[Any]:
 
 
 def _chosen_at_once(choose: Any) -> bool:
-    """Return whether all requests are chosen before the first is answered."""
+    """Return whether all requests are chosen before the first step."""
     return isinstance(choose, Detector) or choose.shared_requests

@@ -1,4 +1,4 @@
-"""Models that are trained once and kept: the original, and those that never saw some samples."""
+"""Models that are trained once and cached: the original and models trained without some samples."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ from unlearn.training.recipe import Pretraining
 
 log = logging.getLogger(__name__)
 
-RESUME = "resume.ckpt"  # in a model's folder while it is trained alone
+RESUME = "resume.ckpt"  # in the folder of a model during its training
 
 
 def checkpoint_cache(job: Job) -> CheckpointCache:
@@ -42,16 +42,16 @@ def checkpoint_cache(job: Job) -> CheckpointCache:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """A model of the cache, there or to be trained.
+    """A model of the cache, present or to be trained.
 
     Attributes:
         who: Everything that determines its weights.
-        network: With fresh weights.
-        data: What it learns from.
-        recipe: How.
-        seed: Of order and augmentation.
-        title: What is said of it.
-        recorders: Watch it.
+        network: Network with initial weights.
+        data: Training data.
+        recipe: Training recipe.
+        seed: Seed of order and augmentation.
+        title: Description for log lines.
+        recorders: Record per-sample values during training.
     """
 
     identity: dict[str, Any]
@@ -64,12 +64,12 @@ class TrainingSpec:
 
 
 def load_or_train(context: RunContext, new: TrainingSpec) -> tuple[TrainedModel, bool]:
-    """Fill the network from the cache, or train it and keep it with what is recorded."""
+    """Load the network from the cache, or train and cache it with its records."""
 
     def train_network(folder: Path) -> TrainedModel:
         resume = folder / RESUME
         done = epochs_done(resume)
-        after = f", going on after epoch {done}" if done else ""
+        after = f", continuing after epoch {done}" if done else ""
         log.info("%s (%d epochs%s) ...", new.title, new.recipe.epochs, after)
         notes = pretrain(
             new.network, new.data, new.recipe, context.engine,
@@ -95,7 +95,7 @@ def cpu_state(network: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def build_original_spec(context: RunContext) -> TrainingSpec:
-    """Return the original model as something to be found or trained."""
+    """Return the specification of the original model."""
     recipe, network = new_network(context)
     watching = build_recorders(context.job)
     who = original_model_identity(context)
@@ -107,30 +107,32 @@ def build_original_spec(context: RunContext) -> TrainingSpec:
 
 
 def load_original(context: RunContext) -> tuple[nn.Module, TrainedModel]:
-    """Find the original model in the cache or train it.
+    """Load the original model from the cache or train it.
 
     Returns:
         The model on the device, in eval mode, and its notes.
 
     Raises:
-        ValueError: If the user's own checkpoint does not fit, or was not watched while it learned.
+        ValueError: If the user's own checkpoint does not fit, or records of its training are needed.
     """
     if context.job.config.get("checkpoint") is not None:
         return _load_user_model(context)
     new = build_original_spec(context)
     trained, cached = load_or_train(context, new)
     if cached:
-        log.info("original model: from the cache (trained in %.1f s)", trained.notes["seconds"])
+        log.info(
+            "original model: loaded from the cache (trained in %.1f s)", trained.notes["seconds"]
+        )
     return new.network, trained
 
 
 def _load_user_model(context: RunContext) -> tuple[nn.Module, TrainedModel]:
-    """Return the user's own model, with notes as if its training had cost nothing."""
+    """Return the user's own model, with notes of zero training cost."""
     if build_recorders(context.job):
         what = "discovery" if isinstance(context.job.node("forget_set"), Detector) else "score"
         raise ValueError(
-            f"{what}: this one must watch the model being trained, and checkpoint is a model that was "
-            f"trained already; choose another {what}"
+            f"{what}: this one records values during training, but checkpoint is a model that is "
+            f"already trained; choose another {what}"
         )
     network = build_untrained_network(context)
     given = read_user_checkpoint(context.job, network)
@@ -141,7 +143,7 @@ def _load_user_model(context: RunContext) -> tuple[nn.Module, TrainedModel]:
 
 
 def read_user_checkpoint(job: Job, network: nn.Module) -> UserCheckpoint | None:
-    """Return the user's own checkpoint, fitted to ``network``; None if the original is trained here.
+    """Return the user's own checkpoint matched to ``network``; None if the original is trained here.
 
     Raises:
         ValueError: If it does not fit.
@@ -154,7 +156,7 @@ def read_user_checkpoint(job: Job, network: nn.Module) -> UserCheckpoint | None:
 
 
 def build_recorders(job: Job) -> list[Recorder]:
-    """Return what watches the original's training, once each, for scores and detector of the job."""
+    """Return the recorders of the original's training that the job's scores and detector need."""
     compared = (job.config.get("compare_scores") or {}).values()
     watching = [job.node("score"), *(job.build(node) for node in compared)]
     watching = [watcher for watcher in watching if watcher is not None]
@@ -165,7 +167,7 @@ def build_recorders(job: Job) -> list[Recorder]:
 
 
 def build_spec_without(context: RunContext, forget: torch.Tensor, title: str) -> TrainingSpec:
-    """Return a model that never sees some samples, by the original's recipe."""
+    """Return the specification of a model trained without some samples, by the original's recipe."""
     recipe, network = new_network(context)
     who = original_model_identity(context) | {"forget": forget.tolist()}
     plain = replace(recipe, capacity=1.0, density=0.0)
@@ -179,20 +181,20 @@ def build_spec_without(context: RunContext, forget: torch.Tensor, title: str) ->
 def train_without(
     context: RunContext, forget: torch.Tensor, title: str
 ) -> tuple[nn.Module, TrainedModel, bool]:
-    """Return a model that never saw some samples, by the original's recipe; cached."""
+    """Return a model trained without some samples, by the original's recipe; cached."""
     new = build_spec_without(context, forget, title)
     trained, cached = load_or_train(context, new)
     return new.network, trained, cached
 
 
 def needs_retrained(job: Job) -> bool:
-    """Say whether some metric of the job compares with the retrained reference."""
+    """Return whether a metric of the job needs the retrained reference."""
     metrics = job.node("evaluation")
     return any("retrained" in get_metric(m).needs for m in metrics.values())
 
 
 def predict_retrained(context: RunContext) -> Predictions | None:
-    """Return the predictions of the retrained reference if some metric needs them; cached."""
+    """Return the predictions of the retrained reference if a metric needs them; cached."""
     if not needs_retrained(context.job):
         return None
     gone = context.task.requested_indices().sort().values

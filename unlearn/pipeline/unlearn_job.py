@@ -1,4 +1,4 @@
-"""The three jobs: pre-train, unlearn, evaluate. Everything is built from a job's config."""
+"""The job of unlearn.py: find or train the original model, unlearn, evaluate, record."""
 
 import logging
 import time
@@ -43,7 +43,7 @@ def unlearn_job(job: Job) -> float | None:
         healed x utility, or None if the model collapsed.
     """
     environment.check_torchvision()
-    method = build_method(job)  # refuses wrong options before anything is trained
+    method = build_method(job)  # checks options before any training
     for node in ("pretraining", "forget_set"):
         job.node(node)
     compares = is_needed(job, *REFERENCE_NEEDS)
@@ -54,11 +54,11 @@ def unlearn_job(job: Job) -> float | None:
     started = time.perf_counter()
     context = load_context(job, forget=False)
     late = needs_original_model(job)
-    context = context if late else add_forget_set(context)  # a wrong list costs no training
+    context = context if late else add_forget_set(context)  # checks the list before any training
     check_method(context, method)
     training = time.perf_counter()
     model, trained = load_original(context)
-    started += time.perf_counter() - training  # that is the original model's time
+    started += time.perf_counter() - training  # recorded with the original model
     context = add_forget_set(context) if late else context
     if compares:
         _check_references(job, context)
@@ -89,17 +89,17 @@ def unlearn_job(job: Job) -> float | None:
             _log_record(loggers, records[-1], now.task, model, said)
             _print_record(job, records[-1], row.num_requests)
             if outcome.model is None or records[-1].status != "ok":
-                break  # there is nothing to go on from
+                break  # no model to continue from
             model, started = outcome.model, time.perf_counter()
     row.write_histograms(context, None if records[-1].reason else model, job.folder)
     export_forget_lists(job.folder, context)
-    for record in reversed(records):  # the first step's row says that the run is done
+    for record in reversed(records):  # the first row marks the run as done, so it is written last
         ResultsStore(Path(job.config["paths"]["results"])).write(record)
     return records[-1].metrics.get("healed_utility")  # type: ignore[return-value]
 
 
 def _check_references(job: Job, context: RunContext | None = None) -> None:
-    """Check that the metrics can have the models that they compare with; see ``reference_models``."""
+    """Check that the reference models of the metrics are available; see ``reference_models``."""
     from unlearn.pipeline import reference_models
 
     if context is None:
@@ -109,7 +109,7 @@ def _check_references(job: Job, context: RunContext | None = None) -> None:
 
 
 def _choose_methods(job: Job) -> tuple[Job, dict[str, Any]]:
-    """Return the job with RUM's methods chosen by ``method.mode=auto``, and what was chosen."""
+    """Return the job with the methods that ``method.mode=auto`` selects, and the selection."""
     if job.config["method"].get("mode") != "auto" and job.config.get("auto_methods") is None:
         return job, {}
     from unlearn.pipeline.method_selection import choose_methods
@@ -124,9 +124,9 @@ def _print_record(job: Job, record: RunRecord, steps: int) -> None:
         log.info("  %s%s", run_summary.format_headline(row), which)
     else:
         run_summary.print_row(row, title=describe_run(job) + which)
-        log.info("row, curves and healed model: %s", job.folder)
+        log.info("results and healed model: %s", job.folder)
     if record.reason is not None:
-        log.warning("the model has collapsed: %s", record.reason)
+        log.warning("the model collapsed: %s", record.reason)
 
 
 def _log_record(
@@ -136,6 +136,6 @@ def _log_record(
     before: nn.Module,
     after: Predictions | None,
 ) -> None:
-    """Hand the row and what the models say to the loggers that show such things."""
+    """Log the row and the models' predictions to the loggers that support it."""
     if run_tracking.get_wandb_runs(loggers):
         run_tracking.log_result(loggers, record, task, predict_task(before, task), after)

@@ -1,4 +1,4 @@
-"""The data of a call in Python: forget, retain and test set, in any of the forms that are allowed.
+"""The data of a call in Python: forget, retain and test set in all allowed forms.
 
 Shapes: N samples, K classes.
 """
@@ -30,10 +30,10 @@ def build_user_data(
     std: Sequence[float] | None,
     class_names: Sequence[str] | None,
 ) -> tuple[Dataset, Tensor, Truth]:
-    """Return the data as one set, the rows of the forget set, and what is known of them."""
+    """Return the data as one set, the rows of the forget set, and their true labels if known."""
     if isinstance(retain, str | Path):
         if mean is None or std is None:
-            raise ValueError("retain: a folder's images need mean and std, the model's own")
+            raise ValueError("retain: images from a folder need mean and std as used in training")
         node = job.config["dataset"] | {"root": str(retain), "num_classes": None}
         dataset: Dataset = job.build(node).load()
         if class_names is not None:
@@ -48,7 +48,7 @@ def build_user_data(
     k = _num_classes(model, image, mean, std)
     names = tuple(class_names or map(str, range(k)))
     if len(names) != k:
-        raise ValueError(f"class_names must be {k}, as many as the model's outputs")
+        raise ValueError(f"class_names must have {k} entries, one per output of the model")
     options: dict[str, Any] = {"num_classes": k, "mean": mean, "std": std}
     train = make_image_set(image, label, what="retain", **options)
     held = (
@@ -63,7 +63,7 @@ def build_user_data(
 
 
 def _names_samples(forget: Any) -> bool:
-    """Say whether ``forget`` names samples of the retain set."""
+    """Return whether ``forget`` names samples of the retain set."""
     if isinstance(forget, str | Path):
         return True
     plain = isinstance(forget, list | tuple) and all(isinstance(x, str | int) for x in forget)
@@ -71,7 +71,7 @@ def _names_samples(forget: Any) -> bool:
 
 
 def _select_listed(dataset: Dataset, forget: Any) -> tuple[Dataset, Tensor, Truth]:
-    """Return the data with the rows that ``forget`` names, and their true labels where known."""
+    """Return the data with the rows that ``forget`` names, and their true labels if known."""
     if _names_samples(forget) and not isinstance(forget, Tensor):
         words = read_names(Path(forget)) if isinstance(forget, str | Path) else map(str, forget)
         dataset = restore_listed(dataset, list(words))
@@ -85,7 +85,7 @@ def _select_listed(dataset: Dataset, forget: Any) -> tuple[Dataset, Tensor, Trut
         wanted = forget.tolist() if isinstance(forget, Tensor) else forget
         found = {names.find_row(str(name)): None for name in wanted}
         if len(found) != len(wanted):
-            raise ValueError("forget names a sample twice")
+            raise ValueError("forget must not name a sample twice")
     if not 0 < len(found) < total:
         raise ValueError(f"forget must name 1..{total - 1} of {total} samples, got {len(found)}")
     known = None
@@ -112,5 +112,5 @@ def _num_classes(
     with eval_mode(model):
         out = model(batch.image.to(next(model.parameters()).device))
     if not isinstance(out, Tensor) or out.ndim != 2:
-        raise ValueError("model must answer images (B, C, H, W) with logits (B, K)")
+        raise ValueError("model must map images (B, C, H, W) to logits (B, K)")
     return out.shape[1]

@@ -1,4 +1,4 @@
-"""A user's own model: checked before it is healed; file, card and report written after.
+"""A user's own model: checks before healing; file, card and report afterwards.
 
 Shapes: N training samples, K classes.
 """
@@ -31,14 +31,14 @@ if TYPE_CHECKING:
     from unlearn.reporting.pages.healing_page import HealingReport
 
 REPORT = "report.html"
-MIN_ORDER_GAIN = 0.2  # in accuracy: what another order of the classes must bring to be spoken of
+MIN_ORDER_GAIN = 0.2  # minimum gain in accuracy for suggesting another class order
 
 
 def check_method(context: RunContext, method: Any) -> None:
-    """Refuse, before anything is trained, a network that the method cannot work on.
+    """Check before training that the method supports the network.
 
     Raises:
-        ValueError: Naming what is wrong with it.
+        ValueError: If it does not, with the reason.
     """
     if (
         not isinstance(method, UnlearningMethod)
@@ -51,10 +51,10 @@ def check_method(context: RunContext, method: Any) -> None:
 
 
 def check_original(context: RunContext, before: Predictions) -> None:
-    """Check that a given model knows its data; say so if another order of classes fits better.
+    """Check that a given model fits its data; log it if another class order fits better.
 
     Raises:
-        ValueError: If it is no better than guessing.
+        ValueError: If it is no better than chance.
     """
     k, names = context.task.train.num_classes, context.dataset.class_names
     given = context.task.train.label.cpu()
@@ -64,24 +64,24 @@ def check_original(context: RunContext, before: Predictions) -> None:
     hint = ""
     if other > value + MIN_ORDER_GAIN:
         named = ",".join(names[c] for c in order)
-        hint = f"its outputs fit better as class_order=[{named}] (accuracy {other:.2f})"
+        hint = f"class_order=[{named}] fits its outputs better (accuracy {other:.2f})"
     path = context.job.config["checkpoint"]
     reason = find_collapse({"test/accuracy": value}, k)
     if reason is not None:
         hint = hint or "check dataset.mean, dataset.std, dataset.image_size and class_order"
         raise ValueError(
             f"checkpoint {path} labels only {value:.1%} of the training images as their folders do, "
-            f"as guessing would among {k} classes; {hint}"
+            f"no better than chance with {k} classes; {hint}"
         )
     if hint:
         log.warning("checkpoint %s: accuracy %.2f on the training images; %s", path, value, hint)
 
 
 def best_order(predicted: Tensor, given: Tensor, num_classes: int) -> list[int]:
-    """Return the class that each output fits best, one to one (Hungarian algorithm).
+    """Return the best matching class of each output, one to one (Hungarian algorithm).
 
     Args:
-        predicted: Number of the largest output, (N,).
+        predicted: Index of the largest output, (N,).
         given: Class, (N,).
         num_classes: K.
     """
@@ -93,7 +93,7 @@ def best_order(predicted: Tensor, given: Tensor, num_classes: int) -> list[int]:
 def export_model(
     context: RunContext, record: RunRecord, model: nn.Module, after: Predictions
 ) -> None:
-    """Write the healed model in the form that was given, its card and, if one can be made, a report."""
+    """Write the healed model in the given form, its card and, if possible, a report."""
     if context.original_predictions is not None:
         from unlearn.reporting.pages.healing_page import write_healing
 
@@ -134,7 +134,7 @@ def export_model(
 def export_forget_lists(folder: Path, context: RunContext) -> None:
     """Write the forget set: rows per request as JSON and, where they are files, a list of names.
 
-    ``found.csv`` is of the form that ``forget_set=file`` reads: to be looked through and used again.
+    ``found.csv`` can be reviewed and passed to ``forget_set=file``.
     """
     lists = [part.tolist() for part in context.task.forget]
     (folder / "forget_set.json").write_text(json.dumps(lists))
@@ -154,7 +154,7 @@ def _source_path(job: Job) -> str:
 def make_healing(
     context: RunContext, record: RunRecord, after: Predictions, source: str
 ) -> "HealingReport":
-    """Return what a report of the run shows; the setting knows what the original says."""
+    """Return the data of a run's report; the context holds the original's predictions."""
     from unlearn.reporting.pages.healing_page import HealingReport
 
     assert context.original_predictions is not None

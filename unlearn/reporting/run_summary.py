@@ -20,7 +20,7 @@ def format_headline(row: Mapping[str, Any]) -> str:
 
 
 def _nothing_to_heal(row: Mapping[str, Any]) -> bool:
-    """Say whether a row is of data that nobody corrupted, compared with a retrained model."""
+    """Return whether a row has no corruption and is compared with a retrained model."""
     return row.get("healed") is None and row.get("tow") is not None
 
 

@@ -1,4 +1,4 @@
-"""What jobs print: one run's row, or the summary of many."""
+"""The summary that evaluate.py prints: tables of recorded rows, and advice."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -71,16 +71,16 @@ def write_summary(config: Mapping[str, Any]) -> list[Path]:
         log.warning("broken run %s: %s", store.run_folder(run_id), line)
     log.info("results: %s", store.mirror)
     log.info("in %s: %s", folder, ", ".join([*made, *drawn]))
-    log.info("all runs to look into, in a browser: %s", page)
+    log.info("interactive report: %s", page)
     return [*paths, *(path for files in drawn.values() for path in files), page]
 
 
 def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None) -> list[Path]:
-    """Print which methods to use in a case, which to avoid and why; write it as tables.
+    """Print which methods to use or avoid in a case, and why; write the tables.
 
     Args:
-        config: Of the job; its corruption and discovery rate are the case.
-        regularity: Of the user's own bad data, where the kind of corruption is unknown.
+        config: Config of the job, with corruption and discovery rate of the case.
+        regularity: Estimate for the user's bad data, if the kind of corruption is unknown.
 
     Raises:
         ValueError: If the kind of corruption was not measured.
@@ -110,12 +110,12 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     text = f"{title}\n\n{formats.to_markdown(found)}"
     (folder / "advice.md").write_text(text)
     table.to_csv(paths[-1], index=False, float_format="%.4g", lineterminator="\n")
-    log.info("in %s: advice, plane.csv (every cell that was measured)", folder)
+    log.info("in %s: advice, plane.csv (all measured cells)", folder)
     return paths
 
 
 def _of_setting(table: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the cells of the config's data set and network, of its data set, or of the most rows."""
+    """Return the cells of the config's data set and network, else data set, else most rows."""
     for wanted in (("dataset", "model"), ("dataset",)):
         own = table[[all(r[k] == config["names"][k] for k in wanted) for _, r in table.iterrows()]]
         if len(own):
@@ -143,7 +143,7 @@ def _corrective_tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[s
 
 
 def _refined_tables(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
-    """Return the tables of data that nobody corrupted by the stem of their files."""
+    """Return the tables of uncorrupted data by the stem of their files."""
     found = {"refined": refined.tabulate_refined(frame, by), "rum": refined.tabulate_rum(frame)}
     return {stem: table for stem, table in found.items() if len(table)}
 
@@ -151,7 +151,7 @@ def _refined_tables(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.Data
 def _print_tables(
     made: Mapping[str, pd.DataFrame], frame: pd.DataFrame, plain: int, title: str | None
 ) -> None:
-    """Print the tables, each where it says more than the one before, and what to beware of."""
+    """Print the tables that add information, and warnings."""
     if "summary" in made:
         usual = f"{len(frame)} runs, mean ± standard error over cells"
         formats.print_table(made["summary"], title or usual)
@@ -159,7 +159,7 @@ def _print_tables(
         heading = "healed x utility by region (± seeds: error over seeds alone)"
         formats.print_table(made["regions"], heading, errors=False)
     if "tests" in made and made["tests"]["p"].notna().any():
-        formats.print_table(made["tests"], f"the best against each other: {comparisons.TEST}")
+        formats.print_table(made["tests"], f"best method against each other: {comparisons.TEST}")
     if "refined" in made:
         usual = f"{plain} rows without corruption, mean ± 95 % interval over seeds"
         formats.print_table(
@@ -168,26 +168,31 @@ def _print_tables(
     if "localization" in made:
         formats.print_table(made["localization"], oracle_gaps.TITLE)
     if "detectors" in made:
-        formats.print_table(made["detectors"], "healed x utility by what found the forget set")
+        formats.print_table(made["detectors"], "healed x utility by detector")
     if "claims" in made:
-        formats.print_table(made["claims"].drop(columns="source"), "claims: expected, measured")
+        formats.print_table(
+            made["claims"].drop(columns="source"), "published claims and measured values"
+        )
     if frame.empty:
         return
     mixed, several = comparisons.count_settings(frame), comparisons.count_repeats(frame)
     if mixed > 1:
-        log.warning("%d settings of data, model and amount are averaged; where= picks one", mixed)
+        log.warning(
+            "averaging over %d settings of data, model and amount; select one by where=", mixed
+        )
     if several:
-        log.warning("%d cells hold several runs with other options; each run counts", several)
+        plural = "s" * (several > 1)
+        log.warning("%d cell%s with several runs of different options", several, plural)
     missing = comparisons.missing_cells(frame)
     if missing.any():
         text = ", ".join(f"{method} {n}" for method, n in missing[missing > 0].items())
-        log.warning("cells without a value, left out of ranks and tests: %s", text)
+        log.warning("cells without a value, excluded from ranks and tests: %s", text)
 
 
 def _with_curves(
     store: ResultsStore, frame: pd.DataFrame, wanted: Sequence[claims.Claim]
 ) -> pd.DataFrame:
-    """Return the rows with the ends of the curves that claims name ``curve/<column>/first|last``."""
+    """Return the rows with the curve values that claims name ``curve/<column>/first|last``."""
     columns = {c.column for c in wanted if c.column.startswith("curve/")}
     for column in columns:
         name, _, end = column.removeprefix("curve/").rpartition("/")

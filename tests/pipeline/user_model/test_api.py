@@ -39,7 +39,7 @@ def test_tensors_and_datasets_give_the_same_and_leave_the_model_alone(trained, d
     assert torch.equal(again.model[7].bias, result.model[7].bias)
     assert again.metrics["test/accuracy_original"] is None  # nothing is held out
     text = again.report(tmp_path / "healed.html").read_text()
-    assert "There is no held-out set" in text
+    assert "No held-out set" in text
     assert "a model that was handed over in Python" in text
 
 
@@ -69,7 +69,7 @@ def test_a_folder_and_a_list(trained, photos, bad, tmp_path, monkeypatch):
     ("more", "message"),
     [
         ({"forget": torch.arange(60)}, "forget must name 1..59 of 60 samples, got 60"),
-        ({"forget": [3, 3]}, "forget names a sample twice"),
+        ({"forget": [3, 3]}, "forget must not name a sample twice"),
         ({"forget": [60]}, "60 is no id in 0..59"),
         ({"forget": 7}, r"forget must be \(images, labels\), a Dataset or a folder, got int"),
         ({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "float images are taken as network input"),

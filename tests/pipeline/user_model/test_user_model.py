@@ -105,13 +105,13 @@ def test_wrong_input_costs_a_line(words, job, capsys, tmp_path, bad):
     content["state_dict"]["model.7.weight"] = torch.zeros_like(head)
     torch.save(content, other)
     line, code = refused(job, capsys, *words, f"checkpoint={other}")
-    assert (code, "as guessing would among 3 classes; check dataset.mean" in line) == (2, True)
+    assert (code, "no better than chance with 3 classes; check dataset.mean" in line) == (2, True)
 
     content["state_dict"]["model.7.weight"] = head.roll(1, 0)
     content["state_dict"]["model.7.bias"] = content["state_dict"]["model.7.bias"].roll(1, 0)
     torch.save(content, other)
     line, code = refused(job, capsys, *words, f"checkpoint={other}")
-    assert (code, "fit better as class_order=[cedar,<birch>,ash]" in line) == (2, True)
+    assert (code, "class_order=[cedar,<birch>,ash] fits" in line) == (2, True)
 
     for text, message in (
         ("file\n", "names no image"),

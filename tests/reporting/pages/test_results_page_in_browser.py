@@ -106,12 +106,12 @@ def test_collapsed_failed_missing_and_unknown_cells_are_marked(page: webdriver.C
     assert "3 runs, 1 failed" in str(failed.get_attribute("aria-label"))
     assert missing.text == "–" and missing.get_attribute("class") == "missing"
     assert str(missing.get_attribute("aria-label")).endswith("no runs")
-    for words in ("no runs", "▼ collapsed, counted as 0", "✕ failed, left out"):
+    for words in ("no runs", "▼ collapsed, counted as 0", "✕ failed, excluded"):
         assert words in text(page, "#legend")
     choose(page, "metric", "hidden / accuracy")
     assert cell(page, "a", 0, 1).get_attribute("class") == "blank"
     assert cell(page, "b", 1, 1).text.split() == ["–", "▼1"]
-    assert "Broken runs" in text(page, "#broken") and "KeyError: 'x'" in text(page, "#broken")
+    assert "Failed runs" in text(page, "#broken") and "KeyError: 'x'" in text(page, "#broken")
 
 
 def test_the_table_is_that_of_the_summary_and_sorts(page: webdriver.Chrome, store: ResultsStore):

@@ -65,11 +65,11 @@ def test_verdicts_have_reasons(frame):
         "rem": "use", "npo": "use", "potion": "possible", "badt": "avoid", "finetune": "avoid",
         "ssd": "avoid", "retrain": "avoid", "original": "avoid",
     }  # fmt: skip
-    assert out.loc["finetune", "why"] == "heals 0.12, doing nothing 0.10"
-    assert out.loc["ssd", "why"] == "costs 0.28 of the utility"
-    assert out.loc["badt", "why"] == "heals 0.30, rem 0.90"
+    assert out.loc["finetune", "why"] == "healed 0.12, without unlearning 0.10"
+    assert out.loc["ssd", "why"] == "loses 0.28 of utility"
+    assert out.loc["badt", "why"] == "healed 0.30, rem 0.90"
     assert out.loc["npo", "why"] == "0.02 ± 0.00 behind rem"
-    assert out.loc["rem", "why"] == "the best here"
+    assert out.loc["rem", "why"] == "best"
     assert list(out["advice"]) == sorted(out["advice"], key=["use", "possible", "avoid"].index)
     assert out.loc["rem", "time"] == 0.5
 
@@ -81,7 +81,7 @@ def test_a_method_that_breaks_models_is_to_be_avoided(frame):
     ]
     cells += [("scrub", "poison", 0.5, 1, "collapsed", None, None, 1.0)]
     out = make_advice(aggregate_plane(prepare_rows(frame(*cells)))).set_index("method")
-    assert out.loc["scrub", "why"] == "broke 1 of 2 models"
+    assert out.loc["scrub", "why"] == "collapsed in 1 of 2 runs"
     assert out.loc["scrub", "lowest"] == 0
 
 

@@ -1,6 +1,6 @@
-"""The report of one healed model of a user's own: what changed, and how sure that is.
+"""The report of one healed model: what changed, and with which uncertainty.
 
-One HTML file that holds its pictures and its style; no script, no network, no ground truth.
+One HTML file with pictures and style; no script, no network access, no ground truth.
 Shapes: N training samples, T test samples, C H W image.
 """
 
@@ -28,21 +28,21 @@ SHOWN = 24
 
 @dataclass(frozen=True, kw_only=True)
 class HealingReport:
-    """What the report is about.
+    """The data of the report.
 
     Attributes:
         title: Method and model.
-        source: Where the original came from.
-        task: The data; its truth is used for true labels that the user gave, and nothing else.
-        before: What the original says.
-        after: What the healed model says.
+        source: Origin of the original model.
+        task: The data; its truth is only used for true labels that the user gave.
+        before: Predictions of the original model.
+        after: Predictions of the healed model.
         class_names: K names.
-        files: Of the training images; None if they are no files.
-        seconds: Of the unlearning.
+        files: File names of the training images; None if they are no files.
+        seconds: Duration of the unlearning.
         status: "ok", or why the model counts as collapsed.
-        run_id: Of the run.
-        versions: By package.
-        found_by: The detector that made the list; None if the user did.
+        run_id: Id of the run.
+        versions: Versions by package.
+        found_by: The detector that flagged the list; None if the user gave it.
     """
 
     title: str
@@ -60,13 +60,13 @@ class HealingReport:
 
 
 def write_healing(path: Path, healing: HealingReport) -> Path:
-    """Write the report; a file of that name is replaced. Returns the path."""
+    """Write the report, replacing an existing file, and return its path."""
     write_text_atomically(path, healing_page(healing))
     return path
 
 
 def healing_page(healing: HealingReport) -> str:
-    """Return the HTML text; no name of a file or class can become markup."""
+    """Return the HTML text, with names of files and classes escaped."""
     folder = resources.files("unlearn.reporting.pages") / "healing"
     html, style = ((folder / n).read_text(encoding="utf-8") for n in ("page.html", "page.css"))
     found = compute_set_shares(healing)
@@ -92,7 +92,7 @@ def healing_page(healing: HealingReport) -> str:
 
 
 def compute_set_shares(healing: HealingReport) -> dict[str, dict[str, Any]]:
-    """Return shares before and after by what they count, in the order of the table."""
+    """Return shares before and after by their description, in the order of the table."""
     task, before, after = healing.task, healing.before, healing.after
     given = task.train.label.cpu()
     out = {}
@@ -106,45 +106,45 @@ def compute_set_shares(healing: HealingReport) -> dict[str, dict[str, Any]]:
     if len(known):
         true = task.truth.known_label[known]  # type: ignore[index]
         a, b = (p.train[known].argmax(1) == true for p in (before, after))
-        out["Forget set: right, where you gave the true label"] = compare_shares(a, b)
+        out["Forget set: correct, where you gave the true label"] = compare_shares(a, b)
     label = task.test.label.cpu()
     if len(label):
         a, b = (p.test.argmax(1) == label for p in (before, after))
-        out["Held-out set: right"] = compare_shares(a, b)
+        out["Held-out set: correct"] = compare_shares(a, b)
         same = before.test.argmax(1) == after.test.argmax(1)
         out["Held-out set: prediction unchanged"] = compare_shares(torch.ones_like(same), same)
     return out
 
 
 def describe_detector(healing: HealingReport) -> list[str]:
-    """Return who made the list, if no person did: a sentence, or none."""
+    """Return a sentence about the detector that flagged the list; none if the user gave it."""
     if healing.found_by is None:
         return []
     count, total = len(healing.task.forget_indices()), len(healing.task.train)
     return [
         f"The detector <b>{escape(healing.found_by)}</b> flagged <b>{count}</b> of {total} training "
-        f"images ({count / total:.1%}): they are the list that is meant below, <code>found.csv</code> "
-        "in the run's folder. Nobody has looked at them; some may be in order."
+        f"images ({count / total:.1%}): the list below, also in <code>found.csv</code> "
+        "in the run's folder. They were not checked by a person; some may be correct."
     ]
 
 
 def summarize_changes(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what happened, a sentence each."""
+    """Return one sentence per change."""
     forget = found["Forget set: still labelled as listed"]
     lines = [
         f"Of the {forget['count']} listed images, the original labelled "
         f"<b>{forget['before']:.1%}</b> as listed, the healed model <b>{forget['after']:.1%}</b>."
     ]
-    known = found.get("Forget set: right, where you gave the true label")
+    known = found.get("Forget set: correct, where you gave the true label")
     if known:
         lines.append(
             f"Of the {known['count']} whose true label you gave, <b>{known['before']:.1%}</b> were "
-            f"right before, <b>{known['after']:.1%}</b> are right now."
+            f"classified correctly before, <b>{known['after']:.1%}</b> are now."
         )
-    test = found.get("Held-out set: right")
+    test = found.get("Held-out set: correct")
     if test:
         low, high = test["interval_change"]
-        verdict = "no change that could not be chance" if low <= 0 <= high else (
+        verdict = "not statistically significant" if low <= 0 <= high else (
             "better than before" if low > 0 else "worse than before"
         )  # fmt: skip
         lines.append(
@@ -152,35 +152,35 @@ def summarize_changes(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
             f"({_format_points(test)}): {verdict}."
         )
         moved = 1 - found["Held-out set: prediction unchanged"]["after"]
-        lines.append(f"<b>{moved:.1%}</b> of the held-out images are labelled differently.")
+        lines.append(f"The prediction changed for <b>{moved:.1%}</b> of the held-out images.")
     return lines
 
 
 def describe_certainty(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return what can and cannot be known from these data, a sentence each."""
+    """Return one sentence per source of uncertainty."""
     lines = [
-        "Shares have 95 % intervals (Wilson), changes too (Agresti and Min, images in pairs). "
-        "They cover the choice of images, not another seed of the unlearning."
+        "95 % intervals: of shares by Wilson, of changes by Agresti and Min (paired images). "
+        "They cover the sampling of images, not the seed of the unlearning."
     ]
-    test = found.get("Held-out set: right")
+    test = found.get("Held-out set: correct")
     if test:
         low, high = test["interval_change"]
         lines.append(
             f"With {test['count']} held-out images, a change of accuracy below about "
-            f"{max((high - low) / 2, 1 / test['count']) * 100:.1f} points cannot be told from chance."
+            f"{max((high - low) / 2, 1 / test['count']) * 100:.1f} points is not significant."
         )
         lines.append(
-            "Held-out labels count as right. If bad images are among them, the numbers include those."
+            "Held-out labels are taken as correct; bad images among them affect the numbers."
         )
     else:
-        lines.append("There is no held-out set: what the model lost elsewhere is not known.")
+        lines.append("Without a held-out set, the effect on other images is unknown.")
     lines.append(
-        "Whether bad images that you did not list are healed cannot be known without their true "
-        "labels. The last group of pictures shows where to look."
+        "Whether bad images that you did not list are healed is unknown without their true "
+        "labels. The last group of pictures shows candidates."
     )
     lines.append(
-        "A lower share on the forget set shows that the listed labels are no longer given, not that "
-        "the new ones are right. Per class, small counts make wide intervals."
+        "A lower share on the forget set shows that the listed labels are no longer predicted, not that "
+        "the new ones are correct. Small counts per class give wide intervals."
     )
     return lines
 
@@ -201,7 +201,7 @@ def _format_points(row: Mapping[str, Any]) -> str:
 def format_table(heading: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Return a table of shares before and after, with bars and intervals."""
     if not rows:
-        return "<p>There is no held-out set.</p>"
+        return "<p>No held-out set.</p>"
     head = "".join(
         f'<th scope="col">{h}</th>' for h in (heading, "Images", "Before", "After", "", "Change")
     )
@@ -229,13 +229,13 @@ def _format_bar(row: Mapping[str, Any], when: str) -> str:
 
 
 def format_pictures(healing: HealingReport) -> list[str]:
-    """Return the groups of pictures as HTML: forget set, held-out set, and where else to look."""
+    """Return the groups of pictures as HTML: forget set, held-out set, further candidates."""
     task, before, after = healing.task, healing.before, healing.after
     given, label = task.train.label.cpu(), task.test.label.cpu()
     was, now = before.train.argmax(1), after.train.argmax(1)
     found, rest = task.forget_indices().cpu(), task.retain_indices().cpu()
     changed = found[was[found] != now[found]]
-    # The healed model contradicts the label that the original had learned.
+    # The healed model contradicts a label that the original model had learned.
     doubted = rest[(was[rest] == given[rest]) & (now[rest] != given[rest])]
     sure = after.train.softmax(1).amax(1)
     doubted = doubted[sure[doubted].argsort(descending=True, stable=True)]
@@ -246,7 +246,7 @@ def format_pictures(healing: HealingReport) -> list[str]:
         _format_group(healing, "Held-out images whose prediction changed", task.test, moved, label,
                before.test, after.test, None, len(label)),
         _format_group(healing, "Images outside the list that the healed model now labels differently from "
-               "the data: look here for more bad ones, surest first", task.train, doubted, given,
+               "the data, most confident first: candidates for further bad images", task.train, doubted, given,
                before.train, after.train, healing.files, len(rest)),
     ]  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""The interactive report: one HTML file that holds its data, its style and its script.
+"""The interactive report: one HTML file with data, style and script.
 
-It opens from a folder, without a server and without a network. What it shows is drawn in the
-browser from one JSON object; the page's own parts lie beside this file in ``report/``.
+It opens as a file, without a server and without network access. The content is drawn in the
+browser from one JSON object; the page's parts are in the folder ``results/``.
 """
 
 import base64
@@ -45,16 +45,16 @@ log = logging.getLogger(__name__)
 
 LABEL = "report/source"
 SHOWN_ELSEWHERE = ("config/seed", "config/discovery", "config/force", "config/save_model")
-UNBOUNDED = ("seconds", "bytes", "images_seen")  # endings of columns that are no fractions
+UNBOUNDED = ("seconds", "bytes", "images_seen")  # suffixes of columns that are not fractions
 
 
 def write_report(store: ResultsStore, frame: pd.DataFrame, path: Path) -> Path:
     """Write the interactive report.
 
     Args:
-        store: Where the runs are; curves, commands and links are looked up in its folders.
-        frame: Those of its rows that are to be shown, prepared or not.
-        path: The HTML file; replaced if it is there.
+        store: Store of the runs; curves, commands and links are read from its folders.
+        frame: Rows to show, prepared or not.
+        path: The HTML file; replaced if it exists.
 
     Returns:
         The path.
@@ -67,7 +67,7 @@ def write_report(store: ResultsStore, frame: pd.DataFrame, path: Path) -> Path:
 
 
 def format_page(data: Mapping[str, Any]) -> str:
-    """Return the HTML text; no text of the data can end the element that holds it."""
+    """Return the HTML text; the data is escaped so that it cannot end its element."""
     folder = resources.files("unlearn.reporting.pages") / "results"
     html, style, *scripts = (
         (folder / name).read_text(encoding="utf-8")
@@ -80,12 +80,12 @@ def format_page(data: Mapping[str, Any]) -> str:
 
 
 def collect_content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> dict[str, Any]:
-    """Return everything that the page shows, as JSON values.
+    """Return the content of the page as JSON values.
 
     Args:
         store: Where the runs are.
         frame: Rows to show.
-        folder: Where the page will be; links start there.
+        folder: Folder of the page; links are relative to it.
     """
     lost = list_broken_runs(store)
     rows = _unique_runs(label_pretraining(frame))
@@ -96,9 +96,7 @@ def collect_content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> d
     rows = rows.assign(**{LABEL: _name_sources(rows)})
     metrics = _list_metrics(rows)
     lists = {
-        "methods": sorted(
-            methods, key=is_oracle
-        ),  # those that saw the truth are out of competition
+        "methods": sorted(methods, key=is_oracle),  # oracles are not ranked
         "corruptions": _list_corruptions(rows),
         "rates": sorted(float(d) for d in rows["discovery"].dropna().unique()),
         "sources": sorted(set(rows[LABEL])),
@@ -116,7 +114,7 @@ def collect_content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> d
 
 
 def _unique_runs(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return each run's row once, at its own discovery rate, if copies were made for others."""
+    """Return each run's row once, at its own discovery rate, without copies for other rates."""
     if "config/discovery" in rows:
         rows = rows[
             rows["discovery"].eq(rows["config/discovery"]) | rows["config/discovery"].isna()
@@ -125,7 +123,7 @@ def _unique_runs(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _run_rates(rows: pd.DataFrame) -> dict[Hashable, list[float]]:
-    """Return the discovery rates at which each run counts; few columns are copied, it is slow."""
+    """Return the discovery rates at which each run counts; copies few columns for speed."""
     narrow = rows[existing_columns(rows, ("run_id", "step", "method", "seed", *TASK))]
     known = (
         spread_rates(narrow).dropna(subset=["discovery"]).groupby(["run_id", "step"])["discovery"]
@@ -134,16 +132,16 @@ def _run_rates(rows: pd.DataFrame) -> dict[Hashable, list[float]]:
 
 
 def _with_broken(rows: pd.DataFrame, lost: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Return the rows with those of broken runs whose task and method the rows know."""
+    """Return the rows plus those of failed runs whose task and method occur in the rows."""
     more = label_pretraining(pd.DataFrame(lost))
     if rows.empty or more.empty:
         return rows
-    keep = ~more["run_id"].isin(rows["run_id"])  # broken when it was run again: the row stands
+    keep = ~more["run_id"].isin(rows["run_id"])  # failed when run again: keep the row
     for column in existing_columns(rows, (*TASK, "method")):
-        if column in more:  # a broken run names only what it was asked for
+        if column in more:  # a failed run only has its overrides
             keep &= more[column].isin(rows[column])
     both = pd.concat([rows, more[keep]], ignore_index=True) if keep.any() else rows
-    return both.copy()  # in one piece: pandas warns of hundreds
+    return both.copy()  # all at once: pandas warns about fragmentation
 
 
 def _list_corruptions(rows: pd.DataFrame) -> list[str]:
@@ -153,7 +151,7 @@ def _list_corruptions(rows: pd.DataFrame) -> list[str]:
 
 
 def _name_sources(rows: pd.DataFrame) -> list[str]:
-    """Return what each row's data and network are called; those that differ here share no map."""
+    """Return the label of each row's data and network; each label has its own map."""
     varying = [
         (column, word)
         for column, word in (("corrupted", "corrupted"), ("step", "request"))
@@ -167,7 +165,7 @@ def _name_sources(rows: pd.DataFrame) -> list[str]:
 
 
 def _list_metrics(rows: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the columns of numbers, the headline first, with how they are to be shown."""
+    """Return the numeric columns, the headline first, with their display format."""
     better = _metric_directions(rows)
     skip = {*OWN, *NAMES} - {"seconds", "peak_bytes"}
     named = [str(c) for c in rows if not str(c).startswith(("config/", "versions/", "failed/"))]
@@ -182,7 +180,7 @@ def _list_metrics(rows: pd.DataFrame) -> list[dict[str, Any]]:
         entry: dict[str, Any] = {"key": key, "title": title}
         entry["whole"] = bool((values % 1 == 0).all())
         entry["best"] = better.get(key, "min" if unbounded else None)
-        # Of a collapsed model, as in the tables; a low rate must not be credited with a 0.
+        # Collapsed models count as in the tables; a rate that is better low must not get a 0.
         entry |= {"fraction": bounded, "counted": bounded and key.startswith(HEADLINE[:2])}
         out.append(entry)
     return out
@@ -194,19 +192,19 @@ def _is_numeric(column: pd.Series) -> bool:
 
 
 def _metric_directions(rows: pd.DataFrame) -> dict[str, str]:
-    """Return which columns are better high ("max") or low ("min"), where our metrics say so."""
+    """Return the direction ("max" or "min") of the columns of our metrics."""
     out: dict[str, str] = {}
     for column in rows:
         name = str(column)
         if not (name.startswith("config/evaluation.") and name.endswith("._target_")):
             continue
         for target in rows[column].dropna().unique():
-            if not str(target).startswith("unlearn.evaluation."):  # a row may not run any code
+            if not str(target).startswith("unlearn.evaluation."):  # a row must not run code
                 continue
             try:
                 out |= pkgutil.resolve_name(str(target)).directions
             except (ImportError, AttributeError):
-                log.warning("no metric %s: which values are better is not known", target)
+                log.warning("unknown metric %s: its direction is not shown", target)
     return out
 
 
@@ -217,7 +215,7 @@ def _collect_runs(
     metrics: Sequence[str],
     lists: Mapping[str, list[Any]],
 ) -> dict[str, Any]:
-    """Return the runs, each once, with references into the lists and pools they share."""
+    """Return each run once, with references into the shared lists and pools."""
     place = {name: {v: i for i, v in enumerate(values)} for name, values in lists.items()}
     common, pool, differs = split_configs(rows)
     notes = [c for c in rows if str(c).startswith(("method/", "failed/")) and c not in metrics]
@@ -246,7 +244,7 @@ def _collect_runs(
 def _run_facts(
     row: Mapping[Any, Any], metrics: Sequence[str], notes: Sequence[Any]
 ) -> dict[str, Any]:
-    """Return what a row says of its run alone."""
+    """Return the facts of a row that concern only its run."""
     texts = {key: row.get(key) for key in ("reason", "created")}
     return {
         "id": row["run_id"],
@@ -260,10 +258,10 @@ def _run_facts(
 
 
 def split_configs(rows: pd.DataFrame) -> tuple[dict[str, Any], list[list[Any]], list[list[int]]]:
-    """Return the common config, the pool of what differs, and each row's places in the pool.
+    """Return the common config, the pool of differing values, and each row's indices into it.
 
-    Configs of a plane are nearly alike, so a row holds only what is not as in most rows. Where the
-    results are and what a cell's heading says is left out.
+    Configs of a sweep are nearly equal, so a row holds only values that differ from most rows.
+    Paths and the values in a cell's heading are left out.
 
     Args:
         rows: One per run, with columns ``config/...`` and ``versions/...``.
@@ -278,7 +276,7 @@ def split_configs(rows: pd.DataFrame) -> tuple[dict[str, Any], list[list[Any]], 
             continue
         key, values = column.removeprefix("config/"), rows[column]
         if key.startswith("seeds.") or key.endswith(".seed"):
-            values = values.mask(values == rows["seed"])  # only a seed of its own is worth a word
+            values = values.mask(values == rows["seed"])  # only a seed that differs is listed
         texts = [json.dumps(shorten_value(v, 17)) for v in values]
         usual = Counter(texts).most_common(1)[0][0]
         if usual != "null":

@@ -1,6 +1,6 @@
-"""Advice from measured rows: what to expect of each method in the case nearest to one's own.
+"""Advice from measured rows: expected results of each method in the most similar measured case.
 
-The rows are those of the store; without any, those of the embedded digits, which come with the package
+Rows come from the store; if it is empty, from the package's measurements on the embedded digits
 (``plane_digits.csv``: written as ``plane.csv`` by ``python evaluate.py advise=true`` after
 ``sweeps/plane_digits.sh``). Values are means over seeds of arXiv 2505.17730's measures.
 """
@@ -27,18 +27,18 @@ SHIPPED = Path(__file__).with_name("plane_digits.csv")
 SETTING = ("dataset", "model", "corrupted")
 CELL = ("corruption", "discovery")
 MEASURES = ("healed", "utility", "healed_utility")
-NOTHING = "original"  # the method that does nothing
-MARGIN = 0.05  # a difference below this is none worth a method
+NOTHING = "original"  # baseline without unlearning
+MARGIN = 0.05  # smaller differences are negligible
 ADVICE = ("use", "possible", "avoid")
 
 
 @dataclass(frozen=True)
 class Case:
-    """What a user knows of the bad data.
+    """What a user knows about the bad data.
 
     Attributes:
-        corruption: Its kind; None if that is unknown: every measured kind counts.
-        discovery: Share of it that was found, in (0, 1]; None if unknown: every measured rate counts.
+        corruption: Kind of corruption; None if unknown: average over all measured kinds.
+        discovery: Discovery rate in (0, 1]; None if unknown: average over all measured rates.
     """
 
     corruption: str | None
@@ -53,7 +53,8 @@ def aggregate_plane(frame: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         The setting, ``corruption``, ``discovery``, ``method``, ``n`` seeds, the measures with their
-        standard errors (``_sem``), ``lowest`` product of a run, ``time`` relative to retraining, ``collapsed``, ``revision``.
+        standard errors (``_sem``), ``lowest`` product of a run, ``time`` relative to retraining,
+        ``collapsed``, ``revision``.
     """
     frame = fill_collapsed(on_plane(frame), MEASURES)
     frame = frame[~frame["method"].map(is_oracle).astype(bool) & frame["healed_utility"].notna()]
@@ -74,12 +75,12 @@ def aggregate_plane(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def load_shipped_plane() -> pd.DataFrame:
-    """Return the plane that was measured on the embedded digits."""
+    """Return the table measured on the embedded digits."""
     return pd.read_csv(SHIPPED)
 
 
 def select_nearest(table: pd.DataFrame, case: Case) -> pd.DataFrame:
-    """Return the cells of a plane that are nearest to a case.
+    """Return the cells of a measured table that are nearest to a case.
 
     Raises:
         ValueError: If its kind of corruption was not measured.
@@ -101,7 +102,7 @@ def select_nearest(table: pd.DataFrame, case: Case) -> pd.DataFrame:
 
 
 def for_trained(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of methods that serve a model which was trained in the usual way.
+    """Return the rows of methods that work on a model with standard pre-training.
 
     Those with a label (``rem(etd)``) need another pre-training, and so does a method of its name.
     """
@@ -111,10 +112,10 @@ def for_trained(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def make_advice(cells: pd.DataFrame) -> pd.DataFrame:
-    """Return what to expect of each method over some cells, and what to make of it.
+    """Return the expected results and a recommendation for each method over some cells.
 
     Args:
-        cells: Of one plane, as of ``nearest``.
+        cells: Cells of one table, as from ``select_nearest``.
 
     Returns:
         ``method``, ``n`` cells, the means of the measures over the cells with the error over seeds of
@@ -145,45 +146,48 @@ def _expected_result(method: str, cells: pd.DataFrame) -> dict[str, Any]:
 def _rate_method(
     row: dict[str, Any], idle: dict[str, Any] | None, best: dict[str, Any]
 ) -> dict[str, str]:
-    """Return ``advice`` and ``why`` for what is expected of a method."""
+    """Return ``advice`` and ``why`` for a method's expected results."""
     broken, runs = row["broken"]
     if row["method"] == NOTHING:
-        return {"advice": "avoid", "why": f"does nothing: {row['healed']:.2f} heal by themselves"}
+        return {
+            "advice": "avoid",
+            "why": f"baseline: {row['healed']:.2f} correct without unlearning",
+        }
     if broken:
-        return {"advice": "avoid", "why": f"broke {broken} of {runs} models"}
+        return {"advice": "avoid", "why": f"collapsed in {broken} of {runs} runs"}
     if idle is not None and row["healed"] < idle["healed"] + MARGIN:
-        why = f"heals {row['healed']:.2f}, doing nothing {idle['healed']:.2f}"
+        why = f"healed {row['healed']:.2f}, without unlearning {idle['healed']:.2f}"
         return {"advice": "avoid", "why": why}
     if idle is not None and row["utility"] < idle["utility"] - 2 * MARGIN:
-        why = f"costs {idle['utility'] - row['utility']:.2f} of the utility"
+        why = f"loses {idle['utility'] - row['utility']:.2f} of utility"
         return {"advice": "avoid", "why": why}
     gap = best["healed_utility"] - row["healed_utility"]
     error = math.hypot(best["healed_utility_sem"], row["healed_utility_sem"])
-    near = gap <= 2 * error and gap <= 2 * MARGIN  # a few seeds make errors that excuse much
+    near = gap <= 2 * error and gap <= 2 * MARGIN  # errors from few seeds are large
     if gap <= MARGIN or near:
-        why = "the best here" if gap <= 0 else f"{gap:.2f} ± {error:.2f} behind {best['method']}"
+        why = "best" if gap <= 0 else f"{gap:.2f} ± {error:.2f} behind {best['method']}"
         return {"advice": "use", "why": why + _advice_hint(row)}
     why = f"{gap:.2f} ± {error:.2f} behind {best['method']}"
     if row["healed"] < best["healed"] / 2:
         return {
             "advice": "avoid",
-            "why": f"heals {row['healed']:.2f}, {best['method']} {best['healed']:.2f}",
+            "why": f"healed {row['healed']:.2f}, {best['method']} {best['healed']:.2f}",
         }
     return {"advice": "possible", "why": why + _advice_hint(row)}
 
 
 def _advice_hint(row: dict[str, Any]) -> str:
-    """Return what a label asks for beside the method."""
+    """Return the further option that a label needs besides the method."""
     kind = str(row["method"]).removeprefix(plain_name(str(row["method"]))).strip("()")
     return f"; needs pretraining={kind}" if kind else ""
 
 
 def describe_case(case: Case, cells: pd.DataFrame, source: str) -> str:
-    """Return in one line for which case the advice is, and where its numbers come from."""
+    """Return one line with the case of the advice and the source of its numbers."""
     kind = case.corruption
     what = f"{kind} (regularity {REGULARITY.get(kind, 'unknown')})" if kind else "any corruption"
     rates = sorted(cells["discovery"].unique())
-    asked = "" if case.discovery in (None, *rates) else f", nearest to {case.discovery:g}"
+    asked = "" if case.discovery in (None, *rates) else f", the nearest to {case.discovery:g}"
     rate = (
         f"discovery {rates[0]:g}" if len(rates) == 1 else f"discovery {rates[0]:g} to {rates[-1]:g}"
     )

@@ -1,4 +1,4 @@
-"""Localized runs beside the oracle, the model retrained without the forget set (``method=retrain``).
+"""Localized runs compared with the oracle, the model retrained without the forget set.
 
 The shape of the tables of arXiv 2412.02432. A gap is the oracle's value minus the method's with the
 same seed, in percentage points, since forget set and original model go by the seed here.
@@ -18,21 +18,21 @@ METRICS = {
     "mia": "MIA efficacy",
 }
 BESIDE = {"mia_correctness": "MIA (correctness)"}
-"""In the table, but no part of the mean gap; rows of before there was such a column have none."""
+"""Shown in the table but not part of the mean gap; older rows lack this column."""
 ORACLE, WHOLE, OWN = "retrain", "full", "own"
 OWN_PART = ("method/salient_fraction", "method/k")
-"""Options of methods that move a part of the network without a localization."""
+"""Options of methods that change only a part of the network without a localization."""
 SHARE, LAYERS = "method/localization/share_global", "method/localization/layers"
 SETTING = ("dataset", "model", "corruption", "forget")
-TITLE = "oracle minus method in points, paired by seed: mean ± 95 % interval over seeds"
+TITLE = "oracle minus method in percentage points, paired by seed: mean ± 95 % interval over seeds"
 
 
 def parse_localizations(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with columns algorithm, strategy, budget and forget.
 
     Args:
-        frame: Rows of the store. ``strategy`` is "full" where everything may move, "own" or
-            the method's name where it chooses by itself; ``forget`` names how the forget set was drawn.
+        frame: Rows of the store. ``strategy`` is "full" if all parameters may change, "own" or
+            the method's name if it selects parameters itself; ``forget``: type of forget set.
 
     Raises:
         ValueError: If no run was localized.
@@ -59,7 +59,7 @@ def _forget_kind(row: pd.Series) -> str:
 
 
 def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return located rows with ``gap/<metric>``, oracle minus method in points, and their mean size.
+    """Return localized rows with ``gap/<metric>``, oracle minus method in points, and their mean.
 
     Rows without an oracle of the same setting and seed have no gap. ``gap`` is the mean of the
     absolute gaps of all metrics that are known.
@@ -68,7 +68,7 @@ def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     metrics = existing_columns(frame, tuple(METRICS))
     beside = existing_columns(frame, tuple(BESIDE))
     values = existing_columns(frame, (*metrics, *beside, "seconds"))
-    frame = frame.astype(dict.fromkeys(values, float))  # a column of None alone has no mean else
+    frame = frame.astype(dict.fromkeys(values, float))  # a column of only None has no mean
     oracle = frame[frame["algorithm"] == ORACLE].groupby(keys, dropna=False)[values].mean()
     joined = frame.join(oracle.add_suffix("/oracle"), on=keys)
     gaps = pd.DataFrame(
@@ -81,14 +81,14 @@ def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return a row per setting, algorithm, localization and budget: its gaps, the smallest first.
+    """Return a row of gaps per setting, algorithm, localization and budget, smallest gap first.
 
     Args:
         frame: Rows of the store.
 
     Returns:
         Columns of the setting, algorithm, localization, budget, ``n`` (seeds); per metric the mean
-        gap and half of its 95 % interval, ``<metric>_ci95``; ``gap``, the mean size of these; seconds
+        gap and half of its 95 % interval, ``<metric>_ci95``; ``gap``, the mean absolute gap; seconds
         relative to the oracle's. The oracle's row comes first in its setting and holds its values
         in per cent. Empty without localized runs or without an oracle.
     """

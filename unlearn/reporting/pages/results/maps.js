@@ -178,7 +178,7 @@ function drawLegend(range, span) {
       ramp("var(--less)", "var(--mid)", "var(--more)"), `${signed(span, m, 2)} A higher`),
     hint(true, el("i", { class: "key missing" }), "no runs"), hint(true, "– no value"),
     hint(data.runs.some(collapsed), counted ? "▼ collapsed, counted as 0" : "▼ collapsed"),
-    hint(data.runs.some(failed), "✕ failed, left out"),
+    hint(data.runs.some(failed), "✕ failed, excluded"),
   ].filter(Boolean));
 }
 

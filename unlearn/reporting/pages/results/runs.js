@@ -48,8 +48,8 @@ function cards(method, c, r) {
   const copied = runs.find((run) => run.own !== undefined && run.own !== data.rates[r]);
   return [
     el("article", { class: "card" }, title, copied ? el("p", { class: "note" },
-      `Run at discovery rate ${copied.own}; the method never looks at the forget set, `
-      + "so it answers alike at all rates.") : null, values(runs)),
+      `Run at discovery rate ${copied.own}; the method does not use the forget set, `
+      + "so the result is the same at all rates.") : null, values(runs)),
     el("article", { class: "card" }, ...charts(runs), ...commands(runs), ...differences(runs)),
   ];
 }
@@ -86,7 +86,7 @@ function differences(runs) {
     return el("tr", {}, th(key), td(shown, "text"), td(common, "text soft"));
   };
   const out = el("details", {},
-    el("summary", {}, `${count(keys.length, "value")} unlike the common config`),
+    el("summary", {}, `${count(keys.length, "option")} that differ${keys.length === 1 ? "s" : ""} from the common config`),
     scrolled(el("thead", {}, el("tr", {},
       ...["", "here", "common"].map((name) => th(name, "col")))),
     el("tbody", {}, ...keys.map(row))));
@@ -95,19 +95,19 @@ function differences(runs) {
 }
 
 function commands(runs) {
-  return [el("h3", {}, "Repeat and look up"), el("ul", { class: "commands" }, ...runs.map((run) => {
+  return [el("h3", {}, "Commands and files"), el("ul", { class: "commands" }, ...runs.map((run) => {
     const folder = `${data.folder}${run.id}/`, files = [...run.files ?? ""].map((f) => LINKS[f]);
     return el("li", {}, el("strong", {}, seedName(run)), " ",
       ...[["folder", ""], ...files].map(([name, path]) => el("a", { href: folder + path }, name)),
       el("span", { class: "note" }, run.created?.slice(0, 10) ?? ""),
       run.command ? el("code", {}, run.command)
-        : el("p", { class: "note" }, "Its command line was not kept."));
+        : el("p", { class: "note" }, "Command line not recorded."));
   }))];
 }
 
 function charts(runs) {
   const drawn = runs.filter((run) => run.curves), title = el("h3", {}, "Learning curves");
-  if (!drawn.length) return [title, el("p", { class: "note" }, "None were kept.")];
+  if (!drawn.length) return [title, el("p", { class: "note" }, "None recorded.")];
   const lines = drawn.flatMap((run, i) => Object.entries(run.curves).map(([column, ys]) => {
     const [view, kind] = column.split("/");
     const points = ys.map((y, k) => [data.axes[run.axis][k], y]).filter(([, y]) => y !== null);
