@@ -115,7 +115,7 @@ def test_what_is_unfit_for_a_stack_says_why(course):
     assert "on_after_backward" in (find_stack_obstacle(method(Watching)) or "")
     Plain.stackable = False
     try:
-        assert "does not say" in (find_stack_obstacle(method()) or "")
+        assert "is not stackable" in (find_stack_obstacle(method()) or "")
     finally:
         Plain.stackable = True
 
