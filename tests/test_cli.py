@@ -63,7 +63,7 @@ BAD = [
     ("unlearn", ["corrupted=99999"], "1..1297 of the 1297 training images"),
     ("unlearn", ["corrupted=inf"], "corrupted must be a share in (0, 1) or a whole number"),
     ("unlearn", ["corrupted=2", "discovery=0.1"], "at least one of 2 corrupted samples"),
-    ("unlearn", ["corruption=none"], "corruption must be another than none"),
+    ("unlearn", ["corruption=none"], "corruption must not be none"),
     ("unlearn", ["dataset=imagefolder"], "dataset.root is missing"),
     ("unlearn", ["dataset=imagefolder", "dataset.root=nowhere"], "nowhere does not exist"),
     ("unlearn", ["trainer.precision=fp8"], "trainer.precision must be one of auto"),

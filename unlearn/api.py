@@ -1,4 +1,4 @@
-"""The Python interface: heal a model, load a healed one. The same objects as on the command line.
+"""The Python interface: heal a model, load a healed one; same objects as on the command line.
 
 Shapes: N samples, C H W image, K classes.
 """
@@ -39,18 +39,18 @@ from unlearn.storage.model_card import read_card
 from unlearn.storage.record import RunRecord
 from unlearn.storage.user_checkpoint import hash_file, match_checkpoint
 
-MODEL_SOURCE = "a model that was handed over in Python"
+MODEL_SOURCE = "a model passed in Python"
 
 
 @dataclass(frozen=True)
 class Result:
-    """What ``heal`` returns.
+    """Result of ``heal``.
 
     Attributes:
-        model: The healed model, on the device of the one that was given; None if the loss was lost.
+        model: The healed model, on the device of the given one; None if the loss became NaN.
         record: The row of the run, with its config.
-        context: Data and engine, and the predictions of the original model.
-        after: What the healed model says; None if there is none.
+        context: Data, engine and predictions of the original model.
+        after: Predictions of the healed model; None if there is none.
     """
 
     model: Any
@@ -60,11 +60,11 @@ class Result:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """Return what changed, by column; see ``unlearn.evaluation.prediction_change``."""
+        """Return the changes by column; see ``unlearn.evaluation.prediction_change``."""
         return dict(self.record.metrics)
 
     def report(self, path: str | Path = "healed.html") -> Path:
-        """Write the report, one HTML file; return its path.
+        """Write the report, one HTML file, and return its path.
 
         Raises:
             ValueError: If there is no healed model.
@@ -92,7 +92,7 @@ def heal(
     seed: int = 0,
     device: str = "auto",
 ) -> Result:
-    """Heal a model of bad training data; the model that is given stays as it is.
+    """Heal a model that was trained on bad data; the given model is not modified.
 
     Args:
         model: A classifier, images (B, C, H, W) to logits (B, K).
@@ -100,19 +100,19 @@ def heal(
             bad: a CSV or text file, or a list of file names or ids.
         retain: The other training data, as (images, labels), a ``Dataset`` or a folder with a folder
             per class. Images are float network input, or uint8 with ``mean`` and ``std``.
-        test: Held-out data in the same form; None: a folder's own test part, else none.
-        method: Of conf/method: rem, npo, finetune, ...
-        options: Of the method, such as {"epochs": 3, "optimizer.lr": 0.01}.
-        overrides: Further ones, as on the command line: "trainer.threads=2".
-        mean: Channel means that the model was trained with, of images in [0, 1].
-        std: Channel deviations likewise.
+        test: Held-out data in the same form; None: the folder's test set if there is one.
+        method: Name of a method of conf/method: rem, npo, finetune, ...
+        options: Options of the method, such as {"epochs": 3, "optimizer.lr": 0.01}.
+        overrides: Further options, as on the command line: "trainer.threads=2".
+        mean: Channel means used in training, of images in [0, 1].
+        std: Channel standard deviations used in training.
         image_size: Height and width to which a folder's images are resized.
         class_names: K names in the order of the outputs.
-        seed: Of the unlearning.
+        seed: Seed of the unlearning.
         device: auto, cpu or gpu.
 
     Raises:
-        ValueError: If something does not fit; an option is named.
+        ValueError: If an argument is invalid; the message names it.
     """
     config = _compose_call(model, method, options, overrides, seed, device, image_size, mean, std)
     job = _make_job(config, Path(tempfile.gettempdir()))
@@ -150,11 +150,11 @@ def load(run: str | Path, *, results: str | Path | None = None) -> nn.Module:
     """Return the healed model of a run, in eval mode, with its card as ``.card``.
 
     Args:
-        run: Its id, or its folder.
-        results: Folder of the runs; None: that of the command line, UNLEARN_HOME or outputs.
+        run: Id or folder of the run.
+        results: Folder of the runs; None: the command line's default, UNLEARN_HOME or outputs.
 
     Raises:
-        ValueError: If there is no such model, or its file is not the one that the card is of.
+        ValueError: If there is no such model, or its file does not match its card.
     """
     folder = Path(run)
     if not folder.is_dir():
@@ -167,7 +167,7 @@ def load(run: str | Path, *, results: str | Path | None = None) -> nn.Module:
     card = read_card(folder)
     path = folder / card["file"]
     if not path.is_file() or hash_file(path) != card["sha256"]:
-        raise ValueError(f"{path} is not the file that its card was written for")
+        raise ValueError(f"{path} does not match the SHA-256 in its card")
     shape = {key: card["input"][key] for key in ("in_channels", "image_size")}
     network = _instantiate_node(card["model"])(**shape, num_classes=len(card["classes"]))
     match_checkpoint(path, network, f"the model of {card['run_id']}").load_into(network)
@@ -190,7 +190,7 @@ def _compose_call(
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """Return the resolved config of the call; checked as on the command line."""
+    """Return the resolved and checked config of the call."""
     data = {"image_size": image_size, "mean": mean, "std": std}
     words = [
         f"method={method}",
@@ -198,7 +198,7 @@ def _compose_call(
         "evaluation=change",
         "dataset=imagefolder",
         "dataset.root=.",
-        "dataset.num_classes=2",  # known only from the data; no method asks
+        "dataset.num_classes=2",  # known only from the data; not used by methods
         "forget_set=file",
         "forget_set.path=handed_over",
         "model=import",

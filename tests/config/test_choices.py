@@ -156,14 +156,14 @@ def test_a_simulated_discovery_is_known_by_its_option_not_by_its_class(own: list
     assert checked(*own, "forget_set=all", "corruption=none") == 1
     assert checked(*own, "forget_set=all", "discovery=0.5") == 1
     assert checked(*own, "forget_set=joint", "discovery_precision=0.5") == 1
-    with pytest.raises(errors.ConfigError, match="corruption must be another than none"):
+    with pytest.raises(errors.ConfigError, match="corruption must not be none"):
         checked(*own, "forget_set=joint", "corruption=none")
     with pytest.raises(errors.ConfigError, match="discovery must be a number"):
         checked(*own, "forget_set=joint", "discovery=null")
 
 
 def test_a_label_does_not_hide_what_was_chosen():
-    with pytest.raises(errors.ConfigError, match="corruption must be another than none"):
+    with pytest.raises(errors.ConfigError, match="corruption must not be none"):
         checked("corruption=none", "names.corruption=clean")
 
 

@@ -80,7 +80,7 @@ def test_scalars_of_numpy_become_plain():
 
 def test_what_json_does_not_know_is_refused_by_column():
     metrics: Any = {"curve": np.zeros(3)}
-    with pytest.raises(ValueError, match="column 'curve': ndarray is no JSON value"):
+    with pytest.raises(ValueError, match="column 'curve': ndarray is not a JSON value"):
         record(metrics=metrics).to_row()
 
 
@@ -89,8 +89,8 @@ def test_what_json_does_not_know_is_refused_by_column():
     [
         ({"status": "fine"}, "status must be one of ok, collapsed, failed, got 'fine'"),
         ({"step": -1}, "step must be 0 or more, got -1"),
-        ({"metrics": {"seed": 1, "x": 1}}, "metrics must not be called seed"),
-        ({"metrics": {"method": 1}}, "metrics must not be called method"),
+        ({"metrics": {"seed": 1, "x": 1}}, "metrics must not be named seed"),
+        ({"metrics": {"method": 1}}, "metrics must not be named method"),
     ],
 )
 def test_a_bad_record_is_refused(changes: dict[str, Any], message: str):

@@ -1,1 +1,1 @@
-"""Hydra: schema, constraints, composition, validation, identity and help."""
+"""Hydra configs: schema, constraints, composition, validation, identity and help."""

@@ -1,4 +1,4 @@
-"""The command line: what it asks for, in hydra's words."""
+"""Parsing of the command line into hydra's arguments."""
 
 import fnmatch
 import re
@@ -17,7 +17,7 @@ from unlearn.core.errors import ConfigError
 
 @dataclass(frozen=True)
 class Arguments:
-    """What the command line asks for."""
+    """The parsed command line."""
 
     overrides: list[str]
     multirun: bool
@@ -38,12 +38,12 @@ def parse_command_line(argv: Sequence[str], command: str = "unlearn") -> Argumen
         ConfigError: If a word cannot be read or names nothing.
     """
     parser = get_args_parser()
-    parser.error = _refuse_arguments  # argparse would print its whole usage
+    parser.error = _refuse_arguments  # argparse would print the whole usage
     found = parser.parse_intermixed_args(list(argv))
     for option in ("config_name", "config_path", "package"):
         if getattr(found, option):
             flag = option.replace("_", "-")
-            raise ConfigError(f"--{flag} is not offered; --config-dir adds configs of your own")
+            raise ConfigError(f"--{flag} is not supported; add your own configs by --config-dir")
     folders = [config_dir()]
     if found.config_dir:
         folder = Path(found.config_dir).resolve()
@@ -55,7 +55,7 @@ def parse_command_line(argv: Sequence[str], command: str = "unlearn") -> Argumen
 
 
 def expand_shorthand(word: str, command: str, folders: Sequence[str]) -> str:
-    """Return an argument as hydra knows it.
+    """Return an argument in hydra's syntax.
 
     ``base=scrub`` chooses the method within a method, ``discovery=cleanlab`` what finds the forget
     set, ``discovery=half`` a preset of the rate, ``experiment=demo`` an experiment of the command.
@@ -66,7 +66,7 @@ def expand_shorthand(word: str, command: str, folders: Sequence[str]) -> str:
         folders: Folders of configs.
 
     Raises:
-        ConfigError: If it names something that is chosen in another way, or nothing.
+        ConfigError: If the name is unknown or must be chosen by another key.
     """
     if word.startswith("base="):
         return f"method@method.{word}"
@@ -86,7 +86,7 @@ def expand_shorthand(word: str, command: str, folders: Sequence[str]) -> str:
 
 
 def _find_experiment(name: str, command: str, folders: Sequence[str]) -> str:
-    """Return an experiment's name in its group; refuse one of another command."""
+    """Return an experiment's name in its group; raise an error for one of another command."""
     if has_option(f"experiment/{EXPERIMENTS[command]}", name, folders):
         return f"{EXPERIMENTS[command]}/{name}"
     for other, folder in EXPERIMENTS.items():
@@ -105,7 +105,7 @@ def _expand_discovery(word: str, folders: Sequence[str]) -> str:
     if not word.startswith("discovery=") or not any(named):
         return word
     if not all(named):
-        raise ConfigError(f"{word}: rates and detectors are two sweeps; give the detectors alone")
+        raise ConfigError(f"{word}: rates and detectors cannot share a sweep; run two sweeps")
     known = {group: option_names(group, folders) for group in ("discovery_rate", "detector")}
     for group, options in known.items():
         if set(options).issuperset(names):
@@ -113,7 +113,7 @@ def _expand_discovery(word: str, folders: Sequence[str]) -> str:
     found = ", ".join(known["detector"])
     absent = [name for name in names if name not in {n for own in known.values() for n in own}]
     if not absent:
-        raise ConfigError(f"{word}: rates and detectors are two sweeps; give the detectors alone")
+        raise ConfigError(f"{word}: rates and detectors cannot share a sweep; run two sweeps")
     hint = f"; forget_set={absent[0]} is a forget set" * has_option(
         "forget_set", absent[0], folders
     )
@@ -123,15 +123,15 @@ def _expand_discovery(word: str, folders: Sequence[str]) -> str:
 
 
 DETECTOR = "detector@forget_set"
-"""The group of detectors with its package: a detector takes the place of the forget set."""
+"""The group of detectors with its package: a detector replaces the forget set."""
 
 
 CHECKPOINT_DEFAULTS = {"corruption": "none", "evaluation": "change"}
-"""What a checkpoint of the user's own goes with: its data are as they are, nobody knows the truth."""
+"""Defaults with a user's own checkpoint: uncorrupted data, no ground truth."""
 
 
 def add_checkpoint_defaults(name: str, argv: Sequence[str]) -> list[str]:
-    """Return the command line with what follows from a checkpoint to be healed."""
+    """Return the command line with the defaults that a user's checkpoint implies."""
     own = [w for w in argv if w.startswith("checkpoint=") and w not in ("checkpoint=null",)]
     if name != "unlearn" or not own:
         return list(argv)
@@ -140,14 +140,14 @@ def add_checkpoint_defaults(name: str, argv: Sequence[str]) -> list[str]:
 
 
 def read_running_command() -> Arguments:
-    """Return what the job asked for that hydra runs now."""
+    """Return the arguments of the job that hydra is running."""
     own = HydraConfig.get()
     files = [s.path for s in own.runtime.config_sources if s.schema == "file"]
     return Arguments(list(own.overrides.task), False, False, None, files)
 
 
 def flags_first(argv: Sequence[str], arguments: Arguments) -> list[str]:
-    """Return the command line with overrides last: hydra's own parser takes them in no other way."""
+    """Return the command line with overrides last, as hydra's parser requires."""
     rest = [expand_shorthand(word, arguments.command, arguments.folders) for word in argv]
     for override in arguments.overrides:
         rest.remove(override)

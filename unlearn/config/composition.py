@@ -1,4 +1,4 @@
-"""Composes and checks configs ahead of hydra's own run, so that bad input costs one line."""
+"""Composes and checks configs before hydra runs, so that input errors take one line."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from unlearn.config.validation import check_config, iterate_leaves, suggest_name
 from unlearn.core.errors import ConfigError
 
 CROSS_CHECKED_KEYS = ("dataset", "corrupt", "discovery", "detector", "forget_set", "experiment")
-"""Beginnings of the keys whose values are checked against each other, not one by one."""
+"""Prefixes of the keys whose values are checked against each other."""
 
 OPTIONAL = ("pretraining_defaults", "method_defaults")
 """Groups whose option follows from other choices, and may be absent."""
@@ -35,9 +35,9 @@ OPTIONAL = ("pretraining_defaults", "method_defaults")
 
 @contextmanager
 def enable_composition(folders: Sequence[str]) -> Iterator[None]:
-    """Let ``compose`` find the configs; hydra's global state is left clean."""
+    """Make the configs available to ``compose`` and restore hydra's global state afterwards."""
     register_schemas()
-    outer = GlobalHydra.instance().hydra  # of the job within which this is called
+    outer = GlobalHydra.instance().hydra  # state of the job that calls this
     GlobalHydra.instance().clear()
     before = HydraConfig.instance().cfg
     try:
@@ -49,7 +49,7 @@ def enable_composition(folders: Sequence[str]) -> Iterator[None]:
 
 
 def compose_config(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
-    """Return a composed config with hydra's part; to be called within ``composing``.
+    """Return a composed config including hydra's part; call within ``enable_composition``.
 
     Raises:
         ConfigError: If it cannot be composed.
@@ -60,7 +60,7 @@ def compose_config(name: str, overrides: Sequence[str], folders: Sequence[str]) 
         raise ConfigError(explain_error(error, name, overrides, folders)) from error
     HydraConfig.instance().set_config(config)
     for group, option in config.hydra.runtime.choices.items():
-        if ".." in str(option).split("/"):  # choices are names, and names become those of files
+        if ".." in str(option).split("/"):  # names of options are file names
             raise ConfigError(f"{group} must be the name of an option, got {option}")
     _check_choices(config, name, overrides, folders)
     return config
@@ -123,7 +123,7 @@ def resolve_config(config: DictConfig) -> dict[str, Any]:
 def explain_error(
     error: Exception, name: str, overrides: Sequence[str], folders: Sequence[str]
 ) -> str:
-    """Return one line for hydra's many."""
+    """Return hydra's error message as one line."""
     text = str(error)
     if "Config group override must be a string" in text:
         return _explain_group_value(overrides)
@@ -157,7 +157,7 @@ def explain_error(
 
 
 def _explain_group_value(overrides: Sequence[str]) -> str:
-    """Return what to write instead of a number where a group's option is wanted."""
+    """Return the message for a number given in place of a group's option."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = override.value()
         if override.key_or_group in OPTIONAL and value is None:
@@ -196,7 +196,7 @@ def _config_loader(folders: Sequence[str]) -> ConfigLoaderImpl:
 
 
 def expand_overrides(name: str, arguments: Arguments) -> list[list[str]]:
-    """Return the overrides of every job, those that a config sweeps over by itself included.
+    """Return the overrides of every job, including those of the config's own sweep.
 
     Raises:
         ConfigError: If the overrides cannot be read, or sweep without --multirun.
@@ -220,7 +220,7 @@ def expand_overrides(name: str, arguments: Arguments) -> list[list[str]]:
 
 
 def parse_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[Override]:
-    """Return overrides as hydra reads them.
+    """Return overrides as parsed by hydra.
 
     Raises:
         ConfigError: If one cannot be read.
@@ -237,9 +237,9 @@ def parse_overrides(overrides: Sequence[str], folders: Sequence[str]) -> list[Ov
 def _read_config_sweep(
     name: str, parsed: Sequence[Override], arguments: Arguments
 ) -> tuple[bool, list[list[str]]]:
-    """Return whether there are several jobs, and the overrides that the config itself sweeps over.
+    """Return whether there are several jobs, and the overrides of the config's own sweep.
 
-    A sweep is one grid, ``params``, or several that share it: ``grids``, one after the other.
+    A sweep is one grid, ``params``, or several grids, ``grids``, each combined with it.
     """
     fixed = [o.input_line or "" for o in parsed if not o.is_sweep_override()]
     with enable_composition(arguments.folders):
@@ -251,7 +251,7 @@ def _read_config_sweep(
 
 
 def select_covering_jobs(jobs: list[list[str]]) -> list[list[str]]:
-    """Return jobs that stand for all: each override occurs, and each mix that checks relate."""
+    """Return a covering subset of jobs: each override, and each combination that checks relate."""
     seen: set[str] = set()
     mixes: set[tuple[str, ...]] = set()
     chosen = []
@@ -272,9 +272,9 @@ def check_jobs(
     """Compose and check the jobs, each override at least once; return the overrides of each.
 
     Args:
-        name: Of the primary config.
-        arguments: Of the command line.
-        bases: What has been composed already.
+        name: Name of the primary config.
+        arguments: The command line.
+        bases: Configs composed so far.
 
     Raises:
         ConfigError: At the first problem.
@@ -290,16 +290,16 @@ def check_jobs(
 def _resolve_with_defaults(
     name: str, overrides: Sequence[str], arguments: Arguments, bases: ConfigCache
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return a job's resolved config, and what it would be with its groups alone."""
+    """Return a job's resolved config, and the resolved config of its group choices only."""
     if bases.is_cacheable(overrides):
         with suppress(ConfigError, HydraException, OmegaConfBaseException, ValueError):
             return bases.resolve_job(overrides), bases.resolve_defaults(overrides)
-    # Composed as a whole: that tells what is wrong with it.
+    # Compose it as a whole to get the error.
     content = resolve_config(compose_config(name, overrides, arguments.folders))
     groups = [o for o in overrides if _chooses_group(o)]
     return content, resolve_config(compose_config(name, groups, arguments.folders))
 
 
 def make_config_cache(name: str, arguments: Arguments) -> ConfigCache:
-    """Return the configs of a command line, to be composed within ``composing``."""
+    """Return the configs of a command line; call within ``enable_composition``."""
     return ConfigCache(lambda groups: compose_config(name, groups, arguments.folders))

@@ -1,6 +1,6 @@
-"""What the values of options may be: range rules by the name of a leaf.
+"""Allowed values of options: rules by the name of a leaf.
 
-They hold in every group, a user's own included.
+They apply to every group, including a user's own.
 """
 
 import math
@@ -9,12 +9,12 @@ from typing import Any
 
 
 def is_number(value: Any) -> bool:
-    """Say whether a value is a finite number; a bool is none."""
+    """Return whether a value is a finite number; a bool is not."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_integer(value: Any) -> bool:
-    """Say whether a value is a whole number."""
+    """Return whether a value is a whole number."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -32,7 +32,7 @@ FROM_ZERO: Rule = (lambda v: is_integer(v) and v >= 0, "a whole number of at lea
 
 
 def one_of(*options: str) -> Rule:
-    """Return the rule that a value is one of the options."""
+    """Return the rule that a value must be one of the options."""
     return (lambda v: str(v).lower() in options, "one of " + ", ".join(options))
 
 
@@ -128,7 +128,7 @@ RULES: dict[str, Rule] = {
 def get_rule(path: str) -> Rule | None:
     """Return the rule for a leaf by its dotted path."""
     leaf = path.rpartition(".")[2]
-    if path.startswith("where."):  # columns of rows: a value, or a list of which one must be met
+    if path.startswith("where."):  # columns of rows: a value, or a list of alternatives
         return None
     if path.startswith("seeds."):
         return FROM_ZERO

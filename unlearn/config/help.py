@@ -1,4 +1,4 @@
-"""What ``--help`` and ``--cfg job`` print: every option with the comment beside it in the YAML."""
+"""Output of ``--help`` and ``--cfg job``: every option with its comment from the YAML."""
 
 import dataclasses
 import math
@@ -24,11 +24,11 @@ GLOBAL_GROUPS = ("discovery_rate", "pretraining_defaults", "method_defaults", "e
 """Groups whose files begin with ``# @package _global_``."""
 
 DESCRIPTIONS = {
-    "train": "Pre-train the original model on the corrupted data; kept in the checkpoint cache.",
-    "unlearn": "Heal a model that learned from bad data: find or train the original model, "
-    "unlearn with one method, evaluate, record one row.",
-    "evaluate": "Evaluate a checkpoint on a task, or turn all recorded rows into a table and a "
-    "figure.",
+    "train": "Pre-train the original model on the corrupted data; stored in the checkpoint cache.",
+    "unlearn": "Heal a model that was trained on bad data: load or train the original model, "
+    "unlearn with one method, evaluate, record the results.",
+    "evaluate": "Evaluate a checkpoint on a task, or summarize all recorded rows in tables and "
+    "figures.",
 }
 EXAMPLES = {
     "train": ["corruption=poison", "dataset=cifar10 corrupted=1000", "--multirun seed=0,1,2"],
@@ -112,13 +112,13 @@ def explain_options(
 
 
 def _merge_order(group: str) -> tuple[int, bool]:
-    """Return when a group's values are merged, as far as it matters; ``method_defaults`` occurs twice."""
+    """Return the merge order of a group's values; ``method_defaults`` occurs twice."""
     name, at, _ = group.partition("@_global_")
     return (GLOBAL_GROUPS.index(name) if name in GLOBAL_GROUPS else -1, bool(at))
 
 
 def annotate_yaml(text: str, notes: Mapping[str, str]) -> str:
-    """Return a YAML text with a trailing comment behind every key that has one."""
+    """Return a YAML text with the comment of every key that has one."""
     out: list[str] = []
     stack: list[tuple[int, str]] = []
     for line in text.splitlines():
@@ -133,7 +133,7 @@ def annotate_yaml(text: str, notes: Mapping[str, str]) -> str:
 
 
 def command_name(name: str) -> str:
-    """Return the command as it was called: an installed package has no scripts."""
+    """Return the name of the command: script or installed entry point."""
     program = Path(sys.argv[0]).stem
     return program if program.startswith("unlearn-") else f"python {name}.py"
 
@@ -151,9 +151,9 @@ def format_help(name: str, arguments: Arguments) -> str:
     lines += [
         "",
         "  --multirun, -m      one job for each combination of comma-separated values",
-        "  --config-dir DIR    your own configs: DIR/method/mine.yaml serves method=mine",
+        "  --config-dir DIR    your own configs: DIR/method/mine.yaml defines method=mine",
         "  --cfg job           print the composed config and stop",
-        "  --help              this text; it follows the choices: method=npo --help",
+        "  --help              this text, for the given choices: method=npo --help",
         "",
         "Groups (choose with group=option; * is chosen):",
     ]
@@ -190,7 +190,7 @@ def _remove_targets(tree: Any) -> Any:
 
 
 def format_config(name: str, arguments: Arguments, *, resolve: bool = False) -> str:
-    """Return the composed config as annotated YAML, interpolations replaced if wanted."""
+    """Return the composed config as annotated YAML, optionally with interpolations resolved."""
     with enable_composition(arguments.folders):
         config = compose_config(name, arguments.overrides, arguments.folders)
         notes = explain_options(name, config.hydra.runtime.choices, arguments.folders)
@@ -202,5 +202,5 @@ def format_config(name: str, arguments: Arguments, *, resolve: bool = False) -> 
 
 
 def _format_yaml(content: Any) -> str:
-    """Return YAML with one line for each value, so that a comment fits behind it."""
+    """Return YAML with one line per value, so that a comment can follow it."""
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=math.inf)

@@ -1,4 +1,4 @@
-"""Where configs are, how the schemas become known, and the identity of a resolved config."""
+"""The identity of a resolved config: the id of its run."""
 
 import functools
 import hashlib
@@ -28,14 +28,14 @@ KEYS_OUTSIDE_IDENTITY = (
     "dataset.root",
     "dataset.cache_dir",
 )
-"""Keys that do not change a result, and so are no part of a run's identity."""
+"""Keys that do not affect results and are excluded from a run's identity."""
 
 FILE_KEYS = ("checkpoint", "forget_set.path")
-"""Keys that name a file of the user's: what it holds counts, not where it is."""
+"""Keys of user files, which are identified by content instead of path."""
 
 
 def to_plain_config(config: DictConfig) -> dict[str, Any]:
-    """Return the resolved config as plain types, without hydra's part and the ranges for tuning."""
+    """Return the resolved config as plain types, without hydra's part and tuning ranges."""
     keys = [str(k) for k in config if k != "hydra"]
     content = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     assert isinstance(content, dict)
@@ -45,7 +45,7 @@ def to_plain_config(config: DictConfig) -> dict[str, Any]:
 
 
 def _drop_search_ranges(node: Any) -> None:
-    """Drop the ranges for tuning, those of methods within a method included."""
+    """Drop the tuning ranges, including those of nested methods."""
     if isinstance(node, dict):
         node.pop("search", None)
         for part in node.values():
@@ -53,19 +53,19 @@ def _drop_search_ranges(node: Any) -> None:
 
 
 def run_id_of_config(config: DictConfig) -> str:
-    """Return what stands for everything that determines a run's result."""
+    """Return the id of everything that determines a run's result."""
     return compute_run_id(to_plain_config(config))
 
 
 def compute_run_id(content: Mapping[str, Any]) -> str:
     """Return ``r<format>-`` and 12 hex digits for a resolved config, ``plain``.
 
-    What is off (null) at the top does not count: a new feature leaves old results where they are.
+    Top-level null values are ignored, so that a new option does not change existing ids.
     """
     content = json.loads(json.dumps({k: v for k, v in content.items() if v is not None}))
     fetched = "download" in (content.get("dataset") or {})
     for path in KEYS_OUTSIDE_IDENTITY:
-        if path == "dataset.root" and not fetched:  # there, the folder is the data
+        if path == "dataset.root" and not fetched:  # the folder is the data here
             continue
         *parents, leaf = path.split(".")
         node: Any = content
@@ -86,6 +86,6 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
 
 @functools.lru_cache(maxsize=64)
 def _hash_file(path: str, modified: int, size: int) -> str:
-    """Return the SHA-256 of a file; a sweep asks for it once per cell."""
+    """Return the SHA-256 of a file; cached, since a sweep needs it once per cell."""
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

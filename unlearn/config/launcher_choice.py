@@ -1,4 +1,4 @@
-"""The launcher that swept experiments choose."""
+"""Selects the launcher that swept experiments set."""
 
 import json
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from unlearn.core.errors import ConfigError
 
 
 def choose_launcher(name: str, arguments: Arguments, jobs: Sequence[Sequence[str]]) -> list[str]:
-    """Return overrides for the launcher that swept experiments choose: hydra would not see it.
+    """Return overrides for the launcher that swept experiments set, which hydra ignores.
 
-    Hydra makes the launcher before it knows which experiment a job has (its issue 2946).
+    Hydra creates the launcher before it composes the experiment of a job (its issue 2946).
 
     Raises:
-        ConfigError: If they choose different ones.
+        ConfigError: If they set different launchers.
     """
     parsed = parse_overrides(arguments.overrides, arguments.folders)
     swept = any(o.is_sweep_override() and o.key_or_group == "experiment" for o in parsed)

@@ -1,4 +1,4 @@
-"""Where the configs are, and how Hydra learns the schemas."""
+"""Location of the configs, and registration of the schemas with Hydra."""
 
 import os
 from pathlib import Path
@@ -12,18 +12,18 @@ from unlearn.config.schema import SCHEMAS
 
 
 def config_dir() -> str:
-    """Return the absolute folder of the configs: inside the installed package, or beside it."""
+    """Return the absolute folder of the configs, inside the installed package or next to it."""
     package = Path(__file__).resolve().parents[1]
     inside = package / "conf"
     return str(inside if inside.is_dir() else package.parent / "conf")
 
 
 def register_schemas() -> None:
-    """Make schemas and the ``run_id`` resolver known; calling it again does nothing new."""
+    """Register schemas and the ``run_id`` resolver; repeated calls have no effect."""
     store = ConfigStore.instance()
     for name, schema in SCHEMAS.items():
         node = OmegaConf.structured(schema)
-        if "where" in node:  # columns are not known here: any key may be given, without "+"
+        if "where" in node:  # columns are unknown here: allow any key, without "+"
             OmegaConf.set_struct(node.where, False)
         store.store(name=f"schema_{name}", node=node)
     OmegaConf.register_new_resolver("run_id", _folder_name, replace=True, use_cache=False)
@@ -31,7 +31,7 @@ def register_schemas() -> None:
 
 
 def _folder_name(_root_: DictConfig) -> str:
-    """Return the name of a job's folder; each process of a study has one of its own for the while."""
+    """Return the name of a job's folder; each process of a tuning study has its own."""
     studies = bool(OmegaConf.select(_root_, "tune.trials", default=0))
     return (f"tune-{os.getpid()}-" if studies else "") + run_id_of_config(_root_)
 

@@ -1,7 +1,7 @@
-"""Resolved configs of many jobs: composed once per choice of groups, values set on what is resolved.
+"""Resolved configs of many jobs: composed once per choice of groups, then modified.
 
-Hydra takes a tenth of a second and more for a config. Here it composes one per choice of groups; a
-value that nothing refers to is set in the resolved config, others on a copy of the composed one.
+Hydra needs 0.1 s or more per config. Here it composes one per choice of groups; a
+value that nothing refers to is set in the resolved config, others in a copy of the composed one.
 """
 
 import copy
@@ -23,7 +23,7 @@ from unlearn.config.registration import config_dir
 
 
 def is_group(override: Override) -> bool:
-    """Say whether an override chooses an option of a group rather than a value."""
+    """Return whether an override chooses an option of a group rather than a value."""
     return "." not in override.key_or_group and any(
         (Path(folder) / override.key_or_group).is_dir() for folder in [config_dir()]
     )
@@ -33,25 +33,25 @@ class ConfigCache:
     """The configs of a command line, each composed once."""
 
     def __init__(self, compose: Callable[[Sequence[str]], DictConfig]) -> None:
-        """Compose by ``compose``, called with the overrides that choose groups."""
+        """Initialize with ``compose``, which is called with the overrides that choose groups."""
         self._compose = compose
         self._bases: dict[tuple[str, ...], _CachedConfig] = {}
         self._converted: dict[str, Any] = {}
         self._parse = functools.cache(OverridesParser.create().parse_override)
 
     def resolve_job(self, job: Sequence[str]) -> dict[str, Any]:
-        """Return the resolved config of a job; Hydra's own values are left out."""
+        """Return the resolved config of a job, without Hydra's own values."""
         values = [
             o for o in map(self._parse, job) if not (_changes_defaults(o) or o.is_hydra_override())
         ]
         return self._find_base(job).resolve_with(values)
 
     def resolve_defaults(self, job: Sequence[str]) -> dict[str, Any]:
-        """Return what a job's config would be with its groups alone."""
+        """Return the resolved config of a job's group choices only."""
         return self._find_base(job).resolve_with([])
 
     def is_cacheable(self, job: Sequence[str]) -> bool:
-        """Say whether a job sets none of Hydra's own values."""
+        """Return whether a job sets none of Hydra's own values."""
         return not any(o.is_hydra_override() for o in map(self._parse, job))
 
     def _find_base(self, job: Sequence[str]) -> "_CachedConfig":
@@ -63,11 +63,11 @@ class ConfigCache:
 
 
 class _CachedConfig:
-    """A composed config that values are set on."""
+    """A composed config on which values are set."""
 
     def __init__(self, config: DictConfig, converted: dict[str, Any]) -> None:
         self.config = config
-        self.converted = converted  # top-level values as the schema wants them: the same for all
+        self.converted = converted  # top-level values converted by the schema
         own = {str(k): v for k, v in OmegaConf.to_container(config).items() if k != "hydra"}  # type: ignore[union-attr]
         self.references = " ".join(re.findall(r"\$\{[^}]*\}", json.dumps(own)))
         self.known: dict[tuple[str, ...], dict[str, Any]] = {}
@@ -91,7 +91,7 @@ class _CachedConfig:
         return value
 
     def _is_independent(self, override: Override) -> bool:
-        """Say whether a plain value is set that no reference can lead to."""
+        """Return whether a plain value is set that nothing refers to."""
         plainly = not (override.is_add() or override.is_force_add() or override.is_delete())
         leaf = override.key_or_group.rpartition(".")[2]
         scalar = isinstance(override.value(), str | int | float | bool)
@@ -120,6 +120,6 @@ def _set_leaf(tree: Mapping[str, Any], path: Sequence[str], value: Any) -> dict[
 
 
 def _changes_defaults(override: Override) -> bool:
-    """Say whether an override takes part in the defaults list."""
+    """Return whether an override changes the defaults list."""
     key = override.key_or_group
     return override.package is not None or "/" in key or is_group(override)

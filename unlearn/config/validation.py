@@ -1,4 +1,4 @@
-"""Checks of a composed config, before anything heavy is imported."""
+"""Checks of a composed config, without heavy imports."""
 
 import difflib
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ def iterate_leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[
 
 
 def suggest_names(word: str, options: list[str]) -> str:
-    """Return `` did you mean 'x'?`` for the nearest options, or nothing."""
+    """Return `` did you mean 'x'?`` for the nearest options, or an empty text."""
     near = difflib.get_close_matches(word, options, n=2, cutoff=0.5)
     return f"; did you mean {' or '.join(repr(n) for n in near)}?" if near else ""
 
@@ -28,11 +28,11 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     """Check a resolved config.
 
     Args:
-        config: As the user wants it.
-        defaults: The same choices without the user's values: their types are binding.
+        config: The config with the user's values.
+        defaults: The same choices without the user's values; gives the types.
 
     Raises:
-        ConfigError: Naming the first key that is wrong, its value, and what is allowed.
+        ConfigError: At the first wrong key, with its value and what is allowed.
     """
     usual = dict(iterate_leaves(defaults))
     check_nesting(config, defaults)
@@ -52,10 +52,10 @@ def check_config(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
 
 
 def check_checkpoint(config: Mapping[str, Any]) -> None:
-    """Check what a checkpoint of the user's own goes with.
+    """Check the options that are used with a user's own checkpoint.
 
     Raises:
-        ConfigError: If it is absent, or something else that is wanted needs a training of ours.
+        ConfigError: If the file is absent, or another option needs a model trained here.
     """
     checkpoint = config.get("checkpoint")
     if checkpoint is None:
@@ -66,24 +66,26 @@ def check_checkpoint(config: Mapping[str, Any]) -> None:
         return
     if (config.get("tune") or {}).get("trials"):
         raise ConfigError(
-            "tune.trials must be 0 with a checkpoint: settings are tried on models that are trained "
-            "here, so tune without it and give --config-dir what was chosen"
+            "tune.trials must be 0 with a checkpoint: trials need models that are trained "
+            "here; tune without it and pass the result by --config-dir"
         )
     if (config.get("pretraining") or {}).get("capacity", 1) != 1:
-        raise ConfigError("pretraining must be standard with a checkpoint: it is trained already")
+        raise ConfigError(
+            "pretraining must be standard with a checkpoint: the model is already trained"
+        )
 
 
 def check_nesting(config: Mapping[str, Any], usual: Mapping[str, Any], prefix: str = "") -> None:
-    """Check that groups of options stay groups, and single options single.
+    """Check that groups of options remain groups, and single values single values.
 
     Raises:
-        ConfigError: At the first that does not.
+        ConfigError: At the first violation.
     """
     for key, value in config.items():
         path, before = f"{prefix}{key}", usual.get(key)
         if isinstance(before, Mapping) and isinstance(value, Mapping):
             check_nesting(value, before, f"{path}.")
-        elif isinstance(before, Mapping):  # null leaves a part out: logger.csv=null
+        elif isinstance(before, Mapping):  # null disables a part: logger.csv=null
             if value is not None and value != "???":
                 raise ConfigError(f"{path} must be a group of options, got {value}")
         elif isinstance(value, Mapping) and before is not None and before != "???":
@@ -91,13 +93,13 @@ def check_nesting(config: Mapping[str, Any], usual: Mapping[str, Any], prefix: s
 
 
 def check_type(path: str, value: Any, usual: Any) -> None:
-    """Check that a value is of its default's kind.
+    """Check that a value has the type of its default.
 
     Raises:
         ConfigError: If it is not.
     """
     if usual is None or usual == "???" or (value is None and not isinstance(usual, bool)):
-        return  # a tuned default hides that null was allowed; the constructor knows
+        return  # a tuned default hides that null is allowed; check the constructor
     for kind, fits, text in (
         (bool, lambda v: isinstance(v, bool), "true or false"),
         (int, is_integer, "a whole number"),
@@ -114,13 +116,13 @@ def check_type(path: str, value: Any, usual: Any) -> None:
 
 
 def _format_value(value: Any) -> str:
-    """Return a value as a user writes it."""
+    """Return a value in the syntax of the command line."""
     named = {"None": "null", "True": "true", "False": "false"}
     return named.get(str(value), str(value))
 
 
 def count_classes(dataset: Mapping[str, Any]) -> int | None:
-    """Return the number of classes as far as it is known without reading images."""
+    """Return the number of classes if it is known without reading images."""
     if dataset.get("num_classes") is not None or "root" not in dataset:
         return dataset.get("num_classes")
     root = Path(str(dataset["root"]))
@@ -159,15 +161,15 @@ def is_simulated(config: Mapping[str, Any]) -> bool:
 
 
 def check_discovery(config: Mapping[str, Any]) -> None:
-    """Check that one thing alone says what is found: a rate, a detector, or another forget set.
+    """Check that exactly one of discovery rate, detector and other forget set is given.
 
     Raises:
-        ConfigError: If several do, or none.
+        ConfigError: If several or none are given.
     """
     chosen = config.get("chosen") or {}
     detector, forget_set = chosen.get("detector"), chosen.get("forget_set")
     rate, precision = config.get("discovery"), config.get("discovery_precision")
-    if not config.get("forget_set") or config.get("advise"):  # advice is on what is unknown, too
+    if not config.get("forget_set") or config.get("advise"):  # advice also covers unknown values
         return
     if detector and forget_set:
         raise ConfigError(
@@ -177,18 +179,17 @@ def check_discovery(config: Mapping[str, Any]) -> None:
         raise ConfigError("discovery must be a number in (0, 1], got null")
     if rate is not None and detector:
         raise ConfigError(
-            f"discovery={rate} and a detector ({detector}) are both given: it finds what "
-            "it finds; leave one out"
+            f"discovery={rate} and a detector ({detector}) are both given; leave one out"
         )
     if precision is not None and not is_simulated(config):
         raise ConfigError(
-            f"discovery_precision={precision} adds false alarms to a simulated discovery, "
+            f"discovery_precision={precision} adds false alarms to a simulated discovery rate, "
             f"discovery=0.5; got {f'discovery={detector}' if detector else f'forget_set={forget_set}'}"
         )
 
 
 def check_sample_counts(config: Mapping[str, Any]) -> None:
-    """Check that there are as many samples as are to be corrupted and found.
+    """Check that there are enough samples to corrupt and find.
 
     Raises:
         ConfigError: If there are not.
@@ -198,19 +199,17 @@ def check_sample_counts(config: Mapping[str, Any]) -> None:
     clean = config["chosen"]["corruption"] == "none"
     if config.get("checkpoint") is not None and clean and is_simulated(config):
         raise ConfigError(
-            "forget_set must say which images are bad with a checkpoint of your own: "
-            "forget_set=file forget_set.path=bad.csv, or let a detector find them: discovery=cleanlab"
+            "forget_set must list the bad images with your own checkpoint: "
+            "forget_set=file forget_set.path=bad.csv, or use a detector: discovery=cleanlab"
         )
     if "method" in config and clean and is_simulated(config):
-        raise ConfigError(
-            "corruption must be another than none: nothing is corrupted, so nothing is discovered"
-        )
+        raise ConfigError("corruption must not be none: a discovery rate needs corrupted samples")
     if size is None or clean:
         return
     count = round(corrupted * size) if corrupted < 1 else int(corrupted)
     if not 1 <= count <= size:
         raise ConfigError(
-            f"corrupted must give 1..{size} of the {size} training images, got {corrupted}"
+            f"corrupted must select 1..{size} of the {size} training images, got {corrupted}"
         )
     if config.get("discovery") is not None and round(config["discovery"] * count) < 1:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""What a run's row says of where it ran."""
+"""Environment of a run, for its row: versions, revision, memory."""
 
 import functools
 import platform
@@ -20,15 +20,15 @@ def _find_version(package: str) -> str:
 
 @functools.cache
 def check_torchvision() -> None:
-    """Check that torch and torchvision are of one release.
+    """Check that torch and torchvision fit together.
 
     Raises:
-        ValueError: If torchvision cannot be imported beside this torch.
+        ValueError: If torchvision cannot be imported with this torch.
     """
     try:
         import torchvision  # noqa: F401
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
-        # --upgrade would do nothing: "2.13.0+cpu" already satisfies torchvision's "torch==2.13.0".
+        # --upgrade would not help: "2.13.0+cpu" already satisfies torchvision's "torch==2.13.0".
         raise ValueError(
             f"torch {_find_version('torch')} and torchvision {_find_version('torchvision')} do not fit "
             f"({' '.join(str(error).split()) or type(error).__name__}); install both in one "
@@ -65,14 +65,14 @@ def find_revision() -> str | None:
 
 
 def reset_peak_memory() -> None:
-    """Count the GPU's peak from here on; that of the process cannot be set back."""
+    """Reset the GPU's peak memory; that of the process cannot be reset."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         torch.cuda.reset_peak_memory_stats()
 
 
 def get_peak_bytes() -> int:
-    """Return the most memory used: of the GPU since ``reset_peak`` if one is in use, else of this process."""
+    """Return peak memory: of the GPU since ``reset_peak_memory`` if in use, else of the process."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())

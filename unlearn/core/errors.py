@@ -1,4 +1,4 @@
-"""What went wrong with a job: the user's to mend, or a defect; and where it is noted."""
+"""Errors of a job: input errors that the user can fix, and internal errors."""
 
 import re
 import traceback
@@ -6,15 +6,15 @@ from pathlib import Path
 
 
 def is_interruption(error: BaseException) -> bool:
-    """Say whether it was Ctrl-C, which Lightning turns into an exit of its own."""
+    """Return whether an error is Ctrl-C, which Lightning turns into an exit of its own."""
     return isinstance(error, KeyboardInterrupt) or isinstance(error.__context__, KeyboardInterrupt)
 
 
 def format_user_error(error: Exception) -> str | None:
-    """Return what the user has to mend, or None for a defect.
+    """Return the message of an input error that the user can fix; None for an internal error.
 
-    A value or file that our own code refuses; of a config node, a class that is not there, an
-    argument that it does not know or lacks, a value that it refuses.
+    Input errors: a value or file that our code rejects; for a config node, an absent class, an
+    unknown or missing argument, or a rejected value.
     """
     if isinstance(error, ValueError | OSError):
         return None if is_internal_error(error) else str(error)
@@ -32,21 +32,21 @@ def format_user_error(error: Exception) -> str | None:
 
 
 def is_internal_error(error: BaseException) -> bool:
-    """Say whether a ValueError is a defect: not raised by name in our own files.
+    """Return whether a ValueError is internal: not raised explicitly in our files.
 
-    A failed unpacking or ``int("x")`` in our own code is no fault of the user's input either.
+    A failed unpacking or ``int("x")`` in our code is internal, too.
     """
     frames = traceback.extract_tb(error.__traceback__)
     if not isinstance(error, ValueError) or not frames:
         return False
     here = str(Path(__file__).resolve().parents[1])
-    line = frames[-1].line or "raise"  # no source at hand: believe it is meant
+    line = frames[-1].line or "raise"  # without source: assume an explicit raise
     return not (frames[-1].filename.startswith(here) and re.search(r"\braise\b", line))
 
 
 class CollapsedError(RuntimeError):
-    """The loss is no longer a number."""
+    """The loss is NaN or infinite."""
 
 
 class ConfigError(ValueError):
-    """What is wrong with a config, in one line."""
+    """An error in a config, as one line."""

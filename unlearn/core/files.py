@@ -1,4 +1,4 @@
-"""Write files so that a reader never meets half of one."""
+"""Atomic writing of files."""
 
 import os
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let ``write`` fill a file beside ``path``, then rename it; the folder is made if needed."""
+    """Write a temporary file with ``write`` and rename it to ``path``, in a new folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

@@ -1,4 +1,4 @@
-"""What the command line hands to a job; imports nothing heavy."""
+"""The job that a command runs, and identities of configs; imports nothing heavy."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,11 +8,11 @@ from typing import Any
 ID_FORMAT = 2
 """Format of run ids and cache keys; raised when the same config gets another id."""
 
-LOCATION_KEYS = ("root", "cache_dir")  # of a data set: where, not what
+LOCATION_KEYS = ("root", "cache_dir")  # location of a data set, not content
 
 
 def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a resolved config that determines the original model: no rate, no method."""
+    """Return the part of a resolved config that determines the original model."""
     held = {} if config.get("validation") is None else {"validation": config["validation"]}
     joined = distributed_identity(config)
     held |= {"together": joined} if joined else {}
@@ -28,7 +28,7 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 def use_class_names(node: Any) -> Any:
     """Return a config node in which the package's own ``_target_`` paths are class names alone.
 
-    A class that moves to another module keeps its identity. Targets of other packages stay whole.
+    So a class keeps its identity when it moves to another module. Other packages are unchanged.
     """
     if isinstance(node, list | tuple):
         return [use_class_names(part) for part in node]
@@ -43,7 +43,7 @@ def use_class_names(node: Any) -> Any:
 def change_seeds(
     config: Mapping[str, Any], parts: Sequence[str], seeds: Mapping[str, int], seed: int
 ) -> dict[str, Any]:
-    """Return a resolved config with other seeds, also where ``parts`` of it have taken them over."""
+    """Return a resolved config with other seeds, also in those ``parts`` that refer to them."""
 
     def change_node(node: Any) -> Any:
         if not isinstance(node, Mapping):
@@ -60,12 +60,12 @@ def distributed_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return how several devices train one model, which changes its weights; {} for one device."""
     trainer = config.get("trainer") or {"devices": 1}
     if trainer["devices"] == 1:
-        return dict(config.get("together") or {})  # of a cached model's own identity
+        return dict(config.get("together") or {})  # part of a cached model's identity
     return {key: trainer[key] for key in ("devices", "sync_batchnorm")}
 
 
 def describe_discovery(config: Mapping[str, Any]) -> str:
-    """Return how the forget set is found, for people: the discovery rate, or the detector's name."""
+    """Return the discovery rate or the detector's name as text."""
     return str(chosen_option(config, "detector") or config.get("discovery"))
 
 
@@ -81,10 +81,10 @@ class Job:
     Attributes:
         config: The resolved config, plain types.
         run_id: Hash of what determines the result.
-        folder: The job's own.
-        names: What the choices are called.
-        build: Makes the object of a config node that has a ``_target_``.
-        brief: One of many jobs: say little.
+        folder: Output folder of the job.
+        names: Display names of the choices.
+        build: Instantiates a config node that has a ``_target_``.
+        brief: Log little, since it is one of many jobs.
         ready: What its unlearning left behind, if it was made beside others.
     """
 

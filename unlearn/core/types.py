@@ -1,4 +1,4 @@
-"""The few types every layer shares; imports torch alone.
+"""Types that all layers share; imports only torch.
 
 Shapes: N samples, B batch, K classes, C H W image.
 """
@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 
 class InputView(Protocol):
-    """How stored images become network input: normalisation, and what the data carries as received."""
+    """Conversion of stored images to network input: normalization, and triggers if received."""
 
     def __call__(self, image: Tensor, index: Tensor) -> Tensor:
         """Return float (B, C, H, W) for uint8 images (B, C, H, W) of the rows ``index`` (B,)."""
@@ -43,7 +43,7 @@ class ImageSet:
 
     Attributes:
         image: uint8 (N, C, H, W).
-        label: int64 (N,), the label that training sees, right or wrong.
+        label: int64 (N,), training label, possibly wrong.
         index: int64 (N,), ascending row numbers in the full training set; never renumbered.
         num_classes: K.
         view: Turns stored images into network input.
@@ -91,7 +91,7 @@ class ImageSet:
         """Yield the set in order, without augmentation."""
         start, size = 0, len(self)
         while start < size:
-            # A last sample on its own joins the batch before: batch norm cannot average one value.
+            # A single last sample joins the previous batch: batch norm needs more than one value.
             stop = size if size - start <= batch_size + 1 else start + batch_size
             part, start = slice(start, stop), stop
             index = self.index[part]
@@ -111,13 +111,13 @@ def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
 
 @dataclass(frozen=True)
 class Request:
-    """Everything a method may know besides the model.
+    """The information a method gets besides the model.
 
     Attributes:
         forget: The discovered samples, as received.
-        retain: All others, as received: undiscovered corruption included. ``batches`` show what
-            was received; what a corruption puts on an image (a trigger) is the view's part.
-        records: Per-sample values noted during pre-training, (N,) each, by index.
+        retain: All other samples, as received, including undiscovered corruption. ``batches``
+            yield received images; the view adds what a corruption puts on an image (a trigger).
+        records: Per-sample values recorded during pre-training, (N,) each, by index.
     """
 
     forget: ImageSet
@@ -125,7 +125,7 @@ class Request:
     records: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check that both parts hold something and share nothing."""
+        """Check that both sets are non-empty and disjoint."""
         if not len(self.forget) or not len(self.retain):
             raise ValueError(
                 f"forget and retain set must not be empty, got {len(self.forget)} "
@@ -135,14 +135,14 @@ class Request:
             raise ValueError("forget and retain set share samples")
 
     def __getattr__(self, name: str) -> Any:
-        """Say plainly that nothing else is to be had."""
+        """Raise an error that lists the available attributes."""
         raise AttributeError(
-            f"a method may see only the forget set, the retain set and the records; "
+            f"a method has access only to the forget set, the retain set and the records; "
             f"it asked for '{name}'"
         )
 
     def get_all_indices(self) -> Tensor:
-        """Return the index of every sample, (N,), in no order; ``everything`` copies the images too."""
+        """Return the index of every sample, (N,), unordered, without copying images."""
         return torch.cat([self.forget.index, self.retain.index])
 
     def get_all_samples(self) -> ImageSet:
@@ -151,7 +151,7 @@ class Request:
 
 
 class Fit(Protocol):
-    """Trains a prepared model with a method's loss; handed to the method from outside."""
+    """Trains a prepared model with a method's loss; passed to the method."""
 
     def __call__(self, method: Any, model: nn.Module, request: Request) -> None:
         """Run the method's epochs on ``model`` in place."""
@@ -159,10 +159,10 @@ class Fit(Protocol):
 
 
 class Unlearner(Protocol):
-    """A plain method, a meta-algorithm or a sequence: the same call."""
+    """Interface of methods, meta-algorithms and sequences."""
 
     def unlearn(self, model: nn.Module, request: Request, fit: Fit) -> nn.Module:
-        """Return the unlearned model; ``model`` belongs to the method."""
+        """Return the unlearned model; ``model`` may be modified in place."""
         ...
 
 

@@ -27,11 +27,11 @@ class TrainedModel:
 
     Attributes:
         state: Parameters and buffers by name, on the CPU.
-        records: Per-sample values noted in training, (N,) each.
+        records: Per-sample values recorded in training, (N,) each.
         notes: Plain facts: seconds, images_seen.
 
     Raises:
-        ValueError: If a note is no JSON value: the safe loader could not read it back.
+        ValueError: If a note is not a JSON value, which the safe loader cannot read.
     """
 
     state: dict[str, Tensor]
@@ -39,7 +39,7 @@ class TrainedModel:
     notes: dict[str, Any]
 
     def __post_init__(self) -> None:
-        """Check before the model is stored, not when it is next needed."""
+        """Check the content before the model is stored."""
         try:
             json.dumps(self.notes)
         except (TypeError, ValueError) as error:
@@ -53,12 +53,12 @@ class CheckpointCache:
     """One folder per model: ``identity.json``, then ``model.pt``, written last and by rename."""
 
     def __init__(self, root: Path) -> None:
-        """Keep the folder; it is made when something is stored."""
+        """Store the folder, which is created with the first model."""
         self.root = root
 
     @staticmethod
     def compute_key(identity: Mapping[str, Any]) -> str:
-        """Return 16 hex digits that stand for an identity of plain JSON values.
+        """Return the key of an identity of plain JSON values, 16 hex digits.
 
         Raises:
             ValueError: If it holds something else.
@@ -71,11 +71,11 @@ class CheckpointCache:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def model_folder(self, identity: Mapping[str, Any]) -> Path:
-        """Return the folder of a model, there or not."""
+        """Return the folder of a model, existing or not."""
         return self.root / self.compute_key(identity)
 
     def load_model(self, identity: Mapping[str, Any]) -> TrainedModel | None:
-        """Return the model, or None if it is absent or its file broken (which is logged)."""
+        """Return the model; None if it is absent, or its file is broken (logged)."""
         path = self.model_folder(identity) / "model.pt"
         if not path.exists():
             return None
@@ -85,15 +85,13 @@ class CheckpointCache:
                 raise ValueError("no state, records and notes")
             return TrainedModel(content["state"], content["records"], content["notes"])
         except ValueError as error:
-            log.warning(
-                "training again: not a model of the cache: %s (%s)", path, _error_line(error)
-            )
+            log.warning("training again: invalid cache file %s (%s)", path, _error_line(error))
             return None
 
     def get_or_train(
         self, identity: Mapping[str, Any], train: Callable[[Path], TrainedModel]
     ) -> tuple[TrainedModel, bool]:
-        """Return the model and whether it was there; one process trains, others wait for it.
+        """Return the model and whether it was cached; one process trains, others wait.
 
         Args:
             identity: Plain JSON values.
@@ -110,8 +108,8 @@ class CheckpointCache:
             trained = self.load_model(identity)
             if trained is not None:
                 return trained, True
-            folder.mkdir(exist_ok=True)  # under the lock: remove() may just have taken it away
-            for stale in folder.glob(".*.part"):  # of a process that was killed
+            folder.mkdir(exist_ok=True)  # another process may have removed the folder
+            for stale in folder.glob(".*.part"):  # left by a killed process
                 stale.unlink()
             trained = train(folder)
             _store_model(folder, identity, trained)
@@ -124,15 +122,15 @@ class CheckpointCache:
         identities: Sequence[Mapping[str, Any]],
         train: Callable[[dict[int, Path]], Iterable[tuple[int, TrainedModel]]],
     ) -> list[int]:
-        """Train models together; each is kept, and free for others, as soon as it ends.
+        """Train models together; each is stored and unlocked as soon as it is done.
 
         Args:
             identities: Plain JSON values, one per model.
-            train: Called with the folders, by number, of those models that are absent and that no
-                other process trains; returns models by number, and may leave some out.
+            train: Called with the folders, by index, of the models that are absent and that no
+                other process trains; returns models by index, possibly not all.
 
         Returns:
-            The numbers of the models that were trained.
+            Indices of the trained models.
         """
         mine: dict[int, Path] = {}
         done: list[int] = []
@@ -157,7 +155,7 @@ class CheckpointCache:
         return done
 
     def remove_model(self, identity: Mapping[str, Any]) -> None:
-        """Forget a model."""
+        """Delete a model."""
         folder = self.model_folder(identity)
         with self._model_lock(folder):
             if folder.exists():

@@ -1,4 +1,4 @@
-"""The card beside a healed model: what it is, what it was healed of, how well, and with what."""
+"""The card of a healed model: its data, results and software versions."""
 
 import json
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ def make_card(
         record: Row of the run.
         file: The model's file, beside the card.
         sha256: Of that file.
-        original: Where the model came from.
+        original: Origin of the model.
         inputs: Channels, size, mean and deviation of its input.
         classes: K names in the order of its outputs.
     """
@@ -72,15 +72,15 @@ def read_card(folder: Path) -> dict[str, Any]:
     """Return the card in a run's folder.
 
     Raises:
-        ValueError: If there is none, or it is no card.
+        ValueError: If it is absent or invalid.
     """
     path = folder / NAME
     try:
         content = json.loads(path.read_text())
     except OSError as error:
-        raise ValueError(f"no healed model in {folder}: there is no {NAME}") from error
+        raise ValueError(f"no healed model in {folder}: {NAME} is missing") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no card: {error}") from error
+        raise ValueError(f"{path} is not a valid card: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is no card of format {FORMAT}")
+        raise ValueError(f"{path} is not a card of format {FORMAT}")
     return content

@@ -8,7 +8,7 @@ from typing import Any
 
 Value = float | int | bool | str | None
 
-SECRET = ("key", "token", "password", "secret")  # endings of names whose values no row holds
+SECRET = ("key", "token", "password", "secret")  # suffixes of keys whose values are not stored
 STATUSES = ("ok", "collapsed", "failed")
 SHORT = ("discovery", "corrupted", "seed")  # config values that get a column without a prefix
 OWN = ("run_id", "step", *SHORT, "status", "reason", "seconds", "peak_bytes", "revision", "created")
@@ -16,19 +16,19 @@ OWN = ("run_id", "step", *SHORT, "status", "reason", "seconds", "peak_bytes", "r
 
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
-    """What one unlearning left behind.
+    """The recorded result of one unlearning.
 
     Attributes:
         run_id: Hash of the resolved config.
-        step: Number of the request, 0 unless several follow one another.
-        names: What the choices are called: dataset, corruption, model, pretraining, method.
+        step: Index of the request; 0 unless there are several successive ones.
+        names: Display names of the choices: dataset, corruption, model, pretraining, method.
         config: The resolved config.
         metrics: Columns of the evaluation; accuracies are fractions in [0, 1].
-        status: "ok"; "collapsed": the loss was lost or the model fell to chance; or "failed".
-        reason: Why it is not ok.
-        seconds: Of the unlearning alone.
-        peak_bytes: Most memory in use.
-        versions: By package.
+        status: "ok"; "collapsed": NaN loss or accuracy at chance level; or "failed".
+        reason: Reason if the status is not ok.
+        seconds: Duration of the unlearning only.
+        peak_bytes: Peak memory.
+        versions: Versions by package.
         revision: Git revision, if there is one.
         created: ISO time.
 
@@ -50,20 +50,20 @@ class RunRecord:
     created: str
 
     def __post_init__(self) -> None:
-        """Check what a row would otherwise carry into every table."""
+        """Check status, step and names of metrics."""
         if self.status not in STATUSES:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, got '{self.status}'")
         if self.step < 0:
             raise ValueError(f"step must be 0 or more, got {self.step}")
         hidden = sorted(set(self.metrics) & {*OWN, *self.names})
         if hidden:
-            raise ValueError(f"metrics must not be called {', '.join(hidden)}: a column of the row")
+            raise ValueError(f"metrics must not be named {', '.join(hidden)}: reserved columns")
 
     def to_row(self) -> dict[str, Value]:
         """Return one flat row of JSON values; NaN and infinity become None.
 
         Raises:
-            ValueError: If a value is no JSON value; its column is named.
+            ValueError: If a value is not a JSON value; names the column.
         """
         row: dict[str, Any] = {"run_id": self.run_id, "step": self.step, **self.names}
         row |= {key: self.config.get(key) for key in SHORT}
@@ -76,7 +76,7 @@ class RunRecord:
 
 
 def mask_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config without values whose name says that they are secret."""
+    """Return a config with secret values, recognized by their names, masked."""
     kept = {k: v for k, v in config.items() if not str(k).lower().endswith(SECRET)}
     return {k: mask_secrets(v) if isinstance(v, Mapping) else v for k, v in kept.items()}
 
@@ -93,7 +93,7 @@ def iterate_leaves(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:
 
 
 def to_json_value(value: object) -> object:
-    """Return a value as JSON knows it: no NaN, no infinity, numpy's scalars as numbers.
+    """Return a value as JSON: NaN and infinity as None, numpy's scalars as numbers.
 
     Raises:
         TypeError: If JSON has no such value.
@@ -109,7 +109,7 @@ def to_json_value(value: object) -> object:
         return {str(k): to_json_value(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
         return [to_json_value(v) for v in value]
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def _row_value(column: str, value: object) -> Value:

@@ -1,10 +1,10 @@
-"""Where rows are kept: one folder per run, the row file written last, by rename.
+"""Storage of rows: one folder per run, the row file written last, by rename.
 
 ``results.jsonl`` beside the folders mirrors all rows for one-line reading:
 ``pandas.read_json("outputs/results/results.jsonl", lines=True, dtype=False)``, where ``dtype``
-keeps pandas from taking ids of digits alone for numbers. The row files are the truth. The mirror gets
-a row first: a process that is killed between the two leaves a run that counts as not done, and no
-recorded run that the mirror lacks. A torn or doubled line is mended with the next row or table.
+keeps pandas from reading ids of digits as numbers. The row files are authoritative. The mirror gets
+a row first: a process that is killed between the two leaves a run that counts as not done, but no
+recorded run is missing in the mirror. Torn or duplicate lines are repaired with the next row or table.
 """
 
 import difflib
@@ -33,34 +33,34 @@ ROW_FILE = re.compile(r"row-(\d+)\.json")
 
 
 class ResultsStore:
-    """Many processes may write at once; no row is lost or doubled."""
+    """Stores rows, safe for concurrent writers: no row is lost or duplicated."""
 
     def __init__(self, root: Path) -> None:
-        """Keep the folder; it is made with the first row."""
+        """Store the folder, which is created with the first row."""
         self.root = root
         self.mirror = root / "results.jsonl"
 
     def run_folder(self, run_id: str) -> Path:
-        """Return the folder of a run, there or not.
+        """Return the folder of a run, existing or not.
 
         Raises:
-            ValueError: If the id could lead elsewhere.
+            ValueError: If the id could point outside of the store.
         """
         if not RUN_ID.fullmatch(run_id):
             raise ValueError(f"run_id must match ^{RUN_ID.pattern}$, got {run_id!r}")
         return self.root / run_id
 
     def is_recorded(self, run_id: str, steps: int = 1) -> bool:
-        """Say whether the rows of all steps are there and whole.
+        """Return whether the rows of all steps are present and complete.
 
         Args:
             run_id: Of the run.
-            steps: Number of requests that the run answers, 1 or more.
+            steps: Number of requests of the run, 1 or more.
         """
         return {row["step"] for row in self.read_rows(run_id)} >= set(range(steps))
 
     def write(self, record: RunRecord) -> None:
-        """Store a row; a row of the same run and step is replaced.
+        """Store a row, replacing one of the same run and step.
 
         Raises:
             ValueError: If the run's id or a value is not allowed.
@@ -83,13 +83,13 @@ class ResultsStore:
                 write_text_atomically(
                     folder / f"row-{record.step}.json", json.dumps(row, indent=1) + "\n"
                 )
-            except BaseException:  # a full disk, Ctrl-C: half a line, or a line without its row
+            except BaseException:  # full disk or Ctrl-C: half a line, or a line without its row
                 if grows and self.mirror.exists():
                     os.truncate(self.mirror, len(before))
                 raise
 
     def write_failure(self, run_id: str, message: str) -> Path:
-        """Keep the traceback of a run that broke; a later success removes it.
+        """Store the traceback of a failed run; a later success removes it.
 
         Returns:
             The file ``error.txt`` in the run's folder.
@@ -101,14 +101,14 @@ class ResultsStore:
         return path
 
     def read_rows(self, run_id: str) -> list[dict[str, Any]]:
-        """Return the rows of one run, by step; a broken file is left out with a warning."""
+        """Return the rows of one run by step; broken files are skipped with a warning."""
         return list(_read_folder(self.run_folder(run_id)))
 
     def load(self, **equal_to: object) -> pd.DataFrame:
-        """Return all rows whose columns equal the given values, and mend the mirror.
+        """Return all rows whose columns equal the given values, and repair the mirror.
 
         Args:
-            equal_to: Value by column, or a list of values of which one must be met; None stands
+            equal_to: Value by column, or a list of alternatives; None stands
                 for an absent value.
 
         Raises:
@@ -119,7 +119,7 @@ class ResultsStore:
         older = len({row["run_id"] for row in rows if OLDER_ID.fullmatch(row["run_id"])})
         if older:
             log.warning(
-                "%s has runs with ids of an older format (%d): they stay in tables; the same commands "
+                "%s has runs with ids of an older format (%d): kept in tables, but the same commands "
                 "run again under new ids", self.root, older,
             )  # fmt: skip
         frame = pd.DataFrame(rows)
@@ -138,7 +138,7 @@ class ResultsStore:
         return frame.reset_index(drop=True)
 
     def read_failures(self) -> dict[str, str]:
-        """Return the last line of each broken run's traceback, by run id."""
+        """Return the last line of each failed run's traceback, by run id."""
         lines = {}
         for path in sorted(self.root.glob("*/error.txt")):
             lines[path.parent.name] = read_last_line(path)
@@ -158,7 +158,7 @@ class ResultsStore:
             file.write((json.dumps(row) + "\n").encode())
 
     def _rebuild_mirror(self, newest: dict[str, Any] | None = None) -> None:
-        """Write the mirror anew from the row files and the newest row, under the lock."""
+        """Rewrite the mirror from the row files and the newest row, under the lock."""
         rows = _index_rows([*self._read_all(), *([newest] if newest else [])])
         write_text_atomically(self.mirror, "".join(json.dumps(row) + "\n" for row in rows.values()))
 
@@ -168,7 +168,7 @@ class ResultsStore:
                 self._rebuild_mirror()
 
     def _read_mirror(self) -> dict[tuple[str, int], dict[str, Any]] | None:
-        """Return the mirror's rows, or None if a line is torn or doubled."""
+        """Return the mirror's rows, or None if a line is torn or duplicate."""
         try:
             lines = self.mirror.read_text().splitlines() if self.mirror.exists() else []
             rows = [json.loads(line) for line in lines]
@@ -183,16 +183,16 @@ def _index_rows(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, A
 
 
 def _read_folder(folder: Path) -> Iterator[dict[str, Any]]:
-    """Return the whole rows of a run's folder, by step; others are named in a warning."""
+    """Return the complete rows of a run's folder by step; others cause a warning."""
     found = [(int(m[1]), p) for p in folder.glob("row-*.json") if (m := ROW_FILE.fullmatch(p.name))]
     for step, path in sorted(found):
         try:
             row = json.loads(path.read_text())
         except (OSError, ValueError) as error:
-            log.warning("left out: broken row file %s (%s)", path, error)
+            log.warning("skipped broken row file %s (%s)", path, error)
             continue
         named = (row.get("run_id"), row.get("step")) if isinstance(row, dict) else None
         if named != (folder.name, step):
-            log.warning("left out: row file %s holds another run's row, %s", path, named)
+            log.warning("skipped row file %s of another run, %s", path, named)
             continue
         yield row

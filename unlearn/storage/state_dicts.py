@@ -12,7 +12,7 @@ from unlearn.core.files import write_atomically
 
 log = logging.getLogger(__name__)
 
-# What wraps a network when it is saved: Lightning modules of ours and others, DDP, torch.compile.
+# Prefixes of wrapped networks: Lightning modules, DDP, torch.compile.
 PREFIXES = ("network.", "model.", "module.", "_orig_mod.")
 
 
@@ -24,7 +24,7 @@ def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
 def load_state(path: Path) -> dict[str, Tensor]:
     """Return parameters and buffers from a state dict, a cached model or a Lightning checkpoint.
 
-    A prefix of ``PREFIXES`` that all names share is taken off, so that the state fits the network.
+    A common prefix of ``PREFIXES`` is removed, so that the state fits the network.
 
     Raises:
         ValueError: If the file is absent, would run code when read, or holds none of these.
@@ -45,7 +45,7 @@ def load_state(path: Path) -> dict[str, Tensor]:
 
 
 def read_checkpoint(path: Path) -> object:
-    """Return what a checkpoint holds.
+    """Return the content of a checkpoint.
 
     Raises:
         ValueError: If the file is absent, or would run code when read.
@@ -62,9 +62,9 @@ def read_checkpoint(path: Path) -> object:
 
 
 def epochs_done(path: Path) -> int:
-    """Return after how many epochs a resumable checkpoint was written, 0 if there is none.
+    """Return the number of completed epochs in a resumable checkpoint; 0 if there is none.
 
-    One that cannot be read safely is removed, which is logged.
+    A checkpoint that cannot be read safely is removed and logged.
     """
     if not path.exists():
         return 0
@@ -80,26 +80,26 @@ def epochs_done(path: Path) -> int:
 
 
 def is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
-    """Say whether something is a dict of tensors by name."""
+    """Return whether an object is a dict of tensors by name."""
     return isinstance(content, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     )
 
 
 def _load_safely(path: Path) -> object:
-    """Return what a file holds, without ever running code that it brings.
+    """Return the content of a file without running code in it.
 
     Raises:
         ValueError: If it cannot be read so, in one line.
     """
     try:
         return torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # the bytes of a broken file decide which
+    except Exception as error:  # error types vary with the bytes of a broken file
         raise ValueError(_error_line(error)) from error
 
 
 def _error_line(error: Exception) -> str:
-    """Return the telling line of an error; torch's first one advises to read the file unsafely."""
+    """Return the informative line of an error; torch's first line suggests unsafe loading."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     blocked = [line for line in lines if "GLOBAL" in line]
     line = (blocked or lines or [""])[0].split(". ")[0]

@@ -1,7 +1,7 @@
-"""A checkpoint that the user brings: fitted to a network by name, and written back in its own form.
+"""A user's checkpoint: matched to a network by name, and written back in the same form.
 
 Plain state dicts, dictionaries that hold one (Lightning's among them) and safetensors are read; no
-code that a file brings is ever run.
+code in a file is run.
 """
 
 import copy
@@ -22,7 +22,7 @@ from unlearn.storage.state_dicts import is_state, read_checkpoint
 log = logging.getLogger(__name__)
 
 COUNTER = "num_batches_tracked"
-"""Older torch did not save it, and nothing depends on it here."""
+"""Not saved by older torch, and not used here."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +31,8 @@ class UserCheckpoint:
 
     Attributes:
         path: The file.
-        content: What it holds; all that is no weight of the network is kept as it is.
-        place: Keys that lead to the state dict within; empty if the file is one.
+        content: Its content; everything except the network's weights stays unchanged.
+        place: Keys of the nested state dict; empty if the file is one.
         names: The network's names to the file's.
         metadata: Of a safetensors file.
     """
@@ -45,7 +45,7 @@ class UserCheckpoint:
 
     @property
     def healed_file_name(self) -> str:
-        """Return what the healed file is called: its ending says the form."""
+        """Return the name of the healed file; its suffix gives the form."""
         return "healed" + (self.path.suffix or ".pt")
 
     def read_state(self) -> dict[str, Tensor]:
@@ -53,7 +53,7 @@ class UserCheckpoint:
         return functools.reduce(lambda part, key: part[key], self.key_path, self.content)
 
     def describe_form(self) -> str:
-        """Return in words what form the file has."""
+        """Return a description of the file's form."""
         form = "safetensors" if self.metadata is not None else "state dict"
         within = f" within '{'.'.join(self.key_path)}'" if self.key_path else ""
         name, own = next(iter(self.file_name_of.items()))
@@ -61,7 +61,7 @@ class UserCheckpoint:
         return form + within + (f", names begin with '{prefix}'" if prefix else "")
 
     def load_into(self, network: nn.Module) -> None:
-        """Put the weights into the network."""
+        """Load the weights into the network."""
         state = self.read_state()
         network.load_state_dict(
             {k: state[own] for k, own in self.file_name_of.items()}, strict=False
@@ -100,11 +100,11 @@ def match_checkpoint(path: Path, network: nn.Module, what: str) -> UserCheckpoin
 
     Args:
         path: The file.
-        network: What it must fit.
-        what: What the network is called in messages.
+        network: Network that it must fit.
+        what: Name of the network in messages.
 
     Raises:
-        ValueError: If it cannot be read safely or does not fit; names that differ are given.
+        ValueError: If it cannot be read safely or does not fit; lists differing names.
     """
     content, metadata = _read_content(path)
     own = network.state_dict()
@@ -128,7 +128,7 @@ def match_checkpoint(path: Path, network: nn.Module, what: str) -> UserCheckpoin
         raise ValueError(f"checkpoint {path} does not fit {what}: {'; '.join(problems)}")
     other = [name for name in state if not name.startswith(prefix)]
     if other:
-        log.info("checkpoint %s: left as they are: %s", path, _format_names(other))
+        log.info("checkpoint %s: entries kept unchanged: %s", path, _format_names(other))
     names = {name: prefix + name for name in wanted if prefix + name in state}
     return UserCheckpoint(path, content, place, names, metadata)
 
@@ -143,12 +143,12 @@ def _read_content(path: Path) -> tuple[Any, dict[str, str] | None]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}
-    except Exception as error:  # of a broken file, its own kinds
+    except Exception as error:  # broken files raise the library's own errors
         raise ValueError(f"checkpoint {path} cannot be read: {error}") from error
 
 
 def _find_states(content: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Tensor]]]:
-    """Yield every state dict in a file with the keys that lead to it, the outermost first."""
+    """Yield every state dict in a file with its keys, the outermost first."""
     if not isinstance(content, dict) or not content:
         return
     if is_state(content):
@@ -160,7 +160,7 @@ def _find_states(content: Any) -> Iterator[tuple[tuple[str, ...], dict[str, Tens
 
 
 def _find_prefixes(state: Mapping[str, Tensor], wanted: list[str]) -> list[str]:
-    """Return what may stand before the network's names in the file, the shortest first."""
+    """Return possible prefixes of the network's names in the file, the shortest first."""
     found = {own.removesuffix(n) for n in wanted[:3] + wanted[-3:] for own in state
              if own == n or own.endswith("." + n)}  # fmt: skip
     return sorted(found, key=len)
@@ -179,9 +179,9 @@ def _list_problems(
     ]
     out = []
     if missing:
-        out.append(f"it lacks {_format_names(missing)}")
+        out.append(f"missing in the file: {_format_names(missing)}")
     if unknown:
-        out.append(f"the network lacks {_format_names(unknown)}")
+        out.append(f"unknown to the network: {_format_names(unknown)}")
     if shapes:
         out.append(_format_names(shapes))
     return out

@@ -80,7 +80,7 @@ def test_ids_of_before_stay():
             ["discovery=0.5", "detector@forget_set=loss"],
             r"discovery=0.5 and a detector \(loss\) are both",
         ),
-        (["discovery=loss,0.5", "-m"], "rates and detectors are two sweeps"),
+        (["discovery=loss,0.5", "-m"], "rates and detectors cannot share a sweep"),
         (["discovery=loss", "discovery_precision=0.5"], "adds false alarms to a simulated"),
         (["discovery_precision=0"], r"discovery_precision must be in \(0, 1\], or null, got 0"),
         (["discovery=0"], r"discovery must be in \(0, 1\], got 0"),

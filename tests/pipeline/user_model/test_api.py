@@ -40,7 +40,7 @@ def test_tensors_and_datasets_give_the_same_and_leave_the_model_alone(trained, d
     assert again.metrics["test/accuracy_original"] is None  # nothing is held out
     text = again.report(tmp_path / "healed.html").read_text()
     assert "No held-out set" in text
-    assert "a model that was handed over in Python" in text
+    assert "a model passed in Python" in text
 
 
 def test_rows_of_one_set(trained, data):

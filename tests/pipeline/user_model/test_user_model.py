@@ -60,7 +60,7 @@ def test_a_model_is_healed_and_given_back_as_it_came(words, job, data, tmp_path)
     assert "&lt;birch&gt;" in text
     assert "<birch>" not in text
     (made.folder / "healed.ckpt").write_bytes(b"other")
-    with pytest.raises(ValueError, match="not the file that its card was written for"):
+    with pytest.raises(ValueError, match="does not match the SHA-256 in its card"):
         unlearn.load(made.folder)
     with pytest.raises(ValueError, match="no healed model in"):
         unlearn.load("r000000000000")
