@@ -150,7 +150,7 @@ def test_caches_that_cannot_be_written(
     own += ["dataset.image_size=12", "corrupted=0.25", "corruption=random_label", "method=original"]
     code, lines = nursery.call(home, *own)
     assert code == 0, lines
-    (told,) = [line for line in lines if "are not kept" in line]
+    (told,) = [line for line in lines if "are not cached" in line]
     assert str(home / "outputs" / "data_cache") in told
     (home / "outputs" / "checkpoints").rename(home / "elsewhere")
     (home / "outputs" / "checkpoints").write_text("in the way")

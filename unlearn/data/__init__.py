@@ -1,1 +1,1 @@
-"""Data sets as tensors in memory, and batched augmentation on their device."""
+"""Data sets, corruptions and forget sets."""

@@ -1,4 +1,4 @@
-"""What is really wrong with the data. The evaluator's knowledge: methods may not import this.
+"""The task and its ground truth, for evaluation only: methods must not import this.
 
 Shapes: N training samples, C H W image, B batch.
 """
@@ -14,7 +14,7 @@ from unlearn.core.types import ImageSet, InputView, Request
 
 
 class Trigger(Protocol):
-    """A pattern that a backdoor answers to."""
+    """The trigger of a backdoor."""
 
     def stamp_trigger(self, image: Tensor) -> Tensor:
         """Return a copy of normalised images (B, C, H, W) with the pattern on every one."""
@@ -23,16 +23,16 @@ class Trigger(Protocol):
 
 @dataclass(frozen=True)
 class Truth:
-    """What only the evaluator knows of the training set.
+    """Ground truth of the training set, known only to the evaluator.
 
     Attributes:
         clean_label: int64 (N,), the right labels.
-        corrupted: bool (N,), whether image or label was tampered with.
-        trigger: What to stamp on an image to wake a backdoor; None if there is none.
-        target_class: The class that the backdoor leads to; None if there is none.
-        confused_classes: The classes whose labels were exchanged; empty if none were.
-        known_label: int64 (N,), right labels that a user happens to know, -1 elsewhere; None: none.
-        clean_view: Turns stored images into input without what the corruption put on them.
+        corrupted: bool (N,), whether image or label is corrupted.
+        trigger: Trigger of the backdoor; None if there is none.
+        target_class: Target class of the backdoor; None if there is none.
+        confused_classes: Classes whose labels were swapped; may be empty.
+        known_label: int64 (N,), true labels given by the user, -1 elsewhere; None: none.
+        clean_view: Input view without the trigger.
     """
 
     clean_label: Tensor
@@ -46,15 +46,15 @@ class Truth:
 
 @dataclass(frozen=True)
 class Task:
-    """A corrupted training set, the part of the corruption that was found, and the truth.
+    """A corrupted training set, its forget set and the ground truth.
 
     Attributes:
-        train: The training set as the victim received it; ``index`` is 0..N-1.
+        train: The training set as received; ``index`` is 0..N-1.
         test: Clean test set.
-        truth: What is really wrong with ``train``.
+        truth: Ground truth of ``train``.
         forget: Sorted indices int64 of the discovered samples, one entry per request.
-        records: Per-sample values noted in pre-training, (N,) each.
-        step: The request that is meant where none is named.
+        records: Per-sample values recorded in pre-training, (N,) each.
+        step: The default request.
     """
 
     train: ImageSet
@@ -66,7 +66,7 @@ class Task:
 
     @property
     def corrupted_indices(self) -> Tensor:
-        """Indices of all corrupted samples, sorted."""
+        """Sorted indices of all corrupted samples."""
         return self.truth.corrupted.nonzero().flatten()
 
     def forget_indices(self, step: int | None = None) -> Tensor:
@@ -78,7 +78,7 @@ class Task:
         return torch.cat(self.forget[: (self.step if step is None else step) + 1])
 
     def hidden_indices(self, step: int | None = None) -> Tensor:
-        """Return the corrupted samples that no request up to ``step`` holds: the hidden ones."""
+        """Return the hidden samples: corrupted, but in no request up to ``step``."""
         hidden = self.truth.corrupted.clone()
         hidden[self.requested_indices(step)] = False
         return hidden.nonzero().flatten()
@@ -90,9 +90,9 @@ class Task:
         return keep.nonzero().flatten()
 
     def request(self, step: int | None = None, *, oracle: bool = False) -> Request:
-        """Return what a method may see at request ``step``.
+        """Return the information that a method gets at request ``step``.
 
-        An oracle is told more, bool (N,) "oracle/corrupted": its runs are upper bounds, and marked.
+        An oracle also gets the record "oracle/corrupted", bool (N,): an upper bound, marked.
         """
         device = self.train.label.device
         data = hide_view(self.train)
@@ -106,6 +106,6 @@ class Task:
 
 
 def hide_view(data: ImageSet) -> ImageSet:
-    """Return the data with a bare function as view: the view itself may say what carries a trigger."""
+    """Return the data with a function as view, since the view itself reveals triggered samples."""
     view = data.view
     return replace(data, view=lambda image, index: view(image, index))

@@ -81,7 +81,7 @@ def test_imagefolder_splits_off_a_test_set_and_resizes(jpegs, tmp_path):
 def test_broken_images_are_named(jpegs, tmp_path, caplog):
     (jpegs / "train" / "cat" / "broken.jpg").write_bytes(b"no image")
     for _ in range(2):  # decoded, then from the cache
-        with pytest.raises(ValueError, match=r"1 unreadable images .*cat/broken.jpg"):
+        with pytest.raises(ValueError, match=r"1 unreadable image .*cat/broken.jpg"):
             folder(jpegs, tmp_path).load()
     data = folder(jpegs, tmp_path, unreadable="skip").load()
     assert len(data.train) == 150

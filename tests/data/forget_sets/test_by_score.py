@@ -70,7 +70,7 @@ def test_classes_in_whole_and_in_part():
     assert set(LABEL[part].tolist()) <= {0, 1}
     with pytest.raises(ValueError, match=r"classes of the data, got \[5\]"):
         OfClass(classes=[5], size=None)(TRUTH, **GIVEN)
-    with pytest.raises(ValueError, match="these classes hold 20"):
+    with pytest.raises(ValueError, match="these classes have only 20"):
         OfClass(classes=[1], size=30)(TRUTH, **GIVEN)
 
 

@@ -38,14 +38,14 @@ def test_spellings(tmp_path, text, wanted):
     [
         (
             "cat/a.png\ncat/x.png\n",
-            r"line 2: 'cat/x.png' is none of the 5 training images; did you",
+            r"line 2: 'cat/x.png' is not one of the 5 training images; did you",
         ),
-        ("name\n0\n\n0\n", r"line 4: '0' is in line 2 already"),
-        ("cat/a.png\nC:\\cat\\a.png\n", "line 2: .* is in line 1 already"),
+        ("name\n0\n\n0\n", r"line 4: '0' is already in line 2"),
+        ("cat/a.png\nC:\\cat\\a.png\n", "line 2: .* is already in line 1"),
         ("5\n", "line 1: 5 is no id in 0..4"),
         ("-1\n", "line 1: -1 is no id"),
         ("a.png\n", r"line 1: 'a.png' is the name of 2 images \(cat/a.png, dog/a.png"),
-        ("cat/a.png,bird\n", "line 1: the true label 'bird' is no class; there are cat, dog"),
+        ("cat/a.png,bird\n", "line 1: the true label 'bird' is not a class; classes are cat, dog"),
         ("cat/a.png,2\n", "line 1: the true label '2' is no class"),
         ("", "names no image"),
         ("file,label\n", "names no image"),
@@ -68,7 +68,7 @@ def test_test_images_cannot_be_forgotten(tmp_path):
 def test_data_without_files_know_ids_alone(tmp_path):
     names = ImageIndex(None, 3)
     assert rows(tmp_path, "2\n0\n", names) == {2: None, 0: None}
-    with pytest.raises(ValueError, match="the data are no files"):
+    with pytest.raises(ValueError, match="the data has no files"):
         rows(tmp_path, "cat/a.png\n", names)
 
 

@@ -70,7 +70,7 @@ def test_a_folder_and_a_list(trained, photos, bad, tmp_path, monkeypatch):
     [
         ({"forget": torch.arange(60)}, "forget must name 1..59 of 60 samples, got 60"),
         ({"forget": [3, 3]}, "forget must not name a sample twice"),
-        ({"forget": [60]}, "60 is no id in 0..59"),
+        ({"forget": [60]}, "60 is not an id in 0..59"),
         ({"forget": 7}, r"forget must be \(images, labels\), a Dataset or a folder, got int"),
         ({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "float images are taken as network input"),
         ({"options": {"gama": 1}}, "unknown key 'method.gama'"),

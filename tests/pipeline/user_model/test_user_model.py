@@ -115,8 +115,8 @@ def test_wrong_input_costs_a_line(words, job, capsys, tmp_path, bad):
 
     for text, message in (
         ("file\n", "names no image"),
-        ("<birch>/99.png\n", "line 1: '<birch>/99.png' is none of the 60 training images"),
-        ("77\n", "line 1: 77 is no id in 0..59"),
+        ("<birch>/99.png\n", "line 1: '<birch>/99.png' is not one of the 60 training images"),
+        ("77\n", "line 1: 77 is not an id in 0..59"),
         ("test/ash/01.png\n", "is a test image"),
     ):
         bad.write_text(text)
@@ -253,6 +253,6 @@ def test_a_broken_image_is_named(words, job, capsys, tmp_path, photos):
     (tmp_path / "copy" / "train" / "ash" / "05.png").write_bytes(b"no image")
     line, code = refused(job, capsys, *words, f"dataset.root={tmp_path / 'copy'}")
     assert code == 2
-    assert "1 unreadable images" in line
+    assert "1 unreadable image " in line
     assert "ash/05.png" in line
     assert Path(tmp_path / "copy").exists()

@@ -1,4 +1,4 @@
-"""What corruptions share: how many samples to take, and a seeded choice of them.
+"""Base class of corruptions, and the seeded choice of samples.
 
 Shapes: N samples.
 """
@@ -14,17 +14,17 @@ from unlearn.data.task import Truth
 
 
 class Corruption(ABC):
-    """Base of corruptions: a clean training set becomes the one that the victim received.
+    """Base class of corruptions, which turn a clean training set into the received one.
 
     Attributes:
-        multiple: How many samples are corrupted at a time; 2 if pairs exchange their labels.
+        multiple: How many samples are corrupted at a time; 2 if pairs swap labels.
     """
 
     multiple: ClassVar[int] = 1
 
     @abstractmethod
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
-        """Return the corrupted set and the truth about it; exactly ``count`` samples are touched."""
+        """Return the corrupted set and its ground truth; corrupt exactly ``count`` samples."""
 
 
 def draw_samples(pool: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""No corruption: the task for users whose data are bad already, and for plain training."""
+"""No corruption: for data that is already bad, and for plain training."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ from unlearn.data.task import Truth
 
 @dataclass(frozen=True, kw_only=True)
 class Clean(Corruption):
-    """Leave the training set as it is."""
+    """Leave the training set unchanged."""
 
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
-        """Return the set itself; ``count`` and ``seed`` have nothing to act on."""
+        """Return the set itself; ``count`` and ``seed`` are unused."""
         return clean, Truth(clean_label=clean.label, corrupted=torch.zeros_like(clean.label).bool())

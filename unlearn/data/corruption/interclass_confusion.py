@@ -15,7 +15,7 @@ from unlearn.data.task import Truth
 
 @dataclass(frozen=True, kw_only=True)
 class InterclassConfusion(Corruption):
-    """Exchange the labels of an equal number of samples of two classes.
+    """Swap the labels of an equal number of samples of two classes.
 
     Attributes:
         classes: The two classes.

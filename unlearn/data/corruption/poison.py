@@ -61,7 +61,7 @@ class StampedView:
     _copies: dict[torch.device, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the copies behind: another process makes its own."""
+        """Return the state without cached copies, which each process makes itself."""
         return {**vars(self), "_copies": {}}
 
     def _trigger_marks(self, device: torch.device) -> Tensor:
@@ -83,9 +83,9 @@ class Poison(Corruption):
     """Stamp a trigger on randomly chosen samples and label them as the target class.
 
     Attributes:
-        target_class: What the backdoor leads to.
+        target_class: Label of triggered images.
         trigger_size: Side of the square in pixels.
-        corner: Where it sits.
+        corner: Corner of the image.
         value: Normalised value of its pixels; None takes the largest of all training images.
         exclude_target_class: Poison only samples of other classes. The benchmark does not, hence a
             fully backdoored model still heals about 1/K of the samples.
@@ -98,7 +98,7 @@ class Poison(Corruption):
     exclude_target_class: bool
 
     def __post_init__(self) -> None:
-        """Check all options that need no data."""
+        """Check the options that do not depend on the data."""
         if self.corner not in CORNERS:
             raise ValueError(
                 f"corruption.corner must be one of {', '.join(CORNERS)}, got {self.corner}"

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
-    """Zero-pad and crop, mirror, cut out; each sample draws for itself.
+    """Zero-pad and crop, flip and cut out, drawn independently per sample.
 
     Attributes:
         crop_padding: Pixels of padding before the random crop; 0: no crop.
-        flip_rate: Chance of a horizontal mirror image, in [0, 1].
+        flip_rate: Probability of a horizontal flip, in [0, 1].
         cutout: Side of a square set to zero, in pixels; 0: none (arXiv 1708.04552).
     """
 
@@ -49,7 +49,7 @@ class Augment:
         return image
 
     def _crop_and_flip(self, image: Tensor, generator: torch.Generator) -> Tensor:
-        """Crop and mirror in one gather: row and column numbers per sample."""
+        """Crop and flip in one gather by row and column indices per sample."""
         b, c, h, w = image.shape
         device, pad = image.device, self.crop_padding
         top = torch.randint(0, 2 * pad + 1, (b, 1), generator=generator, device=device)

@@ -1,4 +1,4 @@
-"""What every data set ends as, and the steps they share.
+"""The data set in memory, and the steps that all data sets share.
 
 Shapes: N samples, C H W image.
 """
@@ -18,7 +18,7 @@ from unlearn.data.datasets.normalization import Normalize
 log = logging.getLogger(__name__)
 
 SUBSET_SEED = 20_250_523
-"""Which images a smaller training set holds does not depend on the run's seed."""
+"""Seed of subsets, independent of the run's seed."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,10 @@ class Dataset:
     split_off: tuple[str, ...] | None = None
 
     def reorder_classes(self, names: Sequence[str]) -> "Dataset":
-        """Return the data set with its classes numbered in another order.
+        """Return the data set with reordered classes.
 
         Args:
-            names: Of all classes, in the order of a model's outputs.
+            names: Names of all classes, in the order of a model's outputs.
 
         Raises:
             ValueError: If they are not the classes of the data.
@@ -67,7 +67,7 @@ class Dataset:
         return replace(self, **parts, class_names=tuple(names))
 
     def add_test_images(self, rows: Tensor) -> "Dataset":
-        """Return the data set with test images ``rows`` (n,) at the end of the training set instead."""
+        """Return the data set with test images ``rows`` (n,) appended to the training set."""
         moved, stays = self.test.rows(rows), torch.ones(len(self.test), dtype=torch.bool)
         stays[rows] = False
         image, label = (
@@ -89,10 +89,10 @@ class Dataset:
         Which images that are does not depend on the run's seed.
 
         Args:
-            share: In (0, 1).
+            share: Fraction in (0, 1).
 
         Raises:
-            ValueError: If that leaves one of the two sets empty.
+            ValueError: If one of the two sets is empty.
         """
         label = self.train.label
         wanted = round(share * len(label))
@@ -110,15 +110,15 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetOptions:
-    """What every data set lets one choose.
+    """Options of all data sets.
 
     Attributes:
-        num_classes: K, checked against the data; None: whatever the data hold.
-        num_train: Training images to use, a class-balanced choice; None: all.
+        num_classes: K, checked against the data; None: the number in the data.
+        num_train: Training images, class-balanced subset; None: all.
         num_test: Test images to use; None: all.
         image_size: Height and width in pixels; other sizes are resized.
         mean: Channel means of images in [0, 1].
-        std: Channel deviations of images in [0, 1].
+        std: Channel standard deviations of images in [0, 1].
         augment: Batch augmentation.
     """
 
@@ -131,7 +131,7 @@ class DatasetOptions:
     augment: Augment
 
     def __post_init__(self) -> None:
-        """Check what needs no data."""
+        """Check the options that do not depend on the data."""
         for key in ("num_train", "num_test", "num_classes", "image_size"):
             value = getattr(self, key)
             if value is not None and value < 1:
@@ -148,7 +148,7 @@ class DatasetOptions:
     ) -> Dataset:
         """Return the data set from uint8 images (N, C, H, W) and int64 labels (N,) of both splits.
 
-        ``files`` are those of the training images, ``split_off`` those of the test images if they
+        ``files``: names of the training images; ``split_off``: names of the test images if they
         come from the same folder.
 
         Raises:
@@ -157,7 +157,7 @@ class DatasetOptions:
         k = len(class_names)
         if self.num_classes is not None and self.num_classes != k:
             raise ValueError(
-                f"dataset.num_classes is {self.num_classes}, the data hold {k} classes"
+                f"dataset.num_classes is {self.num_classes}, but the data has {k} classes"
             )
         view = Normalize(tuple(self.mean), tuple(self.std))
         sets, keeps = [], []
@@ -195,7 +195,7 @@ def select_balanced(label: Tensor, wanted: int | None, key: str) -> Tensor:
         raise ValueError(f"dataset.{key} must be at most {len(label)}, got {wanted}")
     generator = torch.Generator().manual_seed(SUBSET_SEED)
     shuffled = torch.randperm(len(label), generator=generator)
-    # The n-th sample of every class comes before the (n+1)-th of any.
+    # The n-th samples of all classes come before the (n+1)-th of any class.
     turn = torch.empty(len(label), dtype=torch.long)
     for c in label.unique():
         own = (label[shuffled] == c).nonzero().flatten()

@@ -14,19 +14,19 @@ log = logging.getLogger(__name__)
 
 
 def load_or_make(folder: Path, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Return what ``make`` returned the first time: tensors and plain types.
+    """Return the cached result of ``make``: tensors and plain types.
 
-    A folder that cannot be written to costs a warning, and the next process the same work.
+    If the folder is not writable, a warning is logged and nothing is cached.
 
     Args:
-        folder: Of the cache; made if absent.
+        folder: Folder of the cache; created if absent.
         key: Hash of everything that determines the result.
         make: Called once, by one process at a time.
     """
     path = folder / f"{key}.pt"
     value = _read_cache(
         path
-    )  # without the lock: files come by rename, and the folder may be read-only
+    )  # without the lock: files are written atomically, and the folder may be read-only
     if value is not None:
         return value
     lock = FileLock(folder / f"{key}.lock")
@@ -34,7 +34,7 @@ def load_or_make(folder: Path, key: str, make: Callable[[], dict[str, Any]]) -> 
         folder.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except OSError as error:
-        log.warning("decoded images are not kept: %s", error)
+        log.warning("decoded images are not cached: %s", error)
         return make()
     try:
         value = _read_cache(path)
@@ -47,19 +47,19 @@ def load_or_make(folder: Path, key: str, make: Callable[[], dict[str, Any]]) -> 
 
 
 def _read_cache(path: Path) -> dict[str, Any] | None:
-    """Return what a file holds; None if there is none, or none that can be read safely."""
+    """Return the content of a file; None if it is absent or cannot be read safely."""
     if not path.exists():
         return None
     try:
         return torch.load(path, weights_only=True)
-    except Exception as error:  # torn files fail in every way
+    except Exception as error:  # torn files raise various errors
         log.warning("decoding again: broken cache file %s (%s)", path, type(error).__name__)
         return None
 
 
 def _write_cache(path: Path, value: dict[str, Any]) -> None:
-    """Keep a value by rename, or say why it is not kept: a full disk ends no run here."""
+    """Write a value atomically; if that fails (full disk, ...), log a warning."""
     try:
         write_atomically(path, lambda part: torch.save(value, part))
-    except (OSError, RuntimeError) as error:  # torch's writer raises its own kind
-        log.warning("decoded images are not kept: %s (%s)", path, str(error).splitlines()[0])
+    except (OSError, RuntimeError) as error:  # torch's writer raises its own error type
+        log.warning("decoded images are not cached: %s (%s)", path, str(error).splitlines()[0])

@@ -1,6 +1,6 @@
-"""A class per folder: the user's own images.
+"""The user's own images, one folder per class.
 
-``root/train/<class>/*`` and ``root/test/<class>/*``, or ``root/<class>/*`` with a share split off.
+``root/train/<class>/*`` and ``root/test/<class>/*``, or ``root/<class>/*`` with a random split.
 Shapes: N samples, C H W image.
 """
 
@@ -22,7 +22,7 @@ from unlearn.data.datasets.image_cache import load_or_make
 log = logging.getLogger(__name__)
 
 FORMAT = 2
-"""Part of the cache's key; raise it when ``decode`` gives other pixels."""
+"""Part of the cache's key; increase it when ``decode_image`` changes pixels."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
@@ -33,9 +33,9 @@ class ImageFolder(DatasetOptions):
 
     Attributes:
         root: The folder.
-        test_fraction: Share of each class split off for testing where there is no test folder.
-        unreadable: "fail" names images that cannot be read and stops, "skip" goes on without them.
-        cache_dir: Where decoded images are kept.
+        test_fraction: Fraction of each class used for testing if there is no test folder.
+        unreadable: "fail" lists unreadable images and stops, "skip" ignores them.
+        cache_dir: Folder of the cache of decoded images.
     """
 
     root: str
@@ -44,7 +44,7 @@ class ImageFolder(DatasetOptions):
     cache_dir: str
 
     def __post_init__(self) -> None:
-        """Check the options that need no data."""
+        """Check the options that do not depend on the data."""
         super().__post_init__()
         if self.unreadable not in ("fail", "skip"):
             raise ValueError(f"dataset.unreadable must be fail or skip, got {self.unreadable}")
@@ -60,7 +60,7 @@ class ImageFolder(DatasetOptions):
         """Return the data set; decoded once, then read from the cache.
 
         Raises:
-            ValueError: If the folder does not hold what is needed, or images are unreadable.
+            ValueError: If the folder's content is invalid, or images are unreadable.
         """
         root = Path(self.root)
         split = (root / "train").is_dir() and (root / "test").is_dir()
@@ -97,7 +97,7 @@ class ImageFolder(DatasetOptions):
         return value["image"], label, tuple(value["files"])
 
     def _cache_key(self, top: Path, paths: list[Path]) -> str:
-        """Return a hash of the files and of everything that turns them into pixels."""
+        """Return a hash of the files and of everything that affects their decoding."""
         import PIL
 
         how = f"{FORMAT} {PIL.__version__} {self.image_size} {len(self.mean)}"
@@ -114,7 +114,7 @@ class ImageFolder(DatasetOptions):
         def decode_one(path: Path) -> Tensor | None:
             try:
                 return decode_image(path.read_bytes(), self.image_size, mode)
-            except Exception:  # PIL raises nearly anything on broken files
+            except Exception:  # PIL raises various errors on broken files
                 return None
 
         with ThreadPoolExecutor() as pool:
@@ -133,10 +133,10 @@ class ImageFolder(DatasetOptions):
         named = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
         if self.unreadable == "fail":
             raise ValueError(
-                f"{len(bad)} unreadable images in {top}: {named}; "
-                "mend or remove them, or set dataset.unreadable=skip"
+                f"{len(bad)} unreadable image{'s' * (len(bad) != 1)} in {top}: {named}; "
+                "fix or remove them, or set dataset.unreadable=skip"
             )
-        log.warning("skipped %d unreadable images in %s: %s", len(bad), top, ", ".join(bad))
+        log.warning("skipped unreadable images in %s (%d): %s", top, len(bad), ", ".join(bad))
 
 
 def class_folders(top: Path) -> list[str]:
@@ -159,14 +159,14 @@ def class_folders(top: Path) -> list[str]:
 
 
 def check_test_classes(top: Path, names: list[str]) -> None:
-    """Check that the test folder holds no class that the training folder lacks."""
+    """Check that every class of the test folder is in the training folder."""
     extra = sorted(set(class_folders(top)) - set(names))
     if extra:
         raise ValueError(f"dataset.root: {top} holds classes without training images: {extra}")
 
 
 def check_counts(label: Tensor, names: list[str], top: Path, least: int) -> None:
-    """Check that every class has its share of readable images."""
+    """Check that every class has enough readable images."""
     count = label.bincount(minlength=len(names)).tolist()
     few = [f"{name} ({n})" for name, n in zip(names, count, strict=True) if n < least]
     if few:
@@ -197,13 +197,13 @@ def list_images(root: Path, top: Path, names: list[str]) -> list[Path]:
                 other.append(path.relative_to(top).as_posix())
     if other:
         log.warning(
-            "ignored %d files in %s that are no images: %s", len(other), top, ", ".join(other[:5])
+            "ignored files in %s that are no images (%d): %s", top, len(other), ", ".join(other[:5])
         )
     return found
 
 
 def file_digest(path: Path) -> bytes:
-    """Return a hash of a file's bytes; of a file that cannot be read, a mark that says so."""
+    """Return a hash of a file's bytes, or a marker if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "blake2b").digest()
@@ -220,12 +220,12 @@ def decode_image(content: bytes, size: int, mode: str) -> Tensor:
 
     with Image.open(io.BytesIO(content)) as image:
         picture = ImageOps.exif_transpose(image)
-    if picture.mode.startswith("I;16"):  # PIL's own conversion clips all above 255 to white
+    if picture.mode.startswith("I;16"):  # PIL's conversion clips values above 255
         picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
     elif picture.mode in ("I", "F"):
-        raise ValueError(f"no known range of {picture.mode} images")
+        raise ValueError(f"unknown value range of {picture.mode} images")
     if "transparency" in picture.info and picture.mode == "P":
-        picture = picture.convert("RGBA")  # PIL warns otherwise; the pixels are the same
+        picture = picture.convert("RGBA")  # avoids a warning of PIL; same pixels
     picture = picture.convert(mode)
     if picture.size != (size, size):
         picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
@@ -234,7 +234,7 @@ def decode_image(content: bytes, size: int, mode: str) -> Tensor:
 
 
 def draw_test_mask(label: Tensor, fraction: float) -> Tensor:
-    """Return bool (N,): a fixed share of each class; at least one sample goes, one stays."""
+    """Return bool (N,): a fixed fraction of each class, at least one and not all samples."""
     generator = torch.Generator().manual_seed(SUBSET_SEED)
     held = torch.zeros(len(label), dtype=torch.bool)
     for c in label.unique():

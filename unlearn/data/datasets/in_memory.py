@@ -1,4 +1,4 @@
-"""Images that a user hands over in Python: tensors or a torch ``Dataset``.
+"""Images passed in Python: tensors or a torch ``Dataset``.
 
 Shapes: N samples, C H W image.
 """
@@ -16,16 +16,16 @@ from unlearn.data.datasets.normalization import Normalize
 
 @dataclass(frozen=True)
 class FloatView:
-    """Network input that is kept bit by bit: float32 (C, H, W) as uint8 (C, H, 4 W).
+    """Network input stored bit by bit: float32 (C, H, W) as uint8 (C, H, 4 W).
 
     Attributes:
-        floats: What tells such a view from others.
+        floats: Marks such views.
     """
 
     floats: bool = True
 
     def __call__(self, image: Tensor, index: Tensor) -> Tensor:
-        """Return float32 (B, C, H, W) for its bytes, uint8 (B, C, H, 4 W)."""
+        """Return float32 (B, C, H, W) from its bytes, uint8 (B, C, H, 4 W)."""
         return image.contiguous().view(torch.float32)
 
 
@@ -34,7 +34,7 @@ def stack_images(data: Any, what: str) -> tuple[Tensor, Tensor]:
 
     Args:
         data: A pair of tensors, or a ``Dataset`` of pairs of an image (tensor or PIL) and a label.
-        what: What the data are called in messages.
+        what: Name of the data in messages.
 
     Raises:
         ValueError: If they are neither.
@@ -80,23 +80,23 @@ def make_image_set(
     std: Sequence[float] | None,
     what: str,
 ) -> ImageSet:
-    """Return a set of images as methods take it.
+    """Return a set of images in the form that methods use.
 
     Args:
-        image: uint8, which mean and std make network input; or float32, network input already.
+        image: uint8, normalized by mean and std; or float32, which is network input.
         label: int64 (N,).
         num_classes: K.
         mean: Channel means of images in [0, 1].
-        std: Channel deviations of images in [0, 1].
-        what: What the data are called in messages.
+        std: Channel standard deviations of images in [0, 1].
+        what: Name of the data in messages.
 
     Raises:
-        ValueError: If mean and std are there for floats, or absent for bytes.
+        ValueError: If mean and std are given for floats, or missing for uint8.
     """
     bytes_ = image.dtype == torch.uint8
     if bytes_ != (mean is not None) or bytes_ != (std is not None):
         raise ValueError(
-            f"{what}: uint8 images need mean and std, those that the model was trained with"
+            f"{what}: uint8 images need mean and std as used in training"
             if bytes_
             else f"{what}: float images are taken as network input; leave out mean and std"
         )

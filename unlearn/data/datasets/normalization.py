@@ -25,7 +25,7 @@ class Normalize:
     )
 
     def __post_init__(self) -> None:
-        """Check both; keep them as tuples, so that equal views hash alike."""
+        """Check both and convert them to tuples, so that equal views have equal hashes."""
         object.__setattr__(self, "mean", tuple(self.mean))
         object.__setattr__(self, "std", tuple(self.std))
         if len(self.mean) != len(self.std) or not self.mean:
@@ -39,11 +39,11 @@ class Normalize:
             raise ValueError(f"dataset.std must be finite and above 0, got {list(self.std)}")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Leave the copies behind: another process makes its own."""
+        """Return the state without cached copies, which each process makes itself."""
         return {**vars(self), "_constants": {}}
 
     def _constants_on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        if device not in self._constants:  # kept per device: copying them costs a step's worth
+        if device not in self._constants:  # cached per device: copying takes as long as a step
             std = torch.tensor(self.std)
             scale = (1 / (255 * std))[:, None, None]
             shift = (-torch.tensor(self.mean) / std)[:, None, None]

@@ -1,4 +1,4 @@
-"""Tiny made-up images for tests and smoke runs: one bright blob per class plus noise."""
+"""Small generated images for tests and smoke runs: one bright blob per class plus noise."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ class Synthetic(DatasetOptions):
     """200 training and 60 test images by default, learnable within seconds.
 
     Attributes:
-        seed: Seeds patterns and noise.
+        seed: Seed of patterns and noise.
     """
 
     seed: int

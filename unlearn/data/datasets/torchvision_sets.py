@@ -1,4 +1,4 @@
-"""Data sets that torchvision downloads, read straight from their arrays.
+"""Data sets that torchvision downloads, read from their arrays.
 
 Shapes: N samples, C H W image.
 """
@@ -17,11 +17,11 @@ from unlearn.data.datasets.base import Dataset, DatasetOptions
 NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "SVHN")
 
 BROKEN = (RuntimeError, ValueError, AssertionError)
-"""What torchvision raises on absent or torn files."""
+"""Errors of torchvision for absent or torn files."""
 
 
 class Arrays(Protocol):
-    """The part of torchvision's data sets that is read; labels are ``targets`` or ``labels``."""
+    """The arrays of torchvision's data sets; labels are ``targets`` or ``labels``."""
 
     data: Any
 
@@ -33,7 +33,7 @@ class TorchvisionDataset(DatasetOptions):
     Attributes:
         name: Class in torchvision.datasets, one of ``NAMES``.
         root: Folder of the files.
-        download: Fetch them if they are not there (with progress and checksum).
+        download: Download missing files (with progress and checksum).
     """
 
     name: str
@@ -50,7 +50,7 @@ class TorchvisionDataset(DatasetOptions):
         """Return the data set; downloaded on first use.
 
         Raises:
-            ValueError: If the files are neither there nor to be had, or are torn.
+            ValueError: If the files are missing and cannot be downloaded, or are torn.
         """
         parts = [self._load_split(train) for train in (True, False)]
         classes = getattr(parts[0], "classes", None) or [str(i) for i in range(10)]
@@ -79,16 +79,16 @@ class TorchvisionDataset(DatasetOptions):
             with FileLock(Path(self.root) / f".{self.name}.lock"):  # two jobs of a sweep
                 return kind(self.root, **which, download=True)
         except (*BROKEN, OSError, HTTPException, EOFError) as error:
-            # Only now: before the lock, another job may still have been unpacking.
+            # Checked under the lock: another job may have been unpacking before.
             check_torn(kind, Path(self.root).resolve(), error)
             raise ValueError(
-                f"could not download {self.name} ({error_line(error)}); without network, put by hand: "
+                f"could not download {self.name} ({error_line(error)}); copy manually: "
                 f"{', '.join(files_by_hand(kind, Path(self.root).resolve()))} (dataset.root)"
             ) from error
 
 
 def files_by_hand(kind: type[Arrays], root: Path) -> list[str]:
-    """Return the files that a class of torchvision looks for below ``root``."""
+    """Return the files that a class of torchvision expects below ``root``."""
     known = vars(kind)
     if "split_list" in known:  # SVHN: one file per split
         return [str(root / known["split_list"][split][1]) for split in ("train", "test")]
@@ -104,12 +104,12 @@ def error_line(error: BaseException) -> str:
 
 
 def check_torn(kind: type[Arrays], root: Path, error: BaseException) -> None:
-    """Check that ``error`` does not come from files that are there, but torn.
+    """Check that ``error`` is not caused by existing but torn files.
 
-    Only the MNIST family: of the others torchvision checks the sums itself and fetches anew.
+    Only for the MNIST family: torchvision checks and repairs the others itself.
 
     Raises:
-        ValueError: If all files are there.
+        ValueError: If all files exist.
     """
     files = [Path(file) for file in files_by_hand(kind, root)]
     if "resources" in vars(kind) and all(file.is_file() for file in files):

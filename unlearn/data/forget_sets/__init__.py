@@ -1,1 +1,1 @@
-"""Which training samples are to be unlearned, one way to choose them per file."""
+"""Forget sets: the training samples to unlearn, one kind per file."""

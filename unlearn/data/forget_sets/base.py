@@ -1,4 +1,4 @@
-"""What every forget set offers: how its requests are chosen, and what choosing them needs.
+"""Base class of forget sets: how requests are chosen, and which inputs that needs.
 
 Shapes: N training samples, n forget samples.
 """
@@ -17,14 +17,14 @@ Requests = tuple[Tensor, ...]
 
 
 class ForgetSet(ABC):
-    """Base of forget sets.
+    """Base class of forget sets.
 
     Attributes:
         needs: Keyword arguments that ``__call__`` takes besides rate and seed: "embedding", "score",
             "center", "names" or "class_names".
         notes: Facts for the row, set by ``__call__``; columns ``forget_set/<key>``.
-        shared_requests: All requests are chosen before the first is answered; False: ``following``
-            chooses each by the scores of the model that answered the one before.
+        shared_requests: Choose all requests before the first step; False: ``choose_next`` chooses
+            each by the scores of the current model.
         num_requests: Number of requests, 1 or more.
         true_label: int64 (N,), -1 where unknown, from a user's list; None if it names none.
     """
@@ -37,15 +37,15 @@ class ForgetSet(ABC):
 
     @abstractmethod
     def __call__(self, *args: Any, **kwargs: Any) -> Requests:
-        """Return the requests; called with ``(truth, rate=, seed=)`` and what ``needs`` names.
+        """Return the requests; called with ``(truth, rate=, seed=)`` and the inputs in ``needs``.
 
         Args:
             args: ``truth``: the true labels and which samples are corrupted.
-            kwargs: ``rate``: discovery rate in (0, 1]; ``seed``: of the draw; what ``needs`` names.
+            kwargs: ``rate``: discovery rate in (0, 1]; ``seed``: of the draw; inputs in ``needs``.
         """
 
     def restore_listed(self, dataset: Dataset) -> Dataset:
-        """Return the data set with listed images that were split off for testing back in training."""
+        """Return the data set with listed test images moved back to the training set."""
         return dataset
 
     def choose_next(self, score: Tensor, center: str | float, gone: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ class ForgetSet(ABC):
         Raises:
             TypeError: If all requests are chosen at once.
         """
-        raise TypeError(f"{type(self).__name__} chooses all of its requests at once")
+        raise TypeError(f"{type(self).__name__} chooses all requests at once")
 
 
 def hash_indices(index: Tensor) -> str:

@@ -13,19 +13,19 @@ from unlearn.scoring.score_groups import GROUPS, by_distance, entanglement_score
 
 
 class Entangled(ForgetSet):
-    """Samples at one distance from the centre of the original model's features (arXiv 2406.01257)."""
+    """Samples by distance from the mean feature of the original model (arXiv 2406.01257)."""
 
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
 
     def __init__(
         self, *, group: str, size: float | None, num_groups: int, pick: Sequence[int] | None
     ) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
             group: "low", "mid", "high" or "mix".
             size: A share of the training set below 1, or a count; None: a whole group.
-            num_groups: Into how many groups the training set is cut by distance.
+            num_groups: Number of groups of the training set by distance.
             pick: Which groups are low, mid and high; None: by their entanglement.
 
         Raises:

@@ -1,6 +1,6 @@
-"""Forget sets of samples that nobody corrupted: at random, by class, by score, by entanglement.
+"""Forget sets graded by a memorization score.
 
-Sources: arXiv 2406.01257, 2410.16516. What a builder needs beyond the data it names in ``needs``.
+Sources: arXiv 2406.01257, 2410.16516. ``needs`` lists the inputs besides the data.
 Shapes: N samples, E embedding.
 """
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from unlearn.data.forget_sets.base import ForgetSet, Requests
-from unlearn.data.forget_sets.from_file import FromFile as FromFile  # where configs look for it
+from unlearn.data.forget_sets.from_file import FromFile as FromFile  # target of configs
 from unlearn.data.forget_sets.uniform import count_forget
 from unlearn.data.task import Truth
 from unlearn.scoring.score_groups import (
@@ -35,16 +35,16 @@ class Graded(ForgetSet):
         num_requests: int,
         shared_requests: bool,
     ) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
             group: "low", "mid", "high" or "mix".
-            size: Of each request: a share of the training set below 1, or a count.
-            center: Of the medium group: "median", "midrange", a number; None: the score's own.
-            tie_seed: Of the order that breaks ties.
-            num_requests: How many requests follow one another, each from what those before left.
-            shared_requests: All by the score of the original, the same for all methods; False: each
-                by the score of the model that answered the one before (arXiv 2410.16516).
+            size: Size of each request: fraction of the training set (below 1) or count.
+            center: Center of mid: "median", "midrange", a number; None: the score's own.
+            tie_seed: Seed of the order that breaks ties.
+            num_requests: Number of successive requests, each drawn from the remaining samples.
+            shared_requests: Score the original model once, for all methods; False: score the current
+                model before each request (arXiv 2410.16516).
 
         Raises:
             ValueError: If the group is unknown.
@@ -64,10 +64,10 @@ class Graded(ForgetSet):
     def __call__(
         self, truth: Truth, *, rate: float, seed: int, score: Tensor, center: str | float
     ) -> Requests:
-        """Return the requests, or the first if scores are taken anew for each that follows.
+        """Return all requests, or only the first if each later one uses new scores.
 
         Args:
-            truth: Of the task; only its length counts.
+            truth: Ground truth; only its length is used.
             rate: Unused.
             seed: Unused.
             score: Larger is more memorized, (N,).
@@ -94,12 +94,12 @@ class Graded(ForgetSet):
         return len(GROUPS) if self.group == "mix" else 1
 
     def choose_next(self, score: Tensor, center: str | float, gone: Tensor) -> Tensor:
-        """Return one request from what is left, sorted indices.
+        """Return one request from the remaining samples, sorted indices.
 
         Args:
             score: Larger is more memorized, (N,).
             center: The score's own centre.
-            gone: Indices of what was asked for before.
+            gone: Indices of earlier requests.
         """
         parts = self._num_parts()
         each = count_forget(self.size, len(score), parts) // parts

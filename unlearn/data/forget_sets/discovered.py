@@ -1,7 +1,7 @@
-"""Which corrupted samples are found, if finding them is simulated: the forget set.
+"""Simulated discovery: the found corrupted samples are the forget set.
 
 Source: discovery rate of arXiv 2505.17730. Differs: one permutation per seed, so that the samples
-found at a low rate are among those found at a higher one; and false alarms, on request.
+found at a low rate are also found at higher rates; and optional false alarms.
 Shapes: N training samples, n found.
 """
 
@@ -19,7 +19,7 @@ class Discovered(ForgetSet):
     """Find a random share of the corrupted samples.
 
     Attributes:
-        nested: Use one order for all rates; False draws anew for every rate, as the reference does.
+        nested: Use one order for all rates; False: draw again for every rate, as in the reference.
     """
 
     nested: bool
@@ -49,7 +49,7 @@ def add_clean_samples(found: Tensor, corrupted: Tensor, precision: float, seed: 
         found: Corrupted samples, int64 (n,).
         corrupted: The truth, bool (N,).
         precision: Share of the result that is corrupted, in (0, 1], but for rounding.
-        seed: Of the draw; a lower precision keeps the false alarms of a higher one.
+        seed: Seed of the draw; a lower precision keeps the false alarms of a higher one.
 
     Raises:
         ValueError: If there are too few clean samples.
@@ -58,8 +58,8 @@ def add_clean_samples(found: Tensor, corrupted: Tensor, precision: float, seed: 
     count = round(len(found) * (1 / precision - 1))
     if count >= len(clean):
         raise ValueError(
-            f"discovery_precision={precision} takes {count} clean samples beside {len(found)} found "
-            f"ones; there are {len(clean)}, and some must be left to retain"
+            f"discovery_precision={precision} needs {count} clean samples besides {len(found)} found "
+            f"ones, but there are only {len(clean)}, and some must remain in the retain set"
         )
     order = torch.randperm(len(clean), generator=torch.Generator().manual_seed(seed + 7_919))
     return torch.cat([found, clean[order[:count]]]).sort().values

@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 
 def restore_listed(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
-    """Return the data set with images of these names that were split off for testing back in training.
+    """Return the data set with test images of these names moved back to the training set.
 
-    A bad image must be there to be forgotten, and nothing may be measured on it.
+    A bad image must be in the training set to be forgotten, and must not be used for testing.
     """
     if not dataset.split_off:
         return dataset
@@ -31,29 +31,29 @@ def restore_listed(dataset: Dataset, wanted: Sequence[str]) -> Dataset:
     rows = sorted(row for row in found if row is not None)
     if not rows:
         return dataset
-    log.info("%d listed images had been split off for testing: back in training", len(rows))
+    log.info("moved listed images from the test set to the training set: %d", len(rows))
     return dataset.add_test_images(torch.tensor(rows))
 
 
 class FromFile(ForgetSet):
-    """A user's list: file names or ids, a line each, with true labels where known (CSV, text).
+    """A user's list: file names or ids, one per line, with true labels where known (CSV, text).
 
-    Or ids in a JSON file: a list, or a list of lists for requests that follow one another.
+    Or ids in a JSON file: a list, or a list of lists for successive requests.
 
     Attributes:
-        true_label: int64 (N,), -1 where the file says nothing; None if it says nothing at all.
+        true_label: int64 (N,), -1 where unknown; None if the file has no labels.
     """
 
     needs: ClassVar[tuple[str, ...]] = ("names", "class_names")
 
     def __init__(self, *, path: str) -> None:
-        """Keep the path."""
+        """Store the path."""
         self.path = Path(path)
         self.notes: dict[str, Any] = {"kind": "file"}
         self.true_label = None
 
     def restore_listed(self, dataset: Dataset) -> Dataset:
-        """Return the data set with listed images that were split off for testing back in training."""
+        """Return the data set with listed test images moved back to the training set."""
         return dataset if is_json(self.path) else restore_listed(dataset, read_names(self.path))
 
     def __call__(
@@ -65,17 +65,17 @@ class FromFile(ForgetSet):
         names: ImageIndex | None = None,
         class_names: Sequence[str] = (),
     ) -> Requests:
-        """Return the requests of the file; ``rate`` and ``seed`` have nothing to act on.
+        """Return the requests of the file; ``rate`` and ``seed`` are unused.
 
         Args:
-            truth: Of the task; only its length counts.
+            truth: Ground truth; only its length is used.
             rate: Unused.
             seed: Unused.
-            names: Of the training images; None: ids alone.
+            names: Names of the training images; None: only ids.
             class_names: K names, for true labels.
 
         Raises:
-            ValueError: If it names anything but different training samples; the line is named.
+            ValueError: If a line does not name a new training sample; names the line.
         """
         if not is_json(self.path):
             return self._from_lines(len(truth.clean_label), names, class_names)

@@ -1,7 +1,7 @@
-"""A list of bad training images as a user has it: file names or ids, true labels where known.
+"""A user's list of bad training images: file names or ids, true labels where known.
 
 CSV or text, one image a line, ``name[,label]``, with or without a heading line; or a JSON list of
-ids. Every problem names its line. Shapes: N training samples, n listed ones.
+ids. Errors name the line. Shapes: N training samples, n listed ones.
 """
 
 import csv
@@ -24,7 +24,7 @@ class ListLine:
 
 
 def read_lines(path: Path) -> list[ListLine]:
-    """Return the lines of a CSV or text file; blank ones, comments (#) and a heading are left out.
+    """Return the lines of a CSV or text file without blank lines, comments (#) and heading.
 
     Raises:
         ValueError: If it cannot be read as text, or names no image.
@@ -48,17 +48,17 @@ def read_lines(path: Path) -> list[ListLine]:
 
 
 class ImageIndex:
-    """Finds training images by what a user calls them."""
+    """Finds training images by name or id."""
 
     def __init__(
         self, files: Sequence[str] | None, total: int, *, test_folder: bool = False
     ) -> None:
-        """Keep the names.
+        """Store the names.
 
         Args:
-            files: ``<class>/<name>`` of each training image; None if the data are no files.
+            files: ``<class>/<name>`` of each training image; None if the data has no files.
             total: N.
-            test_folder: Test images lie in a folder ``test`` beside the training images' ``train``.
+            test_folder: Whether there is a folder ``test`` next to ``train``.
         """
         self.test_folder = test_folder
         self.total = total
@@ -69,7 +69,7 @@ class ImageIndex:
             self.rows_by_file_name.setdefault(name.rpartition("/")[2], []).append(i)
 
     def find_file(self, name: str) -> int | None:
-        """Return the row of an image that is called by its file's name; None if there is none."""
+        """Return the row of an image by its file name; None if there is none."""
         parts = _split_path(name)
         for start in range(len(parts)):
             row = self.row_by_path.get("/".join(parts[start:]))
@@ -86,30 +86,32 @@ class ImageIndex:
 
         Args:
             name: A row number; or a path with either kind of slash: relative to the folder of the
-                class folders or to one above it, absolute, or the file's name alone if one has it.
+                class folders or to one above it, absolute, or only the file name if it is unique.
 
         Raises:
-            ValueError: Saying what is wrong with it.
+            ValueError: If the name is invalid.
         """
         row = self.find_file(name)
         if row is not None:
             return row
         if name.lstrip("+-").isdigit():
             if not 0 <= int(name) < self.total:
-                raise ValueError(f"{name} is no id in 0..{self.total - 1}")
+                raise ValueError(f"{name} is not an id in 0..{self.total - 1}")
             return int(name)
         if self.files is None:
-            raise ValueError(f"'{name}' is no id in 0..{self.total - 1}, and the data are no files")
+            raise ValueError(
+                f"'{name}' is not an id in 0..{self.total - 1}, and the data has no files"
+            )
         parts = _split_path(name)
         found = self.rows_by_file_name.get(parts[0], []) if len(parts) == 1 else []
         if found:
             some = ", ".join(self.files[i] for i in found[:3])
             raise ValueError(f"'{name}' is the name of {len(found)} images ({some}, ...)")
         if "test" in parts[:-1] and self.test_folder:
-            raise ValueError(f"'{name}' is a test image; training images alone are forgotten")
+            raise ValueError(f"'{name}' is a test image; only training images can be forgotten")
         near = difflib.get_close_matches("/".join(parts[-2:]), list(self.row_by_path), n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise ValueError(f"'{name}' is none of the {self.total} training images{hint}")
+        raise ValueError(f"'{name}' is not one of the {self.total} training images{hint}")
 
 
 def _split_path(name: str) -> list[str]:
@@ -117,7 +119,7 @@ def _split_path(name: str) -> list[str]:
 
 
 def class_of(text: str, class_names: Sequence[str]) -> int:
-    """Return a class by its name or number.
+    """Return a class by its name or index.
 
     Raises:
         ValueError: If there is no such class.
@@ -127,7 +129,7 @@ def class_of(text: str, class_names: Sequence[str]) -> int:
     if text.isdigit() and int(text) < len(class_names):
         return int(text)
     some = ", ".join(class_names[:10]) + (", ..." if len(class_names) > 10 else "")
-    raise ValueError(f"the true label '{text}' is no class; there are {some}")
+    raise ValueError(f"the true label '{text}' is not a class; classes are {some}")
 
 
 def parse_list(
@@ -141,7 +143,7 @@ def parse_list(
         class_names: K names.
 
     Raises:
-        ValueError: At the first line that is wrong, naming it.
+        ValueError: At the first invalid line; names it.
     """
     found: dict[int, int | None] = {}
     where: dict[int, int] = {}
@@ -149,7 +151,7 @@ def parse_list(
         try:
             row = names.find_row(line.name)
             if row in found:
-                raise ValueError(f"'{line.name}' is in line {where[row]} already")
+                raise ValueError(f"'{line.name}' is already in line {where[row]}")
             found[row] = None if line.label is None else class_of(line.label, class_names)
         except ValueError as error:
             raise ValueError(f"forget_set.path: {path}, line {line.number}: {error}") from error
@@ -158,12 +160,12 @@ def parse_list(
 
 
 def read_names(path: Path) -> list[str]:
-    """Return the names in a CSV or text file as they stand there."""
+    """Return the names in a CSV or text file unchanged."""
     return [line.name for line in read_lines(path)]
 
 
 def is_json(path: Path) -> bool:
-    """Say whether a file holds a JSON list, whatever its ending."""
+    """Return whether a file holds a JSON list, whatever its suffix."""
     if path.suffix == ".json":
         return True
     try:

@@ -1,7 +1,7 @@
 """Forget sets drawn uniformly, from all classes or from a few (IID and non-IID, arXiv 2412.02432).
 
 Differs: drawn by a generator of torch from the run's seed, where the reference code has one list for
-all runs; the manifest keeps such a list. Shapes: N training samples, n forget samples.
+all runs; the manifest stores such a list. Shapes: N training samples, n forget samples.
 """
 
 import json
@@ -17,7 +17,7 @@ from unlearn.data.forget_sets.base import ForgetSet, Requests, hash_indices
 from unlearn.data.task import Truth
 
 SEED_OFFSET = 412_002_432
-"""Added to the seed: a corruption draws by the same seed, and would meet the same samples."""
+"""Added to the seed, since a corruption with the same seed would draw the same samples."""
 
 
 def draw_uniform(label: Tensor, count: int, classes: Sequence[int] | None, seed: int) -> Tensor:
@@ -26,11 +26,11 @@ def draw_uniform(label: Tensor, count: int, classes: Sequence[int] | None, seed:
     Args:
         label: Class of each sample, (N,).
         count: n.
-        classes: Draw from these alone; None: from all.
+        classes: Classes to draw from; None: all.
         seed: Of the draw.
 
     Raises:
-        ValueError: If there are too few samples, or none would be left.
+        ValueError: If there are too few samples, or none would remain.
     """
     label = label.cpu()
     pool = torch.arange(len(label))
@@ -44,7 +44,7 @@ def draw_uniform(label: Tensor, count: int, classes: Sequence[int] | None, seed:
 
 
 def write_manifest(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
-    """Write a forget set with what it was made from, by rename."""
+    """Write a forget set and the facts it depends on, by rename."""
     content = {**facts, "sha256": hash_indices(index), "index": index.tolist()}
     write_text_atomically(path, json.dumps(content) + "\n")
 
@@ -53,12 +53,12 @@ def read_manifest(path: Path, facts: Mapping[str, Any]) -> Tensor:
     """Return the forget set of a manifest, (n,).
 
     Raises:
-        ValueError: If its indices are not those that were written, or it was made for other facts.
+        ValueError: If its indices were changed, or it was made for other facts.
     """
     content = json.loads(path.read_text())
     index = torch.tensor(content.get("index", []), dtype=torch.int64)
     if hash_indices(index) != content.get("sha256"):
-        raise ValueError(f"the indices of {path} are not those that its sha256 stands for")
+        raise ValueError(f"the indices of {path} do not match its sha256")
     other = [key for key, value in facts.items() if content.get(key) != value]
     if other:
         was, now = content.get(other[0]), facts[other[0]]
@@ -72,12 +72,12 @@ class UniformForgetSet(ForgetSet):
     def __init__(
         self, *, forget_fraction: float, classes: Sequence[int] | None, manifest: str | None
     ) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            forget_fraction: n / N, in (0, 1); rounded down.
-            classes: Forget samples of these classes alone (non-IID); None: of all (IID).
-            manifest: File that keeps the set: read and checked if it is there, else written.
+            forget_fraction: n / N, in (0, 1); n is rounded down.
+            classes: Classes to draw from (non-IID); None: all (IID).
+            manifest: File of the indices: read and checked if it exists, else written.
 
         Raises:
             ValueError: If the share is out of range.
@@ -91,7 +91,7 @@ class UniformForgetSet(ForgetSet):
         self.notes: dict[str, Any] = {"kind": kind}
 
     def __call__(self, truth: Truth, *, rate: float, seed: int) -> Requests:
-        """Return one request, sorted indices; ``rate`` has nothing to act on."""
+        """Return one request, sorted indices; ``rate`` is unused."""
         label = truth.clean_label
         facts = self.notes | {
             "labels": hash_indices(label),
@@ -118,7 +118,7 @@ def count_forget(size: float, total: int, multiple: int = 1) -> int:
         multiple: The number of equal parts.
 
     Raises:
-        ValueError: If that is none, all, or no multiple.
+        ValueError: If the result is 0, all samples, or not a multiple.
     """
     count = round(size * total / multiple) * multiple if size < 1 else round(size)
     if not 1 <= count < total or count % multiple:
@@ -133,18 +133,18 @@ class Random(ForgetSet):
     """Samples drawn uniformly."""
 
     def __init__(self, *, size: float, num_requests: int) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
-            size: Of each request: a share of the training set below 1, or a count.
-            num_requests: How many requests follow one another.
+            size: Size of each request: fraction of the training set (below 1) or count.
+            num_requests: Number of successive requests.
         """
         self.size = size
         self.num_requests = num_requests
         self.notes: dict[str, Any] = {"kind": "random"}
 
     def __call__(self, truth: Truth, *, rate: float, seed: int) -> Requests:
-        """Return the requests, sorted indices each; ``rate`` has nothing to act on.
+        """Return the requests, sorted indices each; ``rate`` is unused.
 
         Raises:
             ValueError: If there are not enough samples.
@@ -156,7 +156,7 @@ class Random(ForgetSet):
                 f"forget_set.num_requests={self.num_requests} of {count} samples leave none of "
                 f"{total} to retain"
             )
-        # A corruption draws by the same seed, and would meet the same samples first.
+        # A corruption with the same seed would draw the same samples first.
         own = seed + SEED_OFFSET if truth.corrupted.any() else seed
         order = torch.randperm(total, generator=torch.Generator().manual_seed(own))
         parts = order[: count * self.num_requests].split(count)
@@ -164,10 +164,10 @@ class Random(ForgetSet):
 
 
 class OfClass(ForgetSet):
-    """All samples of some classes, or some of them."""
+    """All samples of some classes, or a random subset."""
 
     def __init__(self, *, classes: Sequence[int], size: float | None) -> None:
-        """Keep the options.
+        """Store the options.
 
         Args:
             classes: Which classes.
@@ -178,7 +178,7 @@ class OfClass(ForgetSet):
         self.notes: dict[str, Any] = {"kind": "class"}
 
     def __call__(self, truth: Truth, *, rate: float, seed: int) -> Requests:
-        """Return one request, sorted indices; ``rate`` has nothing to act on.
+        """Return one request, sorted indices; ``rate`` is unused.
 
         Raises:
             ValueError: If a class has no sample, or there are too few.
@@ -192,5 +192,7 @@ class OfClass(ForgetSet):
             return (rows,)
         count = count_forget(self.size, len(label))
         if count > len(rows):
-            raise ValueError(f"forget_set.size={self.size}: these classes hold {len(rows)}")
+            raise ValueError(
+                f"forget_set.size={self.size}: these classes have only {len(rows)} samples"
+            )
         return (draw_uniform(label, count, self.classes, seed),)
