@@ -160,8 +160,9 @@ def _measured(name: str, plane: pd.DataFrame, verdicts: dict[str, pd.DataFrame])
     own = plane[plane["method"] == name]
     if own.empty:
         return (
-            "It is not part of the measured plane. [Refined](../refined.md) and [localized]"
-            "(../localized.md) unlearning say what was measured of methods for clean data."
+            "Not part of the measurements on corrupted data. For clean data, see [refined]"
+            "(../refined.md) and [localized](../localized.md) unlearning and the "
+            "[results](../results.md)."
         )
     rows = "\n".join(
         _row(kind, name, own[own["corruption"] == kind], table) for kind, table in verdicts.items()
@@ -169,18 +170,18 @@ def _measured(name: str, plane: pd.DataFrame, verdicts: dict[str, pd.DataFrame])
     data = ", ".join(str(own[key].iloc[0]) for key in ("dataset", "model"))
     bands = _bands(own)
     return (
-        f"Measured on {data}: healed x utility by how much of the bad data was found, means over "
-        f"{int(own['n'].max())} seeds; then healed, utility and the place among all methods over "
-        "all rates, and what [the advice](../advice.md) makes of it.\n\n"
-        f"| bad data | found {' | '.join(bands)} | healed | utility | place | advice |\n"
+        f"Measured on {data}: healed x utility by discovery rate, means over "
+        f"{int(own['n'].max())} seeds; then healed accuracy, utility and rank among all methods "
+        "over all rates, and the [recommendation](../advice.md).\n\n"
+        f"| corruption | rate {' | '.join(bands)} | healed | utility | rank | recommendation |\n"
         f"| --- | {'--: | ' * len(bands)}--: | --: | --: | --- |\n{rows}\n\n"
-        f"Time: {_time(own)} of retraining. All rows: [results](../results.md)."
+        f"Time relative to retraining: {_time(own)}. All methods: [results](../results.md)."
     )
 
 
 def _time(cells: pd.DataFrame) -> str:
     share = cells["time"].mean()
-    return "nothing" if share < 0.005 else f"{share:.2f}"
+    return "below 0.01" if share < 0.005 else f"{share:.2f}"
 
 
 def _kinds(plane: pd.DataFrame) -> list[str]:
@@ -230,9 +231,9 @@ def index(names: list[str], conf: Path, plane: pd.DataFrame) -> str:
         rows.append(f"| [{name}]({name}.md) | {_linked(what)} | {shown} |")
     heads = " | ".join(kind.replace("_", " ") for kind in kinds)
     return (
-        "# Methods\n\nEach page is written from the method's own file and YAML and from the "
-        "measured plane: healed x utility, means over all discovery rates and seeds; time relative "
-        "to retraining. Methods without numbers are for clean data.\n\n"
+        "# Methods\n\nGenerated from the methods' docstrings and YAML files. Numbers are healed x utility on "
+        "the digits, means over all discovery rates and seeds; time is relative to retraining. "
+        "Methods without numbers are for clean data.\n\n"
         f"| method | idea | {heads} | all | time |\n"
         f"| --- | --- | {'--: | ' * len(kinds)}--: | --: |\n" + "\n".join(rows) + "\n"
     )
