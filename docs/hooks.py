@@ -160,7 +160,7 @@ def _measured(name: str, plane: pd.DataFrame, verdicts: dict[str, pd.DataFrame])
     own = plane[plane["method"] == name]
     if own.empty:
         return (
-            "Not part of the measurements on corrupted data. For clean data, see [refined]"
+            "It is not part of the measured plane. For clean data, see [refined]"
             "(../refined.md) and [localized](../localized.md) unlearning and the "
             "[results](../results.md)."
         )
