@@ -167,7 +167,7 @@ def test_training_alone_ends_and_the_second_call_uses_the_cache(tmp_path: Path):
     assert 0 <= json.loads(note.read_text())["healed"] <= 1
     again = call(tmp_path, "train", *arguments)
     assert again.returncode == 0, again.stderr
-    assert "original model: from the cache" in again.stderr
+    assert "original model: loaded from the cache" in again.stderr
 
 
 def _unpacked() -> None:

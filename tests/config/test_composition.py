@@ -17,7 +17,7 @@ def checked(*arguments: str) -> int:
         (["discovery_rate=0.5"], "a number is given as discovery=0.5"),
         (["discovery=null"], r"discovery must be a number in \(0, 1\], got null"),
         (["trainer.compile=maybe"], "trainer.compile must be true or false, got maybe"),
-        (["--config-name", "foo"], "--config-name is not offered"),
+        (["--config-name", "foo"], "--config-name is not supported"),
     ],
     ids=lambda v: str(v)[:30],
 )

@@ -99,9 +99,12 @@ def test_what_does_not_fit_is_named(tmp_path):
     lacking = {k: v for k, v in state.items() if not k.startswith("norm")}
     for content, message in (
         (wide, r"fc.weight is \(5, 16\) in the file, \(3, 16\) in the network"),
-        (lacking, r"it lacks norm.weight, norm.bias, norm.running_mean, norm.running_var"),
-        (state | {"extra.weight": torch.zeros(1)}, "the network lacks extra.weight"),
-        ({"a.b": torch.zeros(1)}, "it lacks stem.weight"),
+        (
+            lacking,
+            r"missing in the file: norm.weight, norm.bias, norm.running_mean, norm.running_var",
+        ),
+        (state | {"extra.weight": torch.zeros(1)}, "unknown to the network: extra.weight"),
+        ({"a.b": torch.zeros(1)}, "missing in the file: stem.weight"),
         ({"lr": 0.1}, "holds no state dict"),
         ([1, 2], "holds no state dict"),
     ):

@@ -1,4 +1,4 @@
-"""Turns predictions into columns; what cannot be computed is said, never dropped."""
+"""Computes the columns of metrics from predictions; failures are recorded."""
 
 import functools
 import logging
@@ -15,7 +15,7 @@ Row = dict[str, float | int | bool | str | None]
 
 
 def get_metric(entry: Any) -> Metric:
-    """Return the declared metric behind a config's partial.
+    """Return the declared metric of a config's partial.
 
     Raises:
         ValueError: If the function declares no directions and needs.
@@ -32,7 +32,7 @@ def evaluate_metrics(
     task: Task,
     retrained: Predictions | None = None,
 ) -> Row:
-    """Return every declared column.
+    """Return all declared columns.
 
     Args:
         metrics: Metric functions by name, as the config gives them.
@@ -41,8 +41,8 @@ def evaluate_metrics(
         retrained: Of the retrained reference, if some metric needs it.
 
     Returns:
-        Values in [0, 1]. A column that does not apply here is None; one whose metric failed is None
-        and has its reason in ``failed/<name>``.
+        Values in [0, 1]. A column that does not apply is None; one whose metric failed is None
+        with the reason in ``failed/<name>``.
     """
     have = {"corruption": bool(task.truth.corrupted.any()), "forget": bool(task.forget)}
     have |= {"trigger": task.truth.trigger is not None, "retrained": retrained is not None}
@@ -64,9 +64,9 @@ def evaluate_metrics(
 
 
 def find_collapse(row: Row, num_classes: int) -> str | None:
-    """Return why a model counts as collapsed, or None: its test accuracy is that of guessing."""
+    """Return the reason if a model is collapsed (test accuracy at chance level), else None."""
     value = row.get("test/accuracy")
     chance = 1 / num_classes
     if isinstance(value, float) and value <= chance + 0.1 * (1 - chance):
-        return f"test accuracy {value:.3f} is that of guessing among {num_classes} classes"
+        return f"test accuracy {value:.3f} is at chance level for {num_classes} classes"
     return None

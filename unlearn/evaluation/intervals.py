@@ -7,7 +7,7 @@ import numpy as np
 from scipy import stats
 from torch import Tensor
 
-Z = 1.959964  # of a two-sided interval that holds with 95 %
+Z = 1.959964  # quantile of a two-sided 95 % interval
 
 
 def wilson_interval(hits: int, total: int) -> tuple[float, float]:
@@ -24,14 +24,14 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
 
 
 def paired_interval(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """Return the 95 % interval of the change of a share, measured twice on the same samples.
+    """Return the 95 % interval of the change of a share between two paired measurements.
 
     Agresti and Min (2005, doi 10.1002/sim.1781): two pairs are added, half a sample to each outcome,
-    so that it does not shrink to nothing where no sample changed.
+    so that the interval has a positive width if no sample changed.
 
     Args:
-        before: Bool (n,), which samples counted before.
-        after: Bool (n,), which count now.
+        before: Bool (n,), samples counted before.
+        after: Bool (n,), samples counted after.
     """
     n = len(before) + 2
     rose, fell = ((a & ~b).sum().item() + 0.5 for a, b in ((after, before), (before, after)))

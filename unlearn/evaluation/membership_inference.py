@@ -1,4 +1,4 @@
-"""Membership inference on one model: does a sample look as if it had been trained on?
+"""Membership inference on one model: was a sample part of its training set?
 
 Source: the SVC attack on the true label's confidence, as unlearning uses it (arXiv 2304.04934,
 2406.01257). Re-implemented; differs: the members are drawn by class, not the first of the set, and
@@ -54,9 +54,9 @@ FEATURES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def draw_stratified(label: Tensor, count: int, seed: int) -> Tensor:
-    """Return sorted positions of ``count`` samples, each class with its share of the labels (N,).
+    """Return sorted positions of ``count`` samples, stratified by the labels (N,).
 
-    Shares that are no whole numbers are rounded so that the sum is exact (largest remainders).
+    Counts per class are rounded by largest remainders, so that the sum is exact.
 
     Raises:
         ValueError: If there are fewer samples.
@@ -77,18 +77,18 @@ def draw_stratified(label: Tensor, count: int, seed: int) -> Tensor:
 def classify_membership(
     members: Tensor, others: Tensor, targets: Tensor, *, penalty: float = 3.0
 ) -> float:
-    """Return the share of targets that a support vector classifier takes for non-members.
+    """Return the fraction of targets that a support vector classifier labels as non-members.
 
     RBF kernel, C = ``penalty``, gamma = 1 / F, no scaling, trained on all of both classes.
 
     Args:
-        members: Features of samples that were trained on, (M, F).
-        others: Features of as many that were not, (M, F).
-        targets: Features of the samples in question, (B, F).
+        members: Features of training samples, (M, F).
+        others: Features of as many other samples, (M, F).
+        targets: Features of the samples to classify, (B, F).
         penalty: C of the classifier; 3 in the papers.
 
     Returns:
-        A fraction in [0, 1], higher: looks unseen. It is no accuracy, 0.5 means nothing.
+        A fraction in [0, 1]; higher: looks unseen. It is not an accuracy; 0.5 has no special meaning.
 
     Raises:
         ValueError: If the classes are not balanced or empty.
@@ -102,7 +102,7 @@ def classify_membership(
     seen = torch.cat([torch.ones(len(members)), torch.zeros(len(others))]).numpy()
     count = None
     pairs, counts = np.unique(np.column_stack([features, seen]), axis=0, return_counts=True)
-    if len(pairs) <= 4:  # of a feature with two values: the same problem, a thousandth of the time
+    if len(pairs) <= 4:  # feature with two values: same problem, a thousandth of the time
         features, seen, count = pairs[:, :-1], pairs[:, -1], counts
     attack = SVC(C=penalty, kernel="rbf", gamma="auto").fit(features, seen, sample_weight=count)
     return float((attack.predict(targets.numpy()) == 0).mean())

@@ -1,4 +1,4 @@
-"""Further membership inference on the forget set, beside confidence and correctness.
+"""Further membership inference on the forget set, besides confidence and correctness.
 
 Sources: entropy, modified entropy (arXiv 2003.10595) and the whole softmax under the classifier of
 arXiv 2304.04934; a threshold on the loss (arXiv 1709.01604). Re-implemented.
@@ -20,15 +20,15 @@ FURTHER = ("entropy", "modified_entropy", "probabilities")
 def by_loss(
     forget: tuple[Tensor, Tensor], test: tuple[Tensor, Tensor], max_fpr: float
 ) -> tuple[float, float]:
-    """Return how well a threshold on the loss tells forget from test samples.
+    """Return how well a threshold on the loss separates forget from test samples.
 
     Args:
-        forget: Outputs (N, K) and labels (N,); lower losses speak for membership.
-        test: The same of samples that nothing was trained on.
-        max_fpr: Share of the test samples that may be taken for members.
+        forget: Outputs (N, K) and labels (N,); lower losses indicate membership.
+        test: The same for samples outside of the training set.
+        max_fpr: Fraction of test samples that may be classified as members.
 
     Returns:
-        The area under the ROC curve, 0.5: not at all; and the share of the forget set that is found.
+        The area under the ROC curve (0.5: no separation) and the true positive rate at ``max_fpr``.
     """
     one, two = (
         -F.cross_entropy(z.double(), label, reduction="none") for z, label in (forget, test)
@@ -51,7 +51,7 @@ def compute_attacks(
     seed: int = 0,
     max_fpr: float = 0.01,
 ) -> dict[str, float]:
-    """Return MIA by further features, and the attack by a threshold on the loss, of both models."""
+    """Return MIA with further features and the loss threshold attack, for both models."""
     if retrained is None:
         raise ValueError("no retrained model")
     options = {"members": members, "seed": seed}

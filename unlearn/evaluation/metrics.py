@@ -1,6 +1,6 @@
 """Metrics of the corrective benchmark (arXiv 2505.17730, 2402.14015): pure, fractions in [0, 1].
 
-A metric names its columns with the direction that is better, and what it needs beyond the model.
+A metric declares its columns with the better direction, and its needs besides the model.
 Shapes: N training samples, T test samples, K classes.
 """
 
@@ -34,7 +34,7 @@ class Metric(Protocol):
     def __call__(
         self, predictions: Predictions, task: Task, retrained: Predictions | None, **options: Any
     ) -> dict[str, float]:
-        """Return one value per column; ``options`` are those of its config."""
+        """Return one value per column; ``options`` come from the config."""
         ...
 
 
@@ -64,13 +64,13 @@ def accuracy(outputs: Tensor, label: Tensor, keep: Tensor | None = None) -> floa
     if keep is not None:
         outputs, label = outputs[keep], label[keep]
     if not len(label):
-        raise ValueError("no sample to measure on")
+        raise ValueError("no sample to evaluate")
     k = outputs.shape[1]
     return multiclass_accuracy(outputs, label, num_classes=k, average="micro").item()
 
 
 def select_confused(task: Task) -> Tensor:
-    """Return bool (T,), which test samples belong to a confused class."""
+    """Return bool (T,): test samples of confused classes."""
     return torch.isin(task.test.label.cpu(), torch.tensor(task.truth.confused_classes).long())
 
 
@@ -89,7 +89,7 @@ def compute_headline(
 ) -> dict[str, float]:
     """Return healed, utility and their product.
 
-    healed: all corrupted training samples, found or not, against true labels, triggers on.
+    healed: accuracy on all corrupted training samples, found or not, on true labels, with triggers.
     utility: clean test accuracy, for interclass confusion without the confused classes (unless
     there are no others).
     utility_full: clean test accuracy on all of the test set.
@@ -125,7 +125,7 @@ def compute_part_accuracies(
 ) -> dict[str, float]:
     """Return accuracies on the discovered, hidden and clean parts of the training set.
 
-    "given" counts the labels as received, "true" the right ones; with nothing hidden (discovery 1)
+    "given" uses the labels as received, "true" the true ones; without hidden samples (discovery 1),
     the hidden part has no value.
     """
     given, true = task.train.label.cpu(), task.truth.clean_label.cpu()
@@ -148,7 +148,7 @@ def compute_part_accuracies(
 def compute_test_accuracy(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
-    """Return clean test accuracy, and "fixed": test accuracy where the corruption would show.
+    """Return clean test accuracy, and "fixed": accuracy on test data affected by the corruption.
 
     fixed: with the trigger on (poison), on the confused classes (confusion), else plain.
     """
@@ -168,7 +168,7 @@ def compute_test_accuracy(
 def compute_attack_success(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
-    """Return the share of triggered test images of other classes that go to the target class."""
+    """Return the fraction of triggered test images of other classes predicted as the target."""
     if predictions.test_triggered is None or task.truth.target_class is None:
         raise ValueError("no trigger")
     target = task.truth.target_class

@@ -1,4 +1,4 @@
-"""Watches an unlearning from the evaluator's side, after its epochs, and keeps its own time."""
+"""Logs evaluation metrics during an unlearning, and measures its own time."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,33 +14,33 @@ from unlearn.methods.base import UnlearningMethod
 from unlearn.models.inference import compute_logits
 
 STEPS = 4
-"""Steps between two looks: an epoch over a small forget set is one step, and costs less than a look."""
+"""Minimum steps between measurements: an epoch over a small forget set takes a single step."""
 
 
 class Monitor(L.Callback):
-    """Logs what the networks inside a method answer on the corrupted samples.
+    """Logs accuracies of a method's networks on the corrupted samples.
 
-    It looks after each epoch; where epochs are shorter than ``STEPS``, after so many steps, at the
-    turn from one phase to the next, and at the end.
+    It measures after each epoch; if epochs are shorter than ``STEPS``, after that many steps, at the
+    change of phases, and at the end.
 
     For REM: ``base/hidden_accuracy_given`` falls while ``full/hidden_accuracy_given`` stays high.
 
     Attributes:
-        seconds: Time spent here; not the method's.
+        seconds: Time spent here, excluded from the method's time.
     """
 
     def __init__(self, method: UnlearningMethod, task: Task, loggers: Sequence[Logger]) -> None:
-        """Watch ``method`` on ``task``."""
+        """Initialize for ``method`` on ``task``."""
         self.method = method
         self.loggers = list(loggers)
         self.seconds = 0.0
-        self.steps = 0  # since the last look
+        self.steps = 0  # since the last measurement
         self.phase = 0
-        # A function, since methods meet this object among the trainer's callbacks: it holds no truth.
+        # A closure, since methods can reach this callback, which must not hold the ground truth.
         self._measure = _make_measure(task)
 
     def _log_accuracies(self, model: Any, step: int, epoch: int) -> None:
-        _synchronize_device()  # what the method has queued on the GPU is its own time
+        _synchronize_device()  # work queued on the GPU counts as the method's time
         started = time.perf_counter()
         values: dict[str, float] = {"epoch": float(epoch)}
         for name, masked in self.method.get_monitored_modes(model).items():
@@ -72,7 +72,7 @@ class Monitor(L.Callback):
     def _current_phase(self) -> int:
         return getattr(
             self.method, "get_optimizer_index", int
-        )()  # one that runs other methods has none
+        )()  # methods that run other methods have none
 
 
 def _make_measure(task: Task) -> Callable[[Any, bool], dict[str, float]]:

@@ -1,4 +1,4 @@
-"""What unlearning changed, measured without knowing what is right: against the original model.
+"""Changes relative to the original model, measured without ground truth.
 
 Shapes: N training samples, T test samples, n compared ones, K classes.
 """
@@ -51,9 +51,9 @@ def compute_change(
 ) -> dict[str, float]:
     """Return how the model differs from the original on forget, retain and test set.
 
-    agreement: share of the samples that are labelled as given (in the forget set: as the list says
-    is wrong); changed: share whose prediction is another; known: against true labels that the user
-    gave. Nothing here says whether hidden bad samples are healed.
+    agreement: fraction of samples predicted as their given label (in the forget set: the wrong one);
+    changed: fraction whose prediction differs; known: accuracy on true labels that the user gave.
+    None of them shows whether hidden bad samples are healed.
     """
     before = predictions.original
     if before is None:
@@ -93,7 +93,7 @@ def _change_rate(before: Tensor, after: Tensor) -> float:
 
 
 def known_rows(task: Task) -> Tensor:
-    """Return the samples of the forget set whose true label the user gave, (n,)."""
+    """Return the forget samples whose true label the user gave, (n,)."""
     rows = task.forget_indices().cpu()
     if task.truth.known_label is None:
         return rows[:0]
@@ -122,11 +122,11 @@ def compare_by_class(
 
 
 def compare_shares(before: Tensor, after: Tensor) -> dict[str, Any]:
-    """Return a share before and after with its intervals and that of the change, n above 0.
+    """Return a share before and after, and its change, with intervals; n above 0.
 
     Args:
-        before: Bool (n,), which samples counted before.
-        after: Bool (n,), which count now.
+        before: Bool (n,), samples counted before.
+        after: Bool (n,), samples counted after.
     """
     n = len(before)
     return {

@@ -1,4 +1,4 @@
-"""What a model says about everything that is measured, computed once.
+"""Predictions of a model on all evaluated data, computed once.
 
 Shapes: N training samples, T test samples, K classes.
 """
@@ -13,7 +13,7 @@ from unlearn.models.inference import compute_logits
 
 @dataclass(frozen=True)
 class SeedPairs:
-    """Margins of models of several seeds, the run's own first; pairs of one original's training.
+    """Margins of unlearned and retrained models of several seeds, the run's own first.
 
     Attributes:
         unlearned: (M, N + T), training samples, then test samples.
@@ -33,7 +33,7 @@ class ShadowModels:
     """Models of random parts of the training set.
 
     Attributes:
-        inside: Which samples each saw, bool (M, N).
+        inside: Training samples of each model, bool (M, N).
         margin: Its margins, (M, N).
     """
 
@@ -50,13 +50,13 @@ class Predictions:
         train_clean: (N, K), training images without triggers.
         test: (T, K), clean test images.
         test_triggered: (T, K), test images with the trigger; None if there is no trigger.
-        seconds: What making the model took; None if that is not known.
+        seconds: Time to make the model; None if unknown.
         embedding: Last features of the training images in the original model, (N, E); None if no
-            metric needs them, as what follows.
+            metric needs them, as for all below.
         twins: Unlearned and retrained models of other seeds.
         shadows: Models of random parts of the training set.
-        relearned: Steps until the model, and the retrained one, know the forget set again.
-        original: What the original model says.
+        relearned: Relearn steps of the model and of the retrained model.
+        original: Predictions of the original model.
     """
 
     train: Tensor

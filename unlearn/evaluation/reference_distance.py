@@ -1,8 +1,8 @@
-"""Distances to the retrained model beyond accuracy, and attacks with models of one's own.
+"""Distances to the retrained model besides accuracy, and attacks with reference models.
 
 Sources: KL and JS of predictions; KLOM (Georgiev et al., Attribute-to-Delete, arXiv 2410.23232); LiRA
 (Carlini et al., arXiv 2112.03570); U-LiRA (Hayes et al., arXiv 2403.01218); relearn time (Golatkar et al.,
-arXiv 1911.04933). Re-implemented; where they need hundreds of models, a few and Gaussians stand here.
+arXiv 1911.04933). Re-implemented; differs: few models and Gaussians instead of hundreds of models.
 Shapes: M models, N samples, n forget samples, K classes.
 """
 
@@ -18,7 +18,7 @@ from unlearn.evaluation.predictions import Predictions, SeedPairs
 from unlearn.evaluation.retrain_gap import PARTS, select_outputs
 
 FLOOR = 0.01
-"""Least variance of a margin: models that agree to the last digit have no distribution."""
+"""Minimum variance of a margin, for models that agree exactly."""
 
 
 def logit_margin(outputs: Tensor, label: Tensor) -> Tensor:
@@ -50,15 +50,15 @@ def likelihood_ratio(
 ) -> Tensor:
     """Return log N(value; one) - log N(value; two), (N,).
 
-    Each sample has its own means; the two variances are those of all samples together, as LiRA has
-    it for fewer than 64 models.
+    Means are per sample; the two variances are pooled over all samples, as in LiRA
+    with fewer than 64 models.
 
     Args:
         value: Margin of the model under attack, (N,).
-        one: Margins of the models of the one kind, (M, N).
-        two: Margins of the models of the other kind, (M, N).
-        where: Which entries of ``one`` count, bool (M, N).
-        other: Which entries of ``two`` count, bool (M, N).
+        one: Margins of the models of the first kind, (M, N).
+        two: Margins of the models of the second kind, (M, N).
+        where: Valid entries of ``one``, bool (M, N).
+        other: Valid entries of ``two``, bool (M, N).
     """
     parts = []
     for margins, keep in ((one, where), (two, other)):
@@ -71,7 +71,7 @@ def likelihood_ratio(
 
 
 def has_enough_models(inside: Tensor) -> Tensor:
-    """Return which samples two models at least saw and two did not, bool (N,), of bool (M, N)."""
+    """Return bool (N,): samples seen by at least two models and unseen by two; from bool (M, N)."""
     seen = inside.sum(0)
     return (seen >= 2) & (len(inside) - seen >= 2)
 
@@ -108,7 +108,7 @@ def compute_klom(
 ) -> dict[str, float]:
     """Return KL between the margins of retrained and of unlearned models, per set.
 
-    Each sample's margins over ``num_models`` models of each kind are taken for Gaussian (the paper:
+    Each sample's margins over ``num_models`` models of each kind are fitted by Gaussians (the paper:
     histograms over a hundred); the mean over samples, and the 95th percentile as ``_95``.
     """
     twins = _require_pairs(predictions)
@@ -138,10 +138,10 @@ def compute_ulira(
     num_models: int = 5,
     max_fpr: float = 0.01,
 ) -> dict[str, float]:
-    """Return how well an attacker tells an unlearned model from a retrained one by a forget sample.
+    """Return how well an attack on forget samples separates unlearned from retrained models.
 
     Each pair of unlearned and retrained model is attacked in turn; per forget sample, Gaussians of the
-    margins of all other pairs decide. Differs: every pair has the run's forget set, where the paper draws
+    margins of all other pairs decide. Differs: all pairs share the run's forget set; the paper draws
     one for each. 0.5 is best; ``tpr`` is over all pairs, at a false positive rate of ``max_fpr``.
     """
     twins, forget = _require_pairs(predictions), task.forget_indices().cpu()
@@ -165,7 +165,7 @@ def compute_ulira(
 def compute_lira(
     predictions: Predictions, task: Task, retrained: Predictions | None, *, max_fpr: float = 0.01
 ) -> dict[str, float]:
-    """Return LiRA on the forget set, by the models that the memorization score has trained.
+    """Return LiRA on the forget set, with the models of the memorization score.
 
     Per sample, Gaussians of the margins of the models that saw it and of those that did not. The
     members in question are forget samples in the unlearned model, the non-members the same samples
@@ -202,12 +202,12 @@ def compute_lira(
 def compute_relearn_time(
     predictions: Predictions, task: Task, retrained: Predictions | None, **_: object
 ) -> dict[str, float]:
-    """Return the steps on the forget set after which its loss is the original model's again.
+    """Return the steps on the forget set until its loss is back at the original model's.
 
-    Those of the unlearned and of the retrained model, and their gap as a share of the larger one.
+    For the unlearned and the retrained model, and their gap relative to the larger one.
     """
     if predictions.relearned is None:
-        raise ValueError("nothing was relearned")
+        raise ValueError("no relearn steps")
     ours, theirs = map(float, predictions.relearned)
     gap = abs(ours - theirs) / max(ours, theirs, 1.0)
     return {"relearn_steps": ours, "relearn_steps_retrained": theirs, "relearn_gap": gap}

@@ -25,7 +25,7 @@ from unlearn.scoring.score_groups import GROUPS, entanglement_score, sort_ascend
 
 PARTS = ("forget", "retain", "test")
 LIMIT = 10_000
-"""Most samples of each side that the attack learns from: its cost grows with their square."""
+"""Maximum training samples per side of the attack, whose cost is quadratic."""
 
 
 def select_outputs(predictions: Predictions, task: Task) -> dict[str, tuple[Tensor, Tensor]]:
@@ -40,7 +40,7 @@ def select_outputs(predictions: Predictions, task: Task) -> dict[str, tuple[Tens
 
 
 def merge_requests(task: Task) -> Task:
-    """Return the task as if all that was asked for up to its step had been one request."""
+    """Return the task with all requests up to its step merged into one."""
     return replace(task, forget=(task.requested_indices().sort().values,), step=0)
 
 
@@ -61,17 +61,17 @@ def _require_retrained(retrained: Predictions | None) -> Predictions:
 def compute_gaps(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
-    """Return accuracies, |gap to the retrained model's|, and the share both label differently.
+    """Return accuracies, absolute gaps to the retrained model, and disagreement with it.
 
-    ToW compares averages; disagreement compares sample by sample. "so far", in a row of requests,
-    has everything that was to be forgotten up to there as its forget set.
+    ToW compares averages; disagreement compares samples. "so far", for successive requests,
+    uses the union of all forget sets up to the step.
     """
     out = {}
     theirs = select_outputs(_require_retrained(retrained), task)
     for part, (ours, label) in select_outputs(predictions, task).items():
         other = theirs[part][0]
         value = accuracy(ours, label)
-        if part != "test":  # the metric of that name has it
+        if part != "test":  # part of the metric of that name
             out[f"{part}/accuracy"] = value
         out[f"{part}/accuracy_gap"] = abs(value - accuracy(other, label))
         differ = ours.argmax(1) != other.argmax(1)
@@ -88,14 +88,14 @@ def compute_gaps(
 def attack_forget_set(
     predictions: Predictions, task: Task, *, feature: str, members: str, seed: int
 ) -> float:
-    """Return the membership inference on the forget set: the share that looks unseen.
+    """Return membership inference on the forget set: the fraction that looks unseen.
 
     Args:
-        predictions: Of the model under attack.
-        task: Its data; the test set plays the non-members.
+        predictions: Predictions of the attacked model.
+        task: Its data; the test set provides the non-members.
         feature: One of ``FEATURES``.
         members: "stratified": retain samples drawn by class; "first": the first ones.
-        seed: Of that draw; the same for every model, so that all meet the same members.
+        seed: Seed of that draw; equal for all models, so that they share the members.
 
     Raises:
         ValueError: If an option is unknown.
@@ -121,7 +121,7 @@ def attack_forget_set(
 def compute_efficacy(
     predictions: Predictions, task: Task, retrained: Predictions | None, name: str, **options: Any
 ) -> dict[str, float]:
-    """Return MIA of the model as ``name``, of the retrained one, and their gap; see ``attacked``."""
+    """Return MIA of the model as ``name``, of the retrained one, and their gap."""
     ours = attack_forget_set(predictions, task, **options)
     theirs = attack_forget_set(_require_retrained(retrained), task, **options)
     return {name: ours, f"{name}_retrained": theirs, f"{name}_gap": abs(ours - theirs)}
@@ -146,7 +146,7 @@ def compute_mia(
     """Return MIA of the model and of the retrained one, their gap, and ToW-MIA.
 
     ToW-MIA is ToW with the gap in MIA in place of the gap in forget accuracy. MIA on correctness
-    alone stands beside it: published values were read both ways (arXiv 2412.02432).
+    is also given, since both are in use (arXiv 2412.02432).
     """
     options = {"members": members, "seed": seed}
     out = compute_efficacy(predictions, task, retrained, "mia", feature=feature, **options)

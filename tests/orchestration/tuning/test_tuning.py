@@ -160,7 +160,7 @@ def test_a_study_with_nothing_to_try_is_refused():
 
 @pytest.mark.parametrize("override", ["seed=3", "corruption=poison", "seeds.mask=1", "discovery=1"])
 def test_a_study_goes_over_cells_of_its_own(override: str):
-    with pytest.raises(ConfigError, match="a study goes over tasks of its own: give tune"):
+    with pytest.raises(ConfigError, match="a study defines its own tasks: set tune"):
         plan("method=rem", override)
 
 
@@ -206,7 +206,7 @@ def test_a_forget_set_is_split_in_two():
     assert not split_forget_set(torch.arange(99), 1)[0].equal(
         split_forget_set(torch.arange(99), 0)[0]
     )
-    with pytest.raises(ValueError, match="two samples or more"):
+    with pytest.raises(ValueError, match="at least two samples"):
         split_forget_set(found[:1], 0)
 
 

@@ -75,7 +75,7 @@ def test_a_folder_and_a_list(trained, photos, bad, tmp_path, monkeypatch):
         ({"mean": (0.5,) * 3, "std": (0.5,) * 3}, "float images are taken as network input"),
         ({"options": {"gama": 1}}, "unknown key 'method.gama'"),
         ({"method": "remm"}, "unknown method 'remm'"),
-        ({"class_names": ["a"]}, "class_names must be 3"),
+        ({"class_names": ["a"]}, "class_names must have 3"),
     ],
 )
 def test_wrong_input(trained, data, more, message):

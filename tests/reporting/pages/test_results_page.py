@@ -157,7 +157,7 @@ def test_broken_and_absent_curves(tmp_path: Path, caplog: pytest.LogCaptureFixtu
     assert run_folders.read_curves(tmp_path / "none.csv") == {} and not caplog.text
     (tmp_path / "torn.csv").write_text("epoch,train/loss\n1,0.2\n2,0.1e")
     assert run_folders.read_curves(tmp_path / "torn.csv") == {}
-    assert "left out: broken curves" in caplog.text
+    assert "skipped broken curves" in caplog.text
 
 
 def test_the_command_is_quoted_or_absent(tmp_path: Path):

@@ -116,7 +116,7 @@ def test_the_shipped_table_is_the_whole_plane_of_the_digits():
     assert out.loc["original", "advice"] == "avoid"
     text = describe_case(Case("poison", 0.33), select_nearest(table, Case("poison", 0.33)), "here")
     assert text == (
-        "poison (regularity high), discovery 0.3, nearest to 0.33; measured on digits, resnet9, "
+        "poison (regularity high), discovery 0.3, the nearest to 0.33; measured on digits, resnet9, "
         "3 seeds: here"
     )
 

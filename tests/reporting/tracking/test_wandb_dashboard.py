@@ -103,7 +103,7 @@ def test_without_a_server_it_is_one_line_and_a_file(tmp_path: Path):
     path = tmp_path / "outputs" / "reports" / "dashboard.json"
     assert result.stderr.splitlines() == [
         "error: dashboard=true needs a W&B server: 127.0.0.1 cannot be reached; "
-        f"what it would get: {path}"
+        f"content of the dashboard: {path}"
     ]
     assert result.returncode == 2 and result.stdout == ""
     held = json.loads(path.read_text())
@@ -116,7 +116,9 @@ def test_without_a_key_or_the_logger_nothing_is_sent(
 ):
     monkeypatch.setattr(wandb_dashboard, "no_server", lambda: "no key found")
     options = {"project": "unlearn", "entity": None}
-    with pytest.raises(ValueError, match="needs a W&B server: no key found; what it would get"):
+    with pytest.raises(
+        ValueError, match="needs a W&B server: no key found; content of the dashboard"
+    ):
         wandb_dashboard.publish_dashboard(options, {}, tmp_path)
     with pytest.raises(ValueError, match="dashboard=true needs logger=wandb"):
         wandb_dashboard.publish_dashboard(None, {}, tmp_path)
@@ -174,7 +176,7 @@ def test_a_server_is_sent_the_chart_and_the_workspace(tmp_path: Path, server: st
     said = result.stdout + result.stderr
     path = tmp_path / "outputs" / "reports" / "dashboard.json"
     assert said.split("\n") == [
-        f"dashboard: {server}/team/unlearn?nw=abc (what it holds: {path})", ""
+        f"dashboard: {server}/team/unlearn?nw=abc (content: {path})", ""
     ]  # fmt: skip
     chart, view = Server.sent["chart"], Server.sent["view"]
     assert (chart["entity"], chart["chartName"]) == ("team", "unlearn-plane")
@@ -189,5 +191,8 @@ def test_a_server_that_refuses_is_quoted(tmp_path: Path, server: str):
     Server.refuses = True
     result = evaluate(tmp_path, "logger=wandb", WANDB_API_KEY=KEY, WANDB_BASE_URL=server)
     (line,) = result.stderr.splitlines()
-    assert line.startswith("error: W&B made no dashboard: ") and "permission denied" in line
+    assert (
+        line.startswith("error: W&B could not create the dashboard: ")
+        and "permission denied" in line
+    )
     assert result.returncode == 2

@@ -1,4 +1,4 @@
-"""Gradient accounting: how hard forget and retain set pull at each layer, and whether the same way.
+"""Gradient magnitudes of forget and retain set per layer, and their cosine similarity.
 
 After arXiv 2307.09542; re-implemented. Shapes: a gradient has the shape of its parameter.
 """
@@ -26,7 +26,7 @@ def mean_cosine(
 ) -> float:
     """Return the mean over some parameters of the cosine between two gradients, in [-1, 1].
 
-    A parameter without a gradient on either side has no direction and is left out; NaN if all are.
+    A parameter with a zero gradient on either side is excluded; NaN if all are.
     """
     found = []
     for name in names:
@@ -40,13 +40,13 @@ def mean_cosine(
 def measure_layer_gradients(
     model: nn.Module, request: Request, groups: Groups, batch_size: int
 ) -> dict[str, dict[str, float]]:
-    """Return per layer "forget" and "retain", the pull of each set, and their "cosine".
+    """Return per layer "forget" and "retain", the gradient magnitudes, and their "cosine".
 
     Args:
-        model: Any classifier; it stays as it is.
-        request: The two sets, labels as given; the gradient is that of the mean cross-entropy.
+        model: Any classifier; not modified.
+        request: The two sets with given labels; the gradient is that of the mean cross-entropy.
         groups: The layers.
-        batch_size: Images per pass; plays no part in the result.
+        batch_size: Images per pass; does not affect the result.
     """
     forget, retain = (
         compute_mean_gradient(model, part, batch_size=batch_size)

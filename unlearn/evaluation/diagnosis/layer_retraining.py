@@ -1,6 +1,6 @@
-"""Layer retraining: one layer is rewound and learns the retain set alone (arXiv 2307.09542).
+"""Layer retraining: one layer is rewound and trained on the retain set only (arXiv 2307.09542).
 
-If it comes back without the forget set, that set was held elsewhere or nowhere. Re-implemented.
+If the forget accuracy recovers, the layer did not hold the forget set. Re-implemented.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,16 +25,16 @@ Curve = list[dict[str, float]]
 
 
 class NamedLayer:
-    """The localization that names its parameters."""
+    """A localization given by the names of its parameters."""
 
     needs_budget = False
 
     def __init__(self, names: Sequence[str]) -> None:
-        """Keep the names."""
+        """Store the names."""
         self.names = set(names)
 
     def __call__(self, model: nn.Module, request: Request, budget: float) -> dict[str, Tensor]:
-        """Return where parameters may move."""
+        """Return the mask of the parameters that may change."""
         return {
             n: torch.full(p.shape, n in self.names)
             for n, p in get_trainable_parameters(model).items()
@@ -42,10 +42,10 @@ class NamedLayer:
 
 
 class AccuracyCurve(L.Callback):
-    """Notes the accuracies on forget and retain set before training and after every epoch."""
+    """Records the accuracies on forget and retain set before training and after every epoch."""
 
     def __init__(self, request: Request) -> None:
-        """Watch on these sets."""
+        """Store the sets."""
         self.curve: Curve = []
         self._measure = lambda model: measure_accuracies(model, request)
 
@@ -53,11 +53,11 @@ class AccuracyCurve(L.Callback):
         self.curve.append({"epoch": epoch, **self._measure(model)})
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the state before the first step, as epoch 0."""
+        """Record the state before the first step, as epoch 0."""
         self._record_accuracies(0, pl_module.model)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Note the state after the epoch."""
+        """Record the state after the epoch."""
         self._record_accuracies(trainer.current_epoch + 1, pl_module.model)
 
 
@@ -71,16 +71,16 @@ def retrain_layer(
     batch_norm: str,
     fit: LightningFit,
 ) -> tuple[nn.Module, Curve, str | None]:
-    """Return the network with one layer learned anew, how it went, and why it ended early, if so.
+    """Return the network with one retrained layer, the curve, and the reason for an early end.
 
     Args:
-        model: The trained network; it stays as it is.
-        earlier: Parameters that the layer starts from, by name.
+        model: The trained network; not modified.
+        earlier: Initial parameters of the layer, by name.
         request: Forget and retain set.
-        names: Parameters of the layer; the others come out bit for bit as they went in.
+        names: Parameters of the layer; all others stay bitwise equal.
         method: Trains on the retain set.
         batch_norm: Running statistics of all layers: "update" or "freeze".
-        fit: How to compute; it is watched once an epoch.
+        fit: Training engine.
 
     Raises:
         ValueError: If ``batch_norm`` is neither.

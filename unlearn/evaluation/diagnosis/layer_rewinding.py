@@ -1,4 +1,4 @@
-"""Layer rewinding: what a network still knows when one layer is as it was earlier (arXiv 2307.09542).
+"""Layer rewinding: accuracy with one layer reset to an earlier state (arXiv 2307.09542).
 
 Re-implemented. Only parameters are replaced; buffers (running statistics) stay.
 """
@@ -18,15 +18,15 @@ from unlearn.models.inference import compute_accuracy
 def rewind_parameters(
     model: nn.Module, earlier: Mapping[str, Tensor], names: Sequence[str]
 ) -> nn.Module:
-    """Return a copy of the model with some parameters as they were earlier.
+    """Return a copy of the model with some parameters reset to earlier values.
 
     Args:
         model: The trained network.
         earlier: Parameters by name, of the same network.
-        names: Which to replace.
+        names: Names of the parameters to replace.
 
     Raises:
-        ValueError: If the earlier network is another one.
+        ValueError: If the earlier network differs in its parameters.
     """
     new = copy.deepcopy(model)
     parameters = dict(new.named_parameters())

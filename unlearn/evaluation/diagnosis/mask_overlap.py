@@ -1,4 +1,4 @@
-"""What masks of several strategies have in common, and how deep they lie (arXiv 2412.02432).
+"""Overlap and depth of the masks of several localizations (arXiv 2412.02432).
 
 Ours: depth as a number. The first layer has depth 0, the last 1.
 """
@@ -20,7 +20,7 @@ def mean_depth(mask: Mask, groups: Groups) -> float:
 
 
 def by_third(mask: Mask, groups: Groups) -> dict[str, float]:
-    """Return the share that is chosen in each third of the layers, of its parameters, in [0, 1].
+    """Return the fraction of chosen parameters in each third of the layers, in [0, 1].
 
     Layers that do not divide by three go to the thirds at the input. A third without layers is
     left out.

@@ -1,4 +1,4 @@
-"""Ends a training early, so that the network is as the whole training had it after that epoch."""
+"""Stops a training after an epoch, with the schedule of the full training."""
 
 from typing import Any, ClassVar
 
@@ -10,25 +10,25 @@ from unlearn.scoring.base import Recorder
 
 
 class StopAtEpoch(Recorder):
-    """Notes nothing, but stops after an epoch; order and learning rate are those of the whole."""
+    """Stops after an epoch; order and learning rate are those of the full training."""
 
     name: ClassVar[str] = "until"
     joins: ClassVar[bool] = True
 
     def __init__(self, epoch: int) -> None:
-        """Keep the last epoch, from 1."""
+        """Store the last epoch, from 1."""
         super().__init__()
         self.epoch = epoch
 
     def start_recording(self, data: ImageSet, epochs: int) -> None:
-        """Need no room."""
+        """Do nothing."""
 
     def get_records(self) -> dict[str, Tensor]:
-        """Return nothing."""
+        """Return no records."""
         return {}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Stop if it is time."""
+        """Stop after the last epoch."""
         trainer.should_stop = trainer.current_epoch + 1 >= self.epoch
 
     def get_options(self) -> dict[str, Any]:

@@ -1,1 +1,1 @@
-"""Hyper-parameter tuning with Optuna, on what an unlearner may see."""
+"""Hyperparameter tuning with Optuna, without ground truth."""

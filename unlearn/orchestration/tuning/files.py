@@ -1,4 +1,4 @@
-"""What a study leaves: all trials as CSV, the best setting as a file of ``conf/method_defaults``."""
+"""Output of a study: all trials as CSV, the best setting as a file of ``conf/method_defaults``."""
 
 import csv
 import io
@@ -17,12 +17,12 @@ CITATION_PATTERN = re.compile(r" \([^()]*(?:arXiv|reference|ours|benchmark|study
 def find_changes(
     chosen: Mapping[str, Any], grounds: Sequence[Mapping[str, Any]], named: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what turns each of the grounds into ``chosen`` when it is merged over it.
+    """Return the changes that turn each of the grounds into ``chosen`` when merged over it.
 
     Args:
-        chosen: A method's config node as it is wanted.
-        grounds: The nodes that a tuned file may meet.
-        named: Dotted paths of nodes to state in any case.
+        chosen: The resulting config node of a method.
+        grounds: The nodes that a tuned file may be merged over.
+        named: Dotted paths of nodes that are always included.
     """
     out: dict[str, Any] = {}
     for key, value in chosen.items():
@@ -39,7 +39,7 @@ def find_changes(
 
 
 def _leaves_values(node: Mapping[str, Any], below: Iterable[Any]) -> bool:
-    """Say whether merging would leave something in a node that it does not have."""
+    """Return whether merging would leave values in a node that it does not have."""
     return any(set(b) - set(node) for b in below if isinstance(b, Mapping))
 
 
@@ -63,12 +63,12 @@ def format_tuned_file(tree: Mapping[str, Any], notes: Mapping[str, str], head: s
 
     Args:
         tree: The changed part of the method's node.
-        notes: What each option is, by dotted path below ``method``.
-        head: How the values were found.
+        notes: Comment of each option, by dotted path below ``method``.
+        head: Description of the study.
     """
     body = "".join(_format_lines(tree, notes, "", 2))
     head = f"# @package _global_\n# tuned: {head}\n"
-    return head + (f"method:\n{body}" if body else "{}\n")  # an empty key would unset the method
+    return head + (f"method:\n{body}" if body else "{}\n")  # an empty key would remove the method
 
 
 def _format_lines(
@@ -92,7 +92,7 @@ def _format_scalar(value: Any) -> str:
 
 
 def describe_value(note: str | None, value: Any) -> str:
-    """Return the comment of a tuned value; the source in ``note`` is that of another value."""
+    """Return the comment of a tuned value, without the source of the default."""
     if note is None:
         return "tuned"
     plain = CITATION_PATTERN.sub("", note)

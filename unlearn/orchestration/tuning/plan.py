@@ -1,4 +1,4 @@
-"""What a study composes: cells, settings, and the configs that its result will be merged over."""
+"""Configs of a study: cells, settings, and the configs that its result is merged over."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ DROPPED_KEYS = ("method_defaults", "tune", "force")
 
 
 def override_target(override: str) -> str:
-    """Return the key of an override, or the package of a group's: what it sets."""
+    """Return the key that an override sets, or the package of a group's override."""
     key = override.lstrip("+~").partition("=")[0].strip()
     return key.partition("@")[2] or key
 
@@ -47,16 +47,16 @@ class StudyPlan:
     """The configs of a study.
 
     Raises:
-        ConfigError: If the command line sets what a study sets itself, or the method has no ranges.
+        ConfigError: If the command line sets a key of the study, or the method has no ranges.
     """
 
     def __init__(self, asked: Arguments, tune: Mapping[str, Any]) -> None:
-        """Keep what was asked for, without what a study sets itself."""
+        """Store the command line without the keys that the study sets."""
         for override in asked.overrides:
             key = override_target(override).partition(".")[0]
             if key in STUDY_KEYS:
                 raise ConfigError(
-                    f"a study goes over tasks of its own: give {STUDY_KEYS[key]}, got {override}"
+                    f"a study defines its own tasks: set {STUDY_KEYS[key]}, got {override}"
                 )
         self.command = list(asked.overrides)
         self.folders = asked.folders
@@ -80,20 +80,24 @@ class StudyPlan:
 
     @cached_property
     def base_config(self) -> ComposedConfig:
-        """What was asked for, without tuned values."""
+        """The config of the command line, without tuned values."""
         return self.compose_with(*self.asked, *WITHOUT_TUNED)
 
     @cached_property
     def search_ranges(self) -> list[Range]:
-        """Where settings come from; what the command line sets is not searched."""
+        """The search space, without options that the command line sets."""
         if not self.base_config.search:
             name = self.base_config.choices["method"]
-            raise ConfigError(f"method={name} has no ranges: its YAML needs a list called search")
+            raise ConfigError(
+                f"method={name} has no search space: its YAML needs a list named search"
+            )
         fixed = {override_target(o) for o in self.asked}
         found = [parse_range(entry) for entry in self.base_config.search]
         open_ = [r for r in found if override_target(r.key) not in fixed]
         if all(isinstance(r, Constant) for r in open_):
-            raise ConfigError("tune.trials has nothing to try: the command line sets every option")
+            raise ConfigError(
+                "tune.trials: the search space is empty, the command line sets every option"
+            )
         return open_
 
     def cell_overrides(self, corruption: str, discovery: float) -> list[str]:
@@ -113,11 +117,11 @@ class StudyPlan:
         return self.cell_overrides(self.tune["corruptions"][0], self.tune["discoveries"][0])
 
     def compose_setting(self, overrides: Sequence[str]) -> ComposedConfig:
-        """Return the config of a setting, on the first cell: a method is told no cell."""
+        """Return the config of a setting on the first cell; methods do not depend on the cell."""
         return self.compose_with(*self.asked, *WITHOUT_TUNED, *self._first_cell(), *overrides)
 
     def lower_method_nodes(self) -> list[dict[str, Any]]:
-        """Return the method's nodes that a tuned file may meet below it.
+        """Return the method's nodes that a tuned file may be merged over.
 
         That of another pre-training is merged over that of the standard one, if there is one.
         """
@@ -157,7 +161,7 @@ class StudyPlan:
 
     @property
     def study_folder(self) -> Path:
-        """The study's folder; it is named by all that a score depends on."""
+        """The study's folder, named by the hash of everything that affects a score."""
         keys = ("corruptions", "discoveries", "seed", "prune")
         who = [
             self.base_config.run_id,
@@ -172,7 +176,7 @@ class StudyPlan:
         )
 
     def describe_options(self, chosen: ComposedConfig) -> dict[str, str]:
-        """Return what the method's options are, by dotted path in its node."""
+        """Return the comments of the method's options, by dotted path in its node."""
         found = explain_options("unlearn", chosen.choices, self.folders)
         for key, option in chosen.choices.items():
             group, _, package = key.partition("@")

@@ -1,4 +1,4 @@
-"""The study from beginning to end: trials, lines, files."""
+"""Runs a study: trials, log lines and output files."""
 
 import logging
 import shutil
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 
 
 class SettingScorer:
-    """Scores settings; cells are made when the first is asked for, and kept."""
+    """Scores settings; cells are loaded on first use and cached."""
 
     def __init__(self, job: Job, plan: StudyPlan) -> None:
-        """Keep what cells are made of."""
+        """Store the configs of the cells."""
         self._job = job
         self._plan = plan
         self._cells: list[HeldOutTask] = []
 
     def __call__(self, overrides: Sequence[str]) -> Mapping[str, Callable[[], SettingScore]]:
-        """Return the calls that score a setting, by cell."""
+        """Return the functions that score a setting, by cell."""
         node = self._plan.compose_setting(overrides).content["method"]
-        self._job.build(node)  # refuses wrong options before anything is trained
+        self._job.build(node)  # checks options before any training
         if not self._cells:
             jobs = [self._make_job(made) for made in self._plan.compose_cells()]
             self._cells = load_tasks(jobs, self._plan.tune["seed"])
@@ -49,7 +49,7 @@ class SettingScorer:
 
 
 def run_study(job: Job) -> float | None:
-    """Work on the study until no trial is free; see ``tune_job``."""
+    """Run trials until none is free; see ``tune_job``."""
     environment.check_torchvision()
     tune = job.config["tune"]
     plan = StudyPlan(read_running_command(), tune)
@@ -67,7 +67,9 @@ def run_study(job: Job) -> float | None:
     everything = list_finished_trials(study)
     left = trials - len([t for t in everything if t.place < trials])
     if left:
-        log.info("another process works on the last %d of %d trials, and ends it", left, trials)
+        log.info(
+            "another process runs the last %d of %d trials and finishes the study", left, trials
+        )
         return None
     winner = select_best_trial(everything)
     _save_winner(plan, winner, everything)
@@ -89,7 +91,7 @@ def _print_trial(
 def _save_winner(
     plan: StudyPlan, winner: FinishedTrial, everything: Sequence[FinishedTrial]
 ) -> None:
-    """Write the best setting and the table, and say where they are and how they are used."""
+    """Write the best setting and the table of trials; log their paths and usage."""
     write_text_atomically(plan.study_folder / "trials.csv", format_trials(everything))
     chosen = plan.compose_setting(winner.overrides)
     ranges = [override_target(r.key).removeprefix("method.") for r in plan.search_ranges]
@@ -112,7 +114,7 @@ def _save_winner(
 
 
 def _explain_use(plan: StudyPlan, home: Path, path: Path) -> str:
-    """Return how later runs find a tuned file: hydra takes the first folder that has it."""
+    """Return how later runs find a tuned file; hydra uses the first folder that has it."""
     for folder in plan.folders:
         if Path(folder).resolve() == home.resolve():
             return "; later runs use it" + f" with --config-dir {home}" * (
@@ -120,5 +122,5 @@ def _explain_use(plan: StudyPlan, home: Path, path: Path) -> str:
             )
         other = Path(folder) / plan.option_path
         if other.is_file():
-            return f"; {other} comes first, so move it there to use it"
+            return f"; {other} takes precedence, so move the file there to use it"
     return f"; to use it, add --config-dir {home}"

@@ -1,8 +1,8 @@
-"""What a setting is scored on: tasks of which an unlearner could check half.
+"""Tasks on which settings are scored, without ground truth.
 
-The forget set of each cell is split: one half is handed to the method, the other half stays in the
-retain set with its corrupted labels and plays the hidden part. No true label, no hidden sample and no
-test image enters a score.
+The forget set of each cell is split: one half goes to the method, the other half stays in the
+retain set with its corrupted labels and simulates the hidden part. No true label, hidden sample or
+test image affects a score.
 """
 
 import copy
@@ -27,7 +27,7 @@ from unlearn.training.unlearning import LightningFit
 
 @dataclass(frozen=True)
 class SettingScore:
-    """How a setting did on a cell, accuracies in [0, 1]; collapsed: 0 and 1."""
+    """Scores of a setting on a cell, accuracies in [0, 1]; collapsed: 0 and 1."""
 
     retain_accuracy: float
     held_out_accuracy: float
@@ -45,11 +45,11 @@ class HeldOutTask:
     Attributes:
         name: Corruption and discovery rate.
         setting: The task's data and engine.
-        task: The task with the half of the forget set that a method is handed.
-        held: The other half, with the labels that training saw.
+        task: The task with the method's half of the forget set.
+        held: The held-out half, with the labels used in training.
         rest: The retain set without the held half.
         model: The original model.
-        seed: Of the unlearning.
+        seed: Seed of the unlearning.
     """
 
     name: str
@@ -78,7 +78,7 @@ class HeldOutTask:
 
 
 def split_forget_set(found: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Return two halves of a forget set by chance, sorted: for the method, and held out.
+    """Return two random halves of a forget set, sorted: for the method, and held out.
 
     Args:
         found: Indices, int64 (n,).
@@ -89,7 +89,7 @@ def split_forget_set(found: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """
     if len(found) < 2:
         raise ValueError(
-            f"tune.discoveries must find two samples or more, one half is held; got {len(found)}"
+            f"tune.discoveries must find at least two samples, half are held out; got {len(found)}"
         )
     order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
     half = len(found) // 2
@@ -97,7 +97,7 @@ def split_forget_set(found: Tensor, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def load_tasks(jobs: Sequence[Job], seed: int) -> list[HeldOutTask]:
-    """Return the cells of jobs; those that differ in discovery alone share data and model."""
+    """Return the cells of jobs; those that differ only in discovery share data and model."""
     shared: dict[str, tuple[Task, nn.Module]] = {}
     cells = []
     for job in jobs:
@@ -115,7 +115,7 @@ def load_tasks(jobs: Sequence[Job], seed: int) -> list[HeldOutTask]:
 def make_held_out_task(
     name: str, setting: RunContext, task: Task, model: nn.Module, seed: int
 ) -> HeldOutTask:
-    """Return a cell of a task: the method is handed half of the forget set."""
+    """Return a cell of a task, with half of the forget set for the method."""
     device = task.train.label.device
     given, held = split_forget_set(task.forget_indices(), seed)
     return HeldOutTask(

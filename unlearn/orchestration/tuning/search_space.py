@@ -1,4 +1,4 @@
-"""The ranges of a method's ``search:`` list, read by Hydra's own grammar; imports nothing heavy.
+"""The ranges of a method's ``search:`` list, in Hydra's grammar; imports nothing heavy.
 
 An entry is a Hydra override: ``method.optimizer.lr=tag(log, interval(0.005, 0.8))``,
 ``schedule@method.schedule=choice(constant, warmup_linear)``, ``method.epochs=range(1, 9)`` or a
@@ -21,7 +21,7 @@ KINDS = "choice(a, b), interval(low, high), range(low, stop, step), tag(log, ...
 
 
 class Trial(Protocol):
-    """What a range asks: an Optuna trial."""
+    """Interface of an Optuna trial."""
 
     def suggest_categorical(self, name: str, choices: Sequence[str], /) -> str:
         """Return one of the choices."""
@@ -80,7 +80,7 @@ class IntRange:
 
 @dataclass(frozen=True)
 class FloatRange:
-    """A number of three digits, both ends included; ``step`` is None between continuous ends."""
+    """A number of three digits, both ends included; ``step`` is None for a continuous range."""
 
     key: str
     low: float
@@ -89,7 +89,7 @@ class FloatRange:
     log: bool
 
     def suggest_override(self, trial: Trial) -> str:
-        """Return the override with the number that the trial chose, as short as it is tried."""
+        """Return the override with the trial's number, rounded to three digits."""
         value = trial.suggest_float(self.key, self.low, self.high, step=self.step, log=self.log)
         return f"{self.key}={min(self.high, max(self.low, float(f'{value:.3g}'))):g}"
 
@@ -98,7 +98,7 @@ Range = Constant | Choice | IntRange | FloatRange
 
 
 def parse_range(entry: str) -> Range:
-    """Return what an entry of a ``search:`` list says.
+    """Return the range of an entry of a ``search:`` list.
 
     Raises:
         ConfigError: If it is none of the kinds, or an end of an interval is wrong.

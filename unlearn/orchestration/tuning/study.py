@@ -1,10 +1,10 @@
-"""A study on disk that several processes share, and that loses no finished trial to a kill.
+"""A study on disk, shared by several processes; finished trials survive a kill.
 
 Optuna (Akiba et al., 2019, arXiv 1907.10902) keeps the trials and draws the settings, by TPE
-(Bergstra et al., 2011) after a few at random. Which trials there are is ours: a study has numbered
-places, and a process that works on one holds its lock, which the system frees if the process dies.
-So the budget is met exactly, whoever works on it. A place has its own sampler seed: what was drawn
-before a kill is drawn again after it.
+(Bergstra et al., 2011) after a few at random. The budget is ours: a study has numbered
+places; a process that works on one holds its lock, which the system releases if the process dies.
+So the budget is met exactly. Each place has its own sampler seed: a setting drawn
+before a kill is drawn again afterwards.
 """
 
 import os
@@ -24,21 +24,21 @@ from optuna.trial import FrozenTrial, TrialState
 from unlearn.orchestration.tuning.scored_tasks import SettingScore
 from unlearn.orchestration.tuning.search_space import Range
 
-NUM_STARTUP_TRIALS = 8  # settings at random before TPE learns from them: a third of the usual 24
-NUM_WARMUP_TASKS = 2  # cells that a trial is scored on before it may be pruned
+NUM_STARTUP_TRIALS = 8  # random settings before TPE: a third of the usual 24 trials
+NUM_WARMUP_TASKS = 2  # cells to score before a trial may be pruned
 FINISHED_STATES = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class _JournalLock(JournalFileSymlinkLock):
-    """A lock that the system frees; Optuna's own outlives a killed process by half a minute."""
+    """A lock that the system releases; Optuna's own outlives a killed process by half a minute."""
 
     def __init__(self, journal: Path) -> None:
-        """Keep the paths."""
+        """Store the paths."""
         self._journal = journal
         self._lock = FileLock(f"{journal}.lock")
 
     def acquire(self) -> bool:
-        """Wait for the lock, and cut off a line that a crash left unfinished."""
+        """Wait for the lock, and remove an unfinished line left by a crash."""
         self._lock.acquire()
         content = self._journal.read_bytes()
         if not content.endswith(b"\n"):
@@ -46,7 +46,7 @@ class _JournalLock(JournalFileSymlinkLock):
         return True
 
     def release(self) -> None:
-        """Let the next one in."""
+        """Release the lock."""
         self._lock.release()
 
 
@@ -55,9 +55,9 @@ class FinishedTrial:
     """A finished trial.
 
     Attributes:
-        place: Its number, from 0.
-        score: Mean over the cells; of those seen if it was pruned.
-        pruned: Whether it was ended early.
+        place: Index of the trial, from 0.
+        score: Mean over the scored cells.
+        pruned: Whether it was stopped early.
         overrides: The setting, as Hydra overrides.
         scores: By cell.
         seconds: Wall time.
@@ -72,9 +72,9 @@ class FinishedTrial:
 
 
 def open_study(folder: Path, *, prune: bool) -> optuna.Study:
-    """Return the study of a folder, new or begun."""
+    """Return the study of a folder, new or existing."""
     folder.mkdir(parents=True, exist_ok=True)
-    optuna.logging.set_verbosity(optuna.logging.WARNING)  # our own lines say it
+    optuna.logging.set_verbosity(optuna.logging.WARNING)  # we log it ourselves
     path = folder / "journal.log"
     storage = JournalStorage(JournalFileBackend(str(path), _JournalLock(path)))
     pruner = MedianPruner(NUM_STARTUP_TRIALS, NUM_WARMUP_TASKS) if prune else NopPruner()
@@ -88,7 +88,7 @@ def open_study(folder: Path, *, prune: bool) -> optuna.Study:
 
 
 def list_finished_trials(study: optuna.Study) -> list[FinishedTrial]:
-    """Return what is finished, by place."""
+    """Return the finished trials, by place."""
     found = [_read_trial(t) for t in study.get_trials(deepcopy=False, states=FINISHED_STATES)]
     return sorted(found, key=lambda f: f.place)
 
@@ -107,12 +107,12 @@ def _read_trial(trial: FrozenTrial) -> FinishedTrial:
 
 
 def select_best_trial(trials: Sequence[FinishedTrial]) -> FinishedTrial:
-    """Return the best of those that saw all cells; the first of equals."""
+    """Return the best trial that was scored on all cells; the first of equals."""
     return max((t for t in trials if not t.pruned), key=lambda t: t.score)
 
 
 ScoreCalls = Mapping[str, Callable[[], SettingScore]]
-"""By cell: what scores a setting on it."""
+"""Functions that score a setting, by cell."""
 
 
 def run_free_trials(
@@ -124,13 +124,13 @@ def run_free_trials(
     trials: int,
     seed: int,
 ) -> Iterator[FinishedTrial]:
-    """Work on the free places below ``trials``, one after the other, and yield what came out.
+    """Run the free places below ``trials`` one after the other, and yield the finished trials.
 
     Args:
         folder: The study's.
         study: Of ``open_study``.
-        ranges: Where settings come from.
-        calls: Of a setting, as overrides: the calls that score it.
+        ranges: The search space.
+        calls: Maps a setting (overrides) to the functions that score it.
         trials: The budget, shared by all processes.
         seed: Of the search.
     """
@@ -148,7 +148,7 @@ def run_free_trials(
 def _claim_free_place(
     folder: Path, study: optuna.Study, trials: int
 ) -> tuple[int, BaseFileLock] | None:
-    """Return the first place that is neither finished nor worked on, and its lock, held."""
+    """Return the first place that is neither finished nor locked, and its acquired lock."""
     places = folder / "places"
     places.mkdir(exist_ok=True)
     for place in range(trials):
@@ -159,7 +159,7 @@ def _claim_free_place(
             lock.acquire(timeout=0)
         except Timeout:
             continue
-        if not any(f.place == place for f in list_finished_trials(study)):  # meanwhile, by another
+        if not any(f.place == place for f in list_finished_trials(study)):  # by another process
             return place, lock
         lock.release()
     return None
@@ -173,7 +173,7 @@ def _run_trial(
 ) -> FinishedTrial:
     for old in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
         if old.user_attrs.get("place") == place:
-            study.tell(old.number, state=TrialState.FAIL)  # its process was killed
+            study.tell(old.number, state=TrialState.FAIL)  # left by a killed process
     started = time.perf_counter()
     trial = study.ask()
     trial.set_user_attr("place", place)
@@ -195,7 +195,7 @@ def _run_trial(
         "cells", {n: (s.retain_accuracy, s.held_out_accuracy) for n, s in scores.items()}
     )
     trial.set_user_attr("seconds", time.perf_counter() - started)
-    # A finished trial is told last: one that was killed before is done again.
+    # Written last, so that a killed trial is repeated.
     state = TrialState.PRUNED if pruned else TrialState.COMPLETE
     return _read_trial(study.tell(trial, None if pruned else mean_score(scores), state=state))
 

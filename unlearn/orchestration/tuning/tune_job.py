@@ -1,4 +1,4 @@
-"""Choosing a method's hyper-parameters from what an unlearner may see, with Optuna."""
+"""Tunes a method's hyperparameters with Optuna, without ground truth."""
 
 from importlib.util import find_spec
 
@@ -6,16 +6,16 @@ from unlearn.core.job import Job
 
 
 def tune_job(job: Job) -> float | None:
-    """Work on the study of the job's method, and write the best setting when all trials are done.
+    """Run trials of the study of the job's method; write the best setting when all are done.
 
     Args:
-        job: What would run, were it not for the study; ``tune`` in its config says which.
+        job: The job to tune; ``tune`` in its config defines the study.
 
     Returns:
         The best score, or None while another process works on the last trials.
 
     Raises:
-        ValueError: If Optuna is not installed, or something asked for contradicts a study.
+        ValueError: If Optuna is not installed, or an option conflicts with tuning.
     """
     if find_spec("optuna") is None:
         raise ValueError("tune.trials needs Optuna: pip install 'unlearn-bench[tune]'")

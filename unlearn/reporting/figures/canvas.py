@@ -18,7 +18,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def file_name(label: str) -> str:
-    """Return a label as part of a file's name: letters, digits, - and _, so that it leads nowhere."""
+    """Return a label as a safe part of a file name: letters, digits, - and _."""
     kept = "".join(c if c.isalnum() or c in "-_" else " " for c in label)
     return "_".join(kept.split())
 

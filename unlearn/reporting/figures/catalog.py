@@ -1,4 +1,4 @@
-"""Which figures there are, and which of them rows can fill."""
+"""The available figures, and the choice of those that the rows support."""
 
 import logging
 from collections.abc import Callable
@@ -40,13 +40,13 @@ NAMES = (*MAKERS, "auto", "all", "none")
 def _draw_redirection(curves: pd.DataFrame | None) -> Figures:
     if curves is None:
         raise ValueError(
-            "figure=redirection needs curves of a run of REM; record some with logger=csv"
+            "figure=redirection needs curves of a REM run; record them with logger=csv"
         )
     return {"redirection": method_bars.draw_redirection(curves)}
 
 
 def read_curves(store: ResultsStore, run_id: str) -> pd.DataFrame:
-    """Return the curves of a run, empty if it recorded none."""
+    """Return the curves of a run, empty if none are recorded."""
     path = store.run_folder(run_id) / "curves" / "metrics.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame()
 
@@ -87,10 +87,10 @@ def choose_figures(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) 
     """Return the names of the figures to draw.
 
     Args:
-        name: One of ``NAMES``; "auto": the bars for one task, else the figures of the plane;
-            "all": every figure that the rows can fill.
+        name: One of ``NAMES``; "auto": bars for one task, else figures of the task space;
+            "all": every figure that the rows support.
         frame: Rows, prepared.
-        curves: Of ``redirection_curves``.
+        curves: From ``redirection_curves``.
 
     Raises:
         ValueError: If the name is unknown.
@@ -112,7 +112,7 @@ def choose_figures(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) 
 
 
 def _refined_figures(frame: pd.DataFrame) -> tuple[str, ...]:
-    """Return which figures rows of uncorrupted data can fill."""
+    """Return the figures that rows of uncorrupted data support."""
     if "tow" not in frame or frame["tow"].isna().all():
         return ()
     return ("closeness", "sequence") if frame["step"].max() > 0 else ("closeness",)
@@ -122,7 +122,7 @@ def draw_figures(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) ->
     """Return the figures of a choice by the stem of their files.
 
     Raises:
-        ValueError: If the name is unknown or the rows cannot fill the figure.
+        ValueError: If the name is unknown or the rows do not support the figure.
     """
     out: Figures = {}
     for each in choose_figures(name, frame, curves):

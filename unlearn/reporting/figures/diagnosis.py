@@ -18,7 +18,7 @@ from unlearn.reporting.figures.planes import COLOURS
 
 SETS = {"forget": COLOURS[3], "retain": COLOURS[0]}
 DOTS = {"forget": {"ms": 6.5, "mfc": "none", "lw": 2}, "retain": {"ms": 3, "lw": 1}}
-"""Both are to be seen where they coincide."""
+"""Styles that stay visible where the lines coincide."""
 MARKS = "osD^v<>P"
 TITLES = {
     "gradient/forget": "gradient forget",
@@ -34,16 +34,16 @@ TITLES = {
 
 @dataclass
 class Diagnosis:
-    """What was found about a network.
+    """Results of a diagnosis.
 
     Attributes:
         groups: Names of the parameters of each layer, the input's first.
-        parameters: How many each layer has.
-        whole: Accuracy of the network itself on "forget" and "retain", in [0, 1].
+        parameters: Number of parameters of each layer.
+        whole: Accuracy of the unchanged network on "forget" and "retain", in [0, 1].
         gradients: Per layer "forget", "retain" and "cosine".
         rewound: Per layer the accuracies with it rewound.
-        retrained: Per layer the accuracies over the epochs, 0 first; empty: not tried.
-        masks: By strategy; empty: none wanted.
+        retrained: Per layer the accuracies over the epochs, 0 first; empty: not run.
+        masks: Masks by localization; may be empty.
     """
 
     groups: Mapping[str, Sequence[str]]
@@ -65,7 +65,7 @@ def make_tables(found: Diagnosis) -> dict[str, pd.DataFrame]:
 
 
 def _layer_table(found: Diagnosis) -> pd.DataFrame:
-    """Return a row per layer, after one of the network as it is."""
+    """Return a row per layer, after one of the unchanged network."""
     whole = {"layer": "(none)", "n": sum(found.parameters.values())}
     rows = [whole | {f"rewound/{part}": found.whole[part] for part in SETS}]
     for layer in found.groups:
@@ -92,7 +92,7 @@ def _share_table(found: Diagnosis) -> pd.DataFrame:
 
 
 def _mask_table(found: Diagnosis) -> pd.DataFrame:
-    """Return a row per strategy: how much, and how deep."""
+    """Return a row per strategy: size and mean depth of the mask."""
     rows = [
         {"strategy": name, "n": mask.count_movable(), "share": mask.compute_movable_share()}
         | {"depth": mean_depth(mask, found.groups)}
@@ -125,7 +125,7 @@ def make_curves(found: Diagnosis) -> pd.DataFrame:
 
 
 def draw_diagnosis(found: Diagnosis) -> Figure:
-    """Return the panels over the layers one below the other and, with masks, their overlap beside."""
+    """Return the panels over the layers and, with masks, their overlap at the side."""
     layers = list(found.groups)
     panels = 3 + bool(found.retrained) + bool(found.masks)
     width = 2.2 + 0.34 * len(layers)
@@ -166,7 +166,7 @@ def _draw_gradients(pulls: Axes, cosines: Axes, found: Diagnosis) -> None:
 def _draw_accuracies(
     ax: Axes, found: Diagnosis, rows: Mapping[str, Mapping[str, float]], label: str
 ) -> None:
-    """Draw accuracies over the layers; dashed: those of the network as it is."""
+    """Draw accuracies over the layers; dashed: those of the unchanged network."""
     place = {layer: i for i, layer in enumerate(found.groups)}
     for part, colour in SETS.items():
         x, y = [place[layer] for layer in rows], [row[part] for row in rows.values()]
@@ -188,7 +188,7 @@ def _mask_lines(ax: Axes, found: Diagnosis) -> None:
 
 
 def _draw_overlap(part: SubFigure, found: Diagnosis) -> None:
-    """Draw the overlap of every two masks, and the names that the lines have."""
+    """Draw the overlap of every two masks, and the legend."""
     names = [name.replace("_", " ") for name in found.masks]
     values = pd.DataFrame(compute_overlaps(found.masks)).to_numpy()
     ax, key = part.subplots(2, 1, height_ratios=(2.2, 1))

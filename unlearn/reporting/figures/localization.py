@@ -1,6 +1,6 @@
-"""Figures of localized unlearning: where the masks are, curves over the budget, gaps to the oracle.
+"""Figures of localized unlearning: masks per layer, curves over the budget, gaps to the oracle.
 
-The shape of the figures of arXiv 2412.02432; see ``oracle_gaps`` for what a gap is.
+Modelled on the figures of arXiv 2412.02432; gaps are defined in ``oracle_gaps``.
 """
 
 import json
@@ -30,7 +30,7 @@ MARKS = "osD^v<>P"
 
 
 def _iterate_settings(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Yield a name for each setting, and its rows; nothing in the name that all have in common."""
+    """Yield name and rows of each setting; the name contains only varying columns."""
     keys = existing_columns(rows, SETTING)
     several = [k for k in keys if rows[k].nunique() > 1]
     for values, group in rows.groupby(keys, dropna=False):
@@ -66,10 +66,10 @@ def _format_name(name: str) -> str:
 def budget_curves(rows: pd.DataFrame) -> Figure:
     """Draw each metric over the budget, a line per strategy, a column per algorithm.
 
-    Levels: the oracle, the original, and the algorithm itself on all parameters.
+    Horizontal lines: the oracle, the original, and the algorithm on all parameters.
 
     Args:
-        rows: Located rows of one setting; ``del`` is drawn beside the strategies of ``rft``.
+        rows: Localized rows of one setting; ``del`` is drawn with the strategies of ``rft``.
     """
     metrics = [m for m in existing_columns(rows, tuple(METRICS)) if rows[m].notna().any()]
     local = rows[rows["budget"].notna()]
@@ -94,7 +94,7 @@ def budget_curves(rows: pd.DataFrame) -> Figure:
     for axes, algorithm in zip(grid[0], algorithms, strict=True):
         axes.set_title(_format_name(algorithm), fontsize=10)
     for axes in grid[-1]:
-        axes.set_xlabel("share of parameters that may move")
+        axes.set_xlabel("fraction of parameters that may change")
     fig.legend(
         list(handles.values()), list(handles), loc="outside upper center", ncols=4, frameon=False,
         fontsize=8,
@@ -136,7 +136,7 @@ def layer_shares(rows: pd.DataFrame) -> Figure:
 
 
 def main_budget(rows: pd.DataFrame) -> float:
-    """Return the budget with the most algorithms and strategies; of several that next to 0.3."""
+    """Return the budget with the most algorithms and strategies; ties: the nearest to 0.3."""
     counts = rows.groupby("budget")[["algorithm", "strategy"]].apply(
         lambda group: len(group.drop_duplicates())
     )
@@ -149,7 +149,7 @@ def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
     Args:
         rows: Rows of one setting with gaps; those at the main budget and at none are drawn.
-        metrics: Which.
+        metrics: Metrics to draw.
     """
     rows = rows[(rows["algorithm"] != ORACLE) & rows["gap"].notna()]
     rows = rows[rows["budget"].isna() | (rows["budget"] == main_budget(rows))]
@@ -167,7 +167,7 @@ def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
                   error_kw={"elinewidth": 0.8, "ecolor": "#222222"})  # fmt: skip
         axes.axvline(0, color="#444444", linewidth=0.8)
         axes.set_title(METRICS[metric], fontsize=9)
-        axes.set_xlabel("oracle - method, points", fontsize=8)
+        axes.set_xlabel("oracle - method, percentage points", fontsize=8)
         axes.tick_params(axis="x", labelsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_yticks(range(len(order)), [_format_name(str(m)) for m in order], fontsize=7)
@@ -177,7 +177,7 @@ def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
 
 
 def draw_localization(frame: pd.DataFrame) -> dict[str, Figure]:
-    """Return the figures that the rows can fill, by the stem of their files.
+    """Return the figures that the rows support, by the stem of their files.
 
     Args:
         frame: Rows of the store.

@@ -1,4 +1,4 @@
-"""Figures of one task: bars of all methods, and REM's inside."""
+"""Figures of one task: bars of all methods, and curves of REM's two networks."""
 
 import pandas as pd
 from matplotlib.axes import Axes
@@ -9,7 +9,7 @@ from unlearn.reporting.figures.canvas import new_figure
 from unlearn.reporting.tables.frames import REGULARITY
 from unlearn.reporting.tables.summary import summarize_metrics
 
-HEALED, UTILITY, FULL = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito, safe for the colour-blind
+HEALED, UTILITY, FULL = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito, colour-blind safe
 HIDDEN = "hidden_accuracy_given"  # curves: hidden samples that still get the corrupted label
 
 
@@ -25,7 +25,7 @@ def draw_bars(axes: Axes, frame: pd.DataFrame) -> None:
     for offset, column, colour in ((0.2, "healed", HEALED), (-0.2, "utility", UTILITY)):
         y = table.index + offset
         axes.barh(y, table[column], 0.38, color=colour, label=column)
-        known = table[table[f"{column}_sem"].notna()]  # one seed has no error, not one of 0
+        known = table[table[f"{column}_sem"].notna()]  # one seed has no error
         if len(known):
             at = known.index + offset
             axes.errorbar(known[column], at, xerr=known[f"{column}_sem"], fmt="none", **bars)
@@ -51,12 +51,12 @@ def _format_product(row: pd.Series) -> str:
 
 
 def draw_redirection_panel(axes: Axes, curves: pd.DataFrame) -> None:
-    """Draw what REM's two networks answer on hidden corrupted samples, epoch by epoch.
+    """Draw the accuracies of REM's two networks on hidden corrupted samples, by epoch.
 
     Args:
         axes: To draw on.
         curves: Columns epoch, base/hidden_accuracy_given, full/hidden_accuracy_given in [0, 1]; of
-            several (``run_id``) the mean is drawn and the range shaded; one that is over stays.
+            several (``run_id``) the mean is drawn and the range shaded; ended runs keep their last value.
 
     Raises:
         ValueError: If a column is absent.
@@ -83,7 +83,7 @@ def draw_redirection_panel(axes: Axes, curves: pd.DataFrame) -> None:
 
 
 def _by_epoch(curves: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return a curve's values, one column per run; the last value of a run that is over is kept."""
+    """Return a curve's values, one column per run; ended runs keep their last value."""
     run = curves["run_id"] if "run_id" in curves else pd.Series("", curves.index)
     known = curves.assign(run_id=run).dropna(subset=[column])
     return known.pivot_table(index="epoch", columns="run_id", values=column).ffill()
@@ -99,7 +99,7 @@ def draw_comparison(frame: pd.DataFrame) -> Figure:
 def draw_corruptions(frame: pd.DataFrame) -> Figure:
     """Return healed x utility of each method, a panel per corruption, the least regular first.
 
-    Every panel lists the methods in one order, that of their mean over the corruptions; whiskers are
+    All panels order the methods by their mean over the corruptions; error bars are
     standard errors over cells.
 
     Args:
@@ -127,7 +127,7 @@ def draw_corruptions(frame: pd.DataFrame) -> Figure:
 
 
 def _draw_product_bars(axes: Axes, table: pd.DataFrame) -> None:
-    """Draw the product of each row as a bar with its value beside it."""
+    """Draw the product of each row as a bar with its value."""
     for y, (_, row) in enumerate(table.iterrows()):
         value, error = row["healed_utility"], row["healed_utility_sem"]
         if pd.isna(value):
@@ -147,7 +147,7 @@ def _draw_product_bars(axes: Axes, table: pd.DataFrame) -> None:
 
 
 def draw_redirection(curves: pd.DataFrame) -> Figure:
-    """Return REM's inside, a panel per corruption: hidden samples in the base and full network.
+    """Return the curves of REM's base and full network on hidden samples, a panel per corruption.
 
     Args:
         curves: As for ``draw_redirection_panel``; a column ``corruption`` splits it.
@@ -169,7 +169,7 @@ def draw_redirection(curves: pd.DataFrame) -> Figure:
 
 
 def draw_demo(frame: pd.DataFrame, curves: pd.DataFrame | None) -> Figure:
-    """Return the bars of all methods beside REM's inside, or the bars if there are no curves."""
+    """Return the bars of all methods next to REM's curves, or only the bars without curves."""
     if curves is None:
         return draw_comparison(frame)
     fig = new_figure(11, max(3.6, 1.4 + 0.5 * frame["method"].nunique()))

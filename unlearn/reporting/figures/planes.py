@@ -17,7 +17,7 @@ from unlearn.reporting.tables.frames import REGULARITY, by_cell, is_oracle
 from unlearn.reporting.tables.summary import TITLES, average_cells, summarize_metrics
 
 PAGE = 12  # methods per page of the overview
-COLOURS = (*mpl.color_sequences["tab10"], *mpl.color_sequences["Dark2"])  # all of them strong
+COLOURS = (*mpl.color_sequences["tab10"], *mpl.color_sequences["Dark2"])  # strong colours
 UNKNOWN = "#e6e6e6"  # a cell that failed or was not run
 
 
@@ -35,7 +35,7 @@ def _row_names(order: list[str], regularity: bool) -> list[str]:
 
 
 def draw_heatmaps(frame: pd.DataFrame, value: str = "healed_utility") -> dict[str, Figure]:
-    """Return the overview, by pages of ``PAGE`` methods, and one figure per method, by stem."""
+    """Return the overview in pages of ``PAGE`` methods, and one figure per method, by stem."""
     methods = [str(m) for m in summarize_metrics(frame)["method"]]
     pages = [methods[i : i + PAGE] for i in range(0, len(methods), PAGE)]
     out = {f"heatmap{f'_{i}' if i > 1 else ''}": page for i, page in enumerate(pages, 1)}
@@ -99,11 +99,11 @@ def _write_cells(axes: Axes, grid: pd.DataFrame) -> None:
 
 
 def find_winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
-    """Return who wins each cell of the plane, and how surely; oracles are out of competition.
+    """Return the best method of each cell, and how often it wins; oracles are excluded.
 
     Args:
         frame: Rows, prepared.
-        value: Column that decides, by its mean over seeds.
+        value: Column to compare, averaged over seeds.
 
     Returns:
         Indexed by corruption and discovery rate: ``winner``; ``mean``; ``won``, the number of seeds
@@ -124,7 +124,7 @@ def find_winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataF
 
 
 def winner_map(frame: pd.DataFrame, value: str = "healed_utility") -> Figure:
-    """Return the plane with each cell's best method: name, mean, seeds won; paler when less sure.
+    """Return the task space with each cell's best method: name, mean, seeds won; paler if fewer.
 
     Args:
         frame: Rows of many tasks, prepared.

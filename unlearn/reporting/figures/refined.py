@@ -17,10 +17,10 @@ from unlearn.reporting.tables.summary import TITLES
 def draw_sequence(
     frame: pd.DataFrame, metrics: Sequence[str] = ("tow", "tow_mia", "tow_so_far", "tow_mia_so_far")
 ) -> Figure:
-    """Return how metrics change from request to request, a line per method with its 95 % interval.
+    """Return metrics over successive requests, a line per method with its 95 % interval.
 
-    What ends in ``_so_far`` is cumulative, with all that was to be forgotten up to there. Settings that
-    differ, as requests that are graded anew, have lines of their own.
+    Columns ``_so_far`` are cumulative over all requests so far. Settings that
+    differ, such as requests that are graded anew, have separate lines.
 
     Raises:
         ValueError: If no run answered several requests.
@@ -31,7 +31,7 @@ def draw_sequence(
     several = set(frame.loc[frame["step"] > 0, "run_id"])
     frame = frame[frame["run_id"].isin(several)]
     for name in ("tow", "tow_mia"):
-        if f"{name}_so_far" in frame:  # of the first request they are the same
+        if f"{name}_so_far" in frame:  # equal for the first request
             frame = frame.assign(**{f"{name}_so_far": frame[f"{name}_so_far"].fillna(frame[name])})
     table = tabulate_refined(frame, metrics=known)
     setting = [c for c in (*SETTING, "variant") if c in table]
@@ -41,7 +41,7 @@ def draw_sequence(
     panels = fig.subplots(1, len(known), squeeze=False)[0]
     for ax, metric in zip(panels, known, strict=True):
         for i, (name, part) in enumerate(table.groupby(label, sort=False)):
-            steps = part["request"] + 0.06 * (i - (len(set(label)) - 1) / 2)  # apart from others
+            steps = part["request"] + 0.06 * (i - (len(set(label)) - 1) / 2)  # separate from others
             half = np.nan_to_num(part[metric + HALF])
             ax.errorbar(
                 steps, part[metric], yerr=half, label=str(name), capsize=2, marker="o", ms=3
@@ -88,11 +88,11 @@ def draw_closeness(frame: pd.DataFrame) -> Figure:
 def draw_scores_against(
     scores: Mapping[str, np.ndarray], reference: str, correlation: Mapping[str, float]
 ) -> Figure:
-    """Return every score against the reference, sample by sample, by rank.
+    """Return scatter plots of every score against the reference, by rank.
 
     Args:
         scores: By name, (N,) each.
-        reference: The name on every x axis.
+        reference: Name of the score on the x axes.
         correlation: Spearman's with the reference, by name.
     """
     others = [name for name in scores if name != reference]

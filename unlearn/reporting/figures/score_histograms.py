@@ -1,4 +1,4 @@
-"""Histograms of a score of memorization over a row of requests (arXiv 2410.16516).
+"""Histograms of a memorization score over successive requests (arXiv 2410.16516).
 
 Shapes: N samples, M moments: before the first request and after every one, R requests.
 """
@@ -14,19 +14,19 @@ from unlearn.reporting.figures import canvas
 PARTS = {"left": "#9a9a9a", "next": "#0072B2", "forgotten": "#D55E00"}
 BINS = 30
 SPAN = 1e-5
-"""A score that is never negative has bins of equal ratio, from this share of the largest value."""
+"""Start of the logarithmic bins of a non-negative score, relative to the largest value."""
 
 
 def count_histograms(scores: Sequence[np.ndarray], requests: Sequence[np.ndarray]) -> pd.DataFrame:
-    """Return how many samples have which score, before the first request and after every one.
+    """Return histograms of the score, before the first request and after every one.
 
     Args:
         scores: Of all samples at M moments, (N,) each.
         requests: Indices of the R requests.
 
     Returns:
-        Columns ``answered``, the number of requests so far; ``part``: "next", what the next request
-        asks for, "forgotten", what all requests before asked for, or "left"; ``low`` and ``high``
+        Columns ``answered``, the number of requests so far; ``part``: "next", samples of the next
+        request, "forgotten", samples of earlier requests, or "left"; ``low`` and ``high``
         of the bin, the same for all moments; ``count``.
     """
     edges = _bin_edges(np.concatenate(scores))
@@ -43,21 +43,21 @@ def count_histograms(scores: Sequence[np.ndarray], requests: Sequence[np.ndarray
 
 
 def _bin_edges(values: np.ndarray) -> np.ndarray:
-    """Return the edges of the bins: of equal ratio from 0 for what is never negative, else equal."""
+    """Return the bin edges: logarithmic for non-negative scores, else linear."""
     top = values.max()
     if values.min() < 0 or top <= 0:
         return np.histogram_bin_edges(values, bins=BINS)
     edges = np.concatenate([[0.0], np.geomspace(SPAN * top, top, BINS)])
-    edges[-1] = top  # whatever geomspace has rounded
+    edges[-1] = top  # undo rounding of geomspace
     return edges
 
 
 def draw_histograms(table: pd.DataFrame, score: str) -> Figure:
-    """Draw a panel per moment: how many samples of each part have which score, on a log scale.
+    """Draw a panel per moment: histograms of each part on a log scale.
 
     Args:
-        table: Of ``histograms``.
-        score: Its name.
+        table: From ``count_histograms``.
+        score: Name of the score.
     """
     moments = sorted(table["answered"].unique())
     fig = canvas.new_figure(1.2 + 2.3 * len(moments), 2.7)

@@ -14,7 +14,7 @@ from unlearn.reporting.figures.planes import COLOURS
 from unlearn.reporting.tables.summary import summarize_methods, summarize_metrics
 
 GREY = "#888888"
-DIRECTIONS = 8  # in which a label may lie, nearest ring first
+DIRECTIONS = 8  # possible positions of a label, nearest ring first
 
 
 def draw_tradeoff(frame: pd.DataFrame) -> Figure:
@@ -60,17 +60,17 @@ def _draw_products(axes: Axes, bottom: float) -> None:
 def place_labels(
     axes: Axes, points: np.ndarray, errors: np.ndarray, names: list[str]
 ) -> list[Annotation]:
-    """Write names beside points such that no two overlap; far ones get a line.
+    """Place labels next to points without overlap; distant ones get a line.
 
     Args:
         axes: With its limits set.
         points: Data coordinates (n, 2).
-        errors: Half the lengths of their error bars (n, 2), kept free too.
+        errors: Half the lengths of their error bars (n, 2), also kept free.
         names: One per point.
     """
     fig = axes.get_figure(root=True)
     assert fig is not None
-    fig.draw_without_rendering()  # the layout moves the axes once; what follows measures pixels
+    fig.draw_without_rendering()  # fix the layout before measuring pixels
     pixel = fig.dpi / 72
     taken = _occupied_boxes(axes, points, errors, 5 * pixel)
     made = []
@@ -105,7 +105,7 @@ def _occupied_boxes(
 
 
 def _first_free(boxes: list[Bbox], taken: list[Bbox], bounds: Bbox) -> int:
-    """Return the first box inside the bounds that overlaps nothing, else the last box."""
+    """Return the first box inside the bounds without overlap, else the last box."""
     for k, box in enumerate(boxes):
         inside = bounds.containsx(box.x0) and bounds.containsx(box.x1)
         inside &= bounds.containsy(box.y0) and bounds.containsy(box.y1)
@@ -115,7 +115,7 @@ def _first_free(boxes: list[Bbox], taken: list[Bbox], bounds: Bbox) -> int:
 
 
 def _label_offsets(width: float, height: float, pixel: float) -> Iterator[np.ndarray]:
-    """Yield where a label's centre may be, in pixels from its point, nearest ring first."""
+    """Yield possible offsets of a label's centre in pixels, nearest ring first."""
     for ring in range(24):
         gap = (7 + 7 * ring) * pixel
         for x, y in ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (1, -1), (-1, 1), (-1, -1)):

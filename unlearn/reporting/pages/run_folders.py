@@ -1,4 +1,4 @@
-"""What lies in a run's folder beside its row: curves, the command line, why it broke."""
+"""Reads a run's folder: curves, command line and error."""
 
 import csv
 import logging
@@ -17,13 +17,15 @@ log = logging.getLogger(__name__)
 
 NAMES = ("dataset", "corruption", "model", "pretraining", "method")
 FILES = {"m": "model.pt", "c": ".hydra/config.yaml", "l": "curves/metrics.csv"}
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # thousands of files: libyaml if it is there
-POINTS = 24  # of a learning curve: enough for a drawing two inches wide
+LOADER = getattr(
+    yaml, "CSafeLoader", yaml.SafeLoader
+)  # libyaml if available, for thousands of files
+POINTS = 24  # points of a learning curve, enough for a width of two inches
 LOSS, HIDDEN, CORRUPTED = "train/loss", "/hidden_accuracy_given", "/corrupted_accuracy_given"
 
 
 def shorten_value(value: object, digits: int) -> Any:
-    """Return a value with as many significant digits; whole numbers without a point."""
+    """Return a value with the given significant digits; whole numbers without a point."""
     value = to_json_value(value)
     if isinstance(value, float):
         return int(value) if value.is_integer() else float(f"{value:.{digits}g}")
@@ -31,12 +33,12 @@ def shorten_value(value: object, digits: int) -> Any:
 
 
 def read_curves(path: Path) -> dict[str, list[Any]]:
-    """Return a run's learning curves, thinned: epoch, loss, share of wrong labels still given.
+    """Return a run's thinned learning curves: epoch, loss, fraction of corrupted labels predicted.
 
-    The share is over hidden corrupted samples, or over all corrupted ones if none are hidden.
+    The fraction is over hidden corrupted samples, or over all corrupted ones if none are hidden.
 
     Returns:
-        Lists of ``POINTS`` entries at most; nothing if there are no curves.
+        Lists of at most ``POINTS`` entries; empty without curves.
     """
     points: dict[float, dict[str, float]] = {}
     try:
@@ -47,7 +49,7 @@ def read_curves(path: Path) -> dict[str, list[Any]]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, KeyError) as error:
-        log.warning("left out: broken curves %s (%s)", path, error)
+        log.warning("skipped broken curves %s (%s)", path, error)
         return {}
     columns = sorted({c for values in points.values() for c in values})
     ending = HIDDEN if any(c.endswith(HIDDEN) for c in columns) else CORRUPTED
@@ -60,14 +62,14 @@ def read_curves(path: Path) -> dict[str, list[Any]]:
 
 
 def thin_values(values: Sequence[float], limit: int = POINTS) -> list[float]:
-    """Return at most ``limit`` of the values, evenly spaced, the first and the last among them."""
+    """Return at most ``limit`` of the values, evenly spaced, including the first and the last."""
     if len(values) <= limit:
         return list(values)
     return [values[round(i * (len(values) - 1) / (limit - 1))] for i in range(limit)]
 
 
 def read_command(folder: Path) -> str | None:
-    """Return the command line that repeats a run, or None if its overrides were not kept."""
+    """Return the command line that repeats a run; None if its overrides were not recorded."""
     overrides = _read_yaml(folder / ".hydra" / "overrides.yaml")
     if not isinstance(overrides, list):
         return None
@@ -75,7 +77,7 @@ def read_command(folder: Path) -> str | None:
 
 
 def list_broken_runs(store: ResultsStore) -> list[dict[str, Any]]:
-    """Return the runs that broke, with a row for the map where hydra's files tell the task."""
+    """Return the failed runs, with a row for the map if hydra's files give the task."""
     out = []
     for run_id, reason in store.read_failures().items():
         folder = store.root / run_id

@@ -1,4 +1,4 @@
-"""Images of a data set as small pictures within a page.
+"""Images of a data set as small pictures in a page.
 
 Shapes: n images, C H W image.
 """
@@ -16,10 +16,10 @@ SIDE = 72
 
 
 def to_viewable(data: ImageSet, rows: Tensor) -> Tensor:
-    """Return images as they can be looked at, uint8 (n, C, H, W) with C of 1 or 3.
+    """Return displayable images, uint8 (n, C, H, W) with C of 1 or 3.
 
-    Those that are stored as floats are stretched between their extremes, all other channels but
-    the first left out unless there are three.
+    Float images are scaled to their range; only the first channel is used
+    unless there are three.
     """
     part = data.rows(rows.to(data.label.device))
     image = part.image.cpu()
@@ -31,7 +31,7 @@ def to_viewable(data: ImageSet, rows: Tensor) -> Tensor:
 
 
 def encode_png(image: Tensor) -> str:
-    """Return an image, uint8 (C, H, W), as the address of a PNG within the page."""
+    """Return an image, uint8 (C, H, W), as the data URL of a PNG."""
     from PIL import Image
 
     array = image.permute(1, 2, 0).numpy() if len(image) == 3 else image[0].numpy()

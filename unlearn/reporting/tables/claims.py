@@ -1,4 +1,4 @@
-"""Published claims beside what was measured: values with a tolerance, bounds, orders of methods."""
+"""Compares published claims with measurements: values with tolerance, bounds, orders of methods."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -17,19 +17,19 @@ KEYS += ("where", "minus", "source")
 
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """What a source says of a mean over cells.
+    """A published claim about a mean over cells.
 
     Attributes:
         method: Label of the rows.
         column: Averaged over the cells.
-        source: Where the claim is made.
+        source: Source of the claim.
         value: Expected mean, within ``tolerance``.
         tolerance: Largest deviation that still agrees.
         at_least: Lower bound of the mean.
         at_most: Upper bound of the mean.
-        above: The bounds must be passed, not only met.
-        where: Value, or list of values, by column; only these rows count.
-        minus: Other rows whose mean is taken off: columns that differ, ``method`` among them.
+        above: Whether the bounds are strict.
+        where: Value, or list of values, by column; selects the rows.
+        minus: Rows whose mean is subtracted: the columns that differ, including ``method``.
 
     Raises:
         ValueError: If nothing is expected.
@@ -47,14 +47,14 @@ class Claim:
     minus: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a claim that cannot fail."""
+        """Check that the claim can fail."""
         if self.value is None and self.at_least is None and self.at_most is None:
             raise ValueError(
                 f"expected: {self.format_name()} needs value, at_least, at_most or order"
             )
 
     def format_name(self) -> str:
-        """Return what is measured, in short."""
+        """Return a short name of the measured value."""
         if self.minus is None:
             return f"{self.method}: {self.column}"
         other = self.minus.get("method", self.method)
@@ -62,7 +62,7 @@ class Claim:
         return f"{self.method} − {other}{f' at {rest}' if rest else ''}: {self.column}"
 
     def format_expected(self) -> str:
-        """Return what is expected, in short."""
+        """Return a short text of the expected value."""
         if self.value is not None:
             return f"{self.value:g} ± {self.tolerance:g}"
         sign = "> " if self.above else "≥ "
@@ -71,7 +71,7 @@ class Claim:
         return " and ".join(parts)
 
     def is_met(self, mean: float) -> bool:
-        """Say whether a mean is as claimed."""
+        """Return whether a mean agrees with the claim."""
         mean = round(mean, 9)
         low = self.at_least is None or (
             mean > self.at_least if self.above else mean >= self.at_least
@@ -145,7 +145,7 @@ def _cell_values(frame: pd.DataFrame, claim: Claim, where: Mapping[str, Any]) ->
 
 
 def measure_claim(frame: pd.DataFrame, claim: Claim) -> dict[str, Any]:
-    """Return a claim beside its measurement; a difference is taken on cells that both sides have.
+    """Return a claim with its measurement; differences use cells that both sides have.
 
     Args:
         frame: Rows, prepared.
@@ -179,5 +179,5 @@ def _measure_difference(frame: pd.DataFrame, claim: Claim, values: pd.Series) ->
 
 
 def compare_claims(frame: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
-    """Return all claims beside their measurements, one row each; the rows must be prepared."""
+    """Return all claims with their measurements, one row each; the rows must be prepared."""
     return pd.DataFrame([measure_claim(frame, claim) for claim in claims])

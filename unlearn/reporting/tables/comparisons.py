@@ -1,4 +1,4 @@
-"""Methods against one another: ranks, time, worst cells, regions of the plane, significance.
+"""Comparisons of methods: ranks, time, worst cells, regions of the task space, significance.
 
 A comparison is made on cells that all compared methods have; a collapsed cell counts as 0, a failed
 or absent one is missing. Conventions: arXiv 2505.17730.
@@ -26,18 +26,18 @@ from unlearn.reporting.tables.frames import (
 )
 
 SCORE = "healed_utility"
-REFERENCE = "retrain"  # what a method's time is compared with
+REFERENCE = "retrain"  # reference of relative times
 TEST = "two-sided Wilcoxon signed-rank test over paired cells, Holm-corrected"
 SHORT = {"interclass_confusion": "interclass", "random_label": "random"}
 REGIONS = (*REGULARITY.values(), *(f"rate_{name}" for name in BANDS))
 
 
 def mean_ranks(frame: pd.DataFrame, value: str = SCORE) -> pd.Series:
-    """Return each method's mean rank over the tasks that all have, 1 the best; ties share ranks.
+    """Return each method's mean rank over the common tasks, 1 is best; ties share ranks.
 
     Args:
         frame: Rows, prepared.
-        value: Column that decides, by its mean over seeds.
+        value: Column to rank by, averaged over seeds.
 
     Returns:
         Indexed by method; NaN if no task is common to all.
@@ -47,7 +47,7 @@ def mean_ranks(frame: pd.DataFrame, value: str = SCORE) -> pd.Series:
 
 
 def missing_cells(frame: pd.DataFrame, value: str = SCORE) -> pd.Series:
-    """Return of how many cells that were run for any method each knows nothing, by method."""
+    """Return the number of missing cells per method, among the cells of any method."""
     return by_cell(frame, value).isna().sum()
 
 
@@ -86,7 +86,7 @@ def _task_name(task: dict[str, Any]) -> str:
 def relative_time(frame: pd.DataFrame) -> pd.Series:
     """Return each method's mean ratio of seconds to those of retraining on the same cell.
 
-    The reference is the retrained model of the same pre-training, else the first there is; no
+    The reference is the retrained model of the same pre-training, else the first one; without a
     reference: NaN.
     """
     seconds = by_cell(frame, "seconds")
@@ -129,7 +129,7 @@ def compare_regions(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
 
 
 def holm_correction(p_values: Sequence[float]) -> list[float]:
-    """Return p-values corrected for their number by Holm's step-down rule; NaN stays and is no test.
+    """Return p-values corrected by Holm's step-down rule; NaN stays and does not count as a test.
 
     The smallest of m is multiplied by m, the next by m - 1, ..., none below the one before, at
     most 1.
@@ -150,7 +150,7 @@ def paired_p(differences: pd.Series) -> float:
     if not differences.any():
         return 1.0
     exact = len(differences) <= 50 and differences.abs().is_unique and bool(differences.all())
-    # Zeros are dropped; with ties no exact distribution is known, so the normal one is taken.
+    # Zeros are dropped; ties have no exact distribution, so the normal approximation is used.
     result = stats.wilcoxon(differences, method="exact" if exact else "asymptotic")
     return float(np.asarray(result)[1])  # statistic, p
 
@@ -158,7 +158,7 @@ def paired_p(differences: pd.Series) -> float:
 def best_method(frame: pd.DataFrame, value: str = SCORE) -> str | None:
     """Return the method with the highest mean over the common cells, else over its own.
 
-    Oracles are out of competition.
+    Oracles are excluded.
     """
     table = by_cell(frame[~frame["method"].map(is_oracle)], value).dropna(axis=1, how="all")
     means = (table.dropna() if len(table.dropna()) else table).mean()
@@ -166,7 +166,7 @@ def best_method(frame: pd.DataFrame, value: str = SCORE) -> str | None:
 
 
 def compare_with_best(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
-    """Return the best method against each other on the cells that both have.
+    """Return the comparison of the best method with each other method on common cells.
 
     Args:
         frame: Rows, prepared.
@@ -182,7 +182,9 @@ def compare_with_best(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
     for method in table:
         if best is None or method == best:
             continue
-        gaps = (table[best] - table[method]).dropna().round(12)  # 0.3 - 0.2 and 0.2 - 0.1 are a tie
+        gaps = (
+            (table[best] - table[method]).dropna().round(12)
+        )  # rounding: 0.3 - 0.2 and 0.2 - 0.1 are a tie
         row = {"best": best, "method": method, "n": len(gaps), "difference": gaps.mean()}
         rows.append(row | {"difference_sem": standard_error(gaps), "p": paired_p(gaps)})
     out = pd.DataFrame(
@@ -194,12 +196,12 @@ def compare_with_best(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
 
 
 def count_settings(frame: pd.DataFrame) -> int:
-    """Return how many pairs of data, network and amount of corruption the rows mix."""
+    """Return the number of combinations of data, network and amount of corruption."""
     own = existing_columns(frame, [c for c in TASK if c not in ("corruption", *DISCOVERY)])
     return len(frame[own].drop_duplicates()) if own else 1
 
 
 def count_repeats(frame: pd.DataFrame) -> int:
-    """Return how many cells hold several runs, which are averaged: their settings differ."""
+    """Return the number of cells with several runs, which are averaged: their options differ."""
     cell = existing_columns(frame, (*TASK, "method", "seed"))
     return int((frame.groupby(cell, dropna=False).size() > 1).sum())

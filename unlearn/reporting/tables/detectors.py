@@ -1,4 +1,4 @@
-"""Imperfect discovery in a table: what each detector found, and what methods made of it."""
+"""Table of detectors: quality of the found samples, and results of methods on them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ QUALITY = {
 
 
 def tabulate_detectors(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
-    """Return a row per corruption and detector with a column per method; empty if none was run.
+    """Return a row per corruption and detector with a column per method; empty without detectors.
 
     Args:
         frame: Rows, prepared.

@@ -39,7 +39,7 @@ LATEX = str.maketrans(
 
 
 def text_table(table: pd.DataFrame, errors: bool = True) -> pd.DataFrame:
-    """Return a table as text, ``mean ± error``, without columns that say nothing."""
+    """Return a table as text, ``mean ± error``, without uninformative columns."""
     names = [str(c) for c in table]
     groups = names[: names.index("n")]
     out = {}
@@ -48,7 +48,9 @@ def text_table(table: pd.DataFrame, errors: bool = True) -> pd.DataFrame:
         sems = table[known[0]] if known else [math.nan] * len(table)
         usual = "{:.1f}" if "localization" in table and f"{name}_ci95" in table else "{:.3f}"
         digits = "{:g}" if name in groups else DIGITS.get(name, usual)
-        absent = " ± n/a" if known and known[0].endswith("_ci95") else ""  # an interval is wanted
+        absent = (
+            " ± n/a" if known and known[0].endswith("_ci95") else ""
+        )  # intervals are required here
         title = table.attrs.get(name, TITLES.get(name, name))
         out[title] = [
             _format_number(v, float(e), digits, absent)
@@ -67,7 +69,7 @@ def _format_number(value: object, error: float, digits: str, absent: str = "") -
 
 
 def _text_columns(table: pd.DataFrame, text: pd.DataFrame) -> list[str]:
-    """Return the columns of text, which are set to the left."""
+    """Return the text columns, which are left-aligned."""
     words = {
         table.attrs.get(str(c), TITLES.get(str(c), str(c)))
         for c in table
@@ -79,7 +81,7 @@ def _text_columns(table: pd.DataFrame, text: pd.DataFrame) -> list[str]:
 def print_table(
     table: pd.DataFrame, title: str, console: Console | None = None, errors: bool = True
 ) -> None:
-    """Print a table on the terminal, or in full width if the output goes elsewhere."""
+    """Print a table, in full width unless the output is a terminal."""
     if console is None:
         fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
         console = Console() if fixed else Console(width=200)
@@ -96,7 +98,7 @@ def print_table(
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Return a table as CSV, unrounded, an absent value as nothing."""
+    """Return a table as CSV, unrounded, missing values empty."""
     return table.to_csv(index=False, lineterminator="\n")
 
 
@@ -132,7 +134,7 @@ def _escape_latex(text: str) -> str:
 
 
 def save_tables(table: pd.DataFrame, stem: Path, latex: bool = True) -> list[Path]:
-    """Write CSV, Markdown and LaTeX beside one another.
+    """Write a table as CSV, Markdown and LaTeX.
 
     Args:
         table: To write.

@@ -1,7 +1,7 @@
-"""Frames of rows made ready for tables and figures: labels, copied rates, cells, regions.
+"""Preparation of rows for tables and figures: labels, copied rates, cells, regions.
 
-A *task* is what all methods are asked to heal: data, network, corruption and discovery: the rate, or
-the detector that found what was found. A *cell* is a task with a seed. Conventions: arXiv 2505.17730.
+A *task* consists of data, network, corruption and discovery: the rate, or
+the detector. A *cell* is a task with a seed. Conventions: arXiv 2505.17730.
 """
 
 import math
@@ -9,18 +9,22 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-DISCOVERY = ("discovery", "discovery/by", "config/discovery_precision")  # a rate, or who found it
+DISCOVERY = (
+    "discovery",
+    "discovery/by",
+    "config/discovery_precision",
+)  # discovery rate or detector
 TASK = ("dataset", "model", "corrupted", "corruption", *DISCOVERY)
-RATE_FREE = ("original", "etd")  # methods that never look at the forget set
+RATE_FREE = ("original", "etd")  # methods that do not use the forget set
 REGULARITY = {"poison": "high", "interclass_confusion": "medium", "random_label": "low"}
 BANDS = {"low": (0.0, 0.35), "mid": (0.35, 0.75), "high": (0.75, 1.0)}  # discovery rates, (a, b]
-COLLAPSED = 0.0  # the value of an accuracy that a collapsed model does not have
+COLLAPSED = 0.0  # value of missing accuracies of a collapsed model
 
 
 def label_pretraining(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with the pre-training in the method's name, unless it is standard or the same.
+    """Return the rows with a non-standard pre-training added to the method's name.
 
-    ``rem`` after ETD becomes ``rem(etd)``: a row of its own in every table. Labels stay as they are
+    ``rem`` after ETD becomes ``rem(etd)``, a separate row in every table. Labels are unchanged
     when this is called again.
     """
     if frame.empty or "pretraining" not in frame:
@@ -42,7 +46,7 @@ def plain_name(label: str) -> str:
 
 
 def is_oracle(label: str) -> bool:
-    """Say whether a label is of a run that saw the truth: an upper bound, out of competition."""
+    """Return whether a label belongs to an oracle run: an upper bound that is not ranked."""
     return "ideal" in label.lower()
 
 
@@ -54,8 +58,8 @@ def existing_columns(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
 def spread_rates(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows with those of ``RATE_FREE`` methods copied to all discovery rates.
 
-    Only where one rate was run: such a method answers alike at all of them. The rates are those
-    found for the same data set.
+    Only if one rate was run, since such a method gives the same result at all rates. The rates
+    are those of the same data set.
     """
     if frame.empty:
         return frame.copy()
@@ -68,9 +72,9 @@ def spread_rates(frame: pd.DataFrame) -> pd.DataFrame:
             others = [d for d in _all_rates(frame, group) if d != run[0]]
             copied += list(group.index) * len(others)
             rates += [d for d in others for _ in group.index]
-    more = frame.loc[copied].assign(discovery=rates)  # all at once: the frame is wide
+    more = frame.loc[copied].assign(discovery=rates)  # all at once, since the frame is wide
     both = pd.concat([frame, more], ignore_index=True) if copied else frame
-    return both.copy()  # in one piece: pandas warns of hundreds
+    return both.copy()  # all at once: pandas warns about fragmentation
 
 
 def _all_rates(frame: pd.DataFrame, group: pd.DataFrame) -> list[float]:
@@ -79,16 +83,16 @@ def _all_rates(frame: pd.DataFrame, group: pd.DataFrame) -> list[float]:
 
 
 def prepare_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the store's rows as tables and figures want them: labelled and spread."""
-    if "discovery" in frame:  # a column of None alone, of detectors, has no order
+    """Return the store's rows, labelled and spread over rates, for tables and figures."""
+    if "discovery" in frame:  # a column of only None cannot be sorted
         frame = frame.assign(discovery=frame["discovery"].astype(float))
     return spread_rates(label_pretraining(frame))
 
 
 def on_plane(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows that have a place on the plane: their discovery rate is known, and all of it.
+    """Return the rows of the task space: with a simulated discovery rate, no false alarms.
 
-    What a detector found, and what was found with false alarms, is a case of its own.
+    Rows of detectors and of imperfect precision are excluded.
     """
     known = frame["discovery"].notna()
     if "config/discovery_precision" in frame:
@@ -103,15 +107,15 @@ def standard_error(values: pd.Series) -> float:
 
 
 def fill_collapsed(frame: pd.DataFrame, metrics: Sequence[str]) -> pd.DataFrame:
-    """Return the rows with 0 for the accuracies that a collapsed model does not have.
+    """Return the rows with 0 for missing accuracies of collapsed models.
 
-    Leaving such cells out would flatter the method. A cell that failed stays without a value:
-    nothing is known of the model.
+    Excluding such cells would favour the method. A failed cell stays without a value:
+    its model is unknown.
     """
     frame = frame.copy()
     collapsed = frame["status"] == "collapsed"
     for metric in metrics:
-        frame[metric] = frame[metric].astype(float)  # a column of None alone has no mean else
+        frame[metric] = frame[metric].astype(float)  # a column of only None has no mean
         if metric != "seconds":
             frame.loc[collapsed, metric] = frame.loc[collapsed, metric].fillna(COLLAPSED)
     return frame
@@ -132,12 +136,12 @@ def rate_band(rate: float) -> str | None:
 
 
 def by_cell(frame: pd.DataFrame, value: str, seeds: bool = True) -> pd.DataFrame:
-    """Return a column's mean per task (rows) and method (columns); NaN where nothing is known.
+    """Return a column's mean per task (rows) and method (columns); NaN where unknown.
 
     Args:
         frame: Rows of the store, prepared.
         value: Column to average.
-        seeds: Keep the seeds apart: a row per cell.
+        seeds: Whether to keep seeds separate: a row per cell.
     """
     keys = existing_columns(frame, (*TASK, "seed") if seeds else TASK)
     means = fill_collapsed(frame, [value]).groupby([*keys, "method"], dropna=False)[value].mean()

@@ -11,8 +11,8 @@ import pandas as pd
 from unlearn.evaluation.intervals import confidence_half_width
 
 VARIANTS = ("vanilla", "shuffle", "refined", "meta", "auto")
-CHOSEN = ("meta", "auto")  # a method of its own for each part: the last rows of the table
-FIRST = ("retrain", "original")  # a second retrained model, and doing nothing: the first rows
+CHOSEN = ("meta", "auto")  # own method for each part: last rows of the table
+FIRST = ("retrain", "original")  # second retrained model and original: first rows
 METRICS = ("tow", "tow_mia", "mia_gap", "forget/accuracy", "retain/accuracy", "test/accuracy")
 METRICS += (
     "forget_set/entanglement",
@@ -37,28 +37,28 @@ PRINTED = (
     "relative_seconds",
 )
 PAPER = ("tow", "mia_gap", "tow_mia")
-LOST = {"tow": 0.0, "tow_mia": 0.0, "mia_gap": 1.0}  # of a model that does not exist any more
+LOST = {"tow": 0.0, "tow_mia": 0.0, "mia_gap": 1.0}  # of a collapsed model
 SETTING = ("dataset", "model", "score", "forget_set/kind", "forget_set/group", "forget_set/size")
 HALF = "_ci95"
 
 
 def is_uncorrupted(frame: pd.DataFrame) -> pd.Series:
-    """Return which rows are of data that nobody corrupted: there is nothing to heal; bool (rows,)."""
+    """Return which rows have uncorrupted data, bool (rows,)."""
     return frame["corruption"] == "none"
 
 
 def tabulate_refined(
     frame: pd.DataFrame, by: Sequence[str] = ("method",), metrics: Sequence[str] = METRICS
 ) -> pd.DataFrame:
-    """Return a row per setting, method and variant of RUM, as the paper's table has them.
+    """Return a row per setting, method and variant of RUM, as in the paper's table.
 
     Args:
         frame: Rows of the store, prepared, without corruption.
-        by: Columns to group by; "method" has the variant beside it.
+        by: Columns to group by; "method" is followed by the variant.
         metrics: Columns to average.
 
     Returns:
-        What of ``SETTING`` and ``by`` varies, the request's number, method and variant; ``n`` seeds;
+        Varying columns of ``SETTING`` and ``by``, request, method and variant; ``n`` seeds;
         per known metric its mean and half of the 95 % interval over seeds, ``<metric>_ci95``; the
         number of runs that collapsed, whose ToW counts as 0 and whose MIA gap as 1.
     """
@@ -92,7 +92,7 @@ def _has_several(frame: pd.DataFrame, column: str) -> bool:
 
 
 def _split_variants(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with RUM's variant beside the method, requests from 1, and lost models counted."""
+    """Return the rows with RUM's variant, requests from 1, and collapsed models counted."""
     mode = frame["method/mode"] if "method/mode" in frame else pd.Series(None, frame.index)
     names, kinds = [], []
     for name, kind in zip(frame["method"].astype(str), mode, strict=True):
@@ -110,7 +110,7 @@ def _split_variants(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _sort_key(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
-    """Return what a row is sorted by: settings, then the references, methods, the best per part."""
+    """Return the sort key of a row: settings, then references, methods, best per part."""
     method, variant = row["method"], row["variant"]
     order = 0 if method == FIRST[0] else 1 if method == FIRST[1] else 3 if variant in CHOSEN else 2
     kind = ("-", *VARIANTS).index(variant) if variant in ("-", *VARIANTS) else 0
@@ -120,7 +120,7 @@ def _sort_key(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
 
 
 def shorten_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of ``overview`` without what a terminal has no room for.
+    """Return the table of ``tabulate_refined`` with fewer columns, for a terminal.
 
     The headline keeps its intervals.
     """
@@ -129,7 +129,7 @@ def shorten_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def tabulate_rum(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the table of RUM as its paper has it: ToW and MIA gap per method and variant.
+    """Return the table of RUM as in its paper: ToW and MIA gap per method and variant.
 
     Only settings in which RUM was run; empty if there are none.
     """

@@ -53,8 +53,8 @@ TITLES = {
     "forget_set/size": "size",
     "gap": "mean gap",
 }
-ERRORS = ("_sem", "_ci95")  # endings of columns that stand beside their means
-LOWER = ("rank", "mia_gap")  # of what can be won: lower is better
+ERRORS = ("_sem", "_ci95")  # suffixes of error columns
+LOWER = ("rank", "mia_gap")  # ranked columns where lower is better
 
 
 def summarize_metrics(
@@ -99,13 +99,13 @@ def summarize_metrics(
 
 
 def summarize_methods(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the summary per method with its standing among the others.
+    """Return the summary per method with its rank among the others.
 
     Args:
         frame: Rows, prepared.
 
     Returns:
-        The columns of ``summary``, then ``rank`` over the tasks common to all; ``worst`` and
+        The columns of ``summarize_metrics``, then ``rank`` over the common tasks; ``worst`` and
         ``worst_cell``, the task with the lowest mean over seeds; ``time``, seconds relative to
         retraining; ``missing``, the cells that others have.
     """
@@ -123,7 +123,7 @@ def summarize_methods(frame: pd.DataFrame) -> pd.DataFrame:
 def average_cells(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
     """Return the mean of a column per method (rows), corruption and discovery rate (columns).
 
-    What failed throughout is NaN; ``pivot_table`` would drop its row or column.
+    Cells that failed for all seeds are NaN; ``pivot_table`` would drop their row or column.
     """
     task = ["corruption", "discovery"]
     means = fill_collapsed(frame, [value]).groupby(["method", *task])[value].mean()
@@ -131,7 +131,7 @@ def average_cells(frame: pd.DataFrame, value: str = "healed_utility") -> pd.Data
 
 
 def select_shown(table: pd.DataFrame) -> list[str]:
-    """Return the columns that a reader needs: errors stand beside their means, counts if any."""
+    """Return the columns to show: errors follow their means, counts only if any."""
     return [str(c) for c in table if _is_informative(table, str(c))]
 
 
@@ -139,12 +139,14 @@ def _is_informative(table: pd.DataFrame, name: str) -> bool:
     if name.endswith(ERRORS):
         return False
     if name in ("dataset", "model", "corruption") and "localization" in table:
-        return table[name].nunique() > 1  # what is the same everywhere says nothing
+        return table[name].nunique() > 1  # constant columns are not informative
     if name in COUNTS:
         return bool(table[name].any())
     if name in ("worst", "worst_cell", "rank"):
         return bool((table["n"] > 1).any())
-    if name == "n" and "rank" in table:  # the title says how many, the counts which differ
+    if (
+        name == "n" and "rank" in table
+    ):  # the title gives the number; counts are shown if they differ
         return table["n"].nunique() > 1
     if name == "seconds" and "time" in table:
         return bool((table["n"] == 1).all()) or not table["time"].notna().any()
@@ -154,13 +156,13 @@ def _is_informative(table: pd.DataFrame, name: str) -> bool:
 
 
 def rank_best(table: pd.DataFrame) -> dict[str, dict[int, int]]:
-    """Return which rows are best (1) and second best (2) per column that can be won, as shown.
+    """Return which rows are best (1) and second best (2) per ranked column, as displayed.
 
-    Values that look alike, with three digits, share the place; oracles get none.
+    Values equal to three digits share a rank; oracles are not ranked.
     """
     named = table["method"] if "method" in table else pd.Series("", table.index)
     oracles = named.astype(str).map(is_oracle)
-    if "tow" in table:  # closeness to retraining: another retrained model is no competitor
+    if "tow" in table:  # closeness to retraining: another retrained model is not ranked
         oracles |= named == "retrain"
     won = ("tow", "tow_mia", "mia_gap")
     won += ("healed", "utility", "healed_utility", "worst", "rank")

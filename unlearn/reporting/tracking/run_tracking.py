@@ -1,4 +1,4 @@
-"""What a run leaves in W&B besides its curves; a mirror of the row, which nothing reads.
+"""Logging of a run to W&B besides its curves: a write-only mirror of the row.
 
 Shapes: N samples, K classes, C H W image.
 """
@@ -22,11 +22,11 @@ from unlearn.training.loggers import close_logger
 
 SHOWN = 16  # corrupted samples in the grid
 SPACE = ("method", "corruption", "discovery", "dataset", "model", "pretraining", "seed")
-"""Columns of the row that say where in the task space a run is; its summary has them too."""
+"""Columns that locate a run in the task space; also part of its W&B summary."""
 
 
 def count_confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
-    """Return how often each class was taken for each, int64 (K, K): rows true, columns predicted.
+    """Return the confusion matrix, int64 (K, K): rows true, columns predicted.
 
     Args:
         true: Class per sample, int64 (N,).
@@ -38,7 +38,7 @@ def count_confusion(true: Tensor, predicted: Tensor, num_classes: int) -> Tensor
 
 
 def select_samples(task: Task, count: int) -> Tensor:
-    """Return corrupted samples to show, sorted int64 (count,) at most: found and hidden in halves."""
+    """Return corrupted samples to show, sorted int64, at most (count,): half found, half hidden."""
     found = torch.cat(task.forget).sort().values
     hidden = task.corrupted_indices[~torch.isin(task.corrupted_indices, found)]
     half = max(count // 2, count - len(hidden))
@@ -47,7 +47,7 @@ def select_samples(task: Task, count: int) -> Tensor:
 
 
 def render_samples(task: Task, index: Tensor) -> Tensor:
-    """Return samples as the network is given them, triggers included, uint8 (n, H, W, C)."""
+    """Return samples as input to the network, including triggers, uint8 (n, H, W, C)."""
     rows = task.train.rows(index.to(task.train.label.device))
     image = rows.view(rows.image, rows.index).float().cpu()
     low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
@@ -56,13 +56,13 @@ def render_samples(task: Task, index: Tensor) -> Tensor:
 
 
 def caption_samples(task: Task, index: Tensor, before: Tensor, after: Tensor) -> list[str]:
-    """Return a line per sample: which it is, its labels, and what it was and is taken for.
+    """Return a caption per sample: index, labels, and predictions before and after.
 
     Args:
         task: Data and truth.
         index: Samples, int64 (n,).
-        before: Class that the original model says, int64 (N,).
-        after: Class that the healed model says, int64 (N,).
+        before: Class predicted by the original model, int64 (N,).
+        after: Class predicted by the healed model, int64 (N,).
     """
     found = set(torch.cat(task.forget).tolist())
     clean, given = task.truth.clean_label.cpu(), task.train.label.cpu()
@@ -75,11 +75,11 @@ def caption_samples(task: Task, index: Tensor, before: Tensor, after: Tensor) ->
 
 @contextmanager
 def open_loggers(job: Job, but: Sequence[str] = ()) -> Iterator[list[Logger]]:
-    """Open a job's loggers, and finish them whatever happens: none leaks into the next job.
+    """Open a job's loggers, and always close them before the next job.
 
     Args:
         job: The job.
-        but: Names of loggers that are not wanted.
+        but: Names of loggers to exclude.
     """
     tags = {k: str(v) for k, v in job.names.items()}
     tags |= {"discovery": describe_discovery(job.config)} if "discovery" in job.config else {}
@@ -103,9 +103,9 @@ def get_wandb_runs(loggers: Sequence[Logger]) -> list[Any]:
 
 
 def log_config(loggers: Sequence[Logger], config: Mapping[str, Any], revision: str | None) -> None:
-    """Note the resolved config and the git revision."""
+    """Log the resolved config and the git revision."""
     for run in get_wandb_runs(loggers):
-        # Values that a sweep's agent has set are the same ones: they came by the command line.
+        # Values set by a sweep's agent are the same, since they come from the command line.
         run.config.update({**mask_secrets(config), "git_revision": revision}, allow_val_change=True)
 
 
@@ -149,7 +149,7 @@ def log_result(
 
 
 def log_curves(loggers: Sequence[Logger], path: Path) -> None:
-    """Log what pre-training has left in its CSV file: live it may run in another process."""
+    """Log the curves of pre-training from its CSV file, as it may run in another process."""
     if not loggers or not path.exists():
         return
     with path.open(newline="") as file:
@@ -206,5 +206,5 @@ def _build_sample_grid(
 
 
 def _table_value(value: Any) -> Any:
-    """Return a value that a table takes."""
+    """Return a value in a type that W&B tables accept."""
     return value if isinstance(value, int | float | str | bool | None) else str(value)

@@ -1,6 +1,6 @@
-"""A W&B workspace that compares methods over the plane: a mirror of rows, which nothing reads.
+"""A W&B workspace that compares methods over the task space: a write-only mirror of rows.
 
-Runs are found by what ``tracking`` leaves in their summary. The heat map is a chart preset of our own
+Runs are found by the summary that ``run_tracking`` logs. The heat map is our own chart preset
 (Vega-Lite): W&B has none that averages runs over two keys.
 """
 
@@ -25,9 +25,9 @@ HEAT_MAP_FIELDS = ("method", "corruption", "discovery", "healed_utility")
 
 
 def _import_workspaces() -> tuple[Any, Any]:
-    """Return wandb-workspaces' two halves: workspaces, and the panels, which reports share."""
+    """Return the two modules of wandb-workspaces: workspaces and reports (panels)."""
     try:
-        with warnings.catch_warnings():  # pydantic's, about how the library writes its classes
+        with warnings.catch_warnings():  # pydantic's warnings about the library's classes
             warnings.simplefilter("ignore", DeprecationWarning)
             from wandb_workspaces import workspaces
             from wandb_workspaces.reports import v2
@@ -74,7 +74,7 @@ def make_filters(where: Mapping[str, Any]) -> Any:
     """Return W&B's filters: runs of unlearning whose columns equal these, or one of a list.
 
     Raises:
-        ValueError: If a column is none of the task space.
+        ValueError: If a column is not part of the task space.
     """
     ws, _ = _import_workspaces()
     unknown = sorted(set(where) - set(SPACE))
@@ -82,7 +82,7 @@ def make_filters(where: Mapping[str, Any]) -> Any:
         raise ValueError(
             f"where.{unknown[0]} cannot be used with dashboard=true; allowed: {', '.join(SPACE)}"
         )
-    kept = [ws.Summary("status").isin(["ok", "collapsed"])]  # summaries and trainings have none
+    kept = [ws.Summary("status").isin(["ok", "collapsed"])]  # summaries and trainings lack it
     for key, value in where.items():
         column: Any = ws.Summary(key)
         kept.append(column.isin(list(value)) if isinstance(value, list) else column == value)
@@ -155,10 +155,10 @@ def _make_panels(chart: str) -> dict[str, list[Any]]:
     }
 
 
-CURVES = {  # what a monitor calls the network that remains: REM has it inside another
+CURVES = {  # names of the remaining network in the monitor; REM nests it
     "loss of the method": ("train/loss",),
     "healed, epoch by epoch": ("model/healed", "base/healed"),
-    "what nobody found: share with the wrong label": (
+    "hidden samples with the corrupted label": (
         "model/hidden_accuracy_given",
         "base/hidden_accuracy_given",
     ),
@@ -176,7 +176,7 @@ def _method_bars(key: str) -> Any:
 
 
 def describe_workspace(made: Any) -> dict[str, Any]:
-    """Return what the server is told, as JSON values: the chart preset and the workspace."""
+    """Return the content for the server as JSON values: chart preset and workspace."""
     view = made._to_model().model_dump(mode="json", by_alias=True, exclude_none=True)
     return {"chart": heat_map(), "workspace": view}
 
@@ -184,15 +184,15 @@ def describe_workspace(made: Any) -> dict[str, Any]:
 def publish_dashboard(
     options: Mapping[str, Any] | None, where: Mapping[str, Any], folder: Path
 ) -> str:
-    """Create the workspace; return its address. What it holds is kept in ``dashboard.json``.
+    """Create the workspace and return its URL; its content is also written to ``dashboard.json``.
 
     Args:
-        options: Of ``wandb_logger``: project and entity.
+        options: Options of ``wandb_logger``: project and entity.
         where: Columns that runs must equal.
-        folder: Of reports.
+        folder: Folder of reports.
 
     Raises:
-        ValueError: If W&B is not chosen, cannot be reached, or refuses.
+        ValueError: If W&B is not the logger, cannot be reached, or rejects the request.
     """
     if options is None:
         raise ValueError("dashboard=true needs logger=wandb, whose project and entity it uses")
@@ -203,9 +203,11 @@ def publish_dashboard(
     path = folder / "dashboard.json"
     path.write_text(json.dumps(describe_workspace(made), indent=1))
     if why:
-        raise ValueError(f"dashboard=true needs a W&B server: {why}; what it would get: {path}")
+        raise ValueError(
+            f"dashboard=true needs a W&B server: {why}; content of the dashboard: {path}"
+        )
     _save_workspace(made)
-    log.info("dashboard: %s (what it holds: %s)", made.url, path)
+    log.info("dashboard: %s (content: %s)", made.url, path)
     return made.url
 
 
@@ -217,7 +219,7 @@ def _find_entity() -> str:
 
 
 def _save_workspace(made: Any) -> None:
-    """Create the chart, which an earlier dashboard may have left, and the workspace."""
+    """Create the chart, unless it exists, and the workspace."""
     import wandb  # slow to import, and only this function needs it
     from wandb.errors import term
 
@@ -229,15 +231,17 @@ def _save_workspace(made: Any) -> None:
         except wandb.Error as error:
             if "exist" not in str(error).lower():
                 raise
-        term.termsetup(wandb.Settings(silent=True), None)  # the address is said by us
+        term.termsetup(wandb.Settings(silent=True), None)  # we log the URL ourselves
         made.save()
 
 
 @contextlib.contextmanager
 def _report_refusals() -> Iterator[None]:
-    """Say in one line what the server does not like, whichever of the library's errors it is."""
+    """Raise any of the library's errors as a ValueError with a one-line message."""
     try:
         yield
     except Exception as error:
         text = " ".join(str(error).split())[:300]
-        raise ValueError(f"W&B made no dashboard: {type(error).__name__}: {text}") from error
+        raise ValueError(
+            f"W&B could not create the dashboard: {type(error).__name__}: {text}"
+        ) from error

@@ -1,4 +1,4 @@
-"""Weights & Biases as a mirror of tables and figures; nothing reads it."""
+"""Write-only mirror of tables and figures in Weights & Biases."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ def find_wandb_options(loggers: Mapping[str, Any] | None) -> dict[str, Any] | No
     """Return the arguments of the W&B logger if the config has one.
 
     Raises:
-        ValueError: If there is a logger that holds no tables.
+        ValueError: If a logger does not support tables.
     """
     chosen = {name: dict(node) for name, node in (loggers or {}).items() if node}
     others = sorted(set(chosen) - {"wandb"})
@@ -25,7 +25,7 @@ def find_wandb_options(loggers: Mapping[str, Any] | None) -> dict[str, Any] | No
 
 
 def summary_id(run_ids: Sequence[str], settings: Mapping[str, Any]) -> str:
-    """Return an id that stands for the rows and how they are summarised."""
+    """Return an id of the rows and the summary's options."""
     text = repr((sorted(run_ids), sorted((k, str(v)) for k, v in settings.items())))
     return "s" + hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -43,9 +43,9 @@ def mirror_report(
     Args:
         tables: By name.
         figures: PNG files by name.
-        folder: Gets W&B's own folder.
-        run_id: Of the run; the same rows give the same run.
-        options: Of ``wandb_logger``: project and entity.
+        folder: Parent of W&B's own folder.
+        run_id: Id of the run; the same rows give the same run.
+        options: Options of ``wandb_logger``: project and entity.
     """
     import wandb  # slow to import, and only this function needs it
 
@@ -60,7 +60,7 @@ def mirror_report(
 
 
 def _uniform_columns(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with one type per column: text, or numbers with NaN for what is absent."""
+    """Return the table with one type per column: text, or numbers with NaN for missing values."""
     out = table.copy()
     for column in out:
         if not pd.api.types.is_numeric_dtype(out[column]):
