@@ -21,7 +21,7 @@ YAML_LINE = re.compile(
 )
 
 GLOBAL_GROUPS = ("discovery_rate", "pretraining_defaults", "method_defaults", "experiment")
-"""Groups whose files begin with ``# @package _global_``."""
+"""Groups whose files start with ``# @package _global_``."""
 
 DESCRIPTIONS = {
     "train": "Pre-train the original model on the corrupted data; stored in the checkpoint cache.",

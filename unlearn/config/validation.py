@@ -156,7 +156,7 @@ def check_classes(config: Mapping[str, Any]) -> None:
 
 
 def is_simulated(config: Mapping[str, Any]) -> bool:
-    """Say whether the forget set is a simulated discovery: it alone has the option ``nested``."""
+    """Return whether discovery is simulated: only that forget set has the option ``nested``."""
     return "nested" in (config.get("forget_set") or {})
 
 

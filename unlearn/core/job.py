@@ -85,7 +85,7 @@ class Job:
         names: Display names of the choices.
         build: Instantiates a config node that has a ``_target_``.
         brief: Log little, since it is one of many jobs.
-        ready: What its unlearning left behind, if it was made beside others.
+        stacked_result: Result of its unlearning if it was part of a stack.
     """
 
     config: dict[str, Any]

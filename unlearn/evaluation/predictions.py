@@ -33,7 +33,7 @@ class ShadowModels:
     """Models of random parts of the training set.
 
     Attributes:
-        inside: Training samples of each model, bool (M, N).
+        member_mask: Training samples of each model, bool (M, N).
         margin: Its margins, (M, N).
     """
 

@@ -170,7 +170,7 @@ def compute_lira(
     Per sample, Gaussians of the margins of the models that saw it and of those that did not. The
     members in question are forget samples in the unlearned model, the non-members the same samples
     in the retrained model: ``auc`` 0.5 is best. ``member``: share that looks like a member. Samples
-    without two models on each side are left out; ``judged`` is the share of the others.
+    without two models on each side are excluded; ``judged`` is the fraction of the others.
     """
     shadows, forget = predictions.shadows, task.forget_indices().cpu()
     if shadows is None:

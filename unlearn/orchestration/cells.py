@@ -29,7 +29,7 @@ class Cell:
         run_id: Hash of its resolved config.
         folder: Folder of the run.
         names: Display names of the choices.
-        original: Stands for everything that its original model's weights depend on.
+        original_key: Cache key of its original model.
         checkpoints: Where original models are kept.
         content: Its resolved config.
     """

@@ -16,7 +16,7 @@ class JobCounts:
         wrong: Number of jobs that ended with an input error.
         broken: Number of jobs that ended with an internal error.
         submitted: Number of jobs submitted to a cluster without waiting.
-        quiet: Whether another process announces the jobs.
+        suppress_announcements: Whether another process announces the jobs.
     """
 
     jobs: list[list[str]]

@@ -37,9 +37,9 @@ class TimeEstimate:
     """Estimated time of missing cells, from recorded rows.
 
     Attributes:
-        cells: Seconds of the cells on one process; None: no row is recorded.
-        trainings: Seconds of the original models that are not cached; None as before.
-        unknown: Methods without a row; the mean of the other methods is used.
+        cell_seconds: Seconds of the cells on one process; None: no row is recorded.
+        training_seconds: Seconds of the original models that are not cached; None as before.
+        unknown_methods: Methods without a row; the mean of the other methods is used.
     """
 
     cell_seconds: float | None

@@ -37,10 +37,10 @@ class RunContext:
         dataset: The clean data.
         task: The unlearning task.
         engine: Training engine.
-        digest: Hash of the training set as received.
-        facts: Facts about the forget set, for the row.
+        data_digest: Hash of the training set as received.
+        forget_set_facts: Facts about the forget set, for the row.
         embedding: Features of the training set in the original model, (N, E), if a metric needs them.
-        before: Predictions of the original model, if a metric or a report needs them.
+        original_predictions: Predictions of the original model, if a metric or a report needs them.
     """
 
     job: Job

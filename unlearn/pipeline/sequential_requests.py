@@ -43,8 +43,8 @@ class SequentialRequests:
     """The successive requests of a run.
 
     Attributes:
-        count: Number of requests.
-        seen: Scores of all samples, (N,), before the first step and after every one; empty if
+        num_requests: Number of requests.
+        score_history: Scores of all samples, (N,), before the first step and after every one; empty if
             there is one request, or the score needs a model's whole training.
     """
 

@@ -45,7 +45,7 @@ class TrainingSpec:
     """A model of the cache, present or to be trained.
 
     Attributes:
-        who: Everything that determines its weights.
+        identity: Everything that determines its weights.
         network: Network with initial weights.
         data: Training data.
         recipe: Training recipe.

@@ -32,8 +32,8 @@ class UserCheckpoint:
     Attributes:
         path: The file.
         content: Its content; everything except the network's weights stays unchanged.
-        place: Keys of the nested state dict; empty if the file is one.
-        names: The network's names to the file's.
+        key_path: Keys of the nested state dict; empty if the file is one.
+        file_name_of: The network's names to the file's.
         metadata: Of a safetensors file.
     """
 

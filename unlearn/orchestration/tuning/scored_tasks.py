@@ -44,9 +44,9 @@ class HeldOutTask:
 
     Attributes:
         name: Corruption and discovery rate.
-        setting: The task's data and engine.
+        context: The task's data and engine.
         task: The task with the method's half of the forget set.
-        held: The held-out half, with the labels used in training.
+        held_out: The held-out half, with the labels used in training.
         rest: The retain set without the held half.
         model: The original model.
         seed: Seed of the unlearning.
