@@ -34,7 +34,7 @@ def test_every_name_draws(rows: pd.DataFrame, curves: pd.DataFrame):
     made = catalog.draw_figures("all", rows, curves)
     heat = ["heatmap", "heatmap_rem", "heatmap_npo_fast"]
     assert list(made) == ["comparison", *heat, "winners", "tradeoff", "worst", "redirection"]
-    with pytest.raises(ValueError, match="figure=redirection needs curves of a run of REM"):
+    with pytest.raises(ValueError, match="figure=redirection needs curves of a REM run"):
         catalog.draw_figures("redirection", rows, None)
 
 
