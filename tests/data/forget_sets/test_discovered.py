@@ -39,7 +39,7 @@ def test_false_alarms_come_on_top():
     assert torch.equal(some, some.sort().values)
     assert not torch.equal(some, add_clean_samples(found, corrupted, 0.5, seed=1))
     with pytest.raises(
-        ValueError, match="takes 90 clean samples beside 10 found ones; there are 80"
+        ValueError, match="needs 90 clean samples besides 10 found ones, but there are only 80"
     ):
         add_clean_samples(found, corrupted, 0.1, seed=0)
 
