@@ -120,7 +120,9 @@ def test_a_full_and_a_read_only_disk_cost_a_line_and_the_same_command_goes_on(
     remount(disk, "size=50m,ro")
     code, lines = nursery.call(home, *sweep)
     assert code == 1 and len(errors(lines)) == 1, lines
-    assert "Read-only file system" in lines[-1] and "UNLEARN_HOME sets the output folder" in lines[-1]
+    assert (
+        "Read-only file system" in lines[-1] and "UNLEARN_HOME sets the output folder" in lines[-1]
+    )
     remount(disk, "rw")
     code, lines = nursery.call(home, *sweep)
     assert code == 0 and lines[-1] == f"{len(lost)} done, 0 failed, {6 - len(lost)} skipped", lines
