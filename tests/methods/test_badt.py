@@ -10,6 +10,8 @@ from unlearn.methods.badt import BadT
 from unlearn.methods.components.distillation import bad_teaching_loss, distillation_loss
 from unlearn.models.inference import compute_accuracy, compute_logits
 
+pytestmark = pytest.mark.numeric
+
 
 def test_loss_by_a_naive_loop():
     generator = torch.Generator().manual_seed(0)

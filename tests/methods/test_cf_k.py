@@ -9,6 +9,8 @@ from unlearn.core.types import Batch
 from unlearn.methods.cf_k import CFk
 from unlearn.methods.finetune import Finetune
 
+pytestmark = pytest.mark.numeric
+
 LAST = {
     "ResNet9": {1: ("fc",), 2: ("conv4", "fc"), 4: ("res2", "conv4", "fc")},
     "ViT": {1: ("fc",), 2: ("fc", "norm", "blocks.1.mlp.2"), 4: ("fc", "norm", "blocks.1.mlp",

@@ -15,6 +15,8 @@ from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant
 
+pytestmark = pytest.mark.numeric
+
 
 def unused(*_):
     raise AssertionError("a one-shot method trains nothing")

@@ -9,6 +9,8 @@ from unlearn.methods.eu_k import EUk
 from unlearn.models.inference import compute_accuracy
 from unlearn.models.surgery import draw_unrelated_network, reinitialize_network
 
+pytestmark = pytest.mark.numeric
+
 
 def test_last_layers_are_drawn_anew_and_the_rest_is_kept(known, task, recipe):
     before = copy.deepcopy(known.state_dict())

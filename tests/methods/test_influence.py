@@ -13,6 +13,8 @@ from unlearn.methods.influence import (
 )
 from unlearn.models.inference import compute_logits
 
+pytestmark = pytest.mark.numeric
+
 OPTIONS = {"alpha": 1.0, "num_samples": 50, "batch_size": 64, "seed": 0}
 
 

@@ -9,6 +9,8 @@ from torch.nn import functional as F
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.l1_sparse import L1Sparse, penalty_weight
 
+pytestmark = pytest.mark.numeric
+
 
 def size(model):
     return sum(p.abs().sum().item() for p in model.parameters())

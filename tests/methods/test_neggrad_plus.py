@@ -12,6 +12,8 @@ from unlearn.methods.neggrad_plus import NegGradPlus, neggrad_plus_loss
 from unlearn.models.inference import compute_accuracy
 from unlearn.training.unlearning import LightningFit
 
+pytestmark = pytest.mark.numeric
+
 OPTIONS = {
     "beta": 0.85, "gamma": 0.2, "stop": True, "forget_batch_size": None, "batch_norm": "joint",
 }  # fmt: skip

@@ -15,6 +15,8 @@ from unlearn.methods.random_label import (
 )
 from unlearn.models.inference import compute_accuracy, compute_logits
 
+pytestmark = pytest.mark.numeric
+
 PLAIN = {"exclude_true": True, "mix": "union", "seed": 0}
 
 

@@ -17,6 +17,8 @@ from unlearn.methods.rum import RUM
 from unlearn.methods.salun import SalUn
 from unlearn.scoring.memorization.partition import AtRandom, ByScore
 
+pytestmark = pytest.mark.numeric
+
 NAMES = ["low", "mid", "high"]
 
 

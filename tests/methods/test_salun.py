@@ -19,6 +19,8 @@ from unlearn.methods.salun import SalUn
 from unlearn.models.inference import compute_accuracy, compute_logits
 from unlearn.training.optimizers import NormalizedSGD
 
+pytestmark = pytest.mark.numeric
+
 OPTIONS = {
     "form": "weight_saliency", "salient_fraction": 0.3, "salient": "largest", "drift": False,
     "alpha": 0.001, "redraw": False,

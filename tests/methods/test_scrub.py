@@ -12,6 +12,8 @@ from unlearn.methods.finetune import Finetune
 from unlearn.methods.scrub import Scrub
 from unlearn.models.inference import compute_accuracy
 
+pytestmark = pytest.mark.numeric
+
 OPTIONS = {
     "form": "benchmark", "alpha": 0.01, "ce_weight": 1.0, "temperature": 4.0, "msteps": 15,
     "max_passes": 3, "forget_batch_size": None, "batch_norm": "eval",

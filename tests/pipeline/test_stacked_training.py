@@ -33,6 +33,8 @@ from unlearn.storage.checkpoint_cache import CheckpointCache
 from unlearn.training.stacked.pretraining import StackMember
 from unlearn.training.stacked.speedup import measure_speedup
 
+pytestmark = pytest.mark.numeric
+
 TINY = (
     "dataset=synthetic", "pretraining.epochs=2", "pretraining.batch_size=64", "model.width=2",
     "evaluation=reference", "trainer.progress=false",

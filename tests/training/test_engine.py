@@ -22,6 +22,8 @@ from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import Constant, WarmupLinear
 
+pytestmark = pytest.mark.numeric
+
 LINEAR = WarmupLinear(warmup_fraction=0.2, stretch=0.8)
 
 

@@ -20,6 +20,8 @@ from unlearn.methods.ssd import SSD
 from unlearn.models.inference import compute_accuracy, compute_logits
 from unlearn.models.resnet9 import ResNet9
 
+pytestmark = pytest.mark.numeric
+
 GROUPED = {"batch_size": 64, "seed": 0}
 STRICT = {"rho": 0.0, "growth": 1.3, "tries": 50}  # until no given label is known
 SEARCH = {"rho": 0.2, "growth": 1.3, "tries": 50}

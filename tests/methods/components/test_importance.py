@@ -23,6 +23,8 @@ from unlearn.methods.lfssd import LFSSD
 from unlearn.methods.potion import Potion
 from unlearn.methods.ssd import SSD
 
+pytestmark = pytest.mark.numeric
+
 KINDS: dict[str, type[Dampening]] = {"ssd": SSD, "lfssd": LFSSD, "potion": Potion}
 
 

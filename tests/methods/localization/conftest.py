@@ -62,8 +62,8 @@ def trained(clean) -> dict[str, nn.Module]:
     for name, make in makers().items():
         torch.manual_seed(0)
         net = make().train()
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.02)
-        for batch in [b for _ in range(5) for b in clean[0].batches(50)]:
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
+        for batch in [b for _ in range(8) for b in clean[0].batches(50)]:
             optimizer.zero_grad()
             F.cross_entropy(net(batch.image), batch.label).backward()
             optimizer.step()

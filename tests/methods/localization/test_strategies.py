@@ -80,18 +80,21 @@ def test_a_strategy_leaves_the_model_alone_and_repeats(name, strategy, net, aske
     assert not any(m._forward_pre_hooks for m in net.modules())
 
 
+@pytest.mark.numeric
 def test_the_gradient_is_that_of_the_mean_loss_whatever_the_batch_size(net, asked):
     data = asked.retain
     batch = next(data.batches(len(data)))
     loss = F.cross_entropy(net(batch.image), batch.label)
     names = list(get_trainable_parameters(net))
     expected = dict(zip(names, torch.autograd.grad(loss, list(net.parameters())), strict=True))
+    scale = max(slope.abs().max().item() for slope in expected.values())
     for size in (1, 7, 64):
         for name, slope in compute_mean_gradient(net, data, batch_size=size).items():
-            scale = expected[name].abs().max().item()  # sums in another order round differently
-            assert torch.allclose(slope, expected[name], rtol=1e-3, atol=1e-4 * scale + 1e-7), name
+            # sums in another order round differently
+            assert torch.allclose(slope, expected[name], rtol=1e-3, atol=1e-3 * scale), name
 
 
+@pytest.mark.numeric
 def test_absolute_sums_and_the_reference_codes_loader(resnet, asked):
     data = asked.retain
     signed = compute_mean_gradient(resnet, data, batch_size=50)
@@ -116,6 +119,7 @@ def test_absolute_sums_and_the_reference_codes_loader(resnet, asked):
         compute_mean_gradient(resnet, data, batch_size=200, drop_last=True)
 
 
+@pytest.mark.numeric
 def test_salloc_and_weighted_gradients_take_the_largest(strategy, resnet, asked):
     request = asked
     slope = compute_mean_gradient(resnet, request.forget, batch_size=128)
@@ -162,7 +166,9 @@ def test_norms_and_biases_may_follow_their_channel(strategy, resnet, asked):
         for name in (f"{conv}.bias", f"{norm}.weight", f"{norm}.bias"):
             assert torch.equal(mask[name], rows), name
     loose = strategy("channel_weighted_gradient")(resnet, asked, 0.5)
-    assert not torch.equal(loose["conv4.1.weight"], loose["conv4.0.weight"].flatten(1).any(1))
+    norms = [n for n in loose if n.endswith(".1.weight")]
+    rows = [loose[n.replace(".1.", ".0.")].flatten(1).any(1) for n in norms]
+    assert any(not torch.equal(loose[n], r) for n, r in zip(norms, rows, strict=True))
 
 
 @pytest.mark.parametrize("name", ["weighted_gradient", "magnitude", "random"])
@@ -268,6 +274,7 @@ def test_noise_has_the_norm_it_is_given():
     assert ratio.tolist() == pytest.approx([0.01] * 3, rel=1e-3)
 
 
+@pytest.mark.numeric
 def test_removing_what_is_critical_loses_the_sample(strategy, resnet, asked):
     request = asked
     known = compute_logits(resnet, request.forget).argmax(1) == request.forget.label
@@ -281,36 +288,45 @@ def test_removing_what_is_critical_loses_the_sample(strategy, resnet, asked):
     assert compute_logits(resnet, one).argmax(1) != one.label
 
 
-def test_a_gradient_step_on_what_is_critical_loses_the_sample(strategy, resnet, asked):
+@pytest.mark.numeric
+def test_gradient_steps_on_what_is_critical_lose_the_sample(strategy, resnet, asked, caplog):
     score = compute_logits(resnet, asked.forget).softmax(1).gather(1, asked.forget.label[:, None])
-    one = asked.forget.rows(score.argmax(0))  # the surest one takes most weights to lose
+    one = asked.forget.rows(score.argmax(0))  # the surest one
     alone = type(asked)(forget=one, retain=asked.retain)
     state = copy.deepcopy(resnet.state_dict())
     options = {"objective": "step", "max_examples": None, "granularity": "parameter"}
-    found = {}
-    for size in (0.01, 10.0):
+    first = []
+    for size, lost in ((1e-6, False), (100.0, True)):
+        caplog.clear()
         choose = strategy("critical_memorization", step_size=size, **options)
-        found[size] = Mask(choose(resnet, alone, 1.0)).count_movable()
-    assert 1 <= found[10.0] < found[0.01]  # large steps lose it with fewer weights
+        assert Mask(choose(resnet, alone, 1.0)).count_movable() >= 1
+        assert ("still classified after all changes: 1" in caplog.text) != lost
+        choose = strategy("critical_memorization", step_size=size, num_iterations=1, **options)
+        first.append(choose(resnet, alone, 1.0))
+    assert Mask(first[0]).count_movable() == 1  # the steepest weight, however long the step
+    assert all(torch.equal(m, first[1][n]) for n, m in first[0].items())
     assert all(torch.equal(v, state[k]) for k, v in resnet.state_dict().items())
     for key, value in (("objective", "none"), ("step_size", 0)):
         with pytest.raises(ValueError, match=f"localization.{key} must be"):
             strategy("critical_memorization", **{key: value})
 
 
+@pytest.mark.numeric
 def test_the_union_is_all_there_is_and_a_small_budget_takes_part_of_it(
     strategy, resnet, asked, caplog
 ):
     request = asked
-    union = Mask(strategy("critical_memorization")(resnet, request, 1.0))
-    wide = Mask(strategy("critical_memorization")(resnet, request, 0.9))
+    union = Mask(strategy("critical_memorization", max_examples=8)(resnet, request, 1.0))
+    wide = Mask(strategy("critical_memorization", max_examples=8)(resnet, request, 0.9))
     assert (
         wide.count_movable() == union.count_movable() and "parameters are critical" in caplog.text
     )
     filters = [n for n, m in union.items() if m.ndim == 4]
     assert all(set(union[n].flatten(1).float().mean(1).tolist()) <= {0.0, 1.0} for n in filters)
     half = Mask(
-        strategy("critical_memorization")(resnet, request, union.compute_movable_share() / 1.5)
+        strategy("critical_memorization", max_examples=8)(
+            resnet, request, union.compute_movable_share() / 1.5
+        )
     )
     assert 0 < half.count_movable() < union.count_movable()
     assert half.intersection(union).count_movable() == half.count_movable()

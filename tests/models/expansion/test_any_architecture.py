@@ -65,6 +65,7 @@ def grown(network, **more):
     return grow_network(copy.deepcopy(network), IMAGE, **options).eval()
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("build", NETWORKS, ids=lambda b: b.__name__)
 def test_base_mode_is_the_network_itself_and_new_channels_act_only_when_on(build):
     network = made(build)

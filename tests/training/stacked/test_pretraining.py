@@ -17,6 +17,8 @@ from unlearn.training.recipe import Pretraining
 from unlearn.training.schedules import WarmupLinear
 from unlearn.training.stacked.pretraining import StackMember, find_obstacle, pretrain_stacked
 
+pytestmark = pytest.mark.numeric
+
 AUGMENT = Augment(crop_padding=1, flip_rate=0.5, cutout=0)
 SHAPE = {"in_channels": 1, "image_size": 12, "num_classes": 3}
 
