@@ -25,6 +25,7 @@ from unlearn.config.composition import (
 )
 from unlearn.config.identity import compute_run_id
 from unlearn.config.registration import config_dir
+from unlearn.core.files import hash_file
 from unlearn.core.job import Job
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions, predict_task
@@ -37,7 +38,7 @@ from unlearn.pipeline.user_model import make_healing
 from unlearn.reporting.pages.healing_page import write_healing
 from unlearn.storage.model_card import read_card
 from unlearn.storage.record import RunRecord
-from unlearn.storage.user_checkpoint import hash_file, match_checkpoint
+from unlearn.storage.user_checkpoint import match_checkpoint
 
 MODEL_SOURCE = "a model passed in Python"
 

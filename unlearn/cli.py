@@ -83,16 +83,14 @@ def _check_command(name: str, argv: list[str]) -> JobCounts | None:
         return None
     bases = composition.make_config_cache(name, arguments)
     jobs = composition.check_jobs(name, arguments, bases)
-    launcher = _choose_launcher(name, arguments, jobs) if len(jobs) > 1 else []
+    launcher: list[str] = []
+    if len(jobs) > 1:
+        from unlearn.config.launcher_choice import choose_launcher
+
+        launcher = choose_launcher(name, arguments, jobs)
     sys.argv[1:] = [*flags_first(argv, arguments), *launcher]
     outcomes = JobCounts(jobs)
     return outcomes if name != "unlearn" or _expand_sweep(arguments, outcomes, bases) else None
-
-
-def _choose_launcher(name: str, arguments: Any, jobs: list[list[str]]) -> list[str]:
-    from unlearn.config.launcher_choice import choose_launcher
-
-    return choose_launcher(name, arguments, jobs)
 
 
 def _expand_sweep(arguments: Any, outcomes: JobCounts, bases: Any) -> bool:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from unlearn.storage.user_checkpoint import hash_file, match_checkpoint
+from unlearn.core.files import hash_file
+from unlearn.storage.user_checkpoint import match_checkpoint
 
 
 def network() -> Any:

@@ -20,7 +20,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.config.command_line import Arguments
 from unlearn.config.identity import to_plain_config
-from unlearn.config.options import has_option, offered_options
+from unlearn.config.options import (
+    OPTIONAL_GROUPS,
+    check_choices,
+    explain_unknown_option,
+    has_option,
+    offered_options,
+)
 from unlearn.config.registration import register_schemas
 from unlearn.config.resolved_cache import ConfigCache, is_group
 from unlearn.config.validation import check_config, iterate_leaves, suggest_names
@@ -28,9 +34,6 @@ from unlearn.core.errors import ConfigError
 
 CROSS_CHECKED_KEYS = ("dataset", "corrupt", "discovery", "detector", "forget_set", "experiment")
 """Prefixes of the keys whose values are checked against each other."""
-
-OPTIONAL = ("pretraining_defaults", "method_defaults")
-"""Groups whose option follows from other choices, and may be absent."""
 
 
 @contextmanager
@@ -62,44 +65,8 @@ def compose_config(name: str, overrides: Sequence[str], folders: Sequence[str]) 
     for group, option in config.hydra.runtime.choices.items():
         if ".." in str(option).split("/"):  # names of options are file names
             raise ConfigError(f"{group} must be the name of an option, got {option}")
-    _check_choices(config, name, overrides, folders)
+    check_choices(name, config, parse_overrides(overrides, folders))
     return config
-
-
-def _check_choices(
-    config: DictConfig, name: str, overrides: Sequence[str], folders: Sequence[str]
-) -> None:
-    """Check that options of optional groups exist, and that method defaults fit the method.
-
-    Hydra leaves out what an optional group does not have, also if the command line names it.
-
-    Raises:
-        ConfigError: If they do not.
-    """
-    choices = config.hydra.runtime.choices
-    files = [s.path for s in config.hydra.runtime.config_sources if s.schema == "file"]
-    for override in parse_overrides(overrides, folders):
-        group, option = override.key_or_group, override.value()
-        if group in OPTIONAL and isinstance(option, str) and not has_option(group, option, files):
-            offered = offered_options(name, group, choices, folders)
-            raise ConfigError(_unknown_option(group, option, offered))
-    for key, option in choices.items():
-        if key.partition("@")[0] == "method_defaults" and option is not None:
-            tuned_for = option.rpartition("/")[0]
-            if tuned_for != choices["method"]:
-                offered = offered_options(name, "method_defaults", choices, folders)
-                allowed = f"allowed: {', '.join(offered)}" if offered else "that method has none"
-                raise ConfigError(
-                    f"method_defaults={option} holds options of method={tuned_for}, "
-                    f"got method={choices['method']}; {allowed}"
-                )
-
-
-def _unknown_option(group: str, option: str, options: Sequence[str]) -> str:
-    """Return what to say of an option that a group does not have."""
-    known = f"; available: {', '.join(options)}" if options else ""
-    hint = suggest_names(option, list(options))
-    return f"unknown {group or 'config'} '{option}'{hint}{known}".replace("?;", "?")
 
 
 def _compose_unchecked(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
@@ -132,7 +99,7 @@ def explain_error(
         if group == "forget_set" and has_option("detector", option, folders):
             return f"{option} is a detector: discovery={option}, not forget_set={option}"
         known = offered_options(name, group, {}, folders) if group == "experiment" else None
-        return _unknown_option(group, option, sorted(known or error.options or []))
+        return explain_unknown_option(group, option, sorted(known or error.options or []))
     key = re.search(r"(?:Could not override|full_key:|Key) '?([\w./@-]+)'?", text)
     cause = error.__cause__
     if cause is not None and "could not be converted" in str(cause):
@@ -160,7 +127,7 @@ def _explain_group_value(overrides: Sequence[str]) -> str:
     """Return the message for a number given in place of a group's option."""
     for override in OverridesParser.create().parse_overrides(list(overrides)):
         value = override.value()
-        if override.key_or_group in OPTIONAL and value is None:
+        if override.key_or_group in OPTIONAL_GROUPS and value is None:
             return f"{override.key_or_group} is left out by ~{override.key_or_group}"
         if is_group(override) and value is not None and not isinstance(value, str | list):
             key = override.key_or_group

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from unlearn.core.files import hash_file
 from unlearn.core.job import ID_FORMAT, use_class_names
 
 KEYS_OUTSIDE_IDENTITY = (
@@ -78,14 +79,15 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
         file = Path(str(node.get(leaf)))
         if node.get(leaf) is not None and file.is_file():
             status = file.stat()
-            node[leaf] = _hash_file(str(file.resolve()), status.st_mtime_ns, status.st_size)
+            node[leaf] = _hash_unchanged_file(
+                str(file.resolve()), status.st_mtime_ns, status.st_size
+            )
     text = json.dumps(use_class_names(content), sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"r{ID_FORMAT}-{digits}"
 
 
 @functools.lru_cache(maxsize=64)
-def _hash_file(path: str, modified: int, size: int) -> str:
+def _hash_unchanged_file(path: str, modified: int, size: int) -> str:
     """Return the SHA-256 of a file; cached, since a sweep needs it once per cell."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return hash_file(Path(path))

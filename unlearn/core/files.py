@@ -1,5 +1,6 @@
 """Atomic writing of files."""
 
+import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -22,3 +23,9 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a text file, UTF-8, by rename."""
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

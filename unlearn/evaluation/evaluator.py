@@ -7,7 +7,7 @@ from typing import Any
 
 from unlearn.data.task import Task
 from unlearn.evaluation.metrics import Metric
-from unlearn.evaluation.predictions import Predictions
+from unlearn.evaluation.predictions import REFERENCE_NEEDS, Predictions
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def evaluate_metrics(
     have = {"corruption": bool(task.truth.corrupted.any()), "forget": bool(task.forget)}
     have |= {"trigger": task.truth.trigger is not None, "retrained": retrained is not None}
     have |= {"embedding": predictions.embedding is not None, "score": "score" in task.records}
-    further = ("twins", "shadows", "relearned", "original")
+    further = (*REFERENCE_NEEDS, "original")
     have |= {need: getattr(predictions, need) is not None for need in further}
     row: Row = {}
     for name, entry in metrics.items():

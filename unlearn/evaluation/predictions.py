@@ -10,6 +10,9 @@ from torch import Tensor, nn
 from unlearn.data.task import Task
 from unlearn.models.inference import compute_logits
 
+REFERENCE_NEEDS = ("twins", "shadows", "relearned")
+"""Fields of ``Predictions`` that hold reference models, for the metrics that need them."""
+
 
 @dataclass(frozen=True)
 class SeedPairs:

@@ -20,7 +20,7 @@ from unlearn.core.errors import CollapsedError
 from unlearn.core.job import Job, change_seeds
 from unlearn.core.types import ImageSet
 from unlearn.evaluation.evaluator import get_metric
-from unlearn.evaluation.predictions import SeedPairs, ShadowModels
+from unlearn.evaluation.predictions import REFERENCE_NEEDS, SeedPairs, ShadowModels
 from unlearn.evaluation.reference_distance import has_enough_models, logit_margin
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.models.inference import compute_logits
@@ -44,7 +44,7 @@ def reference_options(job: Job) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for entry in job.node("evaluation").values():
         for need in get_metric(entry).needs:
-            if need in ("twins", "shadows", "relearned"):
+            if need in REFERENCE_NEEDS:
                 found[need] = found.get(need, {}) | getattr(entry, "keywords", {})
     number = found.get("twins", {}).get("num_models", MIN_MODELS["twins"])
     if number < MIN_MODELS["twins"]:

@@ -11,14 +11,11 @@ from unlearn.core import environment
 from unlearn.core.errors import CollapsedError
 from unlearn.core.job import Job, chosen_option, describe_discovery
 from unlearn.evaluation.evaluator import Row, evaluate_metrics, find_collapse, get_metric
-from unlearn.evaluation.predictions import Predictions
+from unlearn.evaluation.predictions import REFERENCE_NEEDS, Predictions
 from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.run_method import UnlearningResult, run_method
 from unlearn.pipeline.trained_models import predict_retrained
 from unlearn.storage.record import RunRecord
-
-REFERENCE_NEEDS = ("twins", "shadows", "relearned")
-"""Needs of metrics that ``reference_models`` provides."""
 
 
 def _display_names(job: Job) -> dict[str, str]:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unlearn.core.files import hash_file
 from unlearn.core.job import Job
 from unlearn.data.task import hide_view
 from unlearn.models.expansion.expanded import remove_extra_channels
@@ -23,7 +24,6 @@ from unlearn.pipeline.trained_models import (
 )
 from unlearn.scoring.base import SampleScorer, Score, ScoringInputs
 from unlearn.storage.checkpoint_cache import TrainedModel
-from unlearn.storage.user_checkpoint import hash_file as file_digest
 
 
 def _run_scorer(
@@ -40,7 +40,7 @@ def _run_scorer(
 def _scored_model_identity(context: RunContext) -> dict[str, Any]:
     """Return the identity of the original model; for a user's own, the hash of its file."""
     path = context.job.config.get("checkpoint")
-    own = {} if path is None else {"checkpoint": file_digest(Path(path))}
+    own = {} if path is None else {"checkpoint": hash_file(Path(path))}
     return original_model_identity(context) | own
 
 

@@ -13,13 +13,13 @@ from torch import nn
 from unlearn.core import environment
 from unlearn.core.job import Job
 from unlearn.data.task import Task
-from unlearn.evaluation.predictions import Predictions, predict_task
+from unlearn.evaluation.predictions import REFERENCE_NEEDS, Predictions, predict_task
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline import sequential_requests
 from unlearn.pipeline.context import RunContext, build_method, load_context
 from unlearn.pipeline.forget_set import add_forget_set, needs_original_model
 from unlearn.pipeline.run_method import run_method
-from unlearn.pipeline.run_record import REFERENCE_NEEDS, describe_run, is_needed, make_record
+from unlearn.pipeline.run_record import describe_run, is_needed, make_record
 from unlearn.pipeline.sample_scores import compute_features
 from unlearn.pipeline.trained_models import load_original
 from unlearn.pipeline.user_model import (

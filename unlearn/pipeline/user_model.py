@@ -13,6 +13,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
+from unlearn.core.files import hash_file
 from unlearn.core.job import Job
 from unlearn.evaluation.evaluator import find_collapse
 from unlearn.evaluation.metrics import accuracy
@@ -23,7 +24,6 @@ from unlearn.pipeline.trained_models import cpu_state, read_user_checkpoint
 from unlearn.storage.model_card import make_card, write_card
 from unlearn.storage.record import RunRecord
 from unlearn.storage.state_dicts import save_state
-from unlearn.storage.user_checkpoint import hash_file
 
 log = logging.getLogger(__name__)
 

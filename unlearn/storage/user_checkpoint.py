@@ -6,7 +6,6 @@ code in a file is run.
 
 import copy
 import functools
-import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -87,12 +86,6 @@ class UserCheckpoint:
 
         metadata = dict(self.metadata)
         write_atomically(path, lambda file: save_file(content, file, metadata=metadata))
-
-
-def hash_file(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def match_checkpoint(path: Path, network: nn.Module, what: str) -> UserCheckpoint:

@@ -51,16 +51,10 @@ class Stack:
     def __init__(self, networks: Sequence[nn.Module]) -> None:
         """Stack the tensors of the networks, which remain usable individually."""
         self.networks = list(networks)
-        self.parameters = {
-            name: torch.stack(parts).requires_grad_()
-            for name, parts in _gather_states(
-                [dict(n.named_parameters()) for n in networks]
-            ).items()
-        }
-        self.buffers = {
-            name: torch.stack(parts)
-            for name, parts in _gather_states([dict(n.named_buffers()) for n in networks]).items()
-        }
+        parameters = _gather_states([dict(n.named_parameters()) for n in networks])
+        buffers = _gather_states([dict(n.named_buffers()) for n in networks])
+        self.parameters = {k: torch.stack(v).requires_grad_() for k, v in parameters.items()}
+        self.buffers = {name: torch.stack(parts) for name, parts in buffers.items()}
         for number, network in enumerate(networks):
             for stacked, own in (
                 (self.parameters, network.named_parameters()),
