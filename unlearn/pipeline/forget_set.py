@@ -9,7 +9,6 @@ import torch
 
 from unlearn.core.job import Job, chosen_option
 from unlearn.data.forget_sets.base import ForgetSet, hash_indices
-from unlearn.data.forget_sets.sample_list import ImageIndex
 from unlearn.data.task import Task
 from unlearn.pipeline.context import RunContext, add_false_alarms, load_context
 from unlearn.pipeline.sample_scores import (
@@ -49,9 +48,7 @@ def add_forget_set(context: RunContext) -> RunContext:
     """
     config, task = context.job.config, context.task
     choose = context.job.node("forget_set")
-    files = context.dataset.files
-    names = ImageIndex(files, len(task.train), test_folder=context.dataset.split_off is None)
-    known: dict[str, Any] = {"names": names, "class_names": context.dataset.class_names}
+    known: dict[str, Any] = {"class_names": context.dataset.class_names}
     cost: dict[str, Any] = {}
     if config.get("score") is not None:
         trained, score = compute_sample_scores(context, config["score"])
@@ -76,6 +73,8 @@ def _choose_requests(
 ) -> tuple[torch.Tensor, ...]:
     """Return the requests of a forget set that is built from the ground truth."""
     config, needs = context.job.config, choose.needs
+    if "names" in needs:
+        known = known | {"names": _index_images(context)}
     if "embedding" in needs:
         known = known | {"embedding": compute_features(context)}
     absent = [need for need in needs if need not in known]
@@ -90,6 +89,14 @@ def _choose_requests(
         seed=config["seeds"]["discovery"],
         **{need: known[need] for need in needs},
     )
+
+
+def _index_images(context: RunContext) -> Any:
+    """Return the index of the training images by name."""
+    from unlearn.data.forget_sets.sample_list import ImageIndex
+
+    split_folder = context.dataset.split_off is None
+    return ImageIndex(context.dataset.files, len(context.task.train), test_folder=split_folder)
 
 
 def _discovery_quality(task: Task, found: tuple[torch.Tensor, ...]) -> dict[str, Any]:
