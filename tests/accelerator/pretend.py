@@ -147,7 +147,7 @@ def take_over() -> None:
     of.fits_memory = lambda self, size: RESIDENT  # type: ignore[assignment, method-assign]
     one, two = unlearning, pretraining
     watch_stack(one, one.StackedUnlearner, "_step_group", one.StackedRun, "next_step")
-    watch_stack(two, two.StackedPretrainer, "_take_step", two.MemberRun, "next_batch")
+    watch_stack(two, two.StackedPretrainer, "_step_stack", two.MemberRun, "next_step")
 
 
 if __name__ == "__main__":

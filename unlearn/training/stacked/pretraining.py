@@ -7,7 +7,6 @@ network takes a step. Shapes: M models, B batch.
 """
 
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 from lightning.pytorch.loggers import Logger
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 from torch.nn import functional as F
 
 from unlearn.core.types import Batch, ImageSet
@@ -25,6 +24,7 @@ from unlearn.training.engine import Engine
 from unlearn.training.loader import Augmentation, ResidentLoader
 from unlearn.training.optimizers import use_fast_step
 from unlearn.training.recipe import Pretraining
+from unlearn.training.stacked.engine import StackEngine, map_losses
 
 PRECISIONS = ("32-true", "bf16-mixed")
 ELEMENTWISE = (torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW)
@@ -78,9 +78,7 @@ class Stack:
             logits = functional_call(network, state, (image, *((index,) if masked else ())))
             return F.cross_entropy(logits, label)
 
-        with warnings.catch_warnings():  # an operation without a batched form is looped over
-            warnings.filterwarnings("ignore", message="There is a performance drop")
-            return vmap(member_loss)((self.parameters, self.buffers), image, label, index)
+        return map_losses(member_loss, (self.parameters, self.buffers), image, label, index)
 
     def compute_gradients(
         self, batches: Sequence[Batch], autocast: AbstractContextManager[Any]
@@ -147,6 +145,11 @@ class MemberRun:
         self.batches = self._iterate_batches()
         self.pending = next(self.batches, None)
 
+    @property
+    def kind(self) -> int:
+        """Return the size of the next batch."""
+        return len(self.pending.label) if self.pending is not None else 0
+
     def _iterate_batches(self) -> Iterator[Batch]:
         for epoch in range(self.recipe.epochs):
             self.epoch = epoch
@@ -163,8 +166,8 @@ class MemberRun:
             logger.log_metrics(values, step=self.epoch + 1)
             logger.save()
 
-    def next_batch(self) -> None:
-        """Fetch the next batch."""
+    def next_step(self) -> None:
+        """Fetch the batch of the next step."""
         self.steps += 1
         self.pending = next(self.batches, None)
 
@@ -175,15 +178,14 @@ class MemberRun:
             group["lr"] = rate * factor
 
 
-class StackedPretrainer:
+class StackedPretrainer(StackEngine[MemberRun]):
     """Train the models of a stack to the end."""
 
-    def __init__(self, runs: list[MemberRun], recipe: Pretraining, engine: Engine) -> None:
+    def __init__(self, runs: Sequence[MemberRun], recipe: Pretraining, engine: Engine) -> None:
         """Create a shared optimizer if it is equivalent, and one per model."""
-        self.runs, self.batch_size = runs, recipe.batch_size
-        self.cast: Callable[[], AbstractContextManager[Any]] = lambda: torch.autocast(
-            engine.device.type, torch.bfloat16, engine.resolved_precision() == "bf16-mixed"
-        )
+        half = engine.resolved_precision() == "bf16-mixed"
+        super().__init__(runs, lambda: torch.autocast(engine.device.type, torch.bfloat16, half))
+        self.batch_size = recipe.batch_size
         self._stack_networks()
         made = [use_fast_step(recipe.optimizer(list(run.network.parameters()))) for run in runs]
         self.rates = [group["lr"] for group in made[0].param_groups]
@@ -205,27 +207,27 @@ class StackedPretrainer:
         self.stack.losses[number] = 0
         return value
 
-    def __iter__(self) -> Iterator[MemberRun]:
-        """Yield each run when it has ended."""
-        while self.runs:
-            self._step_unequal()
-            ended = [r for r in self.runs if r.pending is None or (r.broken and not self.shared)]
-            if ended:
-                going = [
-                    (r, s)
-                    for r, s in zip(self.runs, self.stack.losses, strict=True)
-                    if r not in ended
-                ]
-                self.runs = [run for run, _ in going]
-                for run in ended:
-                    detach_storage(run.network)
-                    yield run
-                if self.runs:
-                    self._stack_networks([sum_ for _, sum_ in going])
-                continue
-            self._take_step()
+    def _rank_group(self, group: Sequence[MemberRun]) -> int:
+        return group[0].kind
 
-    def _take_step(self) -> None:
+    def _remove_runs(self, ended: Sequence[MemberRun]) -> None:
+        sums = [s for r, s in zip(self.runs, self.stack.losses, strict=True) if r not in ended]
+        super()._remove_runs(ended)
+        for run in ended:
+            detach_storage(run.network)
+        if self.runs:
+            self._stack_networks(sums)
+
+    def _step_group(self, group: Sequence[MemberRun]) -> None:
+        """Step all models jointly; part of them individually, up to a batch of full size."""
+        if len(group) == len(self.runs):
+            self._step_stack()
+            return
+        for run in group:
+            while run.pending is not None and run.kind != self.batch_size:
+                self._step_member(run)
+
+    def _step_stack(self) -> None:
         batches = [run.pending for run in self.runs if run.pending is not None]
         self.stack.compute_gradients(batches, self.cast())
         if self.shared is not None:
@@ -237,17 +239,11 @@ class StackedPretrainer:
                 run.set_rates(self.own[run.number], self.rates)
                 self.own[run.number].step()
         for run in self.runs:
-            run.next_batch()
+            run.next_step()
+            if run.broken and self.shared is None:
+                run.pending = None
 
-    def _step_unequal(self) -> None:
-        """Step models individually whose next batch has a different size."""
-        if len({len(r.pending.label) for r in self.runs if r.pending is not None}) < 2:
-            return
-        for place, run in enumerate(self.runs):
-            while run.pending is not None and len(run.pending.label) != self.batch_size:
-                self._step_member(place, run)
-
-    def _step_member(self, place: int, run: MemberRun) -> None:
+    def _step_member(self, run: MemberRun) -> None:
         batch, optimizer = run.pending, self.own[run.number]
         assert batch is not None
         optimizer.zero_grad()
@@ -255,10 +251,10 @@ class StackedPretrainer:
             logits = run.network(batch.image, *((batch.index,) if run.masked else ()))
             loss = F.cross_entropy(logits, batch.label)
         loss.backward()
-        self.stack.losses[place] += loss.detach()
+        self.stack.losses[self.runs.index(run)] += loss.detach()
         run.set_rates(optimizer, self.rates)
         optimizer.step()
-        run.next_batch()
+        run.next_step()
 
 
 def pretrain_stacked(

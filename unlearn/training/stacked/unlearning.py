@@ -7,8 +7,6 @@ Shapes: M cells, B batch.
 """
 
 import time
-import warnings
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -16,11 +14,12 @@ from typing import Any
 import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, vmap
+from torch.func import functional_call
 from torch.utils import _pytree as pytree
 
 from unlearn.core.types import Batch, Request
 from unlearn.methods.base import UnlearningMethod
+from unlearn.training.stacked.engine import StackEngine, map_losses
 from unlearn.training.unlearning import LightningFit, UnlearningModule
 
 SERVED = {
@@ -188,56 +187,37 @@ class StackedRun:
         return out[0] if out else None
 
 
-class StackedUnlearner:
-    """Run cells to the end."""
+class StackedUnlearner(StackEngine[StackedRun]):
+    """Unlearn cells to the end."""
 
     def __init__(
-        self, courses: Sequence[StackedRun], cast: Callable[[], AbstractContextManager[Any]]
+        self, runs: Sequence[StackedRun], cast: Callable[[], AbstractContextManager[Any]]
     ) -> None:
-        """Store the cells and ``cast``, the autocast context of a step."""
-        self.courses, self.cast = list(courses), cast
+        """Store the cells and the autocast context of a step."""
+        super().__init__(runs, cast)
         self._constant: dict[tuple[int, ...], dict[str, tuple[Any, Tensor]]] = {}
-
-    def run_all(self) -> None:
-        """Step until every cell has ended.
-
-        Smaller groups, such as before a last batch of a different size, step first, so that they
-        can join the largest group.
-        """
-        while groups := self._group_runs():
-            for group in groups[1:]:
-                self._step_group(group)
-            self._step_group(self._group_runs()[0])
-
-    def _group_runs(self) -> list[list[StackedRun]]:
-        """Return the cells grouped by the kind of their next step, the largest group first."""
-        kinds: dict[tuple[Any, ...], list[StackedRun]] = defaultdict(list)
-        for course in self.courses:
-            if course.pending is not None and course.error is None:
-                kinds[course.kind].append(course)
-        return sorted(kinds.values(), key=len, reverse=True)
 
     def _step_group(self, group: Sequence[StackedRun]) -> None:
         started = time.perf_counter()
-        phases = [course.module.begin_step() for course in group]
+        phases = [run.module.begin_step() for run in group]
         with self.cast():
             losses = self._compute_losses(group)
-        for course in group:
-            course.module.clear_gradients()
+        for run in group:
+            run.module.clear_gradients()
         losses.sum().backward()
-        for course, phase, loss in zip(group, phases, losses.detach(), strict=True):
-            assert course.pending is not None
-            course.step_optimizer(phase)
-            course.module.count_step(loss, course.pending)
-            course.images_seen = course.module.epoch_log.images
-        for course in group:
-            course.seconds += (time.perf_counter() - started) / len(group)
-        for course in group:
-            course.next_step()
+        for run, phase, loss in zip(group, phases, losses.detach(), strict=True):
+            assert run.pending is not None
+            run.step_optimizer(phase)
+            run.module.count_step(loss, run.pending)
+            run.images_seen = run.module.epoch_log.images
+        for run in group:
+            run.seconds += (time.perf_counter() - started) / len(group)
+        for run in group:
+            run.next_step()
 
     def _compute_losses(self, group: Sequence[StackedRun]) -> Tensor:
         """Return each cell's loss, (M,)."""
-        batches = [course.pending for course in group]
+        batches = [run.pending for run in group]
         if len(group) == 1:
             return group[0].cell(batches[0])[None]
         leaves = zip(*(pytree.tree_leaves(batch) for batch in batches), strict=True)
@@ -245,13 +225,11 @@ class StackedUnlearner:
         batch = pytree.tree_unflatten(joined, pytree.tree_structure(batches[0]))
         state = self._stack_tensors(group)
         cell = group[0].cell
-        with warnings.catch_warnings():  # an operation without a batched form is looped over
-            warnings.filterwarnings("ignore", message="There is a performance drop")
-            losses = vmap(lambda tensors, given: functional_call(cell, tensors, given))(
-                state, (batch,)
-            )
+        losses = map_losses(
+            lambda tensors, given: functional_call(cell, tensors, given), state, (batch,)
+        )
         for name in dict(cell.named_buffers()).keys() - group[0].still:  # running statistics
-            own = [course.tensors[name] for course in group]
+            own = [run.tensors[name] for run in group]
             torch._foreach_copy_(own, list(state[name].unbind(0)))  # type: ignore[attr-defined]
         return losses
 
@@ -260,14 +238,14 @@ class StackedUnlearner:
 
         Constant tensors, such as masks and references, are stacked once.
         """
-        key = tuple(id(course) for course in group)
+        key = tuple(id(run) for run in group)
         known = self._constant.pop(key, {})
         while len(self._constant) > 2:  # remove old groups
             self._constant.pop(next(iter(self._constant)))
         self._constant[key] = kept = {}
         out = {}
         for name in group[0].tensors:
-            own = [course.tensors[name] for course in group]
+            own = [run.tensors[name] for run in group]
             state = [(id(tensor), tensor._version) for tensor in own]
             if name in known and known[name][0] == state:
                 out[name] = known[name][1]
