@@ -39,9 +39,9 @@ def test_consistency_and_halves():
     assert not torch.equal(half, held_out(9, seed=2))
 
 
-def test_the_nearest_kind():
-    for value, kind in ((0.98, "poison"), (0.45, "interclass_confusion"), (0.02, "random_label")):
-        assert Regularity(30, value, value).kind == kind
+def test_the_levels():
+    for value, level in ((0.98, "high"), (0.45, "medium"), (0.02, "low")):
+        assert Regularity(30, value, value).level == level
     assert Regularity(30, 1.0, 0.5).value == 0.75
 
 
@@ -61,7 +61,7 @@ def values(folder: Path, seed: int, *more: str) -> list[Regularity]:
 def ordered(found: list[Regularity]) -> None:
     low, middle, high = (one.value for one in found)
     assert low + 0.1 < middle < high - 0.1
-    assert [one.kind for one in found] == list(KINDS)
+    assert [one.level for one in found] == ["low", "medium", "high"]
 
 
 def test_the_estimate_orders_the_kinds(tmp_path: Path):
@@ -108,6 +108,5 @@ def test_the_command_on_a_folder(tmp_path: Path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     said = " ".join(result.stdout.split())
-    assert "from 9 forget samples" in said
-    assert "nearest to" in said
+    assert "from 9 forget samples: consistency" in said and "regularity" in said
     assert "any corruption" not in said

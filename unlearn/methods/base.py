@@ -34,6 +34,9 @@ class UnlearningMethod(L.Callback, ABC):
         localizable: Whether a localization can be used; False if the network's shape changes.
         has_localization: Whether the method has a localization.
         mask: Mask of the localization; None without one.
+        role: Role in comparisons: "unlearning"; "baseline", what all start from; or "reference", the
+            retrained model that others are measured against.
+        uses_forget_set: Whether the result depends on the forget set.
         notes: Values recorded in the run's row, JSON-serialisable.
     """
 
@@ -44,6 +47,8 @@ class UnlearningMethod(L.Callback, ABC):
     head: ClassVar[str] = "masked"
     localizable: ClassVar[bool] = True
     has_localization: ClassVar[bool] = False
+    role: ClassVar[str] = "unlearning"
+    uses_forget_set: ClassVar[bool] = True
     mask: Any = None
 
     def __init__(

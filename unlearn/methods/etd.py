@@ -18,6 +18,7 @@ class ETD(OneShot):
     """Keep only the generalizing channels."""
 
     localizable: ClassVar[bool] = False
+    uses_forget_set: ClassVar[bool] = False
 
     def __init__(self) -> None:
         """Initialise without options: shares and masks are set by the pre-training."""

@@ -1,6 +1,6 @@
 """Retraining from scratch on the retain set, exact unlearning (EU in arXiv 2402.14015). Re-implemented."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -12,6 +12,8 @@ from unlearn.models.surgery import reinitialize_network
 
 class Retrain(Finetune):
     """Train a new network with the pre-training recipe on the retain set."""
+
+    role: ClassVar[str] = "reference"
 
     def __init__(self, *, seed: int, **recipe: Any) -> None:
         """Store the seed of the new weights; see ``UnlearningMethod`` for the rest."""

@@ -7,7 +7,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +38,13 @@ class RUM:
     """Unlearn the parts of a partition in order, each with its own method.
 
     Attributes:
+        role: Role in comparisons, see ``UnlearningMethod``.
+        uses_forget_set: Whether the result depends on the forget set.
         notes: Values recorded in the run's row, JSON-serialisable.
     """
+
+    role: ClassVar[str] = "unlearning"
+    uses_forget_set: ClassVar[bool] = True
 
     def __init__(
         self,

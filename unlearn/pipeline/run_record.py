@@ -34,6 +34,16 @@ def _display_names(job: Job) -> dict[str, str]:
     return names
 
 
+def _collect_facts(job: Job) -> dict[str, Any]:
+    """Return the facts of method and corruption that tables read."""
+    method = job.node("method")
+    return {
+        "role": "upper bound" if job.config["oracle"] else method.role,
+        "uses_forget_set": method.uses_forget_set,
+        "regularity": job.node("corruption").regularity,
+    }
+
+
 def describe_run(job: Job) -> str:
     """Return data, corruption, network and, for an unlearning, method and discovery rate."""
     names = job.names
@@ -87,6 +97,7 @@ def make_record(
         versions=environment.collect_versions(),
         revision=environment.find_revision(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        **_collect_facts(context.job),
     )
 
 

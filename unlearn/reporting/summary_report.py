@@ -21,6 +21,7 @@ from unlearn.reporting.tables import (
     refined,
     summary,
 )
+from unlearn.reporting.tables.facts import regularity_levels
 from unlearn.reporting.tracking import wandb_mirror
 from unlearn.scoring.regularity import Regularity
 from unlearn.storage.results_store import ResultsStore
@@ -98,8 +99,9 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     fitting = table if config["checkpoint"] is None else advice.for_trained(table)
     kind = config["names"]["corruption"]
     case = advice.Case(None if kind == "none" else kind, config["discovery"])
-    if regularity is not None and regularity.kind in set(table["corruption"]):
-        case = replace(case, corruption=regularity.kind)
+    if regularity is not None:
+        alike = [c for c, v in regularity_levels(table).items() if v == regularity.level]
+        case = replace(case, corruption=next(iter(alike), case.corruption))
     cells = advice.select_nearest(_of_setting(fitting, config), case)
     found = advice.make_advice(cells)
     title = advice.describe_case(case, cells, source)

@@ -14,9 +14,9 @@ from torch import Tensor
 
 LEAST = 8
 """Minimum number of forget samples for an estimate: at least four in each half."""
-KINDS = (("poison", 0.7), ("interclass_confusion", 0.2), ("random_label", 0.0))
-"""Kinds and their minimum estimates: midpoints of the values measured for the three kinds on the
-embedded digits (docs/advice.md)."""
+LEVELS = (("high", 0.7), ("medium", 0.2), ("low", 0.0))
+"""Levels and their minimum estimates: midpoints of the values measured for backdoor, confused classes
+and random labels on the embedded digits (docs/advice.md)."""
 
 
 def label_concentration(label: Tensor, every: Tensor, num_classes: int) -> float:
@@ -71,14 +71,14 @@ class Regularity:
         return (self.concentration + self.consistency) / 2
 
     @property
-    def kind(self) -> str:
-        """Return the nearest measured kind of corruption."""
-        return next(kind for kind, least in KINDS if self.value >= least)
+    def level(self) -> str:
+        """Return the level of regularity: "high", "medium" or "low"."""
+        return next(level for level, least in LEVELS if self.value >= least)
 
     def describe_estimate(self) -> str:
         """Return a one-line description of the estimate."""
         return (
-            f"regularity {self.value:.2f} from {self.count} forget samples, nearest to {self.kind}"
-            f": consistency {self.consistency:.2f} (a model trained without half of them predicts "
+            f"regularity {self.value:.2f} ({self.level}) from {self.count} forget samples: "
+            f"consistency {self.consistency:.2f} (a model trained without half of them predicts "
             f"{self.consistency:.0%} of its labels), label concentration {self.concentration:.2f}"
         )

@@ -12,6 +12,7 @@ SECRET = ("key", "token", "password", "secret")  # suffixes of keys whose values
 STATUSES = ("ok", "collapsed", "failed")
 SHORT = ("discovery", "corrupted", "seed")  # config values that get a column without a prefix
 OWN = ("run_id", "step", *SHORT, "status", "reason", "seconds", "peak_bytes", "revision", "created")
+FACTS = ("role", "uses_forget_set", "regularity")  # of method and corruption
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,10 @@ class RunRecord:
         versions: Versions by package.
         revision: Git revision, if there is one.
         created: ISO time.
+        role: Role of the method in comparisons: "unlearning", "baseline", "reference" or, told all
+            corrupted samples, "upper bound".
+        uses_forget_set: Whether the method's result depends on the forget set.
+        regularity: Level of the corruption's regularity, None if unknown.
 
     Raises:
         ValueError: If the status is unknown, the step negative or a metric hides another column.
@@ -48,6 +53,9 @@ class RunRecord:
     versions: Mapping[str, str]
     revision: str | None
     created: str
+    role: str = "unlearning"
+    uses_forget_set: bool = True
+    regularity: str | None = None
 
     def __post_init__(self) -> None:
         """Check status, step and names of metrics."""
@@ -55,7 +63,7 @@ class RunRecord:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, got '{self.status}'")
         if self.step < 0:
             raise ValueError(f"step must be 0 or more, got {self.step}")
-        hidden = sorted(set(self.metrics) & {*OWN, *self.names})
+        hidden = sorted(set(self.metrics) & {*OWN, *FACTS, *self.names})
         if hidden:
             raise ValueError(f"metrics must not be named {', '.join(hidden)}: reserved columns")
 
@@ -67,6 +75,7 @@ class RunRecord:
         """
         row: dict[str, Any] = {"run_id": self.run_id, "step": self.step, **self.names}
         row |= {key: self.config.get(key) for key in SHORT}
+        row |= {key: getattr(self, key) for key in FACTS}
         row |= {"status": self.status, "reason": self.reason, "seconds": self.seconds}
         row |= self.metrics
         row |= {"peak_bytes": self.peak_bytes, "revision": self.revision, "created": self.created}

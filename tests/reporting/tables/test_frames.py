@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from unlearn.reporting.tables import frames
+from unlearn.reporting.tables import facts, frames
 
 
 def rows(*cells: tuple) -> pd.DataFrame:
@@ -27,8 +27,7 @@ def test_a_label_names_the_pretraining_unless_it_is_the_standard_one():
     )
     own = rows(("etd", "etd", "poison", 0.5, 0, 0.9))
     assert frames.label_pretraining(own)["method"].tolist() == ["etd"]
-    assert {frames.plain_name(n) for n in ("rem(etd)", "rem", "rem (IDEAL)(etd)")} == {"rem"}
-    assert frames.is_oracle("rem (IDEAL)(etd)") and not frames.is_oracle("rem(etd)")
+    assert {facts.plain_name(n) for n in ("rem(etd)", "rem", "rem (IDEAL)(etd)")} == {"rem"}
 
 
 def test_methods_without_a_rate_are_copied_to_all_rates():

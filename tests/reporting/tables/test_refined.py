@@ -95,7 +95,7 @@ def test_the_papers_table_holds_the_settings_of_rum_alone():
     table = tabulate_rum(pd.concat([rows(), plain]))
     assert len(table) == 8
     assert [c for c in table if not c.endswith("_ci95")] == [
-        "method", "variant", "n", "tow", "mia_gap", "tow_mia", "collapsed",
+        "method", "variant", "n", "role", "tow", "mia_gap", "tow_mia", "collapsed",
     ]  # fmt: skip
     assert tabulate_rum(plain).empty
     assert tabulate_rum(rows().drop(columns="method/mode")).empty

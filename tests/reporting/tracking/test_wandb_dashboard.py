@@ -32,7 +32,7 @@ def test_the_workspace_compares_methods_over_the_plane():
     (kind, plane), *rest = panels["The plane"]
     assert kind == "Vega2" and plane["panelDefId"] == "team/unlearn-plane"
     assert plane["fieldSettings"] == {
-        key: f"summary:{key}" for key in ("method", "corruption", "discovery", "healed_utility")
+        key: f"summary:{key}" for key in wandb_dashboard.HEAT_MAP_FIELDS
     }
     (query,) = plane["userQuery"]["queryFields"]
     asked = {field["name"]: field for field in query["fields"]}
@@ -81,7 +81,10 @@ def test_the_heat_map_averages_runs_of_a_cell():
     assert aggregate["aggregate"][0] == {
         "op": "mean", "field": "${field:healed_utility}", "as": "mean"
     }  # fmt: skip
+    level = {"op": "max", "field": "level", "as": "level"}  # the least regular corruption first
+    assert level in aggregate["aggregate"]
     inside = chart["spec"]["encoding"]
+    assert inside["y"]["sort"] == {"field": "level", "op": "max", "order": "descending"}
     assert chart["facet"]["field"] == fields[0]
     assert (inside["y"]["field"], inside["x"]["field"]) == (fields[1], fields[2])
     assert inside["color"]["field"] == "mean" and inside["color"]["scale"]["domain"] == [0, 1]

@@ -17,9 +17,12 @@ class Corruption(ABC):
     """Base class of corruptions, which turn a clean training set into the received one.
 
     Attributes:
+        regularity: Level of statistical regularity: "high", "medium", "low"; None if unknown
+            (arXiv 2505.17730).
         multiple: How many samples are corrupted at a time; 2 if pairs swap labels.
     """
 
+    regularity: ClassVar[str | None] = None
     multiple: ClassVar[int] = 1
 
     @abstractmethod

@@ -26,6 +26,8 @@ class InterclassConfusion(Corruption):
     classes: tuple[int, int]
     pick: str
 
+    regularity: ClassVar[str | None] = "medium"
+
     def __post_init__(self) -> None:
         """Check both options."""
         if len(self.classes) != 2 or len(set(self.classes)) != 2:

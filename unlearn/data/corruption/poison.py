@@ -6,7 +6,7 @@ Shapes: B batch, N samples, C H W image.
 """
 
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -96,6 +96,8 @@ class Poison(Corruption):
     corner: str
     value: float | None
     exclude_target_class: bool
+
+    regularity: ClassVar[str | None] = "high"
 
     def __post_init__(self) -> None:
         """Check the options that do not depend on the data."""

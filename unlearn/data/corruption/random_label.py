@@ -5,6 +5,7 @@ Differs: a wrong label is always different from the right one.
 """
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 
@@ -16,6 +17,8 @@ from unlearn.data.task import Truth
 @dataclass(frozen=True, kw_only=True)
 class RandomLabel(Corruption):
     """Give randomly chosen samples a uniformly drawn wrong label."""
+
+    regularity: ClassVar[str | None] = "low"
 
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
         """Return the set with ``count`` wrong labels: (y + r) mod K, r uniform in 1..K-1."""

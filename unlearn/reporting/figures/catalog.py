@@ -68,7 +68,7 @@ def redirection_curves(store: ResultsStore, frame: pd.DataFrame) -> pd.DataFrame
     """Return the curves of the best method that has a base and a full network, all runs.
 
     Returns:
-        The curves of all its runs one below the other, with columns ``run_id`` and ``corruption``;
+        The curves of all its runs one below the other, with columns ``run_id``, ``corruption`` and ``regularity``;
         None if there are none.
     """
     for method in summarize_metrics(frame)["method"]:
@@ -76,7 +76,7 @@ def redirection_curves(store: ResultsStore, frame: pd.DataFrame) -> pd.DataFrame
         for _, row in frame[frame["method"] == method].drop_duplicates("run_id").iterrows():
             values = read_curves(store, str(row["run_id"]))
             if set(CURVES) <= set(values):
-                own = {"run_id": row["run_id"], "corruption": row["corruption"]}
+                own = {key: row.get(key) for key in ("run_id", "corruption", "regularity")}
                 parts.append(values[list(CURVES)].assign(**own))
         if parts:
             return pd.concat(parts, ignore_index=True)

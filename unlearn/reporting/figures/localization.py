@@ -13,11 +13,11 @@ from matplotlib.figure import Figure
 
 from unlearn.reporting.figures.canvas import file_name, new_figure
 from unlearn.reporting.figures.planes import COLOURS
+from unlearn.reporting.tables.facts import BASELINE, REFERENCE
 from unlearn.reporting.tables.frames import existing_columns, standard_error
 from unlearn.reporting.tables.oracle_gaps import (
     LAYERS,
     METRICS,
-    ORACLE,
     OWN,
     SETTING,
     SHARE,
@@ -84,8 +84,8 @@ def budget_curves(rows: pd.DataFrame) -> Figure:
             _draw_curves(axes, local[local["algorithm"] == algorithm], metric, styles)
             whole = rows[(rows["algorithm"] == algorithm) & (rows["strategy"] == WHOLE)]
             for part, label, style in (
-                (rows[rows["algorithm"] == ORACLE], "oracle (retrained)", "--"),
-                (rows[rows["algorithm"] == "original"], "original", ":"),
+                (rows[rows["role"] == REFERENCE], "oracle (retrained)", "--"),
+                (rows[rows["role"] == BASELINE], "original", ":"),
                 (whole, "the algorithm on all parameters", "-."),
             ):
                 _draw_level(axes, part, metric, label, style)
@@ -151,7 +151,7 @@ def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         rows: Rows of one setting with gaps; those at the main budget and at none are drawn.
         metrics: Metrics to draw.
     """
-    rows = rows[(rows["algorithm"] != ORACLE) & rows["gap"].notna()]
+    rows = rows[(rows["role"] != REFERENCE) & rows["gap"].notna()]
     rows = rows[rows["budget"].isna() | (rows["budget"] == main_budget(rows))]
     alone = rows["strategy"].isin([WHOLE, OWN]) | (rows["strategy"] == rows["algorithm"])
     rows = rows.assign(

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from unlearn.reporting.figures.canvas import new_figure
-from unlearn.reporting.tables.frames import REGULARITY
+from unlearn.reporting.tables.facts import order_corruptions, regularity_levels
 from unlearn.reporting.tables.summary import summarize_metrics
 
 HEALED, UTILITY, FULL = "#0072B2", "#E69F00", "#009E73"  # Okabe and Ito, colour-blind safe
@@ -105,9 +105,9 @@ def draw_corruptions(frame: pd.DataFrame) -> Figure:
     Args:
         frame: Rows of one or more corruptions, prepared.
     """
-    present = set(frame["corruption"])
-    known = [name for name in reversed(REGULARITY) if name in present]
-    names = [*known, *sorted(present - set(known))]
+    levels = regularity_levels(frame)
+    unknown = sorted(set(frame["corruption"].astype(str)) - set(levels))
+    names = [*reversed(levels), *unknown]
     tables = {
         name: summarize_metrics(frame[frame["corruption"] == name]).set_index("method")
         for name in names
@@ -118,7 +118,7 @@ def draw_corruptions(frame: pd.DataFrame) -> Figure:
     panels = fig.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for axes, name in zip(panels, names, strict=True):
         _draw_product_bars(axes, tables[name].reindex(order))
-        regularity = f"\n{REGULARITY[name]} regularity" if name in REGULARITY else ""
+        regularity = f"\n{levels[name]} regularity" if name in levels else ""
         axes.set_title(name.replace("_", " ") + regularity, fontsize=10)
     panels[0].set_yticks(range(len(order)), [str(m).replace("_", " ") for m in order])
     panels[0].set_ylim(-0.6, len(order) - 0.4)
@@ -152,10 +152,10 @@ def draw_redirection(curves: pd.DataFrame) -> Figure:
     Args:
         curves: As for ``draw_redirection_panel``; a column ``corruption`` splits it.
     """
-    parts = {"": curves}
+    parts, names = {"": curves}, [""]
     if "corruption" in curves:
         parts = {str(name): part for name, part in curves.groupby("corruption")}
-    names = [c for c in REGULARITY if c in parts] + [c for c in parts if c not in REGULARITY]
+        names = order_corruptions(parts, regularity_levels(curves))
     fig = new_figure(4.2 * len(names) + 0.8, 3.6)
     panels = fig.subplots(1, len(names), squeeze=False, sharey=True)[0]
     for axes, name in zip(panels, names, strict=True):

@@ -4,6 +4,7 @@ The layout follows arXiv 2505.17730: the most regular corruption on top, one sca
 """
 
 import textwrap
+from collections.abc import Mapping
 
 import matplotlib as mpl
 import numpy as np
@@ -13,7 +14,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from unlearn.reporting.figures.canvas import file_name, new_figure
-from unlearn.reporting.tables.frames import REGULARITY, by_cell, is_oracle
+from unlearn.reporting.tables.facts import is_upper_bound, order_corruptions, regularity_levels
+from unlearn.reporting.tables.frames import by_cell
 from unlearn.reporting.tables.summary import TITLES, average_cells, summarize_metrics
 
 PAGE = 12  # methods per page of the overview
@@ -21,15 +23,9 @@ COLOURS = (*mpl.color_sequences["tab10"], *mpl.color_sequences["Dark2"])  # stro
 UNKNOWN = "#e6e6e6"  # a cell that failed or was not run
 
 
-def order_corruptions(found: pd.Index | pd.Series) -> list[str]:
-    """Return the corruptions from the most to the least regular, unknown ones last."""
-    names = [str(c) for c in pd.Series(found).unique()]
-    return [c for c in REGULARITY if c in names] + [c for c in names if c not in REGULARITY]
-
-
-def _row_names(order: list[str], regularity: bool) -> list[str]:
+def _row_names(order: list[str], levels: Mapping[str, str]) -> list[str]:
     def name_level(name: str) -> str:
-        return f"\n({REGULARITY[name]})" if regularity and name in REGULARITY else ""
+        return f"\n({levels[name]})" if name in levels else ""
 
     return [textwrap.fill(o.replace("_", " "), 11) + name_level(o) for o in order]
 
@@ -54,9 +50,9 @@ def draw_heatmap(
         value: Column to average over seeds, in [0, 1].
         methods: To draw; None: all.
     """
-    table = average_cells(frame, value)
+    table, levels = average_cells(frame, value), regularity_levels(frame)
     methods = methods or [str(m) for m in summarize_metrics(frame)["method"]]
-    order = order_corruptions(table.columns.get_level_values(0))
+    order = order_corruptions(table.columns.get_level_values(0), levels)
     rates = sorted(table.columns.get_level_values(1).unique())
     across = min(3 if len(rates) <= 5 else 2, len(methods))
     down = -(-len(methods) // across)
@@ -70,7 +66,7 @@ def draw_heatmap(
         grid = pd.DataFrame(grid).reindex(index=order, columns=rates)
         values = np.ma.masked_invalid(grid.to_numpy(float))
         image = axes.imshow(values, vmin=0, vmax=1, cmap=colours, aspect="auto")
-        _label_plane(axes, order, rates, regularity=len(methods) == 1)
+        _label_plane(axes, order, rates, levels if len(methods) == 1 else {})
         known = values.compressed()
         text = f"mean {known.mean():.2f}" if len(known) else "failed"
         axes.set_title(f"{method.replace('_', ' ')}   {text}", fontsize=10, loc="left")
@@ -85,9 +81,11 @@ def draw_heatmap(
     return fig
 
 
-def _label_plane(axes: Axes, order: list[str], rates: list[float], regularity: bool) -> None:
+def _label_plane(
+    axes: Axes, order: list[str], rates: list[float], levels: Mapping[str, str]
+) -> None:
     axes.set_xticks(range(len(rates)), [f"{d:g}" for d in rates], fontsize=8)
-    axes.set_yticks(range(len(order)), _row_names(order, regularity), fontsize=8)
+    axes.set_yticks(range(len(order)), _row_names(order, levels), fontsize=8)
     axes.tick_params(length=0)
 
 
@@ -109,7 +107,7 @@ def find_winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataF
         Indexed by corruption and discovery rate: ``winner``; ``mean``; ``won``, the number of seeds
         in which no other is better; ``seeds``, those in which the winner ran.
     """
-    own = frame[~frame["method"].map(is_oracle)]
+    own = frame[~is_upper_bound(frame)]
     table = by_cell(own, value).dropna(how="all")
     rows = {}
     for task, seeds in table.groupby(level=["corruption", "discovery"]):
@@ -131,7 +129,8 @@ def winner_map(frame: pd.DataFrame, value: str = "healed_utility") -> Figure:
         value: Column that decides, by its mean over seeds.
     """
     best = find_winners(frame, value)
-    order = order_corruptions(frame["corruption"])
+    levels = regularity_levels(frame)
+    order = order_corruptions(frame["corruption"], levels)
     rates = sorted(frame["discovery"].dropna().unique())
     counts = best["winner"].value_counts()
     colours = dict(zip(counts.index, COLOURS * 3, strict=False))
@@ -147,7 +146,7 @@ def winner_map(frame: pd.DataFrame, value: str = "healed_utility") -> Figure:
         text = f"{name}\n{cell['mean']:.2f}, {cell['won']}/{cell['seeds']}"
         axes.text(j, i, text, ha="center", va="center", fontsize=8)
     axes.imshow(image, aspect="auto")
-    _label_plane(axes, order, rates, regularity=True)
+    _label_plane(axes, order, rates, levels)
     axes.set_xticks(np.arange(len(rates) - 1) + 0.5, minor=True)
     axes.set_yticks(np.arange(len(order) - 1) + 0.5, minor=True)
     axes.grid(which="minor", color="white", linewidth=2)

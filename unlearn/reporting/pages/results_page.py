@@ -29,11 +29,15 @@ from unlearn.reporting.pages.run_folders import (
     read_curves,
     shorten_value,
 )
+from unlearn.reporting.tables.facts import (
+    UPPER_BOUND,
+    labels_of_role,
+    order_corruptions,
+    regularity_levels,
+)
 from unlearn.reporting.tables.frames import (
-    REGULARITY,
     TASK,
     existing_columns,
-    is_oracle,
     label_pretraining,
     spread_rates,
 )
@@ -95,17 +99,18 @@ def collect_content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> d
     ]
     rows = rows.assign(**{LABEL: _name_sources(rows)})
     metrics = _list_metrics(rows)
+    bounds, levels = labels_of_role(rows, UPPER_BOUND), regularity_levels(rows)
     lists = {
-        "methods": sorted(methods, key=is_oracle),  # oracles are not ranked
-        "corruptions": _list_corruptions(rows),
+        "methods": sorted(methods, key=lambda m: m in bounds),  # upper bounds are not ranked
+        "corruptions": order_corruptions(sorted(rows["corruption"].dropna().unique()), levels),
         "rates": sorted(float(d) for d in rows["discovery"].dropna().unique()),
         "sources": sorted(set(rows[LABEL])),
     }
     start = Path(os.path.relpath(store.root.resolve(), folder.resolve())).as_posix()
     return {
         **lists,
-        "oracles": [m for m in methods if is_oracle(m)],
-        "regularity": REGULARITY,
+        "oracles": [m for m in methods if m in bounds],
+        "regularity": levels,
         "metrics": metrics,
         "folder": f"./{quote(start)}/",
         **_collect_runs(store, rows, _run_rates(rows), [m["key"] for m in metrics], lists),
@@ -142,12 +147,6 @@ def _with_broken(rows: pd.DataFrame, lost: Sequence[Mapping[str, Any]]) -> pd.Da
             keep &= more[column].isin(rows[column])
     both = pd.concat([rows, more[keep]], ignore_index=True) if keep.any() else rows
     return both.copy()  # all at once: pandas warns about fragmentation
-
-
-def _list_corruptions(rows: pd.DataFrame) -> list[str]:
-    """Return the corruptions, the most regular first."""
-    found = sorted(str(c) for c in rows["corruption"].dropna().unique())
-    return [c for c in REGULARITY if c in found] + [c for c in found if c not in REGULARITY]
 
 
 def _name_sources(rows: pd.DataFrame) -> list[str]:

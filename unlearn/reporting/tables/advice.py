@@ -12,14 +12,18 @@ from typing import Any
 
 import pandas as pd
 
-from unlearn.reporting.tables.comparisons import REFERENCE
+from unlearn.reporting.tables.facts import (
+    BASELINE,
+    REFERENCE,
+    is_upper_bound,
+    plain_name,
+    read_fact,
+    regularity_levels,
+)
 from unlearn.reporting.tables.frames import (
-    REGULARITY,
     existing_columns,
     fill_collapsed,
-    is_oracle,
     on_plane,
-    plain_name,
     standard_error,
 )
 
@@ -27,7 +31,6 @@ SHIPPED = Path(__file__).with_name("plane_digits.csv")
 SETTING = ("dataset", "model", "corrupted")
 CELL = ("corruption", "discovery")
 MEASURES = ("healed", "utility", "healed_utility")
-NOTHING = "original"  # baseline without unlearning
 MARGIN = 0.05  # smaller differences are negligible
 ADVICE = ("use", "possible", "avoid")
 
@@ -57,9 +60,11 @@ def aggregate_plane(frame: pd.DataFrame) -> pd.DataFrame:
         ``collapsed``, ``revision``.
     """
     frame = fill_collapsed(on_plane(frame), MEASURES)
-    frame = frame[~frame["method"].map(is_oracle).astype(bool) & frame["healed_utility"].notna()]
+    frame = frame[~is_upper_bound(frame) & frame["healed_utility"].notna()]
     task = [*existing_columns(frame, SETTING), *CELL]
-    seconds = frame[frame["method"] == REFERENCE].groupby(task, dropna=False)["seconds"].mean()
+    seconds = (
+        frame[read_fact(frame, "role") == REFERENCE].groupby(task, dropna=False)["seconds"].mean()
+    )
     rows = []
     for key, group in frame.groupby([*task, "method"], dropna=False):
         row: dict[str, Any] = dict(zip([*task, "method"], key, strict=True)) | {"n": len(group)}
@@ -124,17 +129,22 @@ def make_advice(cells: pd.DataFrame) -> pd.DataFrame:
     """
     rows = [_expected_result(str(name), group) for name, group in cells.groupby("method")]
     rows.sort(key=lambda row: -row["healed_utility"])
-    idle = next((row for row in rows if row["method"] == NOTHING), None)
-    best = next((row for row in rows if row["method"] != NOTHING), rows[0])
+    idle = next((row for row in rows if row["role"] == BASELINE), None)
+    best = next((row for row in rows if row["role"] != BASELINE), rows[0])
     out = pd.DataFrame([row | _rate_method(row, idle, best) for row in rows])
     place = out["advice"].map(ADVICE.index)
-    return out.iloc[place.argsort(kind="stable")].drop(columns="broken").reset_index(drop=True)
+    return (
+        out.iloc[place.argsort(kind="stable")]
+        .drop(columns=["broken", "role"])
+        .reset_index(drop=True)
+    )
 
 
 def _expected_result(method: str, cells: pd.DataFrame) -> dict[str, Any]:
     lowest = cells.iloc[int(cells["lowest"].to_numpy().argmin())]
     errors = cells["healed_utility_sem"]
-    row: dict[str, Any] = {"method": method, "n": len(cells)}
+    role = read_fact(cells, "role").iloc[0]
+    row: dict[str, Any] = {"method": method, "role": role, "n": len(cells)}
     row |= {name: cells[name].mean() for name in MEASURES}
     row["healed_utility_sem"] = math.sqrt(errors.pow(2).sum(skipna=False)) / len(cells)
     row["lowest"] = lowest["lowest"]
@@ -148,7 +158,7 @@ def _rate_method(
 ) -> dict[str, str]:
     """Return ``advice`` and ``why`` for a method's expected results."""
     broken, runs = row["broken"]
-    if row["method"] == NOTHING:
+    if row["role"] == BASELINE:
         return {
             "advice": "avoid",
             "why": f"baseline: {row['healed']:.2f} correct without unlearning",
@@ -185,7 +195,8 @@ def _advice_hint(row: dict[str, Any]) -> str:
 def describe_case(case: Case, cells: pd.DataFrame, source: str) -> str:
     """Return one line with the case of the advice and the source of its numbers."""
     kind = case.corruption
-    what = f"{kind} (regularity {REGULARITY.get(kind, 'unknown')})" if kind else "any corruption"
+    level = regularity_levels(cells).get(kind or "", "unknown")
+    what = f"{kind} (regularity {level})" if kind else "any corruption"
     rates = sorted(cells["discovery"].unique())
     asked = "" if case.discovery in (None, *rates) else f", the nearest to {case.discovery:g}"
     rate = (

@@ -4,32 +4,36 @@ A comparison is made on cells that all compared methods have; a collapsed cell c
 or absent one is missing. Conventions: arXiv 2505.17730.
 """
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from unlearn.reporting.tables.facts import (
+    LEVELS,
+    REFERENCE,
+    is_upper_bound,
+    labels_of_role,
+    plain_name,
+    read_fact,
+)
 from unlearn.reporting.tables.frames import (
     BANDS,
     DISCOVERY,
-    REGULARITY,
     TASK,
     by_cell,
     existing_columns,
     fill_collapsed,
-    is_oracle,
-    plain_name,
     rate_band,
     standard_error,
 )
 
 SCORE = "healed_utility"
-REFERENCE = "retrain"  # reference of relative times
 TEST = "two-sided Wilcoxon signed-rank test over paired cells, Holm-corrected"
-SHORT = {"interclass_confusion": "interclass", "random_label": "random"}
-REGIONS = (*REGULARITY.values(), *(f"rate_{name}" for name in BANDS))
+REGIONS = (*LEVELS, *(f"rate_{name}" for name in BANDS))
 
 
 def mean_ranks(frame: pd.DataFrame, value: str = SCORE) -> pd.Series:
@@ -58,13 +62,14 @@ def worst_cells(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
         Indexed by method: ``worst`` and ``worst_cell``, such as "poison 0.1".
     """
     table = by_cell(frame, value, seeds=False)
+    short = _shorten_names(frame["corruption"].astype(str).unique())
     out = {}
     for method, values in table.items():
         known = values.dropna()
         if len(known):
             names = map(str, table.index.names)
             task = dict(zip(names, _as_tuple(known.idxmin()), strict=True))
-            out[method] = {"worst": known.min(), "worst_cell": _task_name(task)}
+            out[method] = {"worst": known.min(), "worst_cell": _task_name(task, short)}
         else:
             out[method] = {"worst": np.nan, "worst_cell": None}
     return pd.DataFrame.from_dict(out, orient="index")
@@ -74,10 +79,16 @@ def _as_tuple(key: object) -> tuple[Any, ...]:
     return key if isinstance(key, tuple) else (key,)
 
 
-def _task_name(task: dict[str, Any]) -> str:
+def _shorten_names(names: Iterable[str]) -> dict[str, str]:
+    """Return the first word of each name, the whole name if several begin with this word."""
+    words = {name: name.partition("_")[0] for name in names}
+    count = Counter(words.values())
+    return {n: w if count[w] == 1 else n.replace("_", " ") for n, w in words.items()}
+
+
+def _task_name(task: dict[str, Any], short: Mapping[str, str]) -> str:
     rate, by = task.get("discovery"), task.get("discovery/by")
-    name = str(task.get("corruption", ""))
-    text = SHORT.get(name, name).replace("_", " ")
+    text = short.get(str(task.get("corruption")), "")
     if isinstance(by, str):
         return f"{text} {by}"
     return text if rate is None or pd.isna(rate) else f"{text} {rate:g}"
@@ -90,11 +101,12 @@ def relative_time(frame: pd.DataFrame) -> pd.Series:
     reference: NaN.
     """
     seconds = by_cell(frame, "seconds")
-    references = [m for m in seconds if plain_name(str(m)) == REFERENCE]
+    references = sorted(labels_of_role(frame, REFERENCE))
+    by_pretraining = {str(m).removeprefix(plain_name(str(m))): m for m in references}
+    first = next(iter(references), None)
     out = {}
     for method in seconds:
-        own = REFERENCE + str(method).removeprefix(plain_name(str(method)))
-        name = own if own in references else next(iter(references), None)
+        name = by_pretraining.get(str(method).removeprefix(plain_name(str(method))), first)
         out[method] = np.nan if name is None else (seconds[method] / seconds[name]).mean()
     return pd.Series(out, dtype=float)
 
@@ -112,7 +124,7 @@ def compare_regions(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
         error ``<region>_sem``; the error over seeds alone, ``seed_error``.
     """
     frame = fill_collapsed(frame, [value])
-    level = frame["corruption"].astype(str).replace(REGULARITY)
+    level = read_fact(frame, "regularity").fillna(frame["corruption"].astype(str))
     rate = frame["discovery"].map(lambda d: f"rate_{rate_band(d)}" if rate_band(d) else None)
     found = set(level) | set(rate)
     names = [n for n in REGIONS if n in found] + sorted(set(level) - set(REGIONS))
@@ -158,9 +170,9 @@ def paired_p(differences: pd.Series) -> float:
 def best_method(frame: pd.DataFrame, value: str = SCORE) -> str | None:
     """Return the method with the highest mean over the common cells, else over its own.
 
-    Oracles are excluded.
+    Upper bounds are excluded.
     """
-    table = by_cell(frame[~frame["method"].map(is_oracle)], value).dropna(axis=1, how="all")
+    table = by_cell(frame[~is_upper_bound(frame)], value).dropna(axis=1, how="all")
     means = (table.dropna() if len(table.dropna()) else table).mean()
     return None if means.empty else str(means.idxmax())
 

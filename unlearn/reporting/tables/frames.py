@@ -9,14 +9,14 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from unlearn.reporting.tables.facts import read_fact
+
 DISCOVERY = (
     "discovery",
     "discovery/by",
     "config/discovery_precision",
 )  # discovery rate or detector
 TASK = ("dataset", "model", "corrupted", "corruption", *DISCOVERY)
-RATE_FREE = ("original", "etd")  # methods that do not use the forget set
-REGULARITY = {"poison": "high", "interclass_confusion": "medium", "random_label": "low"}
 BANDS = {"low": (0.0, 0.35), "mid": (0.35, 0.75), "high": (0.75, 1.0)}  # discovery rates, (a, b]
 COLLAPSED = 0.0  # value of missing accuracies of a collapsed model
 
@@ -40,30 +40,20 @@ def _format_label(method: str, pretraining: str) -> str:
     return method if plain else method + ending
 
 
-def plain_name(label: str) -> str:
-    """Return the method of a label: ``rem`` of ``rem(etd)``."""
-    return label.partition("(")[0].strip()
-
-
-def is_oracle(label: str) -> bool:
-    """Return whether a label belongs to an oracle run: an upper bound that is not ranked."""
-    return "ideal" in label.lower()
-
-
 def existing_columns(frame: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     """Return those of the columns that the frame has."""
     return [c for c in columns if c in frame]
 
 
 def spread_rates(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows with those of ``RATE_FREE`` methods copied to all discovery rates.
+    """Return the rows of methods that do not use the forget set copied to all discovery rates.
 
     Only if one rate was run, since such a method gives the same result at all rates. The rates
     are those of the same data set.
     """
     if frame.empty:
         return frame.copy()
-    free = frame["method"].map(lambda label: plain_name(str(label)) in RATE_FREE)
+    free = read_fact(frame, "uses_forget_set") == False  # noqa: E712 - None is unknown
     copied, rates = [], []
     own = existing_columns(frame, ("method", *(c for c in TASK if c != "discovery"), "seed"))
     for _, group in frame[free].groupby(own, dropna=False):

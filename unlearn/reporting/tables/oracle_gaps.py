@@ -9,7 +9,8 @@ import math
 import pandas as pd
 
 from unlearn.evaluation.intervals import confidence_half_width
-from unlearn.reporting.tables.frames import existing_columns, plain_name
+from unlearn.reporting.tables.facts import REFERENCE, plain_name, read_fact
+from unlearn.reporting.tables.frames import existing_columns
 
 METRICS = {
     "forget/accuracy": "forget accuracy",
@@ -19,7 +20,7 @@ METRICS = {
 }
 BESIDE = {"mia_correctness": "MIA (correctness)"}
 """Shown in the table but not part of the mean gap; older rows lack this column."""
-ORACLE, WHOLE, OWN = "retrain", "full", "own"
+WHOLE, OWN = "full", "own"
 OWN_PART = ("method/salient_fraction", "method/k")
 """Options of methods that change only a part of the network without a localization."""
 SHARE, LAYERS = "method/localization/share_global", "method/localization/layers"
@@ -40,6 +41,7 @@ def parse_localizations(frame: pd.DataFrame) -> pd.DataFrame:
     if SHARE not in frame or frame[SHARE].notna().sum() == 0:
         raise ValueError("figure=localization needs localized runs: localization=... budget=...")
     frame = frame[frame["status"] == "ok"].copy()
+    frame["role"] = read_fact(frame, "role")
     frame["algorithm"] = [plain_name(str(label)) for label in frame["method"]]
     names = frame.get("config/localization_name", pd.Series(None, index=frame.index))
     options = existing_columns(frame, [f"config/{key.replace('/', '.')}" for key in OWN_PART])
@@ -69,7 +71,7 @@ def with_gaps(frame: pd.DataFrame) -> pd.DataFrame:
     beside = existing_columns(frame, tuple(BESIDE))
     values = existing_columns(frame, (*metrics, *beside, "seconds"))
     frame = frame.astype(dict.fromkeys(values, float))  # a column of only None has no mean
-    oracle = frame[frame["algorithm"] == ORACLE].groupby(keys, dropna=False)[values].mean()
+    oracle = frame[frame["role"] == REFERENCE].groupby(keys, dropna=False)[values].mean()
     joined = frame.join(oracle.add_suffix("/oracle"), on=keys)
     gaps = pd.DataFrame(
         {f"gap/{m}": 100 * (joined[f"{m}/oracle"] - joined[m]) for m in (*metrics, *beside)},
@@ -104,7 +106,7 @@ def gap_table(frame: pd.DataFrame) -> pd.DataFrame:
     lines = []
     for values, group in rows.groupby(keys, dropna=False):
         line = dict(zip(keys, values, strict=True))
-        oracle = line["algorithm"] == ORACLE
+        oracle = bool((group["role"] == REFERENCE).all())
         for metric in metrics:
             shown = 100 * group[metric] if oracle else group[f"gap/{metric}"]
             line |= _compute_mean_interval(titles[metric], shown.dropna())

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 
 from unlearn.evaluation.intervals import confidence_half_width
+from unlearn.reporting.tables.facts import BASELINE, REFERENCE, read_fact
 
 VARIANTS = ("vanilla", "shuffle", "refined", "meta", "auto")
 CHOSEN = ("meta", "auto")  # own method for each part: last rows of the table
-FIRST = ("retrain", "original")  # second retrained model and original: first rows
 METRICS = ("tow", "tow_mia", "mia_gap", "forget/accuracy", "retain/accuracy", "test/accuracy")
 METRICS += (
     "forget_set/entanglement",
@@ -75,6 +75,7 @@ def tabulate_refined(
     for key, group in frame.groupby(keys, dropna=False, sort=False):
         seeds = group.groupby("seed")[known].mean()
         row: dict[str, Any] = dict(zip(keys, key, strict=True)) | {"n": len(seeds)}
+        row["role"] = read_fact(group, "role").iloc[0]
         for metric in known:
             values = seeds[metric].dropna()
             row |= {metric: values.mean(), metric + HALF: confidence_half_width(list(values))}
@@ -112,11 +113,12 @@ def _split_variants(frame: pd.DataFrame) -> pd.DataFrame:
 def _sort_key(row: Mapping[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
     """Return the sort key of a row: settings, then references, methods, best per part."""
     method, variant = row["method"], row["variant"]
-    order = 0 if method == FIRST[0] else 1 if method == FIRST[1] else 3 if variant in CHOSEN else 2
+    first = {REFERENCE: 0, BASELINE: 1}
+    order = first.get(row["role"], 3 if variant in CHOSEN else 2)
     kind = ("-", *VARIANTS).index(variant) if variant in ("-", *VARIANTS) else 0
     own = [row[k] for k in keys if k not in ("method", "variant", "request")]
-    first = [(0, v, "") if isinstance(v, int | float) else (1, 0, str(v)) for v in own]
-    return (*first, order, str(method), kind, row.get("request", 0))
+    values = [(0, v, "") if isinstance(v, int | float) else (1, 0, str(v)) for v in own]
+    return (*values, order, str(method), kind, row.get("request", 0))
 
 
 def shorten_table(table: pd.DataFrame) -> pd.DataFrame:

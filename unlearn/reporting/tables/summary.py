@@ -12,7 +12,8 @@ from unlearn.reporting.tables.comparisons import (
     relative_time,
     worst_cells,
 )
-from unlearn.reporting.tables.frames import fill_collapsed, is_failed, is_oracle, standard_error
+from unlearn.reporting.tables.facts import REFERENCE, UPPER_BOUND, labels_of_role, read_fact
+from unlearn.reporting.tables.frames import fill_collapsed, is_failed, standard_error
 
 HEADLINE = ("healed", "utility", "healed_utility", "seconds")
 SEED_ERROR = "healed_utility_seed_sem"
@@ -22,9 +23,9 @@ TITLES = {
     "n": "cells",
     "worst_cell": "worst cell",
     "time": "time / retrain",
-    "high": "poison (high)",
-    "medium": "interclass (medium)",
-    "low": "random label (low)",
+    "high": "high regularity",
+    "medium": "medium regularity",
+    "low": "low regularity",
     "rate_low": "rate ≤ 0.3",
     "rate_mid": "0.4 to 0.7",
     "rate_high": "≥ 0.8",
@@ -89,6 +90,8 @@ def summarize_metrics(
             row[f"{metric}_sem"] = standard_error(group[metric])
             if metric == "healed_utility":
                 row[SEED_ERROR] = standard_error(group.groupby("seed")[metric].mean())
+        if "method" in by:
+            row["role"] = read_fact(group, "role").iloc[0]
         row["collapsed"] = int((group["status"] == "collapsed").sum())
         row["failed"] = int(is_failed(group).sum())
         rows.append(row)
@@ -111,13 +114,13 @@ def summarize_methods(frame: pd.DataFrame) -> pd.DataFrame:
     """
     out = summarize_metrics(frame)
     worst = worst_cells(frame)
-    counts = [out.pop(c) for c in ("collapsed", "failed")]
+    last = [out.pop(c) for c in ("role", "collapsed", "failed")]
     out["rank"] = out["method"].map(mean_ranks(frame))
     out["worst"] = out["method"].map(worst["worst"])
     out["worst_cell"] = out["method"].map(worst["worst_cell"])
     out["time"] = out["method"].map(relative_time(frame))
     out["missing"] = out["method"].map(missing_cells(frame)).fillna(0).astype(int)
-    return pd.concat([out, *counts], axis=1)
+    return pd.concat([out, *last], axis=1)
 
 
 def average_cells(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
@@ -136,7 +139,7 @@ def select_shown(table: pd.DataFrame) -> list[str]:
 
 
 def _is_informative(table: pd.DataFrame, name: str) -> bool:
-    if name.endswith(ERRORS):
+    if name == "role" or name.endswith(ERRORS):
         return False
     if name in ("dataset", "model", "corruption") and "localization" in table:
         return table[name].nunique() > 1  # constant columns are not informative
@@ -158,12 +161,12 @@ def _is_informative(table: pd.DataFrame, name: str) -> bool:
 def rank_best(table: pd.DataFrame) -> dict[str, dict[int, int]]:
     """Return which rows are best (1) and second best (2) per ranked column, as displayed.
 
-    Values equal to three digits share a rank; oracles are not ranked.
+    Values equal to three digits share a rank; upper bounds are not ranked.
     """
     named = table["method"] if "method" in table else pd.Series("", table.index)
-    oracles = named.astype(str).map(is_oracle)
+    unranked = named.isin(labels_of_role(table, UPPER_BOUND)) if "method" in table else named != ""
     if "tow" in table:  # closeness to retraining: another retrained model is not ranked
-        oracles |= named == "retrain"
+        unranked |= named.isin(labels_of_role(table, REFERENCE))
     won = ("tow", "tow_mia", "mia_gap")
     won += ("healed", "utility", "healed_utility", "worst", "rank")
     won += ("high", "medium", "low", "rate_low", "rate_mid", "rate_high")
@@ -171,7 +174,7 @@ def rank_best(table: pd.DataFrame) -> dict[str, dict[int, int]]:
     for name in won:
         if name not in table:
             continue
-        values = table[name].where(~oracles).astype(float).round(3).reset_index(drop=True)
+        values = table[name].where(~unranked).astype(float).round(3).reset_index(drop=True)
         best = np.sort(values.dropna().unique())[:: 1 if name in LOWER else -1][:2]
         out[name] = {
             int(i): place for place, v in enumerate(best, 1) for i in values.index[values == v]

@@ -141,7 +141,7 @@ def log_result(
         if before is not None and after is not None and task.forget:
             content["samples"] = _build_sample_grid(wandb, task, before, after)
         run.log(content | numbers)
-        space = {key: row[key] for key in SPACE if key in row}
+        space = {key: row[key] for key in (*SPACE, "regularity") if key in row}
         run.summary.update(
             {**space, **numbers, "seconds": record.seconds}
             | {"status": record.status, "reason": record.reason}

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from unlearn.reporting.tables.facts import LEVELS
 from unlearn.reporting.tracking.run_tracking import SPACE
 from unlearn.training.loggers import no_server
 
@@ -19,9 +20,8 @@ log = logging.getLogger(__name__)
 
 NAME = "Methods over the plane"
 CHART = "unlearn-plane"
-REGULARITY = ("random_label", "interclass_confusion", "poison")  # low to high
 VALUES = ("healed", "utility", "healed_utility")
-HEAT_MAP_FIELDS = ("method", "corruption", "discovery", "healed_utility")
+HEAT_MAP_FIELDS = ("method", "corruption", "discovery", "healed_utility", "regularity")
 
 
 def _import_workspaces() -> tuple[Any, Any]:
@@ -39,18 +39,23 @@ def _import_workspaces() -> tuple[Any, Any]:
 
 
 def heat_map() -> dict[str, Any]:
-    """Return a Vega-Lite chart: mean of the last field over the first three, a square per method."""
-    method, corruption, discovery, value = (f"${{field:{name}}}" for name in HEAT_MAP_FIELDS)
+    """Return a Vega-Lite chart: mean product per corruption and rate, a square per method."""
+    method, corruption, discovery, value, regularity = (
+        f"${{field:{name}}}" for name in HEAT_MAP_FIELDS
+    )
+    by_level = {"field": "level", "op": "max", "order": "descending"}  # the least regular first
     color = {"field": "mean", "type": "quantitative", "title": "healed x utility"}
     return {
         "$schema": "https://vega.github.io/schema/vega-lite/v5.json",
         "data": {"name": "wandb"},
         "transform": [
             {"filter": f"isValid(datum['{value}'])"},
+            {"calculate": f"indexof({list(LEVELS)}, datum['{regularity}'])", "as": "level"},
             {
                 "aggregate": [
                     {"op": "mean", "field": value, "as": "mean"},
                     {"op": "count", "as": "runs"},
+                    {"op": "max", "field": "level", "as": "level"},
                 ],
                 "groupby": [method, corruption, discovery],
             },
@@ -61,7 +66,7 @@ def heat_map() -> dict[str, Any]:
             "mark": "rect",
             "encoding": {
                 "x": {"field": discovery, "type": "ordinal", "title": "discovery rate"},
-                "y": {"field": corruption, "type": "nominal", "sort": REGULARITY, "title": None},
+                "y": {"field": corruption, "type": "nominal", "sort": by_level, "title": None},
                 "color": color | {"scale": {"domain": [0, 1], "scheme": "viridis"}},
                 "tooltip": [{"field": key} for key in (method, corruption, discovery)]
                 + [{"field": "mean", "format": ".3f"}, {"field": "runs"}],
