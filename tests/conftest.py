@@ -1,6 +1,7 @@
 """Fixtures: a tiny task on CPU, and the shared data where there are any."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 os.environ["MPLBACKEND"] = "Agg"  # no display
 if "PYTEST_XDIST_WORKER" in os.environ and "OMP_NUM_THREADS" not in os.environ:
     torch.set_num_threads(1)
+
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Tests run in the background of a shell: processes that a test interrupts would inherit this.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
