@@ -30,6 +30,7 @@ from unlearn.core.job import Job
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.methods.base import UnlearningMethod
+from unlearn.models.trusted_factories import build_card_network
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.run_record import make_record
 from unlearn.pipeline.unlearn_job import run_method
@@ -147,15 +148,20 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
     return Result(healed, record, context, said)
 
 
-def load(run: str | Path, *, results: str | Path | None = None) -> nn.Module:
+def load(
+    run: str | Path, *, results: str | Path | None = None, trust: Sequence[str] = ()
+) -> nn.Module:
     """Return the healed model of a run, in eval mode, with its card as ``.card``.
 
     Args:
         run: Id or folder of the run.
         results: Folder of the runs; None: the command line's default, UNLEARN_HOME or outputs.
+        trust: Your own packages whose functions may build the network. Networks of this package,
+            torchvision and timm need none; a card that names anything else is refused.
 
     Raises:
-        ValueError: If there is no such model, or its file does not match its card.
+        ValueError: If there is no such model, its file does not match its card, or the card names
+            code that is not trusted.
     """
     folder = Path(run)
     if not folder.is_dir():
@@ -170,7 +176,9 @@ def load(run: str | Path, *, results: str | Path | None = None) -> nn.Module:
     if not path.is_file() or hash_file(path) != card["sha256"]:
         raise ValueError(f"{path} does not match the SHA-256 in its card")
     shape = {key: card["input"][key] for key in ("in_channels", "image_size")}
-    network = _instantiate_node(card["model"])(**shape, num_classes=len(card["classes"]))
+    network: Any = build_card_network(
+        card["model"], trust, **shape, num_classes=len(card["classes"])
+    )
     match_checkpoint(path, network, f"the model of {card['run_id']}").load_into(network)
     network.card = card
     return network.eval()

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from omegaconf import DictConfig
 
 from unlearn.core.errors import ConfigError, is_interruption
+from unlearn.core.streams import describe_lost_output, protect_streams
 from unlearn.orchestration.messages import print_error
 from unlearn.orchestration.outcomes import JobCounts
 from unlearn.orchestration.runner import JobRunner
@@ -38,11 +39,12 @@ def _raise_terminated(signum: int, frame: object) -> NoReturn:
 
 
 def _run_command(name: str, job: str) -> None:
+    protect_streams()
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         outcomes = _check_command(name, sys.argv[1:])
         if outcomes is None:
-            return
+            sys.exit(_report_lost_output(1))
         _start_hydra(name, job, outcomes)
     except ConfigError as error:
         print_error(f"error: {error}")
@@ -52,15 +54,22 @@ def _run_command(name: str, job: str) -> None:
             raise
         print_error("interrupted; finished runs are kept, repeat the command to continue")
         sys.exit(143 if isinstance(error.__context__ or error, TerminatedError) else 130)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except OSError as error:  # from hydra's own folders; a job handles its own
         print_error(f"error: {error}; UNLEARN_HOME sets the output folder")
         sys.exit(1)
     if outcomes.is_sweep:
         print_error(outcomes.format_summary())
+    _report_lost_output(0)
     sys.exit(outcomes.exit_code())
+
+
+def _report_lost_output(code: int) -> int:
+    """Say that standard output was lost; return ``code`` if it was, else 0."""
+    sys.stdout.flush()
+    line = describe_lost_output()
+    if line is not None:
+        print_error(f"error: {line}" if code else f"{line}; results are recorded")
+    return code if line is not None else 0
 
 
 def _check_command(name: str, argv: list[str]) -> JobCounts | None:

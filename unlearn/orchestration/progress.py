@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unlearn.core.console import make_console
 from unlearn.orchestration.cells import STATES, Cell, list_trained_originals
 
 
@@ -181,12 +182,10 @@ def render_status(cells: Sequence[Cell]) -> Any:
 
 def print_status(cells: Sequence[Cell], *, watching: bool) -> None:
     """Print the state of a sweep, or keep showing it until all cells are done."""
-    from rich.console import Console
-
     if watching:
         watch_status(cells)
     else:
-        Console().print(render_status(cells))
+        make_console().print(render_status(cells))
     for line in describe_status(cells)[1]:
         print(line)
 
@@ -195,7 +194,7 @@ def watch_status(cells: Sequence[Cell], seconds: float = 2.0) -> None:
     """Show the status until no cell is running or missing, or until interrupted."""
     from rich.live import Live
 
-    with Live(render_status(cells), auto_refresh=False) as live:
+    with Live(render_status(cells), console=make_console(), auto_refresh=False) as live:
         while any(cell.get_state() in ("running", "missing") for cell in cells):
             time.sleep(seconds)
             live.update(render_status(cells), refresh=True)

@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def unlearn_job(job: Job) -> float | None:
     facts |= {"original_seconds": trained.notes["seconds"], **context.forget_set_facts}
     if is_needed(job, "embedding"):
         context = replace(context, embedding=compute_features(context))
-    records: list[RunRecord] = []
+    steps: list[_Step] = []
     row = sequential_requests.SequentialRequests(context)
     with run_tracking.open_loggers(job) as loggers:
         for step in range(row.num_requests):
@@ -83,19 +83,36 @@ def unlearn_job(job: Job) -> float | None:
             if outcome.mask is not None:
                 outcome.mask.save(job.folder / "mask.pt")
             said = None if outcome.model is None else predict_task(outcome.model, now.task)
-            records.append(make_record(now, outcome, said, facts | now.forget_set_facts, started))
+            record = make_record(now, outcome, said, facts | now.forget_set_facts, started)
             if outcome.model is not None and said is not None:
-                export_model(now, records[-1], outcome.model, said)
-            _log_record(loggers, records[-1], now.task, model, said)
-            _print_record(job, records[-1], row.num_requests)
-            if outcome.model is None or records[-1].status != "ok":
+                export_model(now, record, outcome.model, said)
+            steps.append(_Step(record, now.task, model, said))
+            if outcome.model is None or record.status != "ok":
                 break  # no model to continue from
             model, started = outcome.model, time.perf_counter()
-    row.write_histograms(context, None if records[-1].reason else model, job.folder)
-    export_forget_lists(job.folder, context)
-    for record in reversed(records):  # the first row marks the run as done, so it is written last
-        ResultsStore(Path(job.config["paths"]["results"])).write(record)
-    return records[-1].metrics.get("healed_utility")  # type: ignore[return-value]
+        row.write_histograms(context, None if steps[-1].record.reason else model, job.folder)
+        export_forget_lists(job.folder, context)
+        _record_steps(job, steps, loggers)
+    return steps[-1].record.metrics.get("healed_utility")  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A request that was unlearned: its row, task, model before and predictions after."""
+
+    record: RunRecord
+    task: Task
+    before: nn.Module
+    after: Predictions | None
+
+
+def _record_steps(job: Job, steps: Sequence[_Step], loggers: Sequence[Logger]) -> None:
+    """Record the rows, then log and print them: lost output does not lose a row."""
+    for step in reversed(steps):  # the first row marks the run as done, so it is written last
+        ResultsStore(Path(job.config["paths"]["results"])).write(step.record)
+    for step in steps:
+        _log_record(loggers, step)
+        _print_record(job, step.record, len(steps))
 
 
 def _check_references(job: Job, context: RunContext | None = None) -> None:
@@ -129,13 +146,8 @@ def _print_record(job: Job, record: RunRecord, steps: int) -> None:
         log.warning("the model collapsed: %s", record.reason)
 
 
-def _log_record(
-    loggers: Sequence[Logger],
-    record: RunRecord,
-    task: Task,
-    before: nn.Module,
-    after: Predictions | None,
-) -> None:
+def _log_record(loggers: Sequence[Logger], step: _Step) -> None:
     """Log the row and the models' predictions to the loggers that support it."""
     if run_tracking.get_wandb_runs(loggers):
-        run_tracking.log_result(loggers, record, task, predict_task(before, task), after)
+        before = predict_task(step.before, step.task)
+        run_tracking.log_result(loggers, step.record, step.task, before, step.after)

@@ -10,6 +10,7 @@ from unlearn.storage.record import RunRecord, mask_secrets, to_json_value
 
 NAME = "card.json"
 FORMAT = 1
+MAX_SIZE, MAX_CLASSES = 4096, 100_000  # bounds of what a card may ask to allocate
 
 
 def make_card(
@@ -79,8 +80,28 @@ def read_card(folder: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except OSError as error:
         raise ValueError(f"no healed model in {folder}: {NAME} is missing") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a valid card: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a card of format {FORMAT}")
+    problem = _find_problem(content)
+    if problem is not None:
+        raise ValueError(f"{path} is not a valid card: {problem}")
     return content
+
+
+def _find_problem(content: Mapping[str, Any]) -> str | None:
+    """Return what makes a card unusable, None if nothing."""
+    file, inputs = content.get("file"), content.get("input")
+    if not isinstance(file, str) or file in ("", ".", "..") or "/" in file or "\\" in file:
+        return f"file must be a name beside the card, got {file!r:.80}"
+    classes = content.get("classes")
+    if not isinstance(classes, list) or len(classes) < 2:
+        return "classes must be a list of two or more names"
+    if len(classes) > MAX_CLASSES:
+        return f"classes must hold at most {MAX_CLASSES} names"
+    for key in ("in_channels", "image_size"):
+        value = inputs.get(key) if isinstance(inputs, Mapping) else None
+        if not isinstance(value, int) or not 1 <= value <= MAX_SIZE:
+            return f"input.{key} must be an integer in 1..{MAX_SIZE}, got {value!r:.80}"
+    return None

@@ -7,10 +7,10 @@ from pathlib import Path
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.loggers import Logger
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from torch import Tensor
 
+from unlearn.core.console import make_console
 from unlearn.core.errors import CollapsedError
 from unlearn.training.loader import RequestLoader, ResidentLoader
 
@@ -26,7 +26,7 @@ class EpochProgress(L.Callback):
             MofNCompleteColumn(),
             TextColumn("epochs"),
             TimeElapsedColumn(),
-            console=Console(stderr=True),
+            console=make_console(stderr=True),
             transient=True,
         )
         self.task = self.progress.add_task(title, total=total)

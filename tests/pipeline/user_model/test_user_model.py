@@ -53,7 +53,7 @@ def test_a_model_is_healed_and_given_back_as_it_came(words, job, data, tmp_path)
     assert card["file"] == "healed.ckpt"
     assert card["original"]["form"].startswith("state dict within 'state_dict'")
     assert card["classes"] == ["<birch>", "ash", "cedar"]
-    loaded = unlearn.load(made.run_id)
+    loaded = unlearn.load(made.run_id, trust=["theirs"])
     assert loaded.card["run_id"] == made.run_id
     assert torch.equal(loaded(data[0]), own(data[0]))
     text = (made.folder / "report.html").read_text()

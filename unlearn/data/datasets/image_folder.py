@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlearn.core.console import make_console
 from unlearn.data.datasets.base import SUBSET_SEED, Dataset, DatasetOptions
 from unlearn.data.datasets.image_cache import load_or_make
 
@@ -246,10 +247,9 @@ def draw_test_mask(label: Tensor, fraction: float) -> Tensor:
 
 def show_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
     """Show a progress bar on a terminal."""
-    from rich.console import Console
     from rich.progress import track
 
     if not sys.stderr.isatty():
         return items
-    console = Console(stderr=True)
+    console = make_console(stderr=True)
     return track(items, "decoding images", total=total, console=console, transient=True)

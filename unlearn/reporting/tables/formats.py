@@ -10,6 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from unlearn.core.console import make_console
 from unlearn.core.files import write_text_atomically
 from unlearn.reporting.tables.summary import ERRORS, TITLES, rank_best, select_shown
 
@@ -84,7 +85,7 @@ def print_table(
     """Print a table, in full width unless the output is a terminal."""
     if console is None:
         fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
-        console = Console() if fixed else Console(width=200)
+        console = make_console() if fixed else make_console(width=200)
     text = text_table(table, errors)
     left = _text_columns(table, text)
     out = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
