@@ -206,7 +206,7 @@ def _compose_call(
         "corruption=none",
         "evaluation=change",
         "dataset=imagefolder",
-        "dataset.root=.",
+        "dataset.root=handed_over",
         "dataset.num_classes=2",  # known only from the data; not used by methods
         "forget_set=file",
         "forget_set.path=handed_over",

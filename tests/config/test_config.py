@@ -114,7 +114,7 @@ def test_what_does_not_change_a_result_does_not_change_its_name(hydra: None, ove
 )
 def test_what_changes_a_result_changes_its_name(hydra: None, override: str):
     assert identity(override) != identity()
-    assert re.fullmatch(r"r2-[0-9a-f]{12}", identity(override))
+    assert re.fullmatch(r"r3-[0-9a-f]{12}", identity(override))
 
 
 def test_own_seeds_follow_the_seed(hydra: None):

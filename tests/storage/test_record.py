@@ -62,6 +62,7 @@ def test_a_row_is_flat():
         "config/dataset.augment.flip_rate": 0.0,
         "config/logger": "{}",
         "config/experiment": None,
+        "data/digest": None,
         "versions/torch": "2.11",
     }
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from unlearn.core.file_digests import hash_folder
 from unlearn.core.files import hash_file
-from unlearn.core.job import ID_FORMAT, use_class_names
+from unlearn.core.job import ID_FORMAT, identify_code
 
 KEYS_OUTSIDE_IDENTITY = (
     "hydra",
@@ -24,14 +25,20 @@ KEYS_OUTSIDE_IDENTITY = (
     "tune",
     "stack",
     "chosen",
+    "trainer.accelerator",
+    "trainer.threads",
     "trainer.progress",
     "trainer.checkpoint_seconds",
     "dataset.root",
     "dataset.cache_dir",
 )
-"""Keys that do not affect results and are excluded from a run's identity."""
+"""Keys that are excluded from a run's identity: they do not change what is computed.
 
-FILE_KEYS = ("checkpoint", "forget_set.path")
+Accelerator and number of threads change rounding alone. An id says what was asked for, so that a
+study has the same ids on every machine; the row says where it ran (columns ``machine/...``).
+"""
+
+FILE_KEYS = ("checkpoint", "forget_set.path", "localization.path")
 """Keys of user files, which are identified by content instead of path."""
 
 
@@ -64,7 +71,15 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
     Top-level null values are ignored, so that a new option does not change existing ids.
     """
     content = json.loads(json.dumps({k: v for k, v in content.items() if v is not None}))
-    fetched = "download" in (content.get("dataset") or {})
+    outside = [(content.get("paths") or {}).get(key) for key in ("root", "data_cache", "results")]
+    data = content.get("dataset") or {}
+    fetched = "download" in data
+    if not fetched and data.get("root") is not None and Path(str(data["root"])).is_dir():
+        cache = data.get("cache_dir")
+        folders = tuple(Path(str(path)) for path in outside if path is not None)
+        digest = hash_folder(Path(data["root"]), Path(cache) if cache else None, folders)
+        data["files"] = digest  # in place of the path: a moved folder is the same data
+        data.pop("root")
     for path in KEYS_OUTSIDE_IDENTITY:
         if path == "dataset.root" and not fetched:  # the folder is the data here
             continue
@@ -82,7 +97,7 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
             node[leaf] = _hash_unchanged_file(
                 str(file.resolve()), status.st_mtime_ns, status.st_size
             )
-    text = json.dumps(use_class_names(content), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(identify_code(content), sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"r{ID_FORMAT}-{digits}"
 

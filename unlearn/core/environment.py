@@ -1,6 +1,7 @@
 """Environment of a run, for its row: versions, revision, memory."""
 
 import functools
+import os
 import platform
 import resource
 import subprocess
@@ -62,6 +63,36 @@ def find_revision() -> str | None:
         return run_git("rev-parse", "HEAD") + ("-dirty" if run_git("status", "--porcelain") else "")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def describe_machine(device: str, precision: str) -> dict[str, str | int]:
+    """Return what rounding depends on: processor, its instruction set in use, device, threads.
+
+    Args:
+        device: Type of torch's device, "cpu" or "cuda".
+        precision: Resolved precision of pre-training, as named by Lightning.
+    """
+    import torch
+
+    name = torch.cuda.get_device_name() if device == "cuda" else device
+    return {
+        "cpu": _find_cpu_model(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "onednn": os.environ.get("ONEDNN_MAX_CPU_ISA", "default"),
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "precision": precision,
+    }
+
+
+@functools.cache
+def _find_cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def reset_peak_memory() -> None:

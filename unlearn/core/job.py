@@ -5,8 +5,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-ID_FORMAT = 2
-"""Format of run ids and cache keys; raised when the same config gets another id."""
+from unlearn.core.source_hash import hash_user_code
+
+ID_FORMAT = 3
+"""Format of run ids; raised when the same config gets another id."""
+
+CACHE_FORMAT = 2
+"""Format of the keys of cached models; raised when the same identity gets another key."""
+
+NUMBER_FORMATS: dict[str, int] = {}
+"""Number by name of a class of this package: raised when the class gives other numbers than before
+for the same options, so that recorded rows and cached models are not taken for the new ones."""
 
 LOCATION_KEYS = ("root", "cache_dir")  # location of a data set, not content
 
@@ -23,6 +32,32 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         "dataset": {k: v for k, v in config["dataset"].items() if k not in LOCATION_KEYS},
         "seeds": {key: config["seeds"][key] for key in ("data", "train", "mask")},
     }
+
+
+def identify_code(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config node for an identity: class names, and hashes of the user's own code.
+
+    ``NUMBER_FORMATS`` of the package's own classes are added where they are not 1.
+    """
+    extra: dict[str, Any] = {}
+    code = hash_user_code(node)
+    if code:
+        extra["code"] = code
+    named = use_class_names(node)
+    numbers = {
+        name: NUMBER_FORMATS[name] for name in sorted(_list_classes(named) & NUMBER_FORMATS.keys())
+    }
+    if numbers:
+        extra["numbers"] = numbers
+    return {**named, **extra}
+
+
+def _list_classes(node: Any) -> set[str]:
+    if isinstance(node, list | tuple):
+        return {name for part in node for name in _list_classes(part)}
+    if not isinstance(node, Mapping):
+        return set()
+    return {str(node.get("_target_"))} | {n for part in node.values() for n in _list_classes(part)}
 
 
 def use_class_names(node: Any) -> Any:

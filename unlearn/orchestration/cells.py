@@ -13,7 +13,7 @@ from unlearn.config.command_line import Arguments
 from unlearn.config.composition import enable_composition, make_config_cache
 from unlearn.config.identity import compute_run_id
 from unlearn.config.resolved_cache import ConfigCache
-from unlearn.core.job import original_identity, use_class_names
+from unlearn.core.job import identify_code, original_identity
 from unlearn.storage.run_errors import read_last_line
 
 STATES = ("done", "collapsed", "failed", "running", "missing")
@@ -98,7 +98,7 @@ def is_locked(folder: Path) -> bool:
 
 def compute_original_key(content: dict[str, Any]) -> str:
     """Return the cache key of the original model that a resolved config needs."""
-    text = json.dumps(use_class_names(original_identity(content)), sort_keys=True)
+    text = json.dumps(identify_code(original_identity(content)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

@@ -38,6 +38,7 @@ class RunContext:
         task: The unlearning task.
         engine: Training engine.
         data_digest: Hash of the training set as received.
+        dataset_digest: Hash of the clean data set, training and test; None if it is not known.
         forget_set_facts: Facts about the forget set, for the row.
         embedding: Features of the training set in the original model, (N, E), if a metric needs them.
         original_predictions: Predictions of the original model, if a metric or a report needs them.
@@ -48,16 +49,26 @@ class RunContext:
     task: Task
     engine: Engine
     data_digest: str
+    dataset_digest: str | None = None
     forget_set_facts: dict[str, Any] = field(default_factory=dict)
     embedding: torch.Tensor | None = None
     original_predictions: Predictions | None = None
 
 
 @functools.lru_cache(maxsize=2)
-def _load_dataset(node: str, build: Callable[[Any], Any]) -> tuple[Dataset, bytes]:
-    """Return a data set and the hash of its training images; cached per process."""
+def _load_dataset(node: str, build: Callable[[Any], Any]) -> tuple[Dataset, bytes, str]:
+    """Return a data set, the hash of its training images and that of all; cached per process."""
     dataset: Dataset = build(json.loads(node)).load()
-    return dataset, hashlib.sha256(dataset.train.image.numpy().tobytes()).digest()
+    pixels = hashlib.sha256(_view_bytes(dataset.train.image)).digest()
+    whole = hashlib.sha256(pixels)
+    for part in (dataset.train.label, dataset.test.image, dataset.test.label):
+        whole.update(_view_bytes(part))
+    return dataset, pixels, whole.hexdigest()[:16]
+
+
+def _view_bytes(tensor: torch.Tensor) -> memoryview:
+    """Return the bytes of a tensor, without a copy where it is contiguous."""
+    return tensor.contiguous().numpy().data.cast("B")
 
 
 def build_engine(config: dict[str, Any], image_size: int) -> Engine:
@@ -108,7 +119,7 @@ def count_corrupted(corrupted: float, size: int, multiple: int = 1) -> int:
 def load_context(job: Job, *, forget: bool) -> RunContext:
     """Load the data, corrupt it and, if requested, choose the forget set."""
     config = job.config
-    dataset, pixels = _load_dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
+    dataset, pixels, whole = _load_dataset(json.dumps(config["dataset"], sort_keys=True), job.build)
     if config.get("class_order") is not None:
         dataset = dataset.reorder_classes(config["class_order"])
     choose = job.node("forget_set")
@@ -130,7 +141,7 @@ def load_context(job: Job, *, forget: bool) -> RunContext:
         found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
         found = add_false_alarms(config, found, truth)
     task = Task(train=train, test=dataset.test, truth=truth, forget=found)
-    return RunContext(job, dataset, _move_to_device(task, engine), engine, digest)
+    return RunContext(job, dataset, _move_to_device(task, engine), engine, digest, whole)
 
 
 def add_false_alarms(

@@ -97,6 +97,10 @@ def make_record(
         versions=environment.collect_versions(),
         revision=environment.find_revision(),
         created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        machine=environment.describe_machine(
+            context.engine.device.type, str(context.engine.resolved_precision())
+        ),
+        data_digest=context.dataset_digest,
         **_collect_facts(context.job),
     )
 

@@ -44,6 +44,7 @@ def write_summary(config: Mapping[str, Any]) -> list[Path]:
     rows = store.load(**config["where"])
     if rows.empty:
         raise ValueError(f"no results in {store.root} for where={dict(config['where'])}")
+    rows = _select_rows(rows)
     frame = frames.prepare_rows(rows)
     corrupted, plain = (frame[~(none := refined.is_uncorrupted(frame))], frame[none])
     made = _corrective_tables(corrupted, config) | _refined_tables(plain, config["by"])
@@ -76,6 +77,15 @@ def write_summary(config: Mapping[str, Any]) -> list[Path]:
     return [*paths, *(path for files in drawn.values() for path in files), page]
 
 
+def _select_rows(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the current data; log what is left out and whether machines are mixed."""
+    rows, lines = frames.select_current_data(rows)
+    mixed = frames.describe_machines(rows)
+    for line in [*lines, *([mixed] if mixed else [])]:
+        log.warning("%s", line)
+    return rows
+
+
 def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None) -> list[Path]:
     """Print which methods to use or avoid in a case, and why; write the tables.
 
@@ -88,7 +98,7 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     """
     store = ResultsStore(Path(config["paths"]["results"]))
     rows = store.load(**config["where"]) if store.root.is_dir() else pd.DataFrame()
-    measured = rows if rows.empty else frames.on_plane(frames.prepare_rows(rows))
+    measured = rows if rows.empty else frames.on_plane(frames.prepare_rows(_select_rows(rows)))
     if not measured.empty:
         measured = measured[~refined.is_uncorrupted(measured)]
     if not measured.empty and measured["method"].nunique() > 1:

@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from unlearn.core.files import write_atomically, write_text_atomically
-from unlearn.core.job import ID_FORMAT, use_class_names
+from unlearn.core.job import CACHE_FORMAT, identify_code
 from unlearn.storage.state_dicts import _error_line, _load_safely, is_state
 
 log = logging.getLogger(__name__)
@@ -64,7 +64,7 @@ class CheckpointCache:
             ValueError: If it holds something else.
         """
         try:
-            content = {**use_class_names(identity), "format": ID_FORMAT}
+            content = {**identify_code(identity), "format": CACHE_FORMAT}
             text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         except TypeError as error:
             raise ValueError(f"identity must be plain JSON values: {error}") from error

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 Value = float | int | bool | str | None
@@ -36,6 +36,8 @@ class RunRecord:
             corrupted samples, "upper bound".
         uses_forget_set: Whether the method's result depends on the forget set.
         regularity: Level of the corruption's regularity, None if unknown.
+        machine: What rounding depends on: cpu, instructions, device, threads, precision.
+        data_digest: Hash of the data set's images and labels.
 
     Raises:
         ValueError: If the status is unknown, the step negative or a metric hides another column.
@@ -56,6 +58,8 @@ class RunRecord:
     role: str = "unlearning"
     uses_forget_set: bool = True
     regularity: str | None = None
+    machine: Mapping[str, Value] = field(default_factory=dict)
+    data_digest: str | None = None
 
     def __post_init__(self) -> None:
         """Check status, step and names of metrics."""
@@ -80,6 +84,8 @@ class RunRecord:
         row |= self.metrics
         row |= {"peak_bytes": self.peak_bytes, "revision": self.revision, "created": self.created}
         row |= iterate_leaves(mask_secrets(self.config), "config/")
+        row |= {"data/digest": self.data_digest}
+        row |= {f"machine/{k}": v for k, v in self.machine.items()}
         row |= {f"versions/{k}": v for k, v in self.versions.items()}
         return {column: _row_value(column, value) for column, value in row.items()}
 

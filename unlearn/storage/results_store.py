@@ -20,13 +20,14 @@ import pandas as pd
 from filelock import FileLock
 
 from unlearn.core.files import write_text_atomically
+from unlearn.core.job import ID_FORMAT
 from unlearn.storage.record import RunRecord
 from unlearn.storage.run_errors import read_last_line
 
 log = logging.getLogger(__name__)
 
-OLDER_ID = re.compile("r[0-9a-f]{12}")
-"""Ids of format 1, which hashed module paths."""
+OLDER_ID = re.compile(rf"r[0-9a-f]{{12}}|r[1-{ID_FORMAT - 1}]-[0-9a-f]{{12}}")
+"""Ids of formats before ``ID_FORMAT``; those of format 1 have no number."""
 
 RUN_ID = re.compile(r"[0-9a-z-]{6,64}")
 ROW_FILE = re.compile(r"row-(\d+)\.json")

@@ -1,14 +1,17 @@
 """A user's own model, images and list: healed, given back as it came, or refused in one line."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 import unlearn
 from unlearn.config.command_line import expand_shorthand
 from unlearn.config.registration import config_dir
+from unlearn.core import file_digests, source_hash
 from unlearn.core.errors import ConfigError
 from unlearn.orchestration import runner
 from unlearn.orchestration.outcomes import JobCounts
@@ -78,6 +81,31 @@ def test_what_files_hold_is_part_of_a_run_s_identity(words, job, bad, tmp_path):
     content["epoch"] = 41
     torch.save(content, tmp_path / "mine.ckpt")
     assert job(*words).run_id != first
+
+
+def test_images_and_code_are_part_of_a_run_s_identity_but_not_their_place(
+    words, job, data, tmp_path, monkeypatch
+):
+    def run_id(*more):
+        file_digests.hash_folder.cache_clear()
+        source_hash._hash_module.cache_clear()
+        return job(*words, *more).run_id
+
+    first = run_id()
+    assert run_id("trainer.threads=1") == first
+    (root,) = [w.partition("=")[2] for w in words if w.startswith("dataset.root=")]
+    moved = shutil.copytree(root, tmp_path / "moved")
+    place = f"dataset.root={moved}"
+    assert run_id(place) == first
+    image = next(moved.rglob("*.png"))
+    content = image.read_bytes()
+    Image.new("RGB", (8, 8)).save(image)
+    assert run_id(place) != first
+    image.write_bytes(content)
+    assert run_id(place) == first
+    code = tmp_path / "theirs.py"
+    code.write_text(code.read_text() + "\n# another network\n")
+    assert run_id() != first
 
 
 def refused(job, capsys, *words):

@@ -83,3 +83,28 @@ def test_cells_are_means_of_their_runs_with_zero_for_a_collapse():
     assert table["b"].iloc[0] == 0.5 and np.isnan(table["b"].iloc[1])
     merged = frames.by_cell(frame, "healed_utility", seeds=False)
     assert merged["a"].tolist() == pytest.approx([0.2])
+
+
+def test_rows_of_data_that_has_changed_are_left_out_and_named():
+    frame = pd.DataFrame(
+        {
+            "dataset": ["mine", "mine", "mine", "mine", "other"],
+            "config/dataset.root": ["a", "a", "a", "b", "a"],
+            "data/digest": ["old", "new", None, "old", "old"],
+            "created": ["2026-01-01", "2026-01-02", "2026-01-01", "2026-01-01", "2026-01-01"],
+        }
+    )
+    kept, lines = frames.select_current_data(frame)
+    assert list(kept.index) == [1, 2, 3, 4]
+    (line,) = lines
+    assert line.startswith("data set mine has changed: 1 rows") and "newest: new" in line
+    plain = frame.drop(columns="data/digest")
+    assert frames.select_current_data(plain)[0] is plain
+
+
+def test_machines_that_round_differently_are_named():
+    frame = pd.DataFrame({"machine/instructions": ["AVX2", "AVX512", None], "machine/threads": 2})
+    line = frames.describe_machines(frame)
+    assert line is not None and line.endswith("machine/instructions AVX2, AVX512, unknown")
+    assert frames.describe_machines(frame.iloc[:1]) is None
+    assert frames.describe_machines(frame[[]]) is None

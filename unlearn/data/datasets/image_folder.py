@@ -6,6 +6,7 @@ Shapes: N samples, C H W image.
 
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -17,12 +18,13 @@ import torch
 from torch import Tensor
 
 from unlearn.core.console import make_console
+from unlearn.core.file_digests import FileDigests
 from unlearn.data.datasets.base import SUBSET_SEED, Dataset, DatasetOptions
 from unlearn.data.datasets.image_cache import load_or_make
 
 log = logging.getLogger(__name__)
 
-FORMAT = 2
+FORMAT = 3
 """Part of the cache's key; increase it when ``decode_image`` changes pixels."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -103,10 +105,10 @@ class ImageFolder(DatasetOptions):
 
         how = f"{FORMAT} {PIL.__version__} {self.image_size} {len(self.mean)}"
         digest = hashlib.blake2b(how.encode(), digest_size=16)
-        with ThreadPoolExecutor() as pool:
-            for path, content in zip(paths, pool.map(file_digest, paths), strict=True):
-                name = path.relative_to(top).as_posix().encode()
-                digest.update(b"%d %s %d %s" % (len(name), name, len(content), content))
+        known = FileDigests(Path(self.root), Path(self.cache_dir))
+        for path, content in zip(paths, known.hash_files(paths), strict=True):
+            name = os.fsencode(path.relative_to(top).as_posix())
+            digest.update(b"%d %s %s" % (len(name), name, content.encode()))
         return digest.hexdigest()
 
     def _decode_images(self, top: Path, paths: list[Path]) -> dict[str, Any]:
@@ -201,15 +203,6 @@ def list_images(root: Path, top: Path, names: list[str]) -> list[Path]:
             "ignored files in %s that are no images (%d): %s", top, len(other), ", ".join(other[:5])
         )
     return found
-
-
-def file_digest(path: Path) -> bytes:
-    """Return a hash of a file's bytes, or a marker if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "blake2b").digest()
-    except OSError:
-        return b"unreadable"
 
 
 def decode_image(content: bytes, size: int, mode: str) -> Tensor:

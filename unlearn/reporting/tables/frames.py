@@ -17,6 +17,7 @@ DISCOVERY = (
     "config/discovery_precision",
 )  # discovery rate or detector
 TASK = ("dataset", "model", "corrupted", "corruption", *DISCOVERY)
+MACHINE = ("machine/instructions", "machine/onednn", "machine/device", "machine/threads")
 BANDS = {"low": (0.0, 0.35), "mid": (0.35, 0.75), "high": (0.75, 1.0)}  # discovery rates, (a, b]
 COLLAPSED = 0.0  # value of missing accuracies of a collapsed model
 
@@ -77,6 +78,43 @@ def prepare_rows(frame: pd.DataFrame) -> pd.DataFrame:
     if "discovery" in frame:  # a column of only None cannot be sorted
         frame = frame.assign(discovery=frame["discovery"].astype(float))
     return spread_rates(label_pretraining(frame))
+
+
+def select_current_data(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Return the rows without those of data that has changed since, and a line for each such set.
+
+    Rows with the same options of the data set but another hash of its content were made from other
+    images or labels: only those of the newest row's content are kept. Rows without a hash stay.
+    """
+    if frame.empty or "data/digest" not in frame:
+        return frame, []
+    options = [str(c) for c in frame if str(c).startswith("config/dataset.")]
+    keys = existing_columns(frame, ("dataset", *options))
+    stale, lines = pd.Series(False, frame.index), []
+    for _, group in frame.groupby(keys, dropna=False):
+        known = group.dropna(subset=["data/digest"])
+        if known["data/digest"].nunique() < 2:
+            continue
+        newest = known.sort_values("created", kind="stable")["data/digest"].iloc[-1]
+        old = known.index[known["data/digest"] != newest]
+        stale[old] = True
+        lines.append(
+            f"data set {group['dataset'].iloc[0]} has changed: {len(old)} rows made from earlier "
+            f"content are left out (where.data/digest selects them; newest: {newest})"
+        )
+    return frame[~stale], lines
+
+
+def describe_machines(frame: pd.DataFrame) -> str | None:
+    """Return a line if the rows come from machines that round differently, else None."""
+    columns = existing_columns(frame, MACHINE)
+    found = frame[columns].dropna(how="all").astype(object).fillna("unknown").astype(str)
+    found = found.drop_duplicates()
+    if len(found) < 2:
+        return None
+    varying = [c for c in columns if found[c].nunique() > 1]
+    values = "; ".join(f"{c} {', '.join(sorted(found[c].unique()))}" for c in varying)
+    return f"rows come from machines that round differently: {values}"
 
 
 def on_plane(frame: pd.DataFrame) -> pd.DataFrame:
