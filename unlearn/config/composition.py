@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -51,6 +52,10 @@ def enable_composition(folders: Sequence[str]) -> Iterator[None]:
         GlobalHydra.instance().hydra = outer
 
 
+UNREADABLE = (HydraException, OmegaConfBaseException, ValueError, yaml.YAMLError, RecursionError)
+"""Errors of hydra, OmegaConf and YAML on configs that cannot be read."""
+
+
 def compose_config(name: str, overrides: Sequence[str], folders: Sequence[str]) -> DictConfig:
     """Return a composed config including hydra's part; call within ``enable_composition``.
 
@@ -59,7 +64,7 @@ def compose_config(name: str, overrides: Sequence[str], folders: Sequence[str]) 
     """
     try:
         config = _compose_unchecked(name, overrides, folders)
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
+    except UNREADABLE as error:
         raise ConfigError(explain_error(error, name, overrides, folders)) from error
     HydraConfig.instance().set_config(config)
     for group, option in config.hydra.runtime.choices.items():
@@ -142,7 +147,7 @@ def _suggest_key(key: str, name: str, overrides: Sequence[str], folders: Sequenc
         config = _compose_unchecked(name, groups, folders)
         HydraConfig.instance().set_config(config)
         keys = [path for path, _ in iterate_leaves(to_plain_config(config)) if "._" not in path]
-    except (HydraException, OmegaConfBaseException):
+    except UNREADABLE:
         return ""
     names = sorted({k.partition(".")[0] for k in keys}) if "." not in key else keys
     return suggest_names(key, names)
@@ -259,7 +264,7 @@ def _resolve_with_defaults(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return a job's resolved config, and the resolved config of its group choices only."""
     if bases.is_cacheable(overrides):
-        with suppress(ConfigError, HydraException, OmegaConfBaseException, ValueError):
+        with suppress(*UNREADABLE):
             return bases.resolve_job(overrides), bases.resolve_defaults(overrides)
     # Compose it as a whole to get the error.
     content = resolve_config(compose_config(name, overrides, arguments.folders))

@@ -95,6 +95,11 @@ def _find_problem(content: Mapping[str, Any]) -> str | None:
     file, inputs = content.get("file"), content.get("input")
     if not isinstance(file, str) or file in ("", ".", "..") or "/" in file or "\\" in file:
         return f"file must be a name beside the card, got {file!r:.80}"
+    for key in ("run_id", "sha256"):
+        if not isinstance(content.get(key), str):
+            return f"{key} must be text, got {content.get(key)!r:.80}"
+    if "model" not in content:
+        return "model is missing"
     classes = content.get("classes")
     if not isinstance(classes, list) or len(classes) < 2:
         return "classes must be a list of two or more names"
