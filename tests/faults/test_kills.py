@@ -82,10 +82,10 @@ def disturbed(
     return moments
 
 
-def forget(kept: Any, draw: Any) -> None:
+def forget(kept: Any, draw: Any, count: int = CELLS // 2) -> None:
     """Remove half of the rows, of their lines, the models and the cached images."""
     lines = (kept.results / "results.jsonl").read_text().splitlines()
-    gone = set(draw.sample(sorted(kept.files()), CELLS // 2))
+    gone = set(draw.sample(sorted(kept.files()), count))
     for name in gone:
         (kept.results / name / "row-0.json").unlink()
     rest = [line for line in lines if not any(name in line for name in gone)]
@@ -129,3 +129,62 @@ def test_thirty_kills_lose_and_double_nothing(
     hit = {place for place in PLACES if any("killed at" in m and place in m for m in moments)}
     assert hit == set(PLACES)
     check(nursery, store, photos, tmp_path, undisturbed)
+
+
+STORM = (*SWEEP[:-3], "discovery=0.5,1.0", "seed=0,1,2,3", "method=original,finetune,ssd")
+CACHES = ("checkpoints/*/model.pt", "checkpoints/*/resume.ckpt", "data_cache/*.pt")
+
+
+def flip_bit(home: Path, draw: random.Random) -> str | None:
+    """Flip one bit of a random cached file in place; return which."""
+    files = sorted(p for pattern in CACHES for p in (home / "outputs").glob(pattern))
+    if not files:
+        return None
+    path = draw.choice(files)
+    try:
+        with path.open("r+b") as file:
+            at = draw.randrange(max(1, path.stat().st_size))
+            file.seek(at)
+            byte = file.read(1)
+            file.seek(at)
+            file.write(bytes([byte[0] ^ 1 << draw.randrange(8)]) if byte else b"")
+    except FileNotFoundError:  # set aside or replaced in the meantime
+        return None
+    return f"{path.parent.name}/{path.name}"
+
+
+@pytest.mark.slow
+def test_a_storm_of_kills_and_flipped_bits_changes_no_value(
+    nursery: Any, store: Any, photos: Path, tmp_path_factory: Any, tmp_path: Path
+):
+    """60 kills over 24 cells in three processes, while a bit of a cache is flipped every 5 s."""
+    words, cells = (*STORM, f"dataset.root={photos}"), 24
+    alone = tmp_path_factory.mktemp("alone")
+    code, lines = nursery.call(alone, *words)
+    assert code == 0 and lines[-1] == f"{cells} done, 0 failed, 0 skipped", lines
+    draw, kept = random.Random(3), store(tmp_path)
+    running = [nursery.start(tmp_path, *words) for _ in range(3)]
+    kills, flips, next_flip = 0, list[str](), time.monotonic() + 5
+    while kills < 60:
+        time.sleep(draw.uniform(0.2, 1.5))
+        if time.monotonic() >= next_flip:
+            next_flip += 5
+            flips += filter(None, [flip_bit(tmp_path, draw)])
+        number = draw.randrange(3)
+        running[number].kill()
+        code, lines = running[number].wait()
+        kills += code == -signal.SIGKILL
+        assert not any("Traceback" in line for line in lines), lines
+        rows = kept.files()
+        if len(rows) == cells:
+            forget(kept, draw, cells // 2)
+        running[number] = nursery.start(tmp_path, *words)
+    for process in running:
+        code, lines = process.wait()
+        assert code == 0, lines
+    print(f"{kills} kills; flipped: {', '.join(flips)}")
+    code, lines = nursery.call(tmp_path, *words)
+    assert code == 0, lines
+    pairs = zip(kept.table(), store(alone).table(), strict=True)
+    assert [differing(one, other) for one, other in pairs] == [{}] * cells
+    assert len(flips) >= 5
