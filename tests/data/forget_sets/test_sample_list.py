@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unlearn.data.forget_sets.from_file import FromFile
-from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list, read_lines
+from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list, read_lines, read_lines
 from unlearn.data.task import Truth
 
 FILES = ("cat/a.png", "cat/b.png", "dog/a.png", "dog/sub/c.png", "dog/7.png")
@@ -91,3 +91,11 @@ def test_the_forget_set_and_its_true_labels(tmp_path):
     path.write_text("\n".join(map(str, range(5))))
     with pytest.raises(ValueError, match="names all 5 training images"):
         choose(truth, rate=0.5, seed=0, names=names, class_names=CLASSES)
+
+
+@pytest.mark.parametrize("text", ["x" * 200_000, '"' + "a\n" * 200_000])
+def test_a_field_of_absurd_length_is_no_name(tmp_path, text):
+    path = tmp_path / "bad.csv"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="is no list of images: field larger than field limit"):
+        read_lines(path)

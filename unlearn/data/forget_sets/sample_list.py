@@ -34,8 +34,12 @@ def read_lines(path: Path) -> list[ListLine]:
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"forget_set.path: cannot read {path}: {error}") from error
     mark = max(",;\t", key=text.count)
+    try:
+        rows = list(csv.reader(text.splitlines(), delimiter=mark))
+    except csv.Error as error:  # a field above csv's limit, a NUL
+        raise ValueError(f"forget_set.path: {path} is no list of images: {error}") from error
     out = []
-    for number, row in enumerate(csv.reader(text.splitlines(), delimiter=mark), start=1):
+    for number, row in enumerate(rows, start=1):
         cells = [cell.strip() for cell in row]
         if not any(cells) or cells[0].startswith("#"):
             continue
