@@ -65,6 +65,7 @@ def test_the_oracle_leaves_out_the_samples_of_earlier_requests(resnet, task):
     method = rem(ideal=True, removal_batch_size=None)
     model = method.prepare(resnet, later.request(1, oracle=True))
     assert ORACLE_RECORD in later.request(1, oracle=True).records
+    assert isinstance(model, Expanded)
     left = corrupted[corrupted < last]
     assert torch.equal(method.terms.is_removal_target.nonzero().flatten(), left)
     assert not any(gate.any() for gate in model.extra_gates(torch.tensor([-1])))
@@ -109,12 +110,13 @@ def test_the_removal_term_has_its_weight_on_every_path(own_batch, weight, batch_
     assert method.loss(model, batch).item() == pytest.approx(expected.item(), abs=1e-5)
 
 
-def test_shipped_options_with_a_forget_batch_state_the_weight_they_were_chosen_with():
+def test_shipped_options_state_the_weight_and_the_candidates_they_were_chosen_with():
     files = sorted((Path(config_dir()) / "method_defaults" / "rem").glob("*.yaml"))
     for file in files:
         options = yaml.safe_load(file.read_text())["method"]
         assert options["removal_batch_size"] and options["removal_weight"] == "mean", file.stem
         assert file.stem.endswith("_etd") == ("density" not in options)  # set by pre-training
+        assert options["select"] == "last" or options["select_original"] is False, file.stem
     assert len(files) == 3
 
 
@@ -150,7 +152,12 @@ def test_a_candidate_that_is_not_chosen_changes_nothing(select, resnet, task, en
 
 def test_statistics_are_recomputed_on_batches_of_all_classes(resnet, task, engine):
     """On a set sorted by class, stored batches of one class lack the variance between classes."""
-    request = task.request()
+    view, label = task.train.view, task.train.label
+
+    def brighter(image, index):
+        return view(image, index) + 5 * label[index][:, None, None, None]
+
+    request = replace(task, train=replace(task.train, view=brighter)).request()
     order = request.retain.label.argsort(stable=True)
     ordered = replace(request, retain=request.retain.rows(order))
     still = {"batch_norm": "recalibrate", "max_removal_epochs": 0, "epochs": 1, "batch_size": 60}

@@ -96,7 +96,7 @@ class REM(UnlearningMethod):
         ]
         total = len(request.get_all_indices())
         share = len(request.forget) / total
-        terms = REMObjective(o, frozen_copy(new), *tables, share)
+        terms = REMObjective(o, frozen_copy(new), *tables, share=share)
         self.terms = terms.to(next(new.parameters()).device)
         self.request = request
         self.best = ProxyCheckpoint(
