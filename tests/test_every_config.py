@@ -216,6 +216,30 @@ def test_a_network_of_ones_own_is_refused_by_name_and_reason(task, engine):
     assert not any(reasons[name] for name in ("finetune", "npo", "original", "retrain", "ssd"))
 
 
+def two_requests(task):
+    """Return the task with two requests, the second with the last sample of the training set."""
+    assert len(task.train) == 200
+    return replace(task, forget=(torch.arange(0, 190, 19), torch.arange(9, 200, 19)))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_answers_two_requests_in_a_row(name, network, task, engine):
+    origin = start(name, network, task, engine)
+    both = two_requests(task)
+    model = remove_extra_channels(run(name, origin, both.request(0), engine))
+    sound(run(name, model, both.request(1), engine), origin)
+
+
+@pytest.mark.parametrize("retain", ["cumulative", "final"])
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "rum"])
+def test_every_method_unlearns_the_parts_of_rum(name, retain, network, task, engine):
+    origin = start(name, network, task, engine)
+    rum = build(copy.deepcopy(node_of("rum")) | {"base": node_of(name), "retain": retain})
+    fit = LightningFit(engine, augment=None, seed=3)
+    sound(rum.unlearn(copy.deepcopy(origin), task.request(), fit), origin)
+    assert len(rum.notes["methods"]) == 3
+
+
 @pytest.mark.parametrize(
     "name", [name for name in METHODS if find_stack_obstacle(method_of(name)) is None]
 )

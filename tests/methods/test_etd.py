@@ -52,6 +52,14 @@ def test_etd_is_drop_mode_and_needs_no_forget_set(task, engine):
         assert torch.equal(compute_logits(healed, task.train), deployed)
 
 
+def test_etd_returns_the_network_of_an_earlier_request_unchanged(task, engine):
+    first = ETD().unlearn(pretrained(task, engine, density=0.5), task.request(), unused)
+    again = copy.deepcopy(first)
+    ETD().check_model(again, torch.zeros(1, 1, 12, 12))
+    second = ETD().unlearn(again, task.request(), unused).state_dict()
+    assert all(torch.equal(v, second[k]) for k, v in first.state_dict().items())
+
+
 @pytest.mark.parametrize("kind", ["plain", "idle"])
 def test_etd_refuses_a_network_that_was_trained_otherwise(kind, task, engine, network):
     net = network if kind == "plain" else pretrained(task, engine, density=0.0)

@@ -20,7 +20,11 @@ from unlearn.methods.localization.mask import Mask, count_allowed_parameters
 from unlearn.methods.localized import Localized
 from unlearn.methods.retrain import Retrain
 from unlearn.methods.rft import RFT, compute_reset_values
-from unlearn.models.surgery import draw_unrelated_network, recalibrate_batch_norm
+from unlearn.models.surgery import (
+    draw_unrelated_network,
+    iterate_shuffled_images,
+    recalibrate_batch_norm,
+)
 from unlearn.models.vit import ViT
 from unlearn.pipeline.context import build_method
 from unlearn.pipeline.run_record import _display_names
@@ -148,7 +152,7 @@ def test_running_statistics_move_stay_or_are_computed_anew(network, task, recipe
     assert all(not torch.equal(after["update"].state_dict()[k], v) for k, v in before.items())
     assert all(torch.equal(after["freeze"].state_dict()[k], v) for k, v in before.items())
     again = copy.deepcopy(after["recalibrate"])
-    recalibrate_batch_norm(again, (b.image for b in task.request().retain.batches(64)))
+    recalibrate_batch_norm(again, iterate_shuffled_images(task.request().retain, 64, seed=0))
     for key in before:
         assert torch.equal(again.state_dict()[key], after["recalibrate"].state_dict()[key])
         assert not torch.equal(again.state_dict()[key], after["update"].state_dict()[key])

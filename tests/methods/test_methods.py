@@ -48,6 +48,7 @@ OPTIONS = {
     "redirect_loss": "ce", "removal_batch_norm": "eval", "batch_norm": "recalibrate",
     "select": "last", "select_samples": None, "expand": True, "ideal": False,
     "redirect_on": "all", "removal_loss": "npo", "removal_weight": "share",
+    "select_original": True,
 }  # fmt: skip
 
 
@@ -146,7 +147,10 @@ def test_removal_batch_norm_in_eval_mode_keeps_statistics(trained, task, engine)
 
 def test_proxy_prefers_what_forgets_and_keeps(trained, task):
     request = task.request()
-    best = ProxyCheckpoint(request, mode="proxy", threshold=0.2, samples=50)
+    best = ProxyCheckpoint(
+        request, mode="proxy", threshold=0.2, samples=50, images_per_pass=1,
+        measure=compute_accuracy,
+    )  # fmt: skip
     best.update(trained, 1.0, 0)
     wanted = copy.deepcopy(trained.state_dict())
     best.update(trained, 0.1, 1)

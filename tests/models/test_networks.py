@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from unlearn.core.types import ImageSet
 from unlearn.models.expansion.expanded import (
     Expanded,
     draw_masks,
@@ -13,7 +14,12 @@ from unlearn.models.expansion.expanded import (
 )
 from unlearn.models.resnet9 import ResNet9
 from unlearn.models.resnet18 import ResNet18
-from unlearn.models.surgery import batch_norms, recalibrate_batch_norm, reinitialize_network
+from unlearn.models.surgery import (
+    batch_norms,
+    iterate_shuffled_images,
+    recalibrate_batch_norm,
+    reinitialize_network,
+)
 from unlearn.models.vit import SplitLayerNorm, ViT, shifted_copies
 from unlearn.models.wide_resnet import WideResNet
 
@@ -138,6 +144,45 @@ def test_recalibration_averages_batches_and_leaves_modes_alone():
     assert torch.allclose(net.conv1[1].running_mean, first.mean((0, 2, 3)), atol=1e-4)
     assert not net.training
     assert all(layer.momentum == 0.1 for layer in batch_norms(net))
+
+
+def test_recalibration_does_not_depend_on_the_stored_order():
+    """Images sorted by class, as in folders: batches of one class lack most of the variance."""
+    images = (20 * torch.arange(10).repeat_interleave(64) + 20).to(torch.uint8)
+    noise = torch.randint(0, 20, (640, 3, 32, 32), generator=torch.Generator().manual_seed(0))
+    ordered = ImageSet(
+        image=images[:, None, None, None] + noise.to(torch.uint8), label=torch.arange(640) // 64,
+        index=torch.arange(640), num_classes=10, view=lambda image, _: image / 255,
+    )  # fmt: skip
+    mixed = ordered.rows(torch.randperm(640, generator=torch.Generator().manual_seed(1)))
+    net = settled(*SMALL[0])
+    found = {}
+    for name, stored, batches in (
+        ("sorted", ordered, iterate_shuffled_images(ordered, 64, 0)),
+        ("mixed", mixed, iterate_shuffled_images(mixed, 64, 0)),
+        ("in order", ordered, (b.image for b in ordered.batches(64))),
+    ):
+        recalibrate_batch_norm(net, batches)
+        layer = net.conv1[1]
+        truth = net.conv1[0](stored.view(stored.image, stored.index)).detach()
+        torch.testing.assert_close(layer.running_mean, truth.mean((0, 2, 3)), rtol=0.01, atol=1e-4)
+        found[name] = layer.running_var / truth.var((0, 2, 3))
+    assert (found["sorted"] - 1).abs().max() < 0.1
+    assert (found["mixed"] - 1).abs().max() < 0.1
+    assert found["in order"].min() < 0.3
+    again = [list(iterate_shuffled_images(ordered, 64, seed)) for seed in (0, 0, 1)]
+    assert all(torch.equal(a, b) for a, b in zip(again[0], again[1], strict=True))
+    assert not torch.equal(again[0][0], again[2][0])
+
+
+def test_shuffled_images_are_all_there_and_no_batch_holds_one():
+    data = ImageSet(
+        image=torch.arange(9, dtype=torch.uint8)[:, None, None, None], label=torch.zeros(9).long(),
+        index=torch.arange(9), num_classes=1, view=lambda image, index: image + 10 * index[:, None, None, None],
+    )  # fmt: skip
+    batches = list(iterate_shuffled_images(data, 4, seed=0))
+    assert [len(b) for b in batches] == [4, 5]
+    assert torch.cat(batches).flatten().sort().values.tolist() == [11 * i for i in range(9)]
 
 
 def test_recalibrating_an_expanded_network_moves_only_old_statistics():

@@ -12,8 +12,9 @@ import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 
-from unlearn.core.types import Batch, Fit, Forward, Request
+from unlearn.core.types import Batch, Fit, Forward, ImageSet, Request
 from unlearn.models.expansion.expanded import remove_extra_channels
+from unlearn.models.inference import compute_accuracy
 from unlearn.models.surgery import batch_norms
 
 log = logging.getLogger(__name__)
@@ -134,6 +135,11 @@ class UnlearningMethod(L.Callback, ABC):
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the modes to monitor: name to whether it is the masked mode."""
         return {"model": False}
+
+    def measure_accuracy(self, model: nn.Module, data: ImageSet) -> float:
+        """Return the accuracy on a set's given labels, in [0, 1]; count its images in the notes."""
+        self.notes["measured_images"] = self.notes.get("measured_images", 0) + len(data)
+        return compute_accuracy(model, data)
 
     def callbacks(self) -> list[L.Callback]:
         """Return the training callbacks; wrappers include those of the wrapped method."""

@@ -25,12 +25,13 @@ class ETD(OneShot):
         super().__init__(batch_size=1)
 
     def check_model(self, model: nn.Module, image: Tensor) -> None:
-        """Check that the network is trained with example-tied dropout.
+        """Check that the network is trained with example-tied dropout; its channels may be dropped.
 
         Raises:
             ValueError: If it has no memorizing channels.
         """
-        if not isinstance(model, Expanded) or not model.density:
+        dropped = getattr(model, "memorizing_channels_dropped", False)
+        if not dropped and (not isinstance(model, Expanded) or not model.density):
             raise ValueError(
                 "method=etd drops the memorizing channels of example-tied dropout, but this "
                 "network was trained without them; choose pretraining=etd"
@@ -43,4 +44,6 @@ class ETD(OneShot):
             ValueError: If the network was not trained with example-tied dropout.
         """
         self.check_model(model, request.forget.image[:1])
-        return super().prepare(model, request)
+        model = super().prepare(model, request)
+        model.memorizing_channels_dropped = True  # type: ignore[assignment]  # for later requests
+        return model

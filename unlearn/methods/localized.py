@@ -26,7 +26,7 @@ from unlearn.methods.components.masked_training import (
 from unlearn.methods.localization.base import Localizer
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.models.layer_groups import example_images, group_by_layer, list_head_parameters
-from unlearn.models.surgery import recalibrate_batch_norm
+from unlearn.models.surgery import iterate_shuffled_images, recalibrate_batch_norm
 
 BATCH_NORM_MODES = ("update", "freeze", "recalibrate")
 
@@ -109,8 +109,9 @@ class Localized(UnlearningMethod):
         model = self.method.finish(model)
         restore_outside_mask(model, self.moving, self.start)
         if self.batch_norm == "recalibrate":
+            seed = getattr(self.method, "seed", 0)
             recalibrate_batch_norm(
-                model, (b.image for b in self.request.retain.batches(self.batch_size))
+                model, iterate_shuffled_images(self.request.retain, self.batch_size, seed)
             )
         return model
 

@@ -15,7 +15,6 @@ from torch.nn import functional as F
 
 from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod, can_use_batch_statistics
-from unlearn.models.inference import compute_accuracy
 
 BATCH_NORM_MODES = ("separate", "joint")
 
@@ -77,7 +76,7 @@ class NegGradPlus(UnlearningMethod):
         return model
 
     def _is_forgotten(self, model: nn.Module) -> bool:
-        return compute_accuracy(model, self.forget) <= self.gamma
+        return self.measure_accuracy(model, self.forget) <= self.gamma
 
     def needs_training(self) -> bool:
         """Return whether training is needed: not if ``stop`` and the forget set is forgotten."""

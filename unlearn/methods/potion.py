@@ -19,7 +19,6 @@ from unlearn.methods.components.importance import (
     logit_norm,
     percentile,
 )
-from unlearn.models.inference import compute_accuracy
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,7 @@ class Potion(Dampening):
             _restore_weights(model, original)
             alpha = percentile(ratios, compute_undampened_percentile(phi))
             fraction = dampen_model(model, forget, retain, alpha=alpha, lambda_=1.0)
-            converged = compute_accuracy(model, request.forget) <= self.rho
+            converged = self.measure_accuracy(model, request.forget) <= self.rho
             self.notes |= {"tries": number, "alpha": alpha, "dampened_fraction": fraction}
             self.notes["converged"] = converged
             if converged:

@@ -31,8 +31,7 @@ from unlearn.models.expansion.expanded import (
     is_native,
     remove_extra_channels,
 )
-from unlearn.models.inference import compute_accuracy
-from unlearn.models.surgery import recalibrate_batch_norm
+from unlearn.models.surgery import iterate_shuffled_images, recalibrate_batch_norm
 
 REMOVE, REDIRECT = 1, 0
 
@@ -63,7 +62,7 @@ class REM(UnlearningMethod):
             optimizer: For redirection, and for removal if ``removal_optimizer`` is None.
             schedule: Learning-rate factor over the redirection steps.
             removal_optimizer: For removal; None: share ``optimizer`` and its momentum.
-            seed: Seed of new weights and masks.
+            seed: Seed of new weights, masks and the order in which statistics are recomputed.
             options: See ``REMOptions``.
         """
         super().__init__(
@@ -95,15 +94,25 @@ class REM(UnlearningMethod):
             build_membership_table(part, request.get_all_indices())
             for part in (request.forget.index, known)
         ]
-        self.terms = REMObjective(o, frozen_copy(new), *tables).to(next(new.parameters()).device)
+        total = len(request.get_all_indices())
+        share = len(request.forget) / total
+        terms = REMObjective(o, frozen_copy(new), *tables, share=share)
+        self.terms = terms.to(next(new.parameters()).device)
         self.request = request
         self.best = ProxyCheckpoint(
-            request, mode=o.select, threshold=o.gamma, samples=o.select_samples
+            request,
+            mode=o.select,
+            threshold=o.gamma,
+            samples=o.select_samples,
+            images_per_pass=total,
+            measure=self.measure_accuracy,
         )
         self.removal_statistics = can_use_batch_statistics(
             o.removal_batch_norm, request, self.batch_size
         )
         self._update_mode(new)
+        if o.select == "proxy" and o.select_original:
+            self.best.update(new, self.forget_accuracy, 0)
         return new
 
     def _build_expanded_model(self, model: nn.Module, request: Request) -> nn.Module:
@@ -111,10 +120,12 @@ class REM(UnlearningMethod):
         if not o.expand:
             return remove_extra_channels(model)
         if isinstance(model, Expanded):
+            model.check_indices(request.get_all_indices())
             if not model.density:  # trained with inactive channels: activate them
                 model.redraw_masks(density=o.density, seed=self.seed)
             return model
-        samples = len(request.forget) + len(request.retain)
+        # Not their number: samples of earlier requests are gone, the others keep their indices.
+        samples = int(request.get_all_indices().max()) + 1
         image = next(request.forget.batches(2)).image
         options: Any = {"num_samples": samples, "density": o.density, "seed": self.seed}
         if is_native(model):
@@ -124,7 +135,7 @@ class REM(UnlearningMethod):
         return grow_network(model, image, ratio=o.ratio, **options)
 
     def _update_mode(self, model: nn.Module) -> None:
-        self.forget_accuracy = compute_accuracy(model, self.request.forget)
+        self.forget_accuracy = self.measure_accuracy(model, self.request.forget)
         wanted = self.forget_accuracy > self.options.gamma
         allowed = self.removals_in_a_row < self.options.max_removal_epochs
         self.mode = REMOVE if wanted and allowed else REDIRECT
@@ -186,8 +197,9 @@ class REM(UnlearningMethod):
         self.redirected += 1
         self.removals_in_a_row = 0
         if self.options.batch_norm == "recalibrate":
-            retain = self.request.retain.batches(self.batch_size)
-            recalibrate_batch_norm(model, (b.image for b in retain))
+            recalibrate_batch_norm(
+                model, iterate_shuffled_images(self.request.retain, self.batch_size, self.seed)
+            )
         self._update_mode(model)
         self.best.update(model, self.forget_accuracy, self.redirected)
         trainer.should_stop = self.redirected >= self.epochs

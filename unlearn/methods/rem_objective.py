@@ -20,9 +20,15 @@ class REMObjective(nn.Module):
 
     is_forget_sample: Tensor
     is_removal_target: Tensor
+    forget_share: Tensor
 
     def __init__(
-        self, options: REMOptions, reference: nn.Module, forget: Tensor, known: Tensor
+        self,
+        options: REMOptions,
+        reference: nn.Module,
+        forget: Tensor,
+        known: Tensor,
+        share: float,
     ) -> None:
         """Store the parts of the losses.
 
@@ -31,11 +37,13 @@ class REMObjective(nn.Module):
             reference: The expanded network before removal, frozen.
             forget: Whether a sample is in the forget set, bool (N,) by index.
             known: Whether removal within a batch applies to it, bool (N,).
+            share: Number of forget samples divided by that of all samples, |D_f| / |D|.
         """
         super().__init__()
         self.options, self.reference = options, reference
         self.register_buffer("is_forget_sample", forget)
         self.register_buffer("is_removal_target", known)
+        self.register_buffer("forget_share", torch.tensor(share))
 
     def compute_removal_step_loss(self, forward: Forward, forget: Batch) -> Tensor:
         """Return the loss of a removal step."""
@@ -44,7 +52,11 @@ class REMObjective(nn.Module):
         ).mean()
 
     def compute_joint_batch_loss(self, forward: Forward, batch: Batch) -> Tensor:
-        """Return the loss with removal of the batch's forget samples, weighted by their share."""
+        """Return the loss with removal of the batch's forget samples.
+
+        With the weight "share" their losses are summed and divided by the size of the batch, which is
+        |D_f| / |D| times their mean in expectation; with "mean" they are averaged.
+        """
         if not self.options.removal_term:
             return self._compute_redirection_loss(
                 self._compute_masked_losses(forward, batch), batch
@@ -60,27 +72,28 @@ class REMObjective(nn.Module):
     def compute_separate_batch_loss(self, forward: Forward, batch: Batch, forget: Batch) -> Tensor:
         """Return the loss with removal of a separate batch, run with the new channels off.
 
-        Both batches share one forward pass, unless the base network has separate statistics.
+        Both batches share one forward pass, unless the base network has separate statistics. The mean
+        over the forget batch is multiplied by |D_f| / |D| with the weight "share", by 1 with "mean".
         """
         if self.options.batch_norm == "separate":
             loss = self._compute_redirection_loss(
                 self._compute_masked_losses(forward, batch), batch
             )
-            return (
-                loss + self.compute_removal_step_loss(forward, forget)
-                if self.options.removal_term
-                else loss
-            )
+            if not self.options.removal_term:
+                return loss
+            return loss + self._weigh_removal(self.compute_removal_step_loss(forward, forget))
         index = torch.cat([batch.index, torch.full_like(forget.index, -1)])
         logits = forward(torch.cat([batch.image, forget.image]), *self._get_mask_arguments(index))
         losses = sample_losses(logits, torch.cat([batch.label, forget.label]))
         full, base = losses.split([len(batch.label), len(forget.label)])
         loss = self._compute_redirection_loss(full, batch)
-        return (
-            loss + self._compute_removal_losses(base, forget).mean()
-            if self.options.removal_term
-            else loss
-        )
+        if not self.options.removal_term:
+            return loss
+        return loss + self._weigh_removal(self._compute_removal_losses(base, forget).mean())
+
+    def _weigh_removal(self, mean: Tensor) -> Tensor:
+        """Return the weighted mean of the removal losses over a separate forget batch, a scalar."""
+        return mean * self.forget_share if self.options.removal_weight == "share" else mean
 
     def _get_mask_arguments(self, index: Tensor, wanted: bool = True) -> tuple[Tensor, ...]:
         return (index,) if wanted and self.options.expand else ()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from unlearn.core.types import Request
@@ -37,8 +38,9 @@ class REMOptions:
         removal_term: Add the removal loss during redirection.
         removal_batch_size: Forget samples drawn in addition to each redirection batch; None: use
             those within the batch.
-        removal_weight: Weight of the removal loss within a batch: "share", the fraction of forget
-            samples, or "mean", 1.
+        removal_weight: Weight of the mean removal loss during redirection: "share", |D_f| / |D|
+            (of a batch without a separate forget batch: the fraction of forget samples in it), or
+            "mean", 1.
         max_removal_epochs: Maximum number of consecutive removal epochs.
         reference: Mode of the frozen reference network, "masked" or "base".
         redirect_loss: "logsig", "ce" or "dpo".
@@ -48,7 +50,8 @@ class REMOptions:
         batch_norm: Statistics "shared" by both modes; "recalibrate": recomputed for the base
             network; "separate": updated only by passes of the base network.
         select: Checkpoint to return, "proxy" or "last".
-        select_samples: Number of retain samples for the proxy; None: all.
+        select_original: Whether the original network is a candidate of "proxy".
+        select_samples: Number of retain samples for the proxy; None: see ``ProxyCheckpoint``.
     """
 
     gamma: float
@@ -69,6 +72,7 @@ class REMOptions:
     removal_batch_norm: str
     batch_norm: str
     select: str
+    select_original: bool
     select_samples: int | None
 
     def __post_init__(self) -> None:
@@ -111,4 +115,6 @@ class REMOptions:
             raise ValueError(
                 "method.ideal=true requires oracle=true: it uses all corrupted samples"
             )
-        return request.records[ORACLE_RECORD].nonzero().flatten().to(request.forget.index.device)
+        every = request.get_all_indices()
+        known = request.records[ORACLE_RECORD].nonzero().flatten().to(every.device)
+        return known[torch.isin(known, every)]  # without samples of earlier requests

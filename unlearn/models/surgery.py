@@ -7,6 +7,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from unlearn.core.types import ImageSet
+
 
 def reinitialize_network(model: nn.Module, seed: int) -> nn.Module:
     """Return a network of the same architecture with new random weights.
@@ -72,13 +74,33 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
+def iterate_shuffled_images(data: ImageSet, batch_size: int, seed: int) -> Iterator[Tensor]:
+    """Yield all images of a set in a random order, normalised, without augmentation, (B, C, H, W).
+
+    Args:
+        data: The set, in any order; folders of images are sorted by class.
+        batch_size: B; a single last image joins the previous batch.
+        seed: Seed of the order.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(data), generator=generator).to(data.label.device)
+    start, size = 0, len(order)
+    while start < size:
+        stop = size if size - start <= batch_size + 1 else start + batch_size
+        part = data.rows(order[start:stop])
+        yield data.view(part.image, part.index)
+        start = stop
+
+
 def recalibrate_batch_norm(model: nn.Module, images: Iterable[Tensor]) -> None:
     """Recompute running batch-norm statistics as plain averages over ``images``, in place.
 
     Args:
         model: Called as ``model(image)``; for an expanded network that is base mode, so only the
             statistics of the old channels change.
-        images: Normalised batches (B, C, H, W).
+        images: Normalised batches (B, C, H, W), each a random sample, see
+            ``iterate_shuffled_images``: variances are averaged over batches, so those of batches
+            of one class lack the variance between classes.
     """
     layers = batch_norms(model)
     device = next(model.parameters()).device

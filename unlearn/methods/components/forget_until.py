@@ -10,7 +10,6 @@ from torch import nn
 from unlearn.core.types import Request
 from unlearn.methods.base import UnlearningMethod, can_use_batch_statistics, set_batch_norm
 from unlearn.methods.components.checkpoint_selection import ProxyCheckpoint
-from unlearn.models.inference import compute_accuracy
 
 BATCH_NORM_MODES = ("train", "eval")
 
@@ -41,7 +40,7 @@ class RemovalMethod(UnlearningMethod):
             schedule: Learning-rate factor.
             gamma: Accuracy on the forget set's given labels at which to stop, in [0, 1].
             select: "proxy" returns the checkpoint with the best proxy, "last" the last one.
-            select_samples: Number of retain samples for the proxy; None: all.
+            select_samples: Number of retain samples for the proxy; None: see ``ProxyCheckpoint``.
             batch_norm: Use statistics of the forget batches ("train") or running ones ("eval").
 
         Raises:
@@ -63,11 +62,16 @@ class RemovalMethod(UnlearningMethod):
         """Measure the forget accuracy; the original is the first candidate checkpoint."""
         model = super().prepare(model, request)
         self.best = ProxyCheckpoint(
-            request, mode=self.select, threshold=self.gamma, samples=self.select_samples
+            request,
+            mode=self.select,
+            threshold=self.gamma,
+            samples=self.select_samples,
+            images_per_pass=len(request.forget),
+            measure=self.measure_accuracy,
         )
         self.statistics = can_use_batch_statistics(self.batch_norm, request, self.batch_size)
         self.passes = 0
-        self.forget_accuracy = compute_accuracy(model, request.forget)
+        self.forget_accuracy = self.measure_accuracy(model, request.forget)
         self.notes["already_forgotten"] = self.forget_accuracy <= self.gamma
         self.best.update(model, self.forget_accuracy, 0)
         return model
@@ -84,7 +88,7 @@ class RemovalMethod(UnlearningMethod):
         """Stop once the forget set is forgotten."""
         model: Any = pl_module.model
         self.passes += 1
-        self.forget_accuracy = compute_accuracy(model, self.best.forget)
+        self.forget_accuracy = self.measure_accuracy(model, self.best.forget)
         self.best.update(model, self.forget_accuracy, self.passes)
         if self.forget_accuracy <= self.gamma:
             trainer.should_stop = True

@@ -200,7 +200,7 @@ def grow_network(
         network: Any classifier; those of this package are expanded by their constructors.
         image: Example input, (B, C, H, W), B at least 2.
         ratio: New channels per old channel, above 0.
-        num_samples: N, size of the full training set.
+        num_samples: N, above every index of a sample.
         density: Probability that a new channel is active for a sample, in [0, 1].
         seed: Seed of the new weights and the masks.
 

@@ -47,7 +47,7 @@ class Expanded(nn.Module):
 
         Args:
             network: Network with ``arguments`` (of its constructor) and ``group_channels``.
-            num_samples: N, size of the full training set.
+            num_samples: N, above every index of a sample.
             density: Probability that an extra channel is active for a sample, in [0, 1].
             seed: Mask seed.
 
@@ -91,6 +91,22 @@ class Expanded(nn.Module):
         """Draw new masks, for example to activate channels that were inactive in training."""
         self.density, self.seed = density, seed
         self._draw_masks()
+
+    def check_indices(self, index: Tensor) -> None:
+        """Check that every sample has a mask: index N would switch the extra channels off.
+
+        Args:
+            index: Indices of samples, int64 (n,).
+
+        Raises:
+            ValueError: If one has none.
+        """
+        highest = int(index.max())
+        if highest >= self._num_samples:
+            raise ValueError(
+                f"the network has masks for the samples 0..{self._num_samples - 1}, got index "
+                f"{highest}: it was trained on another training set"
+            )
 
     def share_mask(self, index: Tensor) -> None:
         """Assign one shared mask to the samples ``index``, int64 (n,)."""
@@ -165,7 +181,7 @@ def expand_network(
     Args:
         network: Network with ``arguments`` and ``group_channels``, without extra channels.
         ratio: Extra channels per old channel at every gate point, > 0.
-        num_samples: N.
+        num_samples: N, above every index of a sample.
         density: Probability that an extra channel is active for a sample, in [0, 1].
         seed: Seed of the new weights and the masks.
 
