@@ -8,7 +8,13 @@ from typing import Any
 ID_FORMAT = 2
 """Format of run ids and cache keys; raised when the same config gets another id."""
 
+_UNSET = object()
+
 LOCATION_KEYS = ("root", "cache_dir")  # location of a data set, not content
+
+
+LATER_OPTIONS = {"ImageFolder": {"max_pixels": 178_956_970}}
+"""Options by class that were added later: at these values, ids are those from before."""
 
 
 def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,7 +34,8 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
 def use_class_names(node: Any) -> Any:
     """Return a config node in which the package's own ``_target_`` paths are class names alone.
 
-    So a class keeps its identity when it moves to another module. Other packages are unchanged.
+    So a class keeps its identity when it moves to another module, and by ``LATER_OPTIONS`` when it
+    gets an option. Other packages are unchanged.
     """
     if isinstance(node, list | tuple):
         return [use_class_names(part) for part in node]
@@ -37,6 +44,8 @@ def use_class_names(node: Any) -> Any:
     new = {key: use_class_names(value) for key, value in node.items()}
     if str(new.get("_target_")).startswith("unlearn."):
         new["_target_"] = new["_target_"].rpartition(".")[2]
+        later = LATER_OPTIONS.get(new["_target_"], {})
+        new = {key: value for key, value in new.items() if later.get(key, _UNSET) != value}
     return new
 
 
