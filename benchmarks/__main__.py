@@ -28,6 +28,7 @@ PARTS = {
     "memory": ("memory", "table"),
     "stacking": ("stacking", "table"),
     "recording": ("recording", "table"),
+    "checksums": ("checksums", "table"),
     "cifar": ("cifar", "table"),
 }
 ALL = ("step", "peers", "startup", "outside", "stacking", "recording", "plane", "memory")

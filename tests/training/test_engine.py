@@ -2,6 +2,7 @@
 
 import copy
 import os
+import random
 import warnings
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from unlearn.models.expansion.expanded import Expanded
 from unlearn.models.inference import compute_accuracy
 from unlearn.models.resnet9 import ResNet9
 from unlearn.models.resnet18 import ResNet18
+from unlearn.storage.state_dicts import epochs_done
 from unlearn.training import pretraining as module
 from unlearn.training.loader import RequestLoader, ResidentLoader, num_batches
 from unlearn.training.optimizers import NormalizedSGD, use_fast_step
@@ -121,10 +123,11 @@ def test_the_global_random_state_is_left_alone(task, network, engine):
     assert torch.equal(torch.rand(2), expected)
 
 
-def test_an_interrupted_training_resumes_bit_for_bit(task, network, engine, tmp_path, monkeypatch):
-    augment = Augment(crop_padding=1, flip_rate=0.5, cutout=0)
-    straight = copy.deepcopy(network)
-    pretrain(straight, task.train, recipe(), engine, augment=augment, seed=2)
+AUGMENT = Augment(crop_padding=1, flip_rate=0.5, cutout=0)
+
+
+def interrupt_training(network, data, engine, path, monkeypatch):
+    """Train to the third epoch; return the engine, which saves a resume point every epoch."""
 
     class Stop(Exception):
         pass
@@ -138,19 +141,56 @@ def test_an_interrupted_training_resumes_bit_for_bit(task, network, engine, tmp_
 
     often = copy.copy(engine)
     object.__setattr__(often, "checkpoint_seconds", 0.0)
-    path = tmp_path / "resume.ckpt"
     with monkeypatch.context() as patch, pytest.raises(Stop):
         patch.setattr(module.EpochLog, "on_train_epoch_end", stop_in_the_third)
-        pretrain(network, task.train, recipe(), often, augment=augment, seed=2, resume=path)
+        pretrain(network, data, recipe(), often, augment=AUGMENT, seed=2, resume=path)
     assert path.exists()
+    return often
+
+
+def same_weights(one, other):
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_a_broken_resume_point_is_set_aside(task, network, engine, tmp_path, monkeypatch, caplog):
+    straight, path = copy.deepcopy(network), tmp_path / "key" / "resume.ckpt"
+    pretrain(straight, task.train, recipe(), engine, augment=AUGMENT, seed=2)
+    often = interrupt_training(copy.deepcopy(network), task.train, engine, path, monkeypatch)
+    content, draw = path.read_bytes(), random.Random(0)
+    changed = bytearray()
+    for _ in range(5):
+        changed = bytearray(content)
+        changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        caplog.clear()
+        assert epochs_done(path) == 0
+        (line,) = caplog.messages
+        assert line.startswith(f"training from the start: {path} is broken (")
+        assert path.with_name("resume.ckpt.broken").read_bytes() == changed
+    path.write_bytes(content)
+    assert epochs_done(path) == 2
+    other = tmp_path / "other" / "resume.ckpt"
+    other.parent.mkdir()
+    other.write_bytes(content)  # of another model of the cache
+    assert epochs_done(other) == 0 and "under another key" in caplog.messages[-1]
+    path.write_bytes(changed)
+    again = copy.deepcopy(network)
+    pretrain(again, task.train, recipe(), often, augment=AUGMENT, seed=2, resume=path)
+    assert same_weights(again, straight)
+
+
+def test_an_interrupted_training_resumes_bit_for_bit(task, network, engine, tmp_path, monkeypatch):
+    augment = AUGMENT
+    straight = copy.deepcopy(network)
+    pretrain(straight, task.train, recipe(), engine, augment=augment, seed=2)
+    path = tmp_path / "resume.ckpt"
+    often = interrupt_training(network, task.train, engine, path, monkeypatch)
     torch.manual_seed(99)
     resumed = ResNet9(in_channels=1, image_size=12, num_classes=3, width=2)
     pretrain(resumed, task.train, recipe(), often, augment=augment, seed=2, resume=path)
     assert not path.exists()
-    for one, other in zip(
-        straight.state_dict().values(), resumed.state_dict().values(), strict=True
-    ):
-        assert torch.equal(one, other)
+    assert same_weights(straight, resumed)
 
 
 def test_a_lost_loss_is_said(task, network, engine):

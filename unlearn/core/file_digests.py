@@ -14,23 +14,25 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from unlearn.core.files import write_text_atomically
+from unlearn.core.files import open_regular_file, write_text_atomically
 
 RECENT = 2.0
+MAX_BYTES = 4 * 2**30
 FORMAT = 1
 
 
 class FileDigests:
     """Hashes of the files below a folder."""
 
-    def __init__(self, root: Path, cache: Path | None) -> None:
+    def __init__(self, root: Path, cache: Path | None, max_bytes: int = MAX_BYTES) -> None:
         """Read the hashes kept of an earlier run.
 
         Args:
             root: The folder.
             cache: Folder where hashes are kept; None: nowhere.
+            max_bytes: Larger files are not read: their hash is that of size and modification time.
         """
-        self.root = root.resolve()
+        self.root, self.max_bytes = root.resolve(), max_bytes
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         self._path = None if cache is None else cache / "digests" / f"{name}.json"
         self._known = self._read_known()
@@ -42,7 +44,9 @@ class FileDigests:
         names = [os.path.relpath(path, self.root) for path in paths]
         stale = [
             i for i, state in enumerate(states)
-            if state is not None and self._known.get(names[i], [None])[:2] != list(state)
+            if state is not None
+            and state[0] <= self.max_bytes
+            and self._known.get(names[i], [None])[:2] != list(state)
         ]  # fmt: skip
         with ThreadPoolExecutor() as pool:
             new = dict(zip(stale, pool.map(lambda i: _hash_content(paths[i]), stale), strict=True))
@@ -51,6 +55,9 @@ class FileDigests:
         for i, (name, state) in enumerate(zip(names, states, strict=True)):
             if state is None:
                 out.append("unreadable")
+                continue
+            if state[0] > self.max_bytes:
+                out.append(f"large {state[0]} {state[1]}")
                 continue
             digest = new[i] if i in new else self._known[name][2]
             out.append(digest)
@@ -89,7 +96,7 @@ def _read_state(path: Path) -> tuple[int, int] | None:
 
 def _hash_content(path: Path) -> str:
     try:
-        with path.open("rb") as file:
+        with open_regular_file(path) as file:
             return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
     except OSError:
         return "unreadable"

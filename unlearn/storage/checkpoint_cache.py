@@ -1,4 +1,9 @@
-"""Trained models on disk, keyed by everything that determines their weights."""
+"""Trained models on disk, keyed by everything that determines their weights.
+
+A file is verified when it is read: its bytes by a SHA-256, its model by the key in its seal. One that
+fails is renamed to ``model.pt.broken`` and trained again. Files of earlier versions have no seal: they
+count if their records match the archive's checksums, and stay as they are.
+"""
 
 import contextlib
 import hashlib
@@ -12,11 +17,17 @@ from typing import Any
 
 import torch
 from filelock import FileLock, Timeout
-from torch import Tensor
+from torch import Tensor, nn
 
-from unlearn.core.files import write_atomically, write_text_atomically
+from unlearn.core.files import check_plausible, write_text_atomically
 from unlearn.core.job import CACHE_FORMAT, identify_code
-from unlearn.storage.state_dicts import _error_line, _load_safely, is_state
+from unlearn.core.verified_files import (
+    check_file,
+    get_folder_key,
+    set_aside,
+    write_verified,
+)
+from unlearn.storage.state_dicts import _error_line, _load_safely, check_fits, is_state
 
 log = logging.getLogger(__name__)
 
@@ -77,25 +88,25 @@ class CheckpointCache:
     def load_model(self, identity: Mapping[str, Any]) -> TrainedModel | None:
         """Return the model; None if it is absent, or its file is broken (logged)."""
         path = self.model_folder(identity) / "model.pt"
-        if not path.exists():
-            return None
         try:
-            content = _load_safely(path)
-            if not isinstance(content, dict) or not content.keys() >= {"state", "records", "notes"}:
-                raise ValueError("no state, records and notes")
-            return TrainedModel(content["state"], content["records"], content["notes"])
+            return _read_model(path)
         except ValueError as error:
-            log.warning("training again: invalid cache file %s (%s)", path, _error_line(error))
+            log.warning("training again: %s is broken (%s)", path, _error_line(error))
             return None
 
     def get_or_train(
-        self, identity: Mapping[str, Any], train: Callable[[Path], TrainedModel]
+        self,
+        identity: Mapping[str, Any],
+        train: Callable[[Path], TrainedModel],
+        *,
+        network: nn.Module | None = None,
     ) -> tuple[TrainedModel, bool]:
         """Return the model and whether it was cached; one process trains, others wait.
 
         Args:
             identity: Plain JSON values.
             train: Called with the model's folder, where resumable checkpoints may be kept.
+            network: Network that a cached state must fit, or it is trained again.
         """
         folder = self.model_folder(identity)
         lock = self._model_lock(folder)
@@ -105,7 +116,7 @@ class CheckpointCache:
             log.info("waiting for another process that trains this model")
             lock.acquire()
         try:
-            trained = self.load_model(identity)
+            trained = _read_or_set_aside(folder, network)
             if trained is not None:
                 return trained, True
             folder.mkdir(exist_ok=True)  # another process may have removed the folder
@@ -145,7 +156,7 @@ class CheckpointCache:
                     continue
                 locks[number] = lock
                 held.callback(lock.release)
-                if self.load_model(identity) is None:
+                if _read_or_set_aside(folder) is None:
                     folder.mkdir(exist_ok=True)
                     mine[number] = folder
             for number, trained in train(mine):
@@ -166,9 +177,42 @@ class CheckpointCache:
         return FileLock(self.root / f"{folder.name}.lock")
 
 
+def _read_model(path: Path, network: nn.Module | None = None) -> TrainedModel | None:
+    """Return the model in a file; None if there is none.
+
+    Raises:
+        ValueError: If it is broken, another model, or does not fit the network.
+    """
+    if not path.exists():
+        return None
+    try:
+        check_plausible(path)
+    except OSError as error:
+        raise ValueError(str(error)) from error
+    check_file(path, get_folder_key(path))
+    content = _load_safely(path)
+    if not isinstance(content, dict) or not content.keys() >= {"state", "records", "notes"}:
+        raise ValueError("no state, records and notes")
+    model = TrainedModel(content["state"], content["records"], content["notes"])
+    if network is not None:
+        check_fits(model.state, network)
+    return model
+
+
+def _read_or_set_aside(folder: Path, network: nn.Module | None = None) -> TrainedModel | None:
+    """Return the model of a folder; None if it is absent or broken. The caller holds the lock."""
+    path = folder / "model.pt"
+    try:
+        return _read_model(path, network)
+    except ValueError as error:
+        reason, done = _error_line(error), set_aside(path)
+        log.warning("training again: %s is broken (%s); %s", path, reason, done)
+        return None
+
+
 def _store_model(folder: Path, identity: Mapping[str, Any], trained: TrainedModel) -> None:
     text = json.dumps(identity, sort_keys=True, indent=1)
     # A float of numpy passes for JSON but not for the safe loader: through text it becomes plain.
     content = vars(trained) | {"notes": json.loads(json.dumps(trained.notes))}
     write_text_atomically(folder / "identity.json", text)
-    write_atomically(folder / "model.pt", lambda part: torch.save(content, part))
+    write_verified(folder / "model.pt", lambda part: torch.save(content, part), folder.name)

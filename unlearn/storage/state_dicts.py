@@ -6,9 +6,16 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from unlearn.core.files import write_atomically
+from unlearn.core.files import check_plausible
+from unlearn.core.verified_files import (
+    check_file,
+    check_seal,
+    get_folder_key,
+    set_aside,
+    write_verified,
+)
 
 log = logging.getLogger(__name__)
 
@@ -17,8 +24,8 @@ PREFIXES = ("network.", "model.", "module.", "_orig_mod.")
 
 
 def save_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """Write parameters and buffers as a plain state dict."""
-    write_atomically(path, lambda part: torch.save(dict(state), part))
+    """Write parameters and buffers as a plain state dict, sealed."""
+    write_verified(path, lambda part: torch.save(dict(state), part))
 
 
 def load_state(path: Path) -> dict[str, Tensor]:
@@ -48,10 +55,15 @@ def read_checkpoint(path: Path) -> object:
     """Return the content of a checkpoint.
 
     Raises:
-        ValueError: If the file is absent, or would run code when read.
+        ValueError: If the file is absent, does not match its seal, or would run code when read.
     """
     if not path.is_file():
         raise ValueError(f"checkpoint {path} {'is no file' if path.exists() else 'does not exist'}")
+    try:
+        check_plausible(path)
+        check_seal(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"checkpoint {path} is broken: {_error_line(error)}") from error
     try:
         return _load_safely(path)
     except ValueError as error:
@@ -64,18 +76,17 @@ def read_checkpoint(path: Path) -> object:
 def epochs_done(path: Path) -> int:
     """Return the number of completed epochs in a resumable checkpoint; 0 if there is none.
 
-    A checkpoint that cannot be read safely is removed and logged.
+    A checkpoint that is broken or cannot be read safely is set aside and logged.
     """
     if not path.exists():
         return 0
     try:
+        check_file(path, get_folder_key(path))
         content: Any = _load_safely(path)
         return int(content["epoch"]) + 1
     except (ValueError, KeyError, TypeError) as error:
-        log.warning(
-            "training from the start: %s cannot be read safely (%s)", path, _error_line(error)
-        )
-        path.unlink()
+        reason, done = _error_line(error), set_aside(path)
+        log.warning("training from the start: %s is broken (%s); %s", path, reason, done)
         return 0
 
 
@@ -84,6 +95,22 @@ def is_state(content: object) -> TypeGuard[dict[str, Tensor]]:
     return isinstance(content, dict) and all(
         isinstance(name, str) and isinstance(value, Tensor) for name, value in content.items()
     )
+
+
+def check_fits(state: Mapping[str, Tensor], network: nn.Module) -> None:
+    """Check that a state has the names and shapes of a network, which stays unchanged.
+
+    Raises:
+        ValueError: If not; names the first difference.
+    """
+    theirs = {name: tuple(value.shape) for name, value in state.items()}
+    own = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    odd = sorted(n for n in own.keys() | theirs.keys() if own.get(n) != theirs.get(n))
+    if odd:
+        raise ValueError(
+            f"{odd[0]} is {theirs.get(odd[0], 'absent')} in the file, "
+            f"{own.get(odd[0], 'absent')} in the network"
+        )
 
 
 def _load_safely(path: Path) -> object:

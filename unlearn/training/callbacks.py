@@ -12,6 +12,7 @@ from torch import Tensor
 
 from unlearn.core.console import make_console
 from unlearn.core.errors import CollapsedError
+from unlearn.core.verified_files import get_folder_key, seal_file
 from unlearn.training.loader import RequestLoader, ResidentLoader
 
 
@@ -91,7 +92,7 @@ class EpochLog(L.Callback):
 
 
 class ResumeCheckpoint(L.Callback):
-    """Save one resumable checkpoint atomically at the end of epochs, at a minimum interval."""
+    """Save one resumable checkpoint, sealed, atomically at the end of epochs, at a minimum interval."""
 
     def __init__(self, path: Path, seconds: float) -> None:
         """Store the path and the minimum interval in ``seconds``."""
@@ -107,6 +108,7 @@ class ResumeCheckpoint(L.Callback):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(part)
             if trainer.is_global_zero:
+                seal_file(part, get_folder_key(self.path))
                 part.replace(self.path)
             self.last = time.monotonic()
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from unlearn.core.types import ImageSet
 from unlearn.scoring.base import Recorder
+from unlearn.storage.state_dicts import epochs_done
 from unlearn.training.callbacks import EpochLog, EpochOrder, ResumeCheckpoint
 from unlearn.training.classifier import ClassifierModule
 from unlearn.training.distributed import SINGLE_PROCESS, Rank, run_distributed
@@ -50,7 +51,7 @@ def pretrain(
         seed: Seed of order, augmentation and random layers.
         loggers: Loggers of the curves.
         recorders: Callbacks that record values per sample.
-        resume: File of the resumable checkpoint; used if it exists, removed at the end.
+        resume: File of the resumable checkpoint; used if it is intact, removed at the end.
         title: Title of the progress bar.
 
     Returns:
@@ -64,6 +65,8 @@ def pretrain(
         "recipe": recipe, "engine": engine, "augment": augment, "seed": seed, "loggers": loggers,
         "recorders": recorders, "resume": resume, "title": title,
     }  # fmt: skip
+    if resume is not None:
+        epochs_done(resume)  # sets a broken one aside
     if engine.devices == 1:
         return _train_rank(SINGLE_PROCESS, model, data, **plan)[0]
     _check_share(data, recipe, engine, recorders)

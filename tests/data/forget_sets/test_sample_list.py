@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from unlearn.data.forget_sets.from_file import FromFile
-from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list, read_lines, read_lines
+from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list, read_lines
 from unlearn.data.task import Truth
 
 FILES = ("cat/a.png", "cat/b.png", "dog/a.png", "dog/sub/c.png", "dog/7.png")

@@ -1,5 +1,7 @@
 """The mask object: counting, set operations, files, budgets."""
 
+import random
+
 import pytest
 import torch
 from torch import nn
@@ -64,6 +66,20 @@ def test_a_file_holds_a_bit_per_entry_and_gives_the_mask_back(tmp_path):
     torch.save({"weight": torch.ones(2)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="holds no mask"):
         Mask.load(tmp_path / "other.pt")
+
+
+def test_a_flipped_bit_of_a_mask_is_found(tmp_path):
+    path, draw = tmp_path / "mask.pt", random.Random(0)
+    mask = Mask({"a": torch.rand(50, 40, generator=torch.Generator().manual_seed(0)) < 0.5})
+    mask.save(path)
+    content = path.read_bytes()
+    for _ in range(12):
+        changed = bytearray(content)
+        changed[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"mask\.pt is broken: i"):
+            Mask.load(path)
+        assert path.read_bytes() == changed  # it may be the user's: not set aside
 
 
 def test_a_mask_knows_its_network_and_its_budget():

@@ -21,6 +21,14 @@ from unlearn.core.console import make_console
 from unlearn.core.file_digests import FileDigests
 from unlearn.data.datasets.base import SUBSET_SEED, Dataset, DatasetOptions
 from unlearn.data.datasets.image_cache import load_or_make
+from unlearn.data.datasets.image_decoding import (
+    MAX_PIXELS,
+    MEMORY,
+    MemoryBudget,
+    decode_file,
+    limit_pixels,
+    max_file_bytes,
+)
 
 log = logging.getLogger(__name__)
 
@@ -39,12 +47,14 @@ class ImageFolder(DatasetOptions):
         test_fraction: Fraction of each class used for testing if there is no test folder.
         unreadable: "fail" lists unreadable images and stops, "skip" ignores them.
         cache_dir: Folder of the cache of decoded images.
+        max_pixels: Pixels of the largest image that is decoded; larger ones are unreadable.
     """
 
     root: str
     test_fraction: float
     unreadable: str
     cache_dir: str
+    max_pixels: int = MAX_PIXELS  # of configs that were recorded without it
 
     def __post_init__(self) -> None:
         """Check the options that do not depend on the data."""
@@ -56,6 +66,8 @@ class ImageFolder(DatasetOptions):
                 f"dataset.mean and dataset.std must hold 3 values (RGB) or 1 (grey), "
                 f"got {len(self.mean)}"
             )
+        if self.max_pixels < 1:
+            raise ValueError(f"dataset.max_pixels must be at least 1, got {self.max_pixels}")
         if not 0 < self.test_fraction < 1:
             raise ValueError(f"dataset.test_fraction must be in (0, 1), got {self.test_fraction}")
 
@@ -104,31 +116,33 @@ class ImageFolder(DatasetOptions):
         import PIL
 
         how = f"{FORMAT} {PIL.__version__} {self.image_size} {len(self.mean)}"
+        how += f" {self.max_pixels}" * (self.max_pixels != MAX_PIXELS)
         digest = hashlib.blake2b(how.encode(), digest_size=16)
-        known = FileDigests(Path(self.root), Path(self.cache_dir))
+        known = FileDigests(Path(self.root), Path(self.cache_dir), max_file_bytes(self.max_pixels))
         for path, content in zip(paths, known.hash_files(paths), strict=True):
             name = os.fsencode(path.relative_to(top).as_posix())
             digest.update(b"%d %s %s" % (len(name), name, content.encode()))
         return digest.hexdigest()
 
     def _decode_images(self, top: Path, paths: list[Path]) -> dict[str, Any]:
-        mode = "L" if len(self.mean) == 1 else "RGB"
+        mode, budget = "L" if len(self.mean) == 1 else "RGB", MemoryBudget(MEMORY)
 
-        def decode_one(path: Path) -> Tensor | None:
-            try:
-                return decode_image(path.read_bytes(), self.image_size, mode)
-            except Exception:  # PIL raises various errors on broken files
-                return None
+        def decode_one(path: Path) -> Tensor | str:
+            return decode_file(
+                path, self.image_size, mode, max_pixels=self.max_pixels, budget=budget
+            )
 
-        with ThreadPoolExecutor() as pool:
+        with limit_pixels(self.max_pixels), ThreadPoolExecutor() as pool:
             decoded = list(show_progress(pool.map(decode_one, paths), len(paths)))
         names = [p.relative_to(top).as_posix() for p in paths]
-        good = [i for i, image in enumerate(decoded) if image is not None]
-        bad = [names[i] for i, image in enumerate(decoded) if image is None]
+        good = {n: one for n, one in zip(names, decoded, strict=True) if isinstance(one, Tensor)}
+        bad = [n + f" ({one})" * bool(one) for n, one in zip(names, decoded, strict=True)
+               if isinstance(one, str)]  # fmt: skip
         if not good:
-            raise ValueError(f"dataset.root={self.root}: none of {len(names)} images is readable")
-        image = torch.stack([decoded[i] for i in good])  # type: ignore[misc]
-        return {"image": image, "files": [names[i] for i in good], "bad": bad}
+            raise ValueError(
+                f"dataset.root={self.root}: none of {len(names)} images is readable, such as {bad[0]}"
+            )
+        return {"image": torch.stack(list(good.values())), "files": list(good), "bad": bad}
 
     def _report_unreadable(self, top: Path, bad: list[str]) -> None:
         if not bad:
@@ -190,7 +204,7 @@ def list_images(root: Path, top: Path, names: list[str]) -> list[Path]:
     other: list[str] = []
     for name in names:
         for path in (top, top / name, *sorted((top / name).rglob("*"))):
-            if path != root and path.is_symlink() and not path.resolve().is_relative_to(inside):
+            if path != root and path.is_symlink() and _leads_out(path, inside):
                 raise ValueError(f"dataset.root: {path} links to something outside of {root}")
             if path.is_dir():
                 continue
@@ -205,26 +219,12 @@ def list_images(root: Path, top: Path, names: list[str]) -> list[Path]:
     return found
 
 
-def decode_image(content: bytes, size: int, mode: str) -> Tensor:
-    """Return one image as uint8 (C, size, size): shorter side resized, centre cropped."""
-    import io
-
-    import numpy as np
-    from PIL import Image, ImageOps
-
-    with Image.open(io.BytesIO(content)) as image:
-        picture = ImageOps.exif_transpose(image)
-    if picture.mode.startswith("I;16"):  # PIL's conversion clips values above 255
-        picture = Image.fromarray((np.asarray(picture) >> 8).astype(np.uint8))
-    elif picture.mode in ("I", "F"):
-        raise ValueError(f"unknown value range of {picture.mode} images")
-    if "transparency" in picture.info and picture.mode == "P":
-        picture = picture.convert("RGBA")  # avoids a warning of PIL; same pixels
-    picture = picture.convert(mode)
-    if picture.size != (size, size):
-        picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
-    array = np.array(picture)
-    return torch.from_numpy(array[None] if array.ndim == 2 else array.transpose(2, 0, 1).copy())
+def _leads_out(link: Path, folder: Path) -> bool:
+    """Return whether a link ends outside of a folder; one that leads to itself ends nowhere."""
+    try:
+        return not link.resolve().is_relative_to(folder)
+    except (OSError, RuntimeError):  # a loop; the type depends on the version of Python
+        return False
 
 
 def draw_test_mask(label: Tensor, fraction: float) -> Tensor:

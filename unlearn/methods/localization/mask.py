@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from unlearn.core.files import write_atomically
+from unlearn.core.verified_files import BrokenFileError, check_file, write_verified
 from unlearn.models.layers import get_trainable_parameters
 
 
@@ -156,23 +156,26 @@ class Mask(Mapping[str, Tensor]):
         return list(self.items())
 
     def save(self, path: Path) -> None:
-        """Save the mask atomically, one bit per entry."""
+        """Save the mask atomically, one bit per entry, sealed."""
         content = {
             "shape": {n: list(m.shape) for n, m in self.items()},
             "bits": {n: _pack_bits(m.cpu()) for n, m in self.items()},
             "facts": dict(self.facts),
         }
-        write_atomically(path, lambda part: torch.save(content, part))
+        write_verified(path, lambda part: torch.save(content, part))
 
     @classmethod
     def load(cls, path: Path) -> "Mask":
         """Return a saved mask.
 
         Raises:
-            ValueError: If the file holds no mask.
+            ValueError: If the file holds no mask, or is broken.
         """
         try:
+            check_file(path)
             content = torch.load(path, weights_only=True)
+        except BrokenFileError as error:
+            raise ValueError(f"{path} is broken: {error}") from error
         except Exception as error:  # the type depends on the content of the file
             raise ValueError(f"{path} holds no mask: {type(error).__name__}") from error
         if not isinstance(content, dict) or content.keys() != {"shape", "bits", "facts"}:
