@@ -150,7 +150,7 @@ def _hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).hexdigest()[:_KEY_SIZE].encode()
 
 
-def _hash_start(file: io.BufferedReader, size: int) -> bytes:
+def _hash_start(file: io.BufferedReader | io.BufferedRandom, size: int) -> bytes:
     """Return the SHA-256 of the first bytes of a file, hex digits, and leave it behind them."""
     digest, block, left = hashlib.sha256(), bytearray(_BLOCK), size
     view = memoryview(block)
