@@ -17,6 +17,7 @@ which ``torch.save`` writes. Nothing is then known about their key.
 
 import contextlib
 import hashlib
+import io
 import os
 import zipfile
 from collections.abc import Callable
@@ -116,7 +117,7 @@ def _reported() -> Any:
         raise BrokenFileError(error.strerror or type(error).__name__) from error
 
 
-def _check_seal(file: io.BufferedIOBase, key: str | None) -> bool:
+def _check_seal(file: io.BufferedReader, key: str | None) -> bool:
     """Check the seal; return False if there is none."""
     size = os.fstat(file.fileno()).st_size
     file.seek(max(0, size - _SEAL_SIZE))
@@ -130,7 +131,7 @@ def _check_seal(file: io.BufferedIOBase, key: str | None) -> bool:
     return True
 
 
-def _check_records(file: io.BufferedIOBase) -> None:
+def _check_records(file: io.BufferedReader) -> None:
     """Check the records of an archive without a seal."""
     try:
         with zipfile.ZipFile(file) as archive:
@@ -149,7 +150,7 @@ def _hash_key(key: str) -> bytes:
     return hashlib.sha256(key.encode()).hexdigest()[:_KEY_SIZE].encode()
 
 
-def _hash_start(file: io.BufferedIOBase, size: int) -> bytes:
+def _hash_start(file: io.BufferedReader | io.BufferedRandom, size: int) -> bytes:
     """Return the SHA-256 of the first bytes of a file, hex digits, and leave it behind them."""
     digest, block, left = hashlib.sha256(), bytearray(_BLOCK), size
     view = memoryview(block)
