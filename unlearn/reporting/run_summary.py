@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
+
+from unlearn.core.terminal import make_console
 
 CLOSENESS = (("tow", "ToW"), ("tow_mia", "ToW-MIA"), ("mia_gap", "MIA gap"))
 
@@ -26,11 +27,12 @@ def _nothing_to_heal(row: Mapping[str, Any]) -> bool:
 
 def print_row(row: Mapping[str, Any], title: str) -> None:
     """Print one run's columns."""
-    Console().print(title)
+    console = make_console()
+    console.print(title)
     out = Table(show_header=False)
     if _nothing_to_heal(row):
         row = {key: value for key, value in row.items() if value is not None}
     for key, value in row.items():
         text = "-" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
         out.add_row(key, text)
-    Console().print(out)
+    console.print(out)

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 from unlearn.core.files import write_text_atomically
+from unlearn.core.spreadsheets import escape_formula
+from unlearn.core.terminal import make_console
 from unlearn.reporting.tables.summary import ERRORS, TITLES, rank_best, select_shown
 
 DIGITS = {"seconds": "{:.1f}", "rank": "{:.2f}", "worst": "{:.2f}", "time": "{:.2f}"}
@@ -84,7 +86,7 @@ def print_table(
     """Print a table, in full width unless the output is a terminal."""
     if console is None:
         fixed = sys.stdout.isatty() or "COLUMNS" in os.environ
-        console = Console() if fixed else Console(width=200)
+        console = make_console() if fixed else make_console(width=200)
     text = text_table(table, errors)
     left = _text_columns(table, text)
     out = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -98,8 +100,14 @@ def print_table(
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Return a table as CSV, unrounded, missing values empty."""
-    return table.to_csv(index=False, lineterminator="\n")
+    """Return a table as CSV, unrounded, missing values empty, text that is no formula."""
+    return escape_formulas(table).to_csv(index=False, lineterminator="\n")
+
+
+def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose text, in titles too, is not read as a formula by spreadsheets."""
+    safe = table.rename(columns=lambda name: escape_formula(str(name)))
+    return safe.map(escape_formula)
 
 
 def to_markdown(table: pd.DataFrame) -> str:
