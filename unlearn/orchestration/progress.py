@@ -1,14 +1,18 @@
 """Progress of a sweep: cells by state, estimated time, plan and status."""
 
+import logging
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unlearn.core.terminal import make_console
 from unlearn.orchestration.cells import STATES, Cell, list_trained_originals
+
+log = logging.getLogger(__name__)
 
 
 def group_by_state(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
@@ -61,10 +65,10 @@ def estimate_time(
     originals: list[float] = []
     for cell in recorded:
         row = cell.read_row() or {}
-        if row.get("wall_seconds") is not None:
-            seconds[method_name(cell)].append(row["wall_seconds"])
-        if row.get("original_seconds") is not None:
-            originals.append(row["original_seconds"])
+        if (value := _read_number(row, "wall_seconds")) is not None:
+            seconds[method_name(cell)].append(value)
+        if (value := _read_number(row, "original_seconds")) is not None:
+            originals.append(value)
     if not seconds:
         return TimeEstimate(None, None)
     usual = {method: statistics.median(values) for method, values in seconds.items()}
@@ -73,6 +77,15 @@ def estimate_time(
     unknown = sorted({method_name(cell) for cell in missing} - set(usual))
     training = trainings * statistics.median(originals) if originals else None
     return TimeEstimate(total, training, unknown)
+
+
+def _read_number(row: Mapping[str, Any], column: str) -> float | None:
+    """Return a number of a row; None with a warning if it is something else."""
+    value = row.get(column)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    log.warning("run %s: %s is not a number, left out: %r", row.get("run_id"), column, value)
+    return None
 
 
 def count_untrained(cells: Iterable[Cell]) -> int:
@@ -137,13 +150,18 @@ class Progress:
     cells: Sequence[Cell]
     started: float = field(default_factory=time.monotonic)
     recorded: int = 0
+    _done: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         """Count the recorded cells."""
         self.recorded = sum(self._list_recorded())
 
     def _list_recorded(self) -> list[bool]:
-        return [cell.is_recorded() for cell in self.cells]
+        """Return which cells are recorded; a row that was read once is not read again."""
+        self._done |= {
+            c.run_id for c in self.cells if c.run_id not in self._done and c.is_recorded()
+        }
+        return [cell.run_id in self._done for cell in self.cells]
 
     def format_line(self, failed: int) -> str:
         """Return done, running, failed and time left, including other processes."""
@@ -181,12 +199,10 @@ def render_status(cells: Sequence[Cell]) -> Any:
 
 def print_status(cells: Sequence[Cell], *, watching: bool) -> None:
     """Print the state of a sweep, or keep showing it until all cells are done."""
-    from rich.console import Console
-
     if watching:
         watch_status(cells)
     else:
-        Console().print(render_status(cells))
+        make_console().print(render_status(cells))
     for line in describe_status(cells)[1]:
         print(line)
 
@@ -195,7 +211,7 @@ def watch_status(cells: Sequence[Cell], seconds: float = 2.0) -> None:
     """Show the status until no cell is running or missing, or until interrupted."""
     from rich.live import Live
 
-    with Live(render_status(cells), auto_refresh=False) as live:
+    with Live(render_status(cells), console=make_console(), auto_refresh=False) as live:
         while any(cell.get_state() in ("running", "missing") for cell in cells):
             time.sleep(seconds)
             live.update(render_status(cells), refresh=True)
