@@ -10,20 +10,21 @@ METHOD = """
 import os, pathlib, time
 from unlearn.methods.original import Original
 
+def hold():
+    home = pathlib.Path(os.environ["UNLEARN_HOME"]).parent
+    (home / "begun").touch()
+    end = time.monotonic() + 300  # no process outlives a failed test for long
+    while not (home / "go").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+
 class Held(Original):
     def unlearn(self, model, request, fit):
-        home = pathlib.Path(os.environ["UNLEARN_HOME"]).parent
-        (home / "begun").touch()
-        while not (home / "go").exists():
-            time.sleep(0.05)
+        hold()
         return model
 
 class Broken(Original):
     def unlearn(self, model, request, fit):
-        home = pathlib.Path(os.environ["UNLEARN_HOME"]).parent
-        (home / "begun").touch()
-        while not (home / "go").exists():
-            time.sleep(0.05)
+        hold()
         raise RuntimeError("boom")
 """
 

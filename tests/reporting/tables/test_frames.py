@@ -83,3 +83,31 @@ def test_cells_are_means_of_their_runs_with_zero_for_a_collapse():
     assert table["b"].iloc[0] == 0.5 and np.isnan(table["b"].iloc[1])
     merged = frames.by_cell(frame, "healed_utility", seeds=False)
     assert merged["a"].tolist() == pytest.approx([0.2])
+
+
+def test_text_in_number_columns_is_named_and_left_out(caplog: pytest.LogCaptureFixture):
+    frame = pd.DataFrame(
+        {
+            "run_id": ["a", "b", "c"],
+            "method": ["rem", "npo", "5"],
+            "discovery": ["half", None, 0.5],
+            "seed": ["first", "second", "third"],
+            "relearn_steps": [3, "many", 4.5],
+            "localization/layers": ["{}", 1, None],
+            "config/lr": [0.1, 0.2, "auto"],
+        }
+    )
+    found = frames.drop_text_values(frame)
+    assert caplog.messages == [
+        "run a: discovery is not a number, left out: 'half'",
+        *(
+            f"run {r}: seed is not a number, left out: '{v}'"
+            for r, v in zip("abc", frame["seed"], strict=True)
+        ),
+        "run b: relearn_steps is not a number, left out: 'many'",
+    ]
+    assert found["discovery"].isna().tolist() == [True, True, False]
+    assert found["seed"].isna().all() and found["relearn_steps"].sum() == 7.5
+    same = ["run_id", "method", "localization/layers", "config/lr"]
+    pd.testing.assert_frame_equal(found[same], frame[same])
+    assert frames.prepare_rows(found)["discovery"].tolist()[2] == 0.5
