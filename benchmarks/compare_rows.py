@@ -11,6 +11,7 @@ from typing import Any
 
 KEYS = ("method", "corruption", "discovery", "seed", "step", "dataset", "model")
 LEFT_OUT = ("run_id", "seconds", "peak_bytes", "revision", "created", "images_per_second")
+LEFT_OUT += ("format", "sha256")
 
 
 def read_rows(folder: Path) -> dict[tuple[Any, ...], dict[str, Any]]:

@@ -31,8 +31,8 @@ class WorkerJobRunner:
     task: Any
     singletons: Any
 
-    def __call__(self, number: int, overrides: Sequence[str]) -> dict[str, int]:
-        """Run one job; return the counts started, wrong and broken."""
+    def __call__(self, number: int, overrides: Sequence[str]) -> dict[str, Any]:
+        """Run one job; return the counts of its outcomes."""
         setup_globals()
         Singleton.set_state(self.singletons)
         config = self.context.config_loader.load_sweep_config(self.config, list(overrides))

@@ -83,6 +83,7 @@ class JoblibLauncher(CellLauncher):
         """Assign jobs to free workers until all are done; an interruption ends the workers too."""
         from joblib import cpu_count  # respects CPU affinity and container limits
 
+        self.stopped, self.pools = False, {}  # a sweep may launch again what others left
         on_cpu = self.config.trainer.accelerator == "cpu"
         named = list_gpus() if self.devices is None else [str(d) for d in self.devices]
         environments = build_worker_environments(

@@ -70,10 +70,10 @@ class SlurmOptions:
 class ResumableJobRunner(WorkerJobRunner):
     """Runs several jobs one after the other; when requeued, skips recorded ones."""
 
-    def run_several(self, numbers: Sequence[int], jobs: Jobs) -> dict[str, int]:
-        """Run jobs; return the counts started, wrong and broken."""
+    def run_several(self, numbers: Sequence[int], jobs: Jobs) -> dict[str, Any]:
+        """Run jobs; return their counts added up."""
         counts = [self(number, job) for number, job in zip(numbers, jobs, strict=True)]
-        return {key: sum(c[key] for c in counts) for key in counts[0]}
+        return {key: sum((c[key] for c in counts), type(counts[0][key])()) for key in counts[0]}
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ class ArrayJob:
 
     job_runner: ResumableJobRunner
 
-    def __call__(self, numbers: Sequence[int], jobs: Jobs) -> dict[str, int]:
+    def __call__(self, numbers: Sequence[int], jobs: Jobs) -> dict[str, Any]:
         """Run jobs."""
         return self.job_runner.run_several(numbers, jobs)
 

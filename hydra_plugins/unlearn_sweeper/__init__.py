@@ -9,6 +9,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from omegaconf import OmegaConf
 
 from hydra_plugins.unlearn_launchers._work import CellLauncher
+from unlearn.orchestration.shared_sweep import SharedSweep
 
 if TYPE_CHECKING:
     from unlearn.orchestration.runner import JobRunner
@@ -32,14 +33,21 @@ class CellSweeper(BasicSweeper):
         self.task: JobRunner = task_function.task
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Launch the jobs that have to run."""
+        """Launch the jobs that have to run, then those that other processes left unfinished."""
         assert self.config is not None
         assert self.launcher is not None
         folder = Path(self.config.hydra.sweep.dir)
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, folder / "multirun.yaml")
         jobs: Sequence[Sequence[str]] = self.task.outcomes.jobs
-        due: Select = self.task.needs_run
+        shared = SharedSweep(self.task)
+        results = self._launch_due(jobs, shared.claim_cell)
+        while left := shared.wait_for_others():
+            self._launch_due(jobs, lambda n, left=left: n in left and shared.claim_cell(n))
+        return results
+
+    def _launch_due(self, jobs: Sequence[Sequence[str]], due: Select) -> Any:
+        assert self.launcher is not None
         if isinstance(self.launcher, CellLauncher):
             return self.launcher.run_due_jobs(jobs, due)
         if not isinstance(self.launcher, BasicLauncher):

@@ -177,7 +177,13 @@ def nursery() -> Iterator[Nursery]:
     process.stdout.close()
 
 
-VARYING = ("seconds", "created", "peak_bytes", "revision")  # endings; a commit may come between
+VARYING = (
+    "seconds",
+    "created",
+    "peak_bytes",
+    "revision",
+    "sha256",
+)  # endings; a commit may come between
 PLACES = ("config/paths.", "config/dataset.cache_dir")
 
 

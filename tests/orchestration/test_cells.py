@@ -17,6 +17,7 @@ from unlearn.orchestration.cells import (
     expand_cells,
     group_by_dataset,
     is_locked,
+    list_trained_originals,
     run_lock,
 )
 
@@ -116,7 +117,8 @@ def test_cells_of_one_data_set_are_side_by_side_and_else_in_their_order(home):
 
 def write_row(cell, **values):
     cell.folder.mkdir(parents=True, exist_ok=True)
-    (cell.folder / "row-0.json").write_text(json.dumps({"status": "ok"} | values))
+    row = {"run_id": cell.run_id, "step": 0, "status": "ok"} | values
+    (cell.folder / "row-0.json").write_text(json.dumps(row))
 
 
 def test_states_plan_and_status(home):
@@ -208,3 +210,39 @@ def test_a_wrong_value_in_the_middle_of_a_sweep_is_found_and_explained(home):
     ):
         with pytest.raises(composition.ConfigError, match=said):
             composition.check_jobs("unlearn", parse_command_line([*SWEEP[:4], wrong]))
+
+
+def test_states_and_plans_load_nothing_heavy():
+    code = (
+        "import sys, unlearn.orchestration.cells, unlearn.orchestration.progress;"
+        "sys.exit(', '.join({'torch', 'pandas', 'lightning'} & set(sys.modules)) or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_row_that_does_not_count_is_missing_for_state_plan_and_progress(home):
+    found = cells()
+    for cell, text in zip(found, ("", "[1]", "\0", "{}"), strict=False):
+        cell.folder.mkdir(parents=True)
+        (cell.folder / "row-0.json").write_text(text)
+    write_row(found[4], run_id=found[5].run_id)
+    write_row(found[6], status="unknown")
+    write_row(found[7], wall_seconds="long", original_seconds=[1])
+    assert [cell.is_recorded() for cell in found] == [False] * 7 + [True]
+    assert [cell.get_state() for cell in found] == ["missing"] * 7 + ["done"]
+    assert all((cell.folder / "row-0.json.broken").exists() for cell in found[:5])
+    assert progress.Progress(found).recorded == 1
+    plan = progress.describe_plan(found)
+    assert plan[0] == "8 cells: 1 recorded, 0 running, 7 to run"
+    assert plan[-1] == "time: unknown, no row of this sweep is recorded yet"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[1]", b"null", b"\xff", b"{}", b'{"dataset": 1}'])
+def test_a_broken_identity_is_named_and_not_counted(home, caplog, content):
+    folder = home / "checkpoints" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "model.pt").touch()
+    (folder / "identity.json").write_bytes(content)
+    assert list_trained_originals(home / "checkpoints") == set()
+    (line,) = caplog.messages
+    assert line.startswith(f"{folder / 'identity.json'} is broken and not counted: ")

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from unlearn.storage.record import RunRecord
+from unlearn.storage.record import RunRecord, mask_environment_secrets
 
 CONFIG: dict[str, Any] = {
     "discovery": 0.5,
@@ -100,3 +100,22 @@ def test_what_json_does_not_know_is_refused_by_column():
 def test_a_bad_record_is_refused(changes: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
         record(**changes)
+
+
+def test_secrets_of_the_environment_are_masked_in_the_config(monkeypatch: pytest.MonkeyPatch):
+    for name, value in {
+        "WANDB_API_KEY": "0123456789", "some_token": "01234567", "DB_PASSWORD": "open sesame",
+        "MY_SECRET": "short", "KEYBOARD": "qwertyuiop",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    config = {
+        "seed": 0,
+        "root": "https://me:open sesame@host/0123456789/01234567",
+        "options": {"plain": "short qwertyuiop", "list": ["x01234567", 5, None]},
+    }
+    row = record(config=config).to_row()
+    assert row["config/root"] == "https://me:***@host/***/***"
+    assert row["config/options.plain"] == "short qwertyuiop"
+    assert row["config/options.list"] == '["x***", 5, null]'
+    assert config["options"]["list"][0] == "x01234567"
+    assert mask_environment_secrets(config)["root"] == row["config/root"]

@@ -1,5 +1,6 @@
 """Standard output and error that can be lost without losing a result."""
 
+import codecs
 import errno
 import os
 import sys
@@ -7,6 +8,10 @@ from typing import Any
 
 LOST: dict[str, OSError] = {}
 """First error of a stream that can no longer be written, by its name."""
+
+
+PLAIN = {"±": "+/-", "≤": "<=", "≥": ">=", "×": "x", "−": "-", "≈": "~", "…": "...", "·": "-"}
+ENCODING_ERRORS = "unlearn.plain"
 
 
 class TolerantStream:
@@ -47,12 +52,21 @@ class TolerantStream:
         os.close(null)
 
 
+def replace_unencodable(error: UnicodeError) -> tuple[str, int]:
+    """Return ASCII text in place of characters that an encoding lacks, and where they end."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    found = error.object[error.start : error.end]
+    return "".join(PLAIN.get(char, "?") for char in found), error.end
+
+
 def protect_streams() -> None:
     """Make standard output and error tolerant: a closed pipe or full disk ends no run.
 
     Closed descriptors are opened on the null device, so that no file of a run gets their number.
     Characters that the encoding lacks are replaced.
     """
+    codecs.register_error(ENCODING_ERRORS, replace_unencodable)
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -65,7 +79,7 @@ def protect_streams() -> None:
         if stream is None:
             stream = open(number, "w", encoding="utf-8", closefd=False)
         if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="replace")
+            stream.reconfigure(errors=ENCODING_ERRORS)
         setattr(sys, name, TolerantStream(stream, name))
 
 

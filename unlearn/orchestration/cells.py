@@ -1,7 +1,10 @@
 """The cells of a sweep: the runs of a command line and the state of each."""
 
+import contextlib
 import hashlib
 import json
+import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +17,10 @@ from unlearn.config.composition import enable_composition, make_config_cache
 from unlearn.config.identity import compute_run_id
 from unlearn.config.resolved_cache import ConfigCache
 from unlearn.core.job import identify_code, original_identity
+from unlearn.storage.row_files import read_row
 from unlearn.storage.run_errors import read_last_line
+
+log = logging.getLogger(__name__)
 
 STATES = ("done", "collapsed", "failed", "running", "missing")
 LOCK_FILE = ".lock"
@@ -53,28 +59,19 @@ class Cell:
 
     def is_recorded(self) -> bool:
         """Return whether the row is recorded."""
-        return (self.folder / "row-0.json").exists()
+        return self.read_row() is not None
 
     def is_running(self) -> bool:
         """Return whether a process is running this cell."""
         return is_locked(self.folder)
 
     def read_row(self) -> dict[str, Any] | None:
-        """Return the recorded row; None if absent or unreadable."""
-        return read_first_row(self.folder)
+        """Return the row of the first request; None if absent or broken."""
+        return read_row(self.folder)
 
     def read_error(self) -> str:
         """Return the last line of a failed run's traceback."""
         return read_last_line(self.folder / "error.txt")
-
-
-def read_first_row(folder: Path) -> dict[str, Any] | None:
-    """Return the row in a run's folder; None if absent or unreadable."""
-    try:
-        row = json.loads((folder / "row-0.json").read_text())
-    except (OSError, ValueError):
-        return None
-    return row if isinstance(row, dict) else None
 
 
 def run_lock(folder: Path) -> FileLock:
@@ -94,6 +91,25 @@ def is_locked(folder: Path) -> bool:
             return False
     except Timeout:
         return True
+    except OSError:
+        return _is_locked_read_only(folder / LOCK_FILE)
+
+
+def _is_locked_read_only(path: Path) -> bool:
+    """Return whether a lock file that cannot be written is locked by a process."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return False
+    with contextlib.suppress(OSError):
+        file = os.open(path, os.O_RDONLY)
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(file)
+    return False
 
 
 def compute_original_key(content: dict[str, Any]) -> str:
@@ -150,11 +166,16 @@ def _make_cell(overrides: tuple[str, ...], content: dict[str, Any]) -> Cell:
 
 
 def list_trained_originals(checkpoints: Path) -> set[str]:
-    """Return the keys of the original models in the cache."""
+    """Return the keys of the original models in the cache; broken entries cause a warning."""
     keys = set()
     for path in checkpoints.glob("*/identity.json"):
         if (path.parent / "model.pt").exists():
-            content = json.loads(path.read_text())
-            if "forget" not in content:  # not a retrained reference
-                keys.add(compute_original_key(content))
+            try:
+                content = json.loads(path.read_text(encoding="utf-8"))
+                if "forget" not in content:  # not a retrained reference
+                    keys.add(compute_original_key(content))
+            except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+                log.warning(
+                    "%s is broken and not counted: %s: %s", path, type(error).__name__, error
+                )
     return keys

@@ -1,8 +1,10 @@
 """Outcomes of the jobs of a command, including jobs counted by other processes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+COUNTS = ("started", "wrong", "broken", "locked")
 
 
 @dataclass
@@ -15,6 +17,7 @@ class JobCounts:
         started: Number of started jobs.
         wrong: Number of jobs that ended with an input error.
         broken: Number of jobs that ended with an internal error.
+        locked: Run ids of the jobs that did not run because another process runs them.
         submitted: Number of jobs submitted to a cluster without waiting.
         suppress_announcements: Whether another process announces the jobs.
     """
@@ -24,6 +27,7 @@ class JobCounts:
     started: int = 0
     wrong: int = 0
     broken: int = 0
+    locked: list[str] = field(default_factory=list)
     submitted: int = 0
     suppress_announcements: bool = False
 
@@ -38,20 +42,23 @@ class JobCounts:
         return self.wrong + self.broken
 
     def exit_code(self) -> int:
-        """Return the exit code: 1 for an internal error, 2 for an input error, else 0."""
-        return 1 if self.broken else 2 if self.wrong else 0
+        """Return the exit code.
 
-    def take_counts(self) -> dict[str, int]:
-        """Return the counts and reset them."""
-        counts = {"started": self.started, "wrong": self.wrong, "broken": self.broken}
+        1: an internal error; 2: an input error; 3: not finished, another process runs it; else 0.
+        """
+        return 1 if self.broken else 2 if self.wrong else 3 if self.locked else 0
+
+    def take_counts(self) -> dict[str, Any]:
+        """Return the counts and the locked runs, and reset them."""
+        counts = {name: getattr(self, name) for name in COUNTS}
         self.started = self.wrong = self.broken = 0
+        self.locked = []
         return counts
 
-    def add_counts(self, counts: Mapping[str, int]) -> None:
-        """Add the counts of another process."""
-        self.started += counts["started"]
-        self.wrong += counts["wrong"]
-        self.broken += counts["broken"]
+    def add_counts(self, counts: Mapping[str, Any]) -> None:
+        """Add the counts of another process; absent ones are zero."""
+        for name, value in counts.items():
+            setattr(self, name, getattr(self, name) + value)
 
     def format_summary(self) -> str:
         """Return the last line of a sweep."""

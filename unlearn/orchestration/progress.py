@@ -1,15 +1,18 @@
 """Progress of a sweep: cells by state, estimated time, plan and status."""
 
+import logging
 import statistics
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from unlearn.core.console import make_console
 from unlearn.orchestration.cells import STATES, Cell, list_trained_originals
+
+log = logging.getLogger(__name__)
 
 
 def group_by_state(cells: Iterable[Cell]) -> dict[str, list[Cell]]:
@@ -62,10 +65,10 @@ def estimate_time(
     originals: list[float] = []
     for cell in recorded:
         row = cell.read_row() or {}
-        if row.get("wall_seconds") is not None:
-            seconds[method_name(cell)].append(row["wall_seconds"])
-        if row.get("original_seconds") is not None:
-            originals.append(row["original_seconds"])
+        if (value := _read_number(row, "wall_seconds")) is not None:
+            seconds[method_name(cell)].append(value)
+        if (value := _read_number(row, "original_seconds")) is not None:
+            originals.append(value)
     if not seconds:
         return TimeEstimate(None, None)
     usual = {method: statistics.median(values) for method, values in seconds.items()}
@@ -74,6 +77,15 @@ def estimate_time(
     unknown = sorted({method_name(cell) for cell in missing} - set(usual))
     training = trainings * statistics.median(originals) if originals else None
     return TimeEstimate(total, training, unknown)
+
+
+def _read_number(row: Mapping[str, Any], column: str) -> float | None:
+    """Return a number of a row; None with a warning if it is something else."""
+    value = row.get(column)
+    if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
+        return value
+    log.warning("run %s: %s is not a number, left out: %r", row.get("run_id"), column, value)
+    return None
 
 
 def count_untrained(cells: Iterable[Cell]) -> int:
@@ -138,13 +150,18 @@ class Progress:
     cells: Sequence[Cell]
     started: float = field(default_factory=time.monotonic)
     recorded: int = 0
+    _done: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         """Count the recorded cells."""
         self.recorded = sum(self._list_recorded())
 
     def _list_recorded(self) -> list[bool]:
-        return [cell.is_recorded() for cell in self.cells]
+        """Return which cells are recorded; a row that was read once is not read again."""
+        self._done |= {
+            c.run_id for c in self.cells if c.run_id not in self._done and c.is_recorded()
+        }
+        return [cell.run_id in self._done for cell in self.cells]
 
     def format_line(self, failed: int) -> str:
         """Return done, running, failed and time left, including other processes."""

@@ -55,8 +55,13 @@ class JobRunner:
         cell = progress.cells[number] if progress else None
         if cell is not None and self.stack_queue and self.stack_queue.is_claimed(cell.run_id):
             return True
-        forced = any(o.lower() == "force=true" for o in self.outcomes.jobs[number])
-        return cell is None or not (cell.is_running() or (cell.is_recorded() and not forced))
+        if cell is None:
+            return True
+        return not (cell.is_running() or (cell.is_recorded() and not self.is_forced(number)))
+
+    def is_forced(self, number: int) -> bool:
+        """Return whether a job runs although it is recorded."""
+        return any(o.lower() == "force=true" for o in self.outcomes.jobs[number])
 
     def train_shared_models(self) -> None:
         """Train the models that the jobs of a sweep share, stacked if ``stack`` is set."""
@@ -121,13 +126,13 @@ class JobRunner:
         asked = _format_overrides(self.outcomes.jobs[number])
         print_error(f"[{_format_progress(self.outcomes)}] {fate} in {where}: {asked}{why}")
 
-    def take_counts(self) -> dict[str, int]:
+    def take_counts(self) -> dict[str, Any]:
         """Return the outcome counts since the last call."""
         return self.outcomes.take_counts()
 
     def record_lost_job(self, number: int, why: str) -> None:
         """Record a job whose process died, and why; shown by status=true."""
-        self.outcomes.add_counts({"started": 1, "wrong": 0, "broken": 1})
+        self.outcomes.add_counts({"started": 1, "broken": 1})
         why = " ".join(why.split())
         print_error(f"error: {_format_overrides(self.outcomes.jobs[number])}: {why}")
         if self.outcomes.progress is not None:
@@ -190,7 +195,9 @@ def _run_job(config: DictConfig, task: JobRunner) -> Any:
                 return None
             return _call_job(replace(job, stacked_result=outcome), task.function, outcomes)
     except Timeout:
-        print_error(f"skipped, running in another process: {job.folder}")
+        ending = "" if outcomes.is_sweep else "not finished: "
+        print_error(f"{ending}running in another process: {job.folder}")
+        outcomes.locked.append(job.run_id)
         outcomes.started -= 1
     finally:
         lock.release(force=True)  # held since the stack was unlearned, if the cell was part of one
@@ -244,15 +251,16 @@ def _remove_empty_folder(folder: Path) -> None:
 
 def _report_if_recorded(job: Job) -> bool:
     """Return whether the row is recorded, and print it if so; imports nothing heavy."""
-    from unlearn.orchestration.cells import read_first_row
+    from unlearn.storage.row_files import read_row
 
-    row = read_first_row(job.folder)
+    row = read_row(job.folder)
     if row is None:
         return False
     shown = ("healed", "utility", "healed_utility", "tow", "tow_mia", "mia_gap")
-    values = [f"{k} {row[k]:.3f}" for k in shown if row.get(k) is not None]
+    values = [f"{k} {row[k]:.3f}" for k in shown if isinstance(row.get(k), int | float)]
+    names = {**job.names, **row}
     print_error(
-        f"already recorded: {row['method']} on {row['dataset']}, {row['corruption']}, discovery "
+        f"already recorded: {names['method']} on {names['dataset']}, {names['corruption']}, discovery "
         f"{describe_discovery(job.config)}: {', '.join(values) or row['status']} ({job.folder}); "
         "use force=true to run it again"
     )

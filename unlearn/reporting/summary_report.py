@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from unlearn.core.files import write_text_atomically
 from unlearn.reporting.figures import canvas, catalog
 from unlearn.reporting.pages.results_page import write_report
 from unlearn.reporting.tables import (
@@ -44,7 +45,7 @@ def write_summary(config: Mapping[str, Any]) -> list[Path]:
     rows = store.load(**config["where"])
     if rows.empty:
         raise ValueError(f"no results in {store.root} for where={dict(config['where'])}")
-    rows = _select_rows(rows)
+    rows = _select_rows(frames.drop_text_values(rows))
     frame = frames.prepare_rows(rows)
     corrupted, plain = (frame[~(none := refined.is_uncorrupted(frame))], frame[none])
     made = _corrective_tables(corrupted, config) | _refined_tables(plain, config["by"])
@@ -98,7 +99,10 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     """
     store = ResultsStore(Path(config["paths"]["results"]))
     rows = store.load(**config["where"]) if store.root.is_dir() else pd.DataFrame()
-    measured = rows if rows.empty else frames.on_plane(frames.prepare_rows(_select_rows(rows)))
+    measured = rows
+    if not rows.empty:
+        rows = _select_rows(frames.drop_text_values(rows))
+        measured = frames.on_plane(frames.prepare_rows(rows))
     if not measured.empty:
         measured = measured[~refined.is_uncorrupted(measured)]
     if not measured.empty and measured["method"].nunique() > 1:
@@ -120,8 +124,9 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     folder = Path(config["paths"]["reports"])
     paths = [*formats.save_tables(found, folder / "advice"), folder / "plane.csv"]
     text = f"{title}\n\n{formats.to_markdown(found)}"
-    (folder / "advice.md").write_text(text)
-    table.to_csv(paths[-1], index=False, float_format="%.4g", lineterminator="\n")
+    write_text_atomically(folder / "advice.md", text)
+    plane = formats.escape_formulas(table)
+    plane.to_csv(paths[-1], index=False, float_format="%.4g", lineterminator="\n")
     log.info("in %s: advice, plane.csv (all measured cells)", folder)
     return paths
 

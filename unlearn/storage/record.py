@@ -2,7 +2,8 @@
 
 import json
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,8 @@ STATUSES = ("ok", "collapsed", "failed")
 SHORT = ("discovery", "corrupted", "seed")  # config values that get a column without a prefix
 OWN = ("run_id", "step", *SHORT, "status", "reason", "seconds", "peak_bytes", "revision", "created")
 FACTS = ("role", "uses_forget_set", "regularity")  # of method and corruption
+STORED = ("format", "sha256")  # columns of files, not of rows in memory
+MIN_SECRET = 8  # characters; shorter values of variables occur by chance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +70,7 @@ class RunRecord:
             raise ValueError(f"status must be one of {', '.join(STATUSES)}, got '{self.status}'")
         if self.step < 0:
             raise ValueError(f"step must be 0 or more, got {self.step}")
-        hidden = sorted(set(self.metrics) & {*OWN, *FACTS, *self.names})
+        hidden = sorted(set(self.metrics) & {*OWN, *FACTS, *STORED, *self.names})
         if hidden:
             raise ValueError(f"metrics must not be named {', '.join(hidden)}: reserved columns")
 
@@ -83,7 +86,7 @@ class RunRecord:
         row |= {"status": self.status, "reason": self.reason, "seconds": self.seconds}
         row |= self.metrics
         row |= {"peak_bytes": self.peak_bytes, "revision": self.revision, "created": self.created}
-        row |= iterate_leaves(mask_secrets(self.config), "config/")
+        row |= iterate_leaves(mask_environment_secrets(mask_secrets(self.config)), "config/")
         row |= {"data/digest": self.data_digest}
         row |= {f"machine/{k}": v for k, v in self.machine.items()}
         row |= {f"versions/{k}": v for k, v in self.versions.items()}
@@ -94,6 +97,32 @@ def mask_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config with secret values, recognized by their names, masked."""
     kept = {k: v for k, v in config.items() if not str(k).lower().endswith(SECRET)}
     return {k: mask_secrets(v) if isinstance(v, Mapping) else v for k, v in kept.items()}
+
+
+def mask_environment_secrets(content: Any) -> Any:
+    """Return JSON values in which ``***`` replaces secrets of the environment.
+
+    These are the values, of at least ``MIN_SECRET`` characters, of variables whose names end in KEY,
+    TOKEN, PASSWORD or SECRET; an interpolation such as ``${oc.env:SOME_TOKEN}`` puts them into a config.
+    """
+    secrets = {
+        value
+        for name, value in os.environ.items()
+        if name.lower().endswith(SECRET) and len(value) >= MIN_SECRET
+    }
+    # Longer ones first: a secret may be part of another.
+    return _mask_texts(content, sorted(secrets, key=len, reverse=True))
+
+
+def _mask_texts(node: Any, secrets: Sequence[str]) -> Any:
+    if isinstance(node, Mapping):
+        return {key: _mask_texts(value, secrets) for key, value in node.items()}
+    if isinstance(node, list | tuple):
+        return [_mask_texts(value, secrets) for value in node]
+    if isinstance(node, str):
+        for secret in secrets:
+            node = node.replace(secret, "***")
+    return node
 
 
 def iterate_leaves(tree: Mapping[str, Any], prefix: str) -> dict[str, Any]:

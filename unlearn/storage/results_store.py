@@ -3,8 +3,9 @@
 ``results.jsonl`` beside the folders mirrors all rows for one-line reading:
 ``pandas.read_json("outputs/results/results.jsonl", lines=True, dtype=False)``, where ``dtype``
 keeps pandas from reading ids of digits as numbers. The row files are authoritative. The mirror gets
-a row first: a process that is killed between the two leaves a run that counts as not done, but no
-recorded run is missing in the mirror. Torn or duplicate lines are repaired with the next row or table.
+a row first, so no recorded run is missing in the mirror, and an intact line restores a row file that
+is broken or was lost; see ``row_files``. Torn or duplicate lines, and lines of runs whose folder was
+removed, are repaired with the next row or table.
 """
 
 import difflib
@@ -12,16 +13,23 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
 
 from unlearn.core.files import write_text_atomically
 from unlearn.core.job import ID_FORMAT
 from unlearn.storage.record import RunRecord
+from unlearn.storage.row_files import (
+    MIRROR,
+    format_row,
+    lock_store,
+    read_rows,
+    seal_row,
+    settle_rows,
+    unseal_row,
+)
 from unlearn.storage.run_errors import read_last_line
 
 log = logging.getLogger(__name__)
@@ -30,7 +38,6 @@ OLDER_ID = re.compile(rf"r[0-9a-f]{{12}}|r[1-{ID_FORMAT - 1}]-[0-9a-f]{{12}}")
 """Ids of formats before ``ID_FORMAT``; those of format 1 have no number."""
 
 RUN_ID = re.compile(r"[0-9a-z-]{6,64}")
-ROW_FILE = re.compile(r"row-(\d+)\.json")
 
 
 class ResultsStore:
@@ -39,7 +46,7 @@ class ResultsStore:
     def __init__(self, root: Path) -> None:
         """Store the folder, which is created with the first row."""
         self.root = root
-        self.mirror = root / "results.jsonl"
+        self.mirror = root / MIRROR
 
     def run_folder(self, run_id: str) -> Path:
         """Return the folder of a run, existing or not.
@@ -67,11 +74,12 @@ class ResultsStore:
             ValueError: If the run's id or a value is not allowed.
         """
         folder = self.run_folder(record.run_id)
-        row = record.to_row()
+        row = seal_row(record.to_row())
         folder.mkdir(parents=True, exist_ok=True)
         # The row file is made under the lock too: else another process could rebuild the mirror
         # with this row in it before the row is appended, and the mirror would hold it twice.
-        with self._store_lock():
+        with lock_store(self.root, f"record run {record.run_id}"):
+            settle_rows(folder)  # a broken file is kept under another name, not replaced
             before = self.mirror.read_bytes() if self.mirror.exists() else b""
             start = json.dumps({k: row[k] for k in ("run_id", "step")})[:-1] + ","
             grows = start.encode() not in before and before[-1:] in (b"", b"\n")
@@ -81,9 +89,7 @@ class ResultsStore:
                 else:
                     self._rebuild_mirror(row)
                 (folder / "error.txt").unlink(missing_ok=True)
-                write_text_atomically(
-                    folder / f"row-{record.step}.json", json.dumps(row, indent=1) + "\n"
-                )
+                write_text_atomically(folder / f"row-{record.step}.json", format_row(row))
             except BaseException:  # full disk or Ctrl-C: half a line, or a line without its row
                 if grows and self.mirror.exists():
                     os.truncate(self.mirror, len(before))
@@ -97,16 +103,16 @@ class ResultsStore:
         """
         path = self.run_folder(run_id) / "error.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._store_lock():
+        with lock_store(self.root, f"record the failure of run {run_id}"):
             write_text_atomically(path, message)
         return path
 
     def read_rows(self, run_id: str) -> list[dict[str, Any]]:
-        """Return the rows of one run by step; broken files are skipped with a warning."""
-        return list(_read_folder(self.run_folder(run_id)))
+        """Return the rows of one run by step, without broken ones; see ``row_files``."""
+        return [unseal_row(row) for row in read_rows(self.run_folder(run_id))]
 
     def load(self, **equal_to: object) -> pd.DataFrame:
-        """Return all rows whose columns equal the given values, and repair the mirror.
+        """Return all rows whose columns equal the given values, and repair the mirror if possible.
 
         Args:
             equal_to: Value by column, or a list of alternatives; None stands
@@ -115,7 +121,7 @@ class ResultsStore:
         Raises:
             ValueError: If a column does not exist.
         """
-        rows = list(self._read_all())
+        rows = [row for folder in self._list_folders() for row in read_rows(folder)]
         self._repair_mirror(rows)
         older = len({row["run_id"] for row in rows if OLDER_ID.fullmatch(row["run_id"])})
         if older:
@@ -123,7 +129,7 @@ class ResultsStore:
                 "%s has runs with ids of an older format (%d): kept in tables, but the same commands "
                 "run again under new ids", self.root, older,
             )  # fmt: skip
-        frame = pd.DataFrame(rows)
+        frame = pd.DataFrame([unseal_row(row) for row in rows])
         if frame.empty:
             return frame
         for column, value in equal_to.items():
@@ -145,14 +151,9 @@ class ResultsStore:
             lines[path.parent.name] = read_last_line(path)
         return lines
 
-    def _store_lock(self) -> FileLock:
-        self.root.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.root / ".results.lock", poll_interval=0.005)
-
-    def _read_all(self) -> Iterator[dict[str, Any]]:
-        for folder in sorted(self.root.glob("*/")):
-            if RUN_ID.fullmatch(folder.name):
-                yield from _read_folder(folder)
+    def _list_folders(self) -> list[Path]:
+        """Return the folders of runs; a results folder of another kind has none."""
+        return [path for path in sorted(self.root.glob("*/")) if RUN_ID.fullmatch(path.name)]
 
     def _append_row(self, row: dict[str, Any]) -> None:
         with self.mirror.open("ab") as file:
@@ -160,13 +161,18 @@ class ResultsStore:
 
     def _rebuild_mirror(self, newest: dict[str, Any] | None = None) -> None:
         """Rewrite the mirror from the row files and the newest row, under the lock."""
-        rows = _index_rows([*self._read_all(), *([newest] if newest else [])])
+        found = [row for folder in self._list_folders() for row in settle_rows(folder)]
+        rows = _index_rows([*found, *([newest] if newest else [])])
         write_text_atomically(self.mirror, "".join(json.dumps(row) + "\n" for row in rows.values()))
 
     def _repair_mirror(self, rows: list[dict[str, Any]]) -> None:
-        if self._read_mirror() != _index_rows(rows):
-            with self._store_lock():
+        if self._read_mirror() == _index_rows(rows):
+            return
+        try:
+            with lock_store(self.root, f"repair {MIRROR}"):
                 self._rebuild_mirror()
+        except OSError as error:  # a read-only store; its row files are read all the same
+            log.warning("%s differs from the rows and is not repaired: %s", self.mirror, error)
 
     def _read_mirror(self) -> dict[tuple[str, int], dict[str, Any]] | None:
         """Return the mirror's rows, or None if a line is torn or duplicate."""
@@ -181,19 +187,3 @@ class ResultsStore:
 
 def _index_rows(rows: list[dict[str, Any]]) -> dict[tuple[str, int], dict[str, Any]]:
     return {(row["run_id"], row["step"]): row for row in rows}
-
-
-def _read_folder(folder: Path) -> Iterator[dict[str, Any]]:
-    """Return the complete rows of a run's folder by step; others cause a warning."""
-    found = [(int(m[1]), p) for p in folder.glob("row-*.json") if (m := ROW_FILE.fullmatch(p.name))]
-    for step, path in sorted(found):
-        try:
-            row = json.loads(path.read_text())
-        except (OSError, ValueError) as error:
-            log.warning("skipped broken row file %s (%s)", path, error)
-            continue
-        named = (row.get("run_id"), row.get("step")) if isinstance(row, dict) else None
-        if named != (folder.name, step):
-            log.warning("skipped row file %s of another run, %s", path, named)
-            continue
-        yield row

@@ -6,7 +6,10 @@ from pathlib import Path
 
 def read_last_line(path: Path) -> str:
     """Return the last line of a stored traceback: the error."""
-    text = path.read_text(errors="replace").strip()
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+    except OSError as error:  # removed by a later success, or not readable
+        return f"no traceback: {error.strerror}"
     return text.splitlines()[-1] if text else "no traceback"
 
 
@@ -15,7 +18,7 @@ def write_error(folder: Path, text: str) -> str:
     path = folder / "error.txt"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
         with contextlib.suppress(OSError):  # incomplete file
             path.unlink()

@@ -40,7 +40,7 @@ METHODS = {
         "method.gamma=0.4",
     ),
 }
-TIMES = ("seconds", "peak_bytes")
+TIMES = ("seconds", "peak_bytes", "sha256")
 
 
 @functools.cache

@@ -26,7 +26,13 @@ from unlearn.core.errors import ConfigError
 from unlearn.core.job import Job
 from unlearn.core.types import ImageSet
 from unlearn.data.task import Task
-from unlearn.orchestration.tuning.files import describe_value, find_changes, format_tuned_file
+from unlearn.orchestration.cells import run_lock
+from unlearn.orchestration.tuning.files import (
+    describe_value,
+    find_changes,
+    format_trials,
+    format_tuned_file,
+)
 from unlearn.orchestration.tuning.plan import StudyPlan
 from unlearn.orchestration.tuning.scored_tasks import (
     SettingScore,
@@ -42,6 +48,7 @@ from unlearn.orchestration.tuning.search_space import (
 )
 from unlearn.orchestration.tuning.study import (
     NUM_STARTUP_TRIALS,
+    FinishedTrial,
     list_finished_trials,
     open_study,
     run_free_trials,
@@ -376,6 +383,14 @@ def test_a_file_gives_its_setting_on_all_that_it_may_meet(change: dict):
         assert OmegaConf.to_container(both, resolve=True) == {"method": chosen}
 
 
+def test_the_table_of_trials_has_no_formulas():
+    setting = ("method.a=-0.5", "method.b=-x", "+method.c==1")
+    scores = {"one": SettingScore(retain_accuracy=0.5, held_out_accuracy=0.5)}
+    text = format_trials([FinishedTrial(0, 0.25, False, setting, scores, 1.0)])
+    (row,) = csv.DictReader(text.splitlines())
+    assert (row["method.a"], row["method.b"], row["'+method.c"]) == ("-0.5", "'-x", "'=1")
+
+
 def test_a_setting_that_changes_nothing_leaves_the_method_alone():
     both = OmegaConf.merge({"method": BASE}, yaml.safe_load(format_tuned_file({}, {}, "a test")))
     assert OmegaConf.to_container(both) == {"method": BASE}
@@ -484,6 +499,30 @@ def test_a_killed_study_keeps_what_is_finished_and_goes_on(tmp_path: Path):
     assert sorted(after) == ["1", "2", "3", "4"]
     assert {k: after[k] for k in before} == before
     assert all(json.loads(line) for line in journal.read_text().splitlines())
+
+
+def test_folders_of_killed_studies_are_removed_at_the_next_start(tmp_path: Path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()  # its id is free now
+    results = tmp_path / "results"
+    left, told, other, held = (
+        results / f"tune-{pid}-{name}"
+        for pid, name in (
+            (ended.pid, "left"),
+            (ended.pid, "told"),
+            (os.getpid(), "other"),
+            (ended.pid, "held"),
+        )
+    )
+    for folder in (left, told, other, held, results / "tune-up-mine"):
+        (folder / ".hydra").mkdir(parents=True)
+    (told / "error.txt").write_text("KeyError: 'x'")
+    with run_lock(held):  # as of another machine
+        lines = study(tmp_path, "tune.trials=1")
+    assert f"removed {left}" in lines
+    assert {p.name for p in results.iterdir()} == {
+        told.name, other.name, held.name, "tune-up-mine",
+    }  # fmt: skip
 
 
 def test_two_processes_share_the_budget(tmp_path: Path):

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from unlearn.reporting.figures import catalog
+from unlearn.reporting.pages.run_folders import read_curves
 from unlearn.storage.results_store import ResultsStore
 
 Frame = Callable[..., pd.DataFrame]
@@ -61,3 +62,19 @@ def test_curves_are_of_all_runs_of_the_best_method_that_has_both_networks(
     assert found is not None and found["run_id"].tolist() == ["plain-0", "plain-1"]
     assert set(found["corruption"]) == {"poison"}
     assert catalog.redirection_curves(store, rows[rows["method"] == "best"]) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\0\xff,\n", b'epoch,"train', b"epoch,train/loss\n0,1\n1,low\n"]
+)
+def test_broken_curves_are_named_and_left_out(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+):
+    path = tmp_path / "a-run-1" / "curves" / "metrics.csv"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(content)
+    end = catalog.curve_end(ResultsStore(tmp_path), "a-run-1", "train/loss", "last")
+    assert end != end  # NaN
+    read_curves(path)  # of the page
+    assert caplog.messages and all(str(path) in line for line in caplog.messages)
+    assert not any("\n" in line for line in caplog.messages)

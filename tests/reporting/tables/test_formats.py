@@ -63,6 +63,15 @@ def test_csv_is_not_rounded(rows: pd.DataFrame):
     assert float(content[1]["healed_sem"]) == pytest.approx(math.sqrt(0.08 / 3) / 2, abs=1e-15)
 
 
+def test_csv_has_no_formulas(rows: pd.DataFrame):
+    rows["method"] = rows["method"].replace("npo_fast", "=HYPERLINK(1)")
+    text = formats.to_csv(summary.summarize_metrics(rows).assign(low=-1.5, **{"@sum": "-x"}))
+    lines = list(csv.DictReader(io.StringIO(text)))
+    assert lines[1]["method"] == "'=HYPERLINK(1)" and lines[0]["method"] == "rem"
+    assert [line["low"] for line in lines] == ["-1.5", "-1.5"]
+    assert [line["'@sum"] for line in lines] == ["'-x", "'-x"]
+
+
 AWKWARD = r"50%_of{a}&b#c$d^e~f\g<h>"
 
 

@@ -108,3 +108,31 @@ def test_machines_that_round_differently_are_named():
     assert line is not None and line.endswith("machine/instructions AVX2, AVX512, unknown")
     assert frames.describe_machines(frame.iloc[:1]) is None
     assert frames.describe_machines(frame[[]]) is None
+
+
+def test_text_in_number_columns_is_named_and_left_out(caplog: pytest.LogCaptureFixture):
+    frame = pd.DataFrame(
+        {
+            "run_id": ["a", "b", "c"],
+            "method": ["rem", "npo", "5"],
+            "discovery": ["half", None, 0.5],
+            "seed": ["first", "second", "third"],
+            "relearn_steps": [3, "many", 4.5],
+            "localization/layers": ["{}", 1, None],
+            "config/lr": [0.1, 0.2, "auto"],
+        }
+    )
+    found = frames.drop_text_values(frame)
+    assert caplog.messages == [
+        "run a: discovery is not a number, left out: 'half'",
+        *(
+            f"run {r}: seed is not a number, left out: '{v}'"
+            for r, v in zip("abc", frame["seed"], strict=True)
+        ),
+        "run b: relearn_steps is not a number, left out: 'many'",
+    ]
+    assert found["discovery"].isna().tolist() == [True, True, False]
+    assert found["seed"].isna().all() and found["relearn_steps"].sum() == 7.5
+    same = ["run_id", "method", "localization/layers", "config/lr"]
+    pd.testing.assert_frame_equal(found[same], frame[same])
+    assert frames.prepare_rows(found)["discovery"].tolist()[2] == 0.5

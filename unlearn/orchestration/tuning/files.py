@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from unlearn.core.spreadsheets import escape_formula
 from unlearn.orchestration.tuning.study import FinishedTrial
 
 ABSENT = object()
@@ -107,8 +108,8 @@ def format_trials(trials: Sequence[FinishedTrial]) -> str:
     columns = list(dict.fromkeys(column for row in rows for column in row))
     out = io.StringIO()
     writer = csv.DictWriter(out, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    writer.writerow({column: escape_formula(column) for column in columns})
+    writer.writerows({key: escape_formula(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
 
 

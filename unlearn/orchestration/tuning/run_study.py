@@ -1,6 +1,8 @@
 """Runs a study: trials, log lines and output files."""
 
 import logging
+import os
+import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -11,6 +13,7 @@ from unlearn.config.help import command_name
 from unlearn.core import environment
 from unlearn.core.files import write_text_atomically
 from unlearn.core.job import Job
+from unlearn.orchestration.cells import is_locked, run_lock
 from unlearn.orchestration.tuning.files import find_changes, format_trials, format_tuned_file
 from unlearn.orchestration.tuning.plan import ComposedConfig, StudyPlan, override_target
 from unlearn.orchestration.tuning.scored_tasks import HeldOutTask, SettingScore, load_tasks
@@ -50,6 +53,35 @@ class SettingScorer:
 
 def run_study(job: Job) -> float | None:
     """Run trials until none is free; see ``tune_job``."""
+    _remove_left_folders(job.folder.parent)
+    with run_lock(job.folder):  # shows other machines that the process lives
+        return _run_trials(job)
+
+
+def _remove_left_folders(results: Path) -> None:
+    """Remove the folders ``tune-<pid>-...`` of killed studies; one with an error is kept."""
+    for folder in results.glob("tune-*-*/"):
+        name = re.fullmatch(r"tune-(\d+)-.+", folder.name)
+        used = name is None or _is_alive(int(name[1])) or is_locked(folder)
+        if not used and not (folder / "error.txt").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            log.info("removed %s, left by a study that was killed", folder)
+
+
+def _is_alive(pid: int) -> bool:
+    """Return whether a process of this machine has this id."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(pid, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # of another user
+        return True
+    return True
+
+
+def _run_trials(job: Job) -> float | None:
     environment.check_torchvision()
     tune = job.config["tune"]
     plan = StudyPlan(read_running_command(), tune)

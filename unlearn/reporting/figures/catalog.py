@@ -46,9 +46,15 @@ def _draw_redirection(curves: pd.DataFrame | None) -> Figures:
 
 
 def read_curves(store: ResultsStore, run_id: str) -> pd.DataFrame:
-    """Return the curves of a run, empty if none are recorded."""
+    """Return the curves of a run, numbers; empty if none are recorded or the file is broken."""
     path = store.run_folder(run_id) / "curves" / "metrics.csv"
-    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+    if not path.exists():
+        return pd.DataFrame()
+    try:
+        return pd.read_csv(path).astype(float)
+    except (OSError, ValueError) as error:
+        log.warning("skipped broken curves %s (%s)", path, " ".join(str(error).split())[:200])
+        return pd.DataFrame()
 
 
 def curve_end(store: ResultsStore, run_id: str, name: str, end: str) -> float:

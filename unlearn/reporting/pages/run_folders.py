@@ -48,7 +48,7 @@ def read_curves(path: Path) -> dict[str, list[Any]]:
                 points.setdefault(known.pop("epoch"), {}).update(known)
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, csv.Error) as error:
         log.warning("skipped broken curves %s (%s)", path, error)
         return {}
     columns = sorted({c for values in points.values() for c in values})
@@ -85,7 +85,7 @@ def list_broken_runs(store: ResultsStore) -> list[dict[str, Any]]:
         hydra = _read_yaml(folder / ".hydra" / "hydra.yaml")
         run = {"id": run_id, "reason": reason, "command": read_command(folder), "row": None}
         if isinstance(config, dict) and isinstance(hydra, dict):
-            choices = hydra.get("hydra", {}).get("runtime", {}).get("choices", {})
+            choices = _read_choices(hydra)
             row = {name: choices.get(name) for name in NAMES}
             row |= {key: config.get(key) for key in ("discovery", "corrupted", "seed")}
             row |= {"run_id": run_id, "step": 0, "status": "failed", "reason": reason}
@@ -94,8 +94,15 @@ def list_broken_runs(store: ResultsStore) -> list[dict[str, Any]]:
     return out
 
 
+def _read_choices(hydra: Any) -> dict[str, Any]:
+    """Return the choices in hydra's own config; empty if the file is torn."""
+    for key in ("hydra", "runtime", "choices"):
+        hydra = hydra.get(key) if isinstance(hydra, dict) else None
+    return hydra if isinstance(hydra, dict) else {}
+
+
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(), LOADER)
-    except (OSError, yaml.YAMLError):
+        return yaml.load(path.read_text(encoding="utf-8"), LOADER)
+    except (OSError, ValueError, yaml.YAMLError):
         return None

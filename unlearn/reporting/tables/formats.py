@@ -12,6 +12,7 @@ from rich.table import Table
 
 from unlearn.core.console import make_console
 from unlearn.core.files import write_text_atomically
+from unlearn.core.spreadsheets import escape_formula
 from unlearn.reporting.tables.summary import ERRORS, TITLES, rank_best, select_shown
 
 DIGITS = {"seconds": "{:.1f}", "rank": "{:.2f}", "worst": "{:.2f}", "time": "{:.2f}"}
@@ -99,8 +100,14 @@ def print_table(
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """Return a table as CSV, unrounded, missing values empty."""
-    return table.to_csv(index=False, lineterminator="\n")
+    """Return a table as CSV, unrounded, missing values empty, text that is no formula."""
+    return escape_formulas(table).to_csv(index=False, lineterminator="\n")
+
+
+def escape_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose text, in titles too, is not read as a formula by spreadsheets."""
+    safe = table.rename(columns=lambda name: escape_formula(str(name)))
+    return safe.map(escape_formula)
 
 
 def to_markdown(table: pd.DataFrame) -> str:

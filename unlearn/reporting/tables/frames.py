@@ -4,12 +4,15 @@ A *task* consists of data, network, corruption and discovery: the rate, or
 the detector. A *cell* is a task with a seed. Conventions: arXiv 2505.17730.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from unlearn.reporting.tables.facts import read_fact
+
+log = logging.getLogger(__name__)
 
 DISCOVERY = (
     "discovery",
@@ -20,6 +23,9 @@ TASK = ("dataset", "model", "corrupted", "corruption", *DISCOVERY)
 MACHINE = ("machine/instructions", "machine/onednn", "machine/device", "machine/threads")
 BANDS = {"low": (0.0, 0.35), "mid": (0.35, 0.75), "high": (0.75, 1.0)}  # discovery rates, (a, b]
 COLLAPSED = 0.0  # value of missing accuracies of a collapsed model
+NUMBERS = ("discovery", "corrupted", "seed", "seconds", "peak_bytes", "wall_seconds")
+NUMBERS += ("healed", "utility", "healed_utility", "tow", "tow_mia", "mia_gap")
+ANY_VALUES = ("config/", "versions/", "failed/", "method/")  # prefixes of columns of both kinds
 
 
 def label_pretraining(frame: pd.DataFrame) -> pd.DataFrame:
@@ -71,6 +77,26 @@ def spread_rates(frame: pd.DataFrame) -> pd.DataFrame:
 def _all_rates(frame: pd.DataFrame, group: pd.DataFrame) -> list[float]:
     alike = frame["dataset"].isin(group["dataset"]) if "dataset" in frame else slice(None)
     return sorted(frame.loc[alike, "discovery"].dropna().unique())
+
+
+def drop_text_values(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows without text in number columns; a warning names run and column of each.
+
+    A number column is one of ``NUMBERS``, or holds more numbers than text.
+    """
+    changed = {}
+    for column in frame:
+        name, values = str(column), frame[column]
+        if name.startswith(ANY_VALUES) or pd.api.types.is_numeric_dtype(values):
+            continue
+        texts = values.map(lambda value: isinstance(value, str))
+        numbers = values.map(lambda value: isinstance(value, int | float) and value == value)
+        if not texts.any() or (name not in NUMBERS and numbers.sum() <= texts.sum()):
+            continue
+        for run_id, value in zip(frame.loc[texts, "run_id"], values[texts], strict=True):
+            log.warning("run %s: %s is not a number, left out: %r", run_id, name, value)
+        changed[name] = pd.to_numeric(values.mask(texts))
+    return frame.assign(**changed) if changed else frame
 
 
 def prepare_rows(frame: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from unlearn.core import environment
 from unlearn.core.job import Job, describe_discovery
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions
-from unlearn.storage.record import RunRecord, mask_secrets
+from unlearn.storage.record import RunRecord, mask_environment_secrets, mask_secrets
 from unlearn.training.loggers import close_logger
 
 SHOWN = 16  # corrupted samples in the grid
@@ -106,7 +106,8 @@ def log_config(loggers: Sequence[Logger], config: Mapping[str, Any], revision: s
     """Log the resolved config and the git revision."""
     for run in get_wandb_runs(loggers):
         # Values set by a sweep's agent are the same, since they come from the command line.
-        run.config.update({**mask_secrets(config), "git_revision": revision}, allow_val_change=True)
+        shown = mask_environment_secrets(mask_secrets(config))
+        run.config.update({**shown, "git_revision": revision}, allow_val_change=True)
 
 
 def log_result(
