@@ -31,7 +31,17 @@ PARTS = {
     "checksums": ("checksums", "table"),
     "cifar": ("cifar", "table"),
 }
-ALL = ("step", "peers", "startup", "outside", "stacking", "recording", "plane", "memory")
+ALL = (
+    "step",
+    "peers",
+    "startup",
+    "outside",
+    "stacking",
+    "recording",
+    "plane",
+    "memory",
+    "checksums",
+)
 ON_GPU_ALONE = ("cifar",)
 
 

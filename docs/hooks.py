@@ -18,7 +18,8 @@ from mkdocs.structure.files import File, Files
 
 from unlearn.config.help import read_option_comments
 from unlearn.reporting.tables.advice import Case, load_shipped_plane, make_advice, select_nearest
-from unlearn.reporting.tables.frames import BANDS, REGULARITY
+from unlearn.reporting.tables.facts import regularity_levels
+from unlearn.reporting.tables.frames import BANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {
@@ -187,7 +188,7 @@ def _time(cells: pd.DataFrame) -> str:
 def _kinds(plane: pd.DataFrame) -> list[str]:
     """Return the measured kinds of bad data, the least regular first."""
     known = set(plane["corruption"])
-    return [kind for kind in reversed(REGULARITY) if kind in known]
+    return [kind for kind in reversed(regularity_levels(plane)) if kind in known]
 
 
 def judged(plane: pd.DataFrame) -> dict[str, pd.DataFrame]:

@@ -26,11 +26,11 @@ from unlearn.core.errors import format_user_error
 from unlearn.core.files import hash_file
 from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list
 from unlearn.models.resnet9 import ResNet9
-from unlearn.orchestration.cells import read_first_row
 from unlearn.reporting.pages import results_page
 from unlearn.reporting.tables import formats, frames, summary
 from unlearn.storage.record import RunRecord
 from unlearn.storage.results_store import ResultsStore
+from unlearn.storage.row_files import read_row
 from unlearn.storage.state_dicts import load_state
 from unlearn.storage.user_checkpoint import match_checkpoint
 
@@ -161,7 +161,7 @@ def fuzz_row(folder: Path, rng: random.Random) -> None:
     write_mutation(path, json.loads(path.read_text()), rng)
     if rng.random() < 0.3:
         store.mirror.write_bytes(mutate_bytes(store.mirror.read_bytes(), rng))
-    read_first_row(path.parent)
+    read_row(path.parent)
 
     def show() -> None:
         rows = store.load()

@@ -83,7 +83,9 @@ def load_or_train(context: RunContext, new: TrainingSpec) -> tuple[TrainedModel,
         records = {k: v for r in new.recorders for k, v in r.get_records().items()}
         return TrainedModel(state=cpu_state(new.network), records=records, notes=notes)
 
-    trained, cached = checkpoint_cache(context.job).get_or_train(new.identity, train_network)
+    trained, cached = checkpoint_cache(context.job).get_or_train(
+        new.identity, train_network, network=new.network
+    )
     new.network.load_state_dict(trained.state)
     context.engine.place_model(new.network).eval()
     return trained, cached
