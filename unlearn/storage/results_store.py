@@ -180,7 +180,7 @@ class ResultsStore:
             lines = self.mirror.read_text().splitlines() if self.mirror.exists() else []
             rows = [json.loads(line) for line in lines]
             found = _index_rows(rows)
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
         return found if len(found) == len(rows) else None
 
