@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn.core.files import write_text_atomically
-from unlearn.storage.record import RunRecord, mask_secrets, to_json_value
+from unlearn.storage.record import RunRecord, mask_environment_secrets, mask_secrets, to_json_value
 
 NAME = "card.json"
 FORMAT = 1
@@ -32,7 +32,8 @@ def make_card(
         inputs: Channels, size, mean and deviation of its input.
         classes: K names in the order of its outputs.
     """
-    config = mask_secrets({k: v for k, v in record.config.items() if k not in ("paths", "logger")})
+    config = {k: v for k, v in record.config.items() if k not in ("paths", "logger")}
+    config = mask_environment_secrets(mask_secrets(config))
     facts = {k: v for k, v in record.metrics.items() if k.startswith("forget_set/")}
     content = {
         "format": FORMAT,
