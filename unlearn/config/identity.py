@@ -97,9 +97,23 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
             node[leaf] = _hash_unchanged_file(
                 str(file.resolve()), status.st_mtime_ns, status.st_size
             )
+    chosen = content.get("forget_set") or {}
+    if chosen.get("manifest") is not None:
+        chosen["manifest"] = identify_manifest(Path(chosen["manifest"]))
     text = json.dumps(identify_code(content), sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"r{ID_FORMAT}-{digits}"
+
+
+def identify_manifest(path: Path) -> str | None:
+    """Return the hash of a manifest's forget set; None if it is, or will be, drawn by the options."""
+    try:
+        content = json.loads(path.read_text())
+        return None if content["sha256"] == content.get("drawn") else str(content["sha256"])
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return "unreadable"  # refused when it is read
 
 
 @functools.lru_cache(maxsize=64)

@@ -109,6 +109,10 @@ class CheckpointCache:
             network: Network that a cached state must fit, or it is trained again.
         """
         folder = self.model_folder(identity)
+        with contextlib.suppress(ValueError):  # without the lock: the cache may be read-only
+            trained = _read_model(folder / "model.pt", network)
+            if trained is not None:
+                return trained, True
         lock = self._model_lock(folder)
         try:
             lock.acquire(timeout=0.05)

@@ -1,6 +1,7 @@
 """A class per folder: real JPEGs, broken files, links, splits and the cache's key."""
 
 import io
+import os
 import shutil
 import tarfile
 from pathlib import Path
@@ -182,3 +183,11 @@ def test_chosen_files_belong_to_the_chosen_images(tmp_path):
 def test_channels_are_grey_or_colour(tmp_path):
     with pytest.raises(ValueError, match=r"3 values \(RGB\) or 1"):
         folder(tmp_path, tmp_path, mean=(0.5, 0.5), std=(0.2, 0.2))
+
+
+def test_a_name_that_is_not_utf8_is_refused(tmp_path):
+    root = made(tmp_path / "r", a=3, b=3)
+    os.rename(root / "a" / "0.png", os.fsencode(root / "a") + b"/\xff.png")
+    with pytest.raises(ValueError, match=r"is not UTF-8; rename it") as caught:
+        folder(root, tmp_path).load()
+    str(caught.value).encode()

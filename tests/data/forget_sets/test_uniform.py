@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from unlearn.config.composition import compose_config, enable_composition
-from unlearn.config.identity import to_plain_config
+from unlearn.config.identity import compute_run_id, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.data.corruption.base import draw_samples
 from unlearn.data.forget_sets.base import hash_indices
@@ -80,3 +80,23 @@ def test_nothing_is_corrupted_unless_asked():
             )
             assert made["names"]["corruption"] == expected
             assert made["forget_set"]["classes"] == [2, 5]
+
+
+def test_a_manifest_counts_in_an_identity_only_if_it_was_changed(tmp_path):
+    path = tmp_path / "iid.json"
+    config = {"forget_set": {"manifest": str(path), "forget_fraction": 0.1}}
+    absent = compute_run_id(config)
+    chosen(manifest=str(path))
+    assert compute_run_id(config) == absent
+    moved = tmp_path / "moved.json"
+    moved.write_text(path.read_text())
+    assert compute_run_id({"forget_set": config["forget_set"] | {"manifest": str(moved)}}) == absent
+    other = torch.arange(10)
+    changed = {"index": other.tolist(), "sha256": hash_indices(other)}
+    path.write_text(json.dumps(json.loads(path.read_text()) | changed))
+    assert compute_run_id(config) != absent
+    for broken in ("", "[1]", "[" * 5000):
+        path.write_text(broken)
+        assert compute_run_id(config) != absent
+        with pytest.raises(ValueError, match=r"forget_set\.manifest: "):
+            chosen(manifest=str(path))

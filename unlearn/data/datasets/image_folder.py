@@ -208,6 +208,10 @@ def list_images(root: Path, top: Path, names: list[str]) -> list[Path]:
                 raise ValueError(f"dataset.root: {path} links to something outside of {root}")
             if path.is_dir():
                 continue
+            if not _is_text(path.name):
+                raise ValueError(
+                    f"dataset.root: the name of {os.fsencode(path)!r} is not UTF-8; rename it"
+                )
             if path.suffix.lower() in SUFFIXES:
                 found.append(path)
             elif not path.name.startswith("."):
@@ -217,6 +221,15 @@ def list_images(root: Path, top: Path, names: list[str]) -> list[Path]:
             "ignored files in %s that are no images (%d): %s", top, len(other), ", ".join(other[:5])
         )
     return found
+
+
+def _is_text(name: str) -> bool:
+    """Return whether a name can be written to lists and reports."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _leads_out(link: Path, folder: Path) -> bool:

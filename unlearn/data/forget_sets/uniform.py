@@ -44,8 +44,12 @@ def draw_uniform(label: Tensor, count: int, classes: Sequence[int] | None, seed:
 
 
 def write_manifest(path: Path, index: Tensor, facts: Mapping[str, Any]) -> None:
-    """Write a forget set and the facts it depends on, by rename."""
-    content = {**facts, "sha256": hash_indices(index), "index": index.tolist()}
+    """Write a forget set and the facts it depends on, by rename.
+
+    ``drawn`` tells it from a set that was changed later: see ``identity.identify_manifest``.
+    """
+    digest = hash_indices(index)
+    content = {**facts, "sha256": digest, "drawn": digest, "index": index.tolist()}
     write_text_atomically(path, json.dumps(content) + "\n")
 
 
@@ -55,7 +59,12 @@ def read_manifest(path: Path, facts: Mapping[str, Any]) -> Tensor:
     Raises:
         ValueError: If its indices were changed, or it was made for other facts.
     """
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise ValueError(f"forget_set.manifest: cannot read {path}: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"forget_set.manifest: {path} holds no forget set")
     index = torch.tensor(content.get("index", []), dtype=torch.int64)
     if hash_indices(index) != content.get("sha256"):
         raise ValueError(f"the indices of {path} do not match its sha256")
