@@ -140,7 +140,8 @@ def test_columns_to_filter_by_need_no_plus(hydra: None):
 )
 def test_every_experiment_composes_on_its_command_alone(path: Path, tmp_path: Path, monkeypatch):
     for name in "abcdefghij":  # an experiment on the user's own images finds class folders
-        (tmp_path / "cifar10" / "train" / name).mkdir(parents=True)
+        for split in ("train", "test"):
+            (tmp_path / "cifar10" / split / name).mkdir(parents=True)
     monkeypatch.setenv("UNLEARN_DATA", str(tmp_path))
     for name in SCHEMAS:
         if EXPERIMENTS[name] == path.parent.name:
@@ -218,10 +219,14 @@ def test_rules_hold_in_any_group(leaf: str, good: tuple, bad: tuple):
 
 def test_class_folders_are_counted(tmp_path: Path):
     root = f"dataset.root={tmp_path}"
-    with pytest.raises(errors.ConfigError, match="must hold one folder per class"):
+    with pytest.raises(errors.ConfigError, match="must hold two or more class folders"):
         checked("dataset=imagefolder", root)
-    for name in ("cat", "dog"):
-        (tmp_path / "train" / name).mkdir(parents=True)
+    for name in ("train/cat", "train/dog"):
+        (tmp_path / name).mkdir(parents=True)
+    with pytest.raises(errors.ConfigError, match="holds train alone"):
+        checked("dataset=imagefolder", root)
+    for name in ("val/cat", "val/dog"):
+        (tmp_path / name).mkdir(parents=True)
     assert checked("dataset=imagefolder", root, "corruption.target_class=1")
     with pytest.raises(errors.ConfigError, match=r"must be in 0\.\.1, got 2"):
         checked("dataset=imagefolder", root, "corruption.target_class=2")

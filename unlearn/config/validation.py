@@ -7,6 +7,7 @@ from typing import Any
 
 from unlearn.config.constraints import get_rule, is_integer, is_number
 from unlearn.core.errors import ConfigError
+from unlearn.core.folder_layout import find_layout, list_classes
 
 
 def iterate_leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -130,11 +131,10 @@ def count_classes(dataset: Mapping[str, Any]) -> int | None:
         raise ConfigError(
             f"dataset.root must be a folder with one folder per class; {root} does not exist"
         )
-    top = root / "train" if (root / "train").is_dir() else root
-    count = sum(p.is_dir() and not p.name.startswith(".") for p in top.iterdir())
-    if count == 0:
-        raise ConfigError(f"dataset.root must hold one folder per class, got {root} without any")
-    return count
+    try:
+        return len(list_classes(find_layout(root).train))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def check_classes(config: Mapping[str, Any]) -> None:

@@ -118,7 +118,7 @@ def test_each_class_needs_images(tmp_path):
 
 def test_test_classes_must_be_among_the_training_classes(tmp_path):
     made(tmp_path / "r" / "train", a=2, b=2)
-    with pytest.raises(ValueError, match="got train alone"):
+    with pytest.raises(ValueError, match="holds train alone"):
         folder(tmp_path / "r", tmp_path).load()
     made(tmp_path / "r" / "test", a=1, extra=1)
     with pytest.raises(ValueError, match=r"without training images: \['extra'\]"):
@@ -191,3 +191,26 @@ def test_a_name_that_is_not_utf8_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"is not UTF-8; rename it") as caught:
         folder(root, tmp_path).load()
     str(caught.value).encode()
+
+
+def test_layouts_of_imagenet_and_tiny_imagenet_are_loaded(tmp_path, caplog):
+    caplog.set_level("INFO")
+    root = tmp_path / "imagenet"
+    made(root / "train", cat=3, dog=2)
+    made(root / "val", cat=1, dog=2)
+    data = folder(root, tmp_path).load()
+    assert data.class_names == ("cat", "dog") and (len(data.train), len(data.test)) == (5, 3)
+    assert f"test images from {root / 'val'}" in caplog.text
+
+    root = tmp_path / "tiny"
+    made(root / "train" / "n01", images=2)
+    made(root / "train" / "n02", images=2)
+    made(root / "val", images=3)
+    lines = "".join(f"{i}.png\tn0{2 - i % 2}\t0\t0\t1\t1\n" for i in range(3))
+    (root / "val" / "val_annotations.txt").write_text(lines)
+    data = folder(root, tmp_path).load()
+    assert data.class_names == ("n01", "n02") and data.train.label.tolist() == [0, 0, 1, 1]
+    assert data.test.label.tolist() == [1, 0, 1]
+    (root / "val" / "val_annotations.txt").write_text(lines.splitlines()[0] + "\n")
+    with pytest.raises(ValueError, match=r"val_annotations\.txt does not name images/1\.png"):
+        folder(root, tmp_path).load()

@@ -1,6 +1,7 @@
 """The user's own images, one folder per class.
 
-``root/train/<class>/*`` and ``root/test/<class>/*``, or ``root/<class>/*`` with a random split.
+Layouts: ``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``val``, ...: see
+``find_layout``), that of Tiny-ImageNet, or ``root/<class>/*`` with a random split.
 Shapes: N samples, C H W image.
 """
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from unlearn.core.console import make_console
 from unlearn.core.file_digests import FileDigests
+from unlearn.core.folder_layout import ANNOTATIONS, find_layout, list_classes, read_annotations
 from unlearn.data.datasets.base import SUBSET_SEED, Dataset, DatasetOptions
 from unlearn.data.datasets.image_cache import load_or_make
 from unlearn.data.datasets.image_decoding import (
@@ -77,18 +79,16 @@ class ImageFolder(DatasetOptions):
         Raises:
             ValueError: If the folder's content is invalid, or images are unreadable.
         """
-        root = Path(self.root)
-        split = (root / "train").is_dir() and (root / "test").is_dir()
-        tops = [root / "train", root / "test"] if split else [root]
-        names = class_folders(tops[0])
-        if split:
-            check_test_classes(tops[1], names)
-        found = [self._read_images(top, names) for top in tops]
-        check_counts(found[0][1], names, tops[0], least=1 if split else 2)
-        if split:
-            train, test = found
-            return self.build_dataset(train[:2], test[:2], tuple(names), train[2])
-        image, label, files = found[0]
+        layout = find_layout(Path(self.root))
+        log.info("images: %s", layout.describe())
+        names = list_classes(layout.train)
+        if layout.test is not None:
+            check_test_classes(layout.test, names)
+        image, label, files = self._read_images(layout.train, names)
+        check_counts(label, names, layout.train, least=2 if layout.test is None else 1)
+        if layout.test is not None:
+            test = self._read_images(layout.test, names)
+            return self.build_dataset((image, label), test[:2], tuple(names), files)
         held = draw_test_mask(label, self.test_fraction)
         kept, off = (
             tuple(f for f, out in zip(files, held.tolist(), strict=True) if out is wanted)
@@ -98,7 +98,8 @@ class ImageFolder(DatasetOptions):
         return self.build_dataset((image[~held], label[~held]), rest, tuple(names), kept, off)
 
     def _read_images(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
-        paths = list_images(Path(self.root), top, names)
+        given = read_annotations(top)
+        paths = list_images(Path(self.root), top, names if given is None else ["images"])
         if not paths:
             raise ValueError(f"dataset.root={self.root}: no image in {top}")
         value = load_or_make(
@@ -108,7 +109,11 @@ class ImageFolder(DatasetOptions):
         )
         self._report_unreadable(top, value["bad"])
         number = {name: i for i, name in enumerate(names)}
-        label = torch.tensor([number[Path(f).parts[0]] for f in value["files"]])
+        labels = [Path(f).parts[0] if given is None else given.get(f) for f in value["files"]]
+        unnamed = [f for f, label in zip(value["files"], labels, strict=True) if label is None]
+        if unnamed:
+            raise ValueError(f"dataset.root: {top / ANNOTATIONS} does not name {unnamed[0]}")
+        label = torch.tensor([number[name] for name in labels if name is not None])
         return value["image"], label, tuple(value["files"])
 
     def _cache_key(self, top: Path, paths: list[Path]) -> str:
@@ -156,28 +161,11 @@ class ImageFolder(DatasetOptions):
         log.warning("skipped unreadable images in %s (%d): %s", top, len(bad), ", ".join(bad))
 
 
-def class_folders(top: Path) -> list[str]:
-    """Return the sorted names of the class folders below ``top``.
-
-    Raises:
-        ValueError: If there are fewer than two.
-    """
-    if not top.is_dir():
-        raise ValueError(f"dataset.root: no folder {top}; it must hold one folder per class")
-    names = sorted(p.name for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if names in (["test"], ["train"]):
-        raise ValueError(
-            f"dataset.root: {top} must hold both train/<class>/* and test/<class>/*, "
-            f"got {names[0]} alone; to split a test set off, point it at {top / names[0]}"
-        )
-    if len(names) < 2:
-        raise ValueError(f"dataset.root: {top} must hold two or more class folders, got {names}")
-    return names
-
-
 def check_test_classes(top: Path, names: list[str]) -> None:
     """Check that every class of the test folder is in the training folder."""
-    extra = sorted(set(class_folders(top)) - set(names))
+    given = read_annotations(top)
+    found = set(list_classes(top)) if given is None else set(given.values())
+    extra = sorted(found - set(names))
     if extra:
         raise ValueError(f"dataset.root: {top} holds classes without training images: {extra}")
 
