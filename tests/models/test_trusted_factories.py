@@ -93,7 +93,7 @@ def test_a_trusted_package_may_build(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_a_card_is_checked_before_it_is_used(change: dict[str, Any], said: str, tmp_path: Path):
     (tmp_path / "model.pt").write_bytes(b"")
     empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"  # of no bytes
-    card = {"format": 1, "file": "model.pt", "sha256": empty, "classes": ["a", "b"]}
+    card = {"format": 1, "run_id": "r", "file": "model.pt", "sha256": empty, "classes": ["a", "b"]}
     card |= {"input": {"in_channels": 3, "image_size": 8}, "model": {"_target_": OWN, "width": 2}}
     (tmp_path / "card.json").write_text(json.dumps(card | change))
     with pytest.raises(ValueError, match=said):

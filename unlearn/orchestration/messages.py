@@ -22,12 +22,12 @@ class _StderrHandler(logging.Handler):
 @contextmanager
 def log_to_stderr() -> Iterator[None]:
     """Log to standard error; hydra sets up logging only once a job runs."""
-    aloud, logger = _StderrHandler(logging.INFO), logging.getLogger("unlearn")
+    handler, logger = _StderrHandler(logging.INFO), logging.getLogger("unlearn")
     level = logger.level
     logger.setLevel(logging.INFO)
-    logger.addHandler(aloud)
+    logger.addHandler(handler)
     try:
         yield
     finally:
-        logger.removeHandler(aloud)
+        logger.removeHandler(handler)
         logger.setLevel(level)

@@ -43,6 +43,7 @@ def write(
     parts: dict[str, Any] = {
         "run_id": run_id[:64], "step": 0, "names": names, "config": config, "metrics": metrics,
         "status": "ok", "reason": None, "seconds": 1.5 + seed, "peak_bytes": 2_000_000,
+        "uses_forget_set": method != "etd",
         "versions": {"torch": "2.11"}, "revision": "abc", "created": "2026-01-02T03:04:05+00:00",
     }  # fmt: skip
     record = RunRecord(**(parts | own))
