@@ -331,3 +331,13 @@ def test_several_are_trained_at_once_save_those_that_are_there_or_busy(tmp_path)
     for one in who:
         with FileLock(tmp_path / f"{cache.compute_key(one)}.lock").acquire(timeout=0):
             pass
+
+
+def test_a_cached_model_is_read_where_no_lock_can_be_made(tmp_path: Path):
+    cache = CheckpointCache(tmp_path)
+    made, _ = cache.get_or_train(IDENTITY, lambda folder: trained())
+    lock = cache.model_folder(IDENTITY).with_suffix(".lock")
+    lock.unlink(missing_ok=True)
+    lock.mkdir()  # as in a folder that cannot be written
+    found, cached = cache.get_or_train(IDENTITY, lambda folder: pytest.fail("trained again"))
+    assert cached and found.state.keys() == made.state.keys()

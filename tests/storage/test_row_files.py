@@ -43,7 +43,7 @@ DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
     "of another run": (lambda text: changed(text, run_id="bbbbbb-1"), "it is of run bbbbbb-1"),
     "of another step": (lambda text: changed(text, step=1), "it is of run aaaaaa-1, step 1"),
     "one digit": (lambda text: text.replace(b'"healed": 0.5', b'"healed": 0.7'), "its checksum"),
-    "of a later format": (lambda text: changed(text, format=2), "its format is 2"),
+    "of no format": (lambda text: changed(text, format="x"), "its format is x"),
     "without status": (
         lambda text: b'{"run_id": "aaaaaa-1", "step": 0, "status": []}',
         "its status is",
@@ -224,3 +224,17 @@ def test_a_long_wait_for_the_lock_is_announced(
     assert f"waits for another process to release {tmp_path / '.results.lock'}" in line
     assert line.startswith("process ") and line.endswith(f"to record run {RUN}")
     assert ResultsStore(tmp_path).is_recorded(RUN)
+
+
+def test_a_row_of_a_later_version_does_not_count_and_is_not_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    store = ResultsStore(tmp_path)
+    store.write(record())
+    store.mirror.unlink()
+    path = tmp_path / RUN / "row-0.json"
+    content = changed(path.read_bytes(), format=2)
+    path.write_bytes(content)
+    assert row_files.read_row(path.parent) is None and not store.is_recorded(RUN)
+    assert path.read_bytes() == content and [p.name for p in path.parent.iterdir()] == [path.name]
+    assert "does not count: its format is 2, this version reads 1" in caplog.text

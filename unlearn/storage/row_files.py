@@ -37,6 +37,11 @@ NOTICE_SECONDS = 2.0  # a wait for the lock that is longer is announced
 
 Row = dict[str, Any]
 
+
+class LaterFormatError(ValueError):
+    """A row was written by a later version: it does not count here, and is not changed."""
+
+
 _warned: set[str] = set()  # a command reads a run's folder several times
 
 
@@ -149,6 +154,9 @@ def _scan_folder(folder: Path) -> _Scan:
     for step, path in sorted(found):
         try:
             rows[step] = _parse_row(path.read_bytes(), folder.name, step)
+        except LaterFormatError as error:
+            unreadable.add(step)
+            _warn_once(f"{path} does not count: {error}")
         except (ValueError, FileNotFoundError, IsADirectoryError) as error:
             faults[step] = str(error)
         except OSError as error:  # it may hold a row: neither renamed nor replaced
@@ -188,8 +196,11 @@ def _parse_row(content: bytes, run_id: str, step: int) -> Row:
     named = (row.get("run_id"), row.get("step"))
     if named != (run_id, step):
         raise ValueError(f"it is of run {named[0]}, step {named[1]}")
-    if row.get("format", FORMAT) != FORMAT:
-        raise ValueError(f"its format is {row['format']}, this version reads {FORMAT}")
+    number = row.get("format", FORMAT)
+    if isinstance(number, int) and number > FORMAT:
+        raise LaterFormatError(f"its format is {number}, this version reads {FORMAT}")
+    if number != FORMAT:
+        raise ValueError(f"its format is {number}, not {FORMAT}")
     if "sha256" in row and row["sha256"] != hash_row(row):
         raise ValueError("its checksum is wrong")
     if row.get("status") not in STATUSES:
