@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from unlearn.reporting.figures import catalog
+from unlearn.reporting.figures.localization import draw_localization, main_budget
 from unlearn.reporting.tables import formats
 from unlearn.reporting.tables.oracle_gaps import gap_table, parse_localizations, with_gaps
 
@@ -160,3 +161,13 @@ def test_names_of_data_lead_to_no_other_folder(frame):
     made = catalog.draw_figures("localization", pd.concat([frame, other], ignore_index=True), None)
     assert {"localization_layers_digits", "localization_layers_etc_x"} <= set(made)
     assert not any("/" in stem or "." in stem for stem in made)
+
+
+def test_localized_runs_without_an_oracle_have_no_main_budget(frame):
+    other = frame[frame["method"] != "retrain"].assign(corruption="poison")
+    alone = pd.DataFrame([row("retrain", 0, 0.8, 0.9), row("original", 0, 1.0, 0.95)])
+    part = pd.DataFrame([row("rft", 1, 0.8, 0.8, 0.3, "salloc")])  # no oracle of its seed
+    figures = draw_localization(pd.concat([other, alone, part], ignore_index=True))
+    gaps = [name for name in figures if name.startswith("localization_gaps")]
+    assert len(gaps) == 1 and figures[gaps[0]].get_suptitle() == ""
+    assert main_budget(frame.assign(budget=float("nan"), algorithm="a", strategy="b")) is None

@@ -135,13 +135,15 @@ def layer_shares(rows: pd.DataFrame) -> Figure:
     return fig
 
 
-def main_budget(rows: pd.DataFrame) -> float:
-    """Return the budget with the most algorithms and strategies; ties: the nearest to 0.3."""
-    counts = rows.groupby("budget")[["algorithm", "strategy"]].apply(
-        lambda group: len(group.drop_duplicates())
-    )
+def main_budget(rows: pd.DataFrame) -> float | None:
+    """Return the budget with the most algorithms and strategies; ties: the nearest to 0.3.
+
+    None if no row has a budget.
+    """
+    pairs = rows.dropna(subset=["budget"]).drop_duplicates(["budget", "algorithm", "strategy"])
+    counts = pairs.groupby("budget").size()
     best = counts.index[counts == counts.max()]
-    return min(best, key=lambda budget: abs(budget - 0.3))
+    return min((float(budget) for budget in best), key=lambda b: abs(b - 0.3), default=None)
 
 
 def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
@@ -152,7 +154,8 @@ def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         metrics: Metrics to draw.
     """
     rows = rows[(rows["role"] != REFERENCE) & rows["gap"].notna()]
-    rows = rows[rows["budget"].isna() | (rows["budget"] == main_budget(rows))]
+    budget = main_budget(rows)
+    rows = rows[rows["budget"].isna() | (rows["budget"] == budget)]
     alone = rows["strategy"].isin([WHOLE, OWN]) | (rows["strategy"] == rows["algorithm"])
     rows = rows.assign(
         method=rows["algorithm"].where(alone, rows["algorithm"] + ", " + rows["strategy"])
@@ -172,7 +175,8 @@ def oracle_bars(rows: pd.DataFrame, metrics: Sequence[str]) -> Figure:
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_yticks(range(len(order)), [_format_name(str(m)) for m in order], fontsize=7)
         axes.set_ylim(-0.6, len(order) - 0.4)
-    fig.suptitle(f"budget {main_budget(rows):g}", fontsize=9)
+    if budget is not None:
+        fig.suptitle(f"budget {budget:g}", fontsize=9)
     return fig
 
 
