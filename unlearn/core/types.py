@@ -118,11 +118,14 @@ class Request:
         retain: All other samples, as received, including undiscovered corruption. ``batches``
             yield received images; the view adds what a corruption puts on an image (a trigger).
         records: Per-sample values recorded during pre-training, (N,) each, by index.
+        wrong_labels: Whether the forget set was listed because its labels are wrong (a corruption);
+            False for a request to forget samples with right labels.
     """
 
     forget: ImageSet
     retain: ImageSet
     records: Mapping[str, Tensor] = field(default_factory=dict)
+    wrong_labels: bool = True
 
     def __post_init__(self) -> None:
         """Check that both sets are non-empty and disjoint."""

@@ -55,6 +55,7 @@ class Task:
         forget: Sorted indices int64 of the discovered samples, one entry per request.
         records: Per-sample values recorded in pre-training, (N,) each.
         step: The default request.
+        wrong_labels: Whether samples are requested because their labels are wrong.
     """
 
     train: ImageSet
@@ -63,6 +64,7 @@ class Task:
     forget: tuple[Tensor, ...]
     records: Mapping[str, Tensor] = field(default_factory=dict)
     step: int = 0
+    wrong_labels: bool = True
 
     @property
     def corrupted_indices(self) -> Tensor:
@@ -102,6 +104,7 @@ class Task:
             records={**self.records, "oracle/corrupted": self.truth.corrupted}
             if oracle
             else self.records,
+            wrong_labels=self.wrong_labels,
         )
 
 

@@ -138,8 +138,12 @@ class UnlearningMethod(L.Callback, ABC):
 
     def measure_accuracy(self, model: nn.Module, data: ImageSet) -> float:
         """Return the accuracy on a set's given labels, in [0, 1]; count its images in the notes."""
-        self.notes["measured_images"] = self.notes.get("measured_images", 0) + len(data)
+        self.count_measured(len(data))
         return compute_accuracy(model, data)
+
+    def count_measured(self, images: int) -> None:
+        """Add to the number of images that the method's own measurements have read."""
+        self.notes["measured_images"] = self.notes.get("measured_images", 0) + images
 
     def callbacks(self) -> list[L.Callback]:
         """Return the training callbacks; wrappers include those of the wrapped method."""

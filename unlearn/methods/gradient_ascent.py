@@ -7,10 +7,10 @@ forget set is returned unchanged.
 from collections.abc import Mapping
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from unlearn.core.types import Batch, Forward
 from unlearn.methods.components.forget_until import RemovalMethod
+from unlearn.methods.components.losses import sample_losses
 
 
 class GradientAscent(RemovalMethod):
@@ -21,4 +21,5 @@ class GradientAscent(RemovalMethod):
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the negated mean cross-entropy on the forget batch."""
         forget = batch["forget"]
-        return -F.cross_entropy(forward(forget.image), forget.label)
+        losses = sample_losses(forward(forget.image), forget.label)
+        return self.average_over_remembered(-losses, losses, forget.index)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Forward
 from unlearn.methods.components.losses import sample_losses, scaled_log_sigmoid
+from unlearn.methods.components.removal_stop import RemovalLimits
 from unlearn.methods.rem_options import REMOptions
 
 
@@ -29,6 +30,7 @@ class REMObjective(nn.Module):
         forget: Tensor,
         known: Tensor,
         share: float,
+        limits: RemovalLimits | None = None,
     ) -> None:
         """Store the parts of the losses.
 
@@ -38,8 +40,10 @@ class REMObjective(nn.Module):
             forget: Whether a sample is in the forget set, bool (N,) by index.
             known: Whether removal within a batch applies to it, bool (N,).
             share: Number of forget samples divided by that of all samples, |D_f| / |D|.
+            limits: Probabilities of the given labels below which samples are not removed further.
         """
         super().__init__()
+        self.limits = limits
         self.options, self.reference = options, reference
         self.register_buffer("is_forget_sample", forget)
         self.register_buffer("is_removal_target", known)
@@ -112,9 +116,10 @@ class REMObjective(nn.Module):
 
     def _compute_removal_losses(self, base: Tensor, batch: Batch) -> Tensor:
         o = self.options
-        return removal_losses(
+        losses = removal_losses(
             base, self._compute_reference_losses(batch, o.removal_loss), o.beta, o.removal_loss
         )
+        return losses if self.limits is None else losses * self.limits.select(base, batch.index)
 
     def _compute_redirection_loss(self, full: Tensor, batch: Batch) -> Tensor:
         o, form = self.options, self.options.redirect_loss

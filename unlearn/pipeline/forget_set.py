@@ -62,6 +62,7 @@ def add_forget_set(context: RunContext) -> RunContext:
         found = _choose_requests(context, choose, known)
         facts = choose.notes
         task = replace(task, truth=replace(task.truth, known_label=choose.true_label))
+        task = replace(task, wrong_labels=choose.wrong_labels)
     found = add_false_alarms(config, found, task.truth)
     facts = {"size": len(found[0]), **facts, "hash": hash_indices(torch.cat(found))[:12]}
     cost |= {f"forget_set/{k}": v for k, v in facts.items()} | _discovery_quality(task, found)

@@ -120,5 +120,5 @@ def _trial_row(trial: FinishedTrial) -> dict[str, Any]:
         key, _, value = override.partition("=")
         row[key] = value
     for name, score in trial.scores.items():
-        row |= {f"{name}: kept": score.retain_accuracy, f"{name}: known": score.held_out_accuracy}
+        row |= {f"{name}: kept": score.kept, f"{name}: healed": score.healed}
     return row
