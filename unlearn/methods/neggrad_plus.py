@@ -37,6 +37,7 @@ class NegGradPlus(UnlearningMethod):
         beta: float,
         gamma: float | str,
         force: bool = False,
+        per_sample: bool = False,
         stop: bool,
         forget_batch_size: int | None,
         batch_norm: str,
@@ -49,6 +50,7 @@ class NegGradPlus(UnlearningMethod):
             gamma: Accuracy on the forget set's given labels at which it counts as forgotten, in
                 [0, 1]; "auto": the floor, see ``RemovalStop``.
             force: With "auto": unlearn although nothing exceeds the floor.
+            per_sample: With "auto": stop the removal of each sample at its own floor.
             stop: Stop after the first epoch in which the forget set is forgotten.
             forget_batch_size: Forget samples per step; None: as many as retain samples.
             batch_norm: Statistics per batch ("separate") or of both batches ("joint").
@@ -63,7 +65,7 @@ class NegGradPlus(UnlearningMethod):
         if batch_norm not in BATCH_NORM_MODES:
             raise ValueError(f"method.batch_norm must be separate or joint, got {batch_norm}")
         self.beta = beta
-        self.target = RemovalStop(gamma, force=force)
+        self.target = RemovalStop(gamma, force=force, per_sample=per_sample)
         self.stop = stop
         self.forget_batch_size = forget_batch_size or self.batch_size
         self.joint = batch_norm == "joint"

@@ -72,7 +72,9 @@ class REM(UnlearningMethod):
         self.removal_optimizer = removal_optimizer
         self.seed = seed
         self.options = REMOptions(**options)
-        self.stop = RemovalStop(self.options.gamma, force=self.options.force)
+        self.stop = RemovalStop(
+            self.options.gamma, force=self.options.force, per_sample=self.options.per_sample
+        )
         self.redirected = self.removals = self.removals_in_a_row = 0
         self.mode = REDIRECT
 

@@ -31,6 +31,7 @@ class REMOptions:
         gamma: Accuracy on the forget set's given labels at which removal stops, in [0, 1]; "auto": the
             floor, see ``RemovalStop``.
         force: With "auto": unlearn although nothing exceeds the floor.
+        per_sample: With "auto": stop the removal of each sample at its own floor.
         beta: Inverse temperature of the loss difference to the reference, above 0.
         density: Probability that a new channel is active for a sample, in (0, 1].
         ratio: New channels per existing channel (physical form), above 0.
@@ -58,6 +59,7 @@ class REMOptions:
 
     gamma: float | str
     force: bool = False
+    per_sample: bool = False
     beta: float
     density: float
     ratio: float

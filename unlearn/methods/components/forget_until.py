@@ -29,6 +29,7 @@ class RemovalMethod(UnlearningMethod):
         schedule: Callable[[int, int], float],
         gamma: float | str,
         force: bool = False,
+        per_sample: bool = False,
         select: str,
         select_samples: int | None,
         batch_norm: str,
@@ -43,6 +44,7 @@ class RemovalMethod(UnlearningMethod):
             gamma: Accuracy on the forget set's given labels at which to stop, in [0, 1]; "auto": the
                 floor, see ``RemovalStop``.
             force: With "auto": unlearn although nothing exceeds the floor.
+            per_sample: With "auto": stop the removal of each sample at its own floor.
             select: Checkpoint to return: the best by "score" or "proxy", or the "last".
             select_samples: Number of retain samples to measure on; None: see ``BestCheckpoint``.
             batch_norm: Use statistics of the forget batches ("train") or running ones ("eval").
@@ -55,7 +57,7 @@ class RemovalMethod(UnlearningMethod):
         )
         if batch_norm not in BATCH_NORM_MODES:
             raise ValueError(f"method.batch_norm must be train or eval, got {batch_norm}")
-        self.stop = RemovalStop(gamma, force=force)
+        self.stop = RemovalStop(gamma, force=force, per_sample=per_sample)
         self.select = select
         self.select_samples = select_samples
         self.batch_norm = batch_norm

@@ -48,12 +48,20 @@ class RemovalStop:
         floors: With "auto", after ``start``.
     """
 
-    def __init__(self, gamma: float | str, *, force: bool = False, name: str = "gamma") -> None:
+    def __init__(
+        self,
+        gamma: float | str,
+        *,
+        force: bool = False,
+        per_sample: bool = False,
+        name: str = "gamma",
+    ) -> None:
         """Store the options.
 
         Args:
             gamma: An accuracy in [0, 1], or "auto".
             force: With "auto": unlearn although nothing exceeds the floor.
+            per_sample: With "auto": also stop the removal of each sample at its own floor.
             name: Name of the option in messages.
 
         Raises:
@@ -64,6 +72,7 @@ class RemovalStop:
         self.automatic = gamma == AUTO
         self.accuracy = 1.0 if isinstance(gamma, str) else gamma
         self.force = force
+        self.per_sample = per_sample
         self.forget_accuracy = 1.0
         self.nothing = False
         self.floors: Floors | None = None
@@ -109,5 +118,7 @@ class RemovalStop:
         return accuracy <= self.accuracy
 
     def make_limits(self, size: int) -> RemovalLimits | None:
-        """Return the limits of ``size`` samples by index; None with a fixed accuracy."""
-        return RemovalLimits(self.floors.make_table(size)) if self.floors is not None else None
+        """Return the limits of ``size`` samples by index; None if samples have no own limit."""
+        if self.floors is None or not self.per_sample:
+            return None
+        return RemovalLimits(self.floors.make_table(size))
