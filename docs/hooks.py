@@ -23,7 +23,7 @@ from unlearn.reporting.tables.frames import BANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {
-    "Guides": ("your_model.md", "discovery.md", "advice.md", "tuning.md", "scale.md", "security.md"),
+    "Guides": ("your_model.md", "discovery.md", "advice.md", "tuning.md", "floors.md", "scale.md", "security.md"),
     "Concepts": ("glossary.md", "architecture.md"),
     "Results": ("results.md", "refined.md", "localized.md", "speed.md", "reproduce.md"),
     "Development": ("extend.md", "api.md"),

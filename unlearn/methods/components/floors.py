@@ -21,6 +21,8 @@ from unlearn.models.inference import compute_logits
 
 SHIFT = 0.125
 """Maximum shift as a share of the image side: large enough that memorized images are not recognized."""
+MIN_SHIFT = 1
+"""Least maximum shift, in pixels."""
 DRAWS = 4
 """Number of shifts."""
 MAX_IMAGES = 2_000
@@ -86,7 +88,7 @@ def compute_shifted_probabilities(model: nn.Module, data: ImageSet) -> Tensor:
     """Return the mean predicted distribution over shifted copies of each image, float32 (N, K)."""
     draw = torch.Generator().manual_seed(0)
     side = data.image.shape[-1]
-    most = max(1, int(SHIFT * side))
+    most = max(MIN_SHIFT, int(SHIFT * side))
     total = torch.zeros(len(data), data.num_classes)
     for _ in range(DRAWS):
         down, right = torch.randint(0, 2 * most + 1, (2,), generator=draw).tolist()
