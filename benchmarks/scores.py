@@ -87,12 +87,12 @@ def score_run(cell: HeldOutTask) -> dict[str, float] | None:
 
 def compare_scores(runs: pd.DataFrame) -> dict[str, float]:
     """Return rank correlation and regret of each score on a cell."""
-    truth = runs["truth"].to_numpy()
-    found = {"best": float(truth.max())}
+    truth: list[float] = runs["truth"].tolist()
+    found = {"best": max(truth)}
     for name in ("score", "accuracies"):
-        score = runs[name].to_numpy()
-        found[f"{name} rank"] = float(spearmanr(score, truth)[0])
-        found[f"{name} regret"] = float(truth.max() - truth[int(score.argmax())])
+        score: list[float] = runs[name].tolist()
+        found[f"{name} rank"] = float(spearmanr(score, truth).statistic)  # type: ignore[attr-defined]
+        found[f"{name} regret"] = max(truth) - truth[score.index(max(score))]
     return found
 
 

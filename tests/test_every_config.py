@@ -105,6 +105,7 @@ def refusal(name, network, request, engine):
     if not hasattr(made, "prepare"):  # it runs other methods
         return ""
     try:
+        made.check_model(network, next(request.forget.batches()).image)
         made.prepare(copy.deepcopy(network), request)
     except ValueError as error:
         return str(error)
@@ -152,7 +153,8 @@ def sound(one, origin):
 def test_every_method_runs_repeats_and_leaves_its_request_alone(name, network, task, engine):
     request = task.request()
     before = {
-        k: (v.image.clone(), v.label.clone()) for k, v in vars(request).items() if k != "records"
+        part: (getattr(request, part).image.clone(), getattr(request, part).label.clone())
+        for part in ("forget", "retain")
     }
     origin = start(name, network, task, engine)
     one, two = (run(name, origin, request, engine) for _ in range(2))

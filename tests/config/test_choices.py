@@ -32,7 +32,7 @@ REFUSED = [
     ("train", ["pretraining_defaults=digits_resnet"], "did you mean 'digits_resnet9'"),
     ("evaluate", ["pretraining_defaults=nope"], "unknown pretraining_defaults 'nope'"),
     ("unlearn", ["method=npo", "method_defaults=npo/digits_resnet"], "mean 'npo/digits_resnet9'"),
-    ("unlearn", ["method_defaults@_global_=nope"], "unknown method_defaults 'nope'"),
+    ("unlearn", ["method_defaults@method=nope"], "unknown method_defaults 'nope'"),
     ("unlearn", ["method=npo", "-m", "method_defaults=npo/digits_resnet9,nope"], "'nope'"),
     ("unlearn", ["method_defaults=null"], "method_defaults is left out by ~method_defaults"),
     ("unlearn", ["method=rem", "method_defaults=npo/digits_resnet9"],

@@ -143,8 +143,8 @@ def test_settings_of_every_method_with_ranges_build(method: str):
         instantiate(node, _convert_="all")
         file = format_tuned_file(find_changes(node, made.lower_method_nodes(), []), {}, "a test")
         below = made.lower_method_nodes()[0]
-        above = OmegaConf.merge({"method": below}, yaml.safe_load(file))
-        assert OmegaConf.to_container(above, resolve=True) == {"method": node}
+        above = OmegaConf.merge(below, yaml.safe_load(file))
+        assert OmegaConf.to_container(above, resolve=True) == node
 
 
 def test_what_the_command_line_sets_is_not_searched():
@@ -377,8 +377,8 @@ def test_a_file_gives_its_setting_on_all_that_it_may_meet(change: dict):
     grounds = [BASE, BASE | {"epochs": 8, "schedule": LINEAR | {"stretch": 2}}]
     file = format_tuned_file(find_changes(chosen, grounds, ["epochs", "schedule"]), {}, "a test")
     for below in grounds:
-        both = OmegaConf.merge({"method": below}, yaml.safe_load(file))
-        assert OmegaConf.to_container(both, resolve=True) == {"method": chosen}
+        both = OmegaConf.merge(below, yaml.safe_load(file))
+        assert OmegaConf.to_container(both, resolve=True) == chosen
 
 
 def test_the_table_of_trials_has_no_formulas():
@@ -462,7 +462,7 @@ def test_a_study_writes_a_file_that_later_runs_find_and_is_not_repeated(tmp_path
     assert f"add --config-dir {tmp_path}/tuning" in lines
     path = tmp_path / "tuning/method_defaults/finetune/synthetic_resnet9.yaml"
     content = path.read_text()
-    assert content.startswith("# @package _global_\n# tuned: python unlearn.py dataset=synthetic")
+    assert content.startswith("# @package method\n# tuned: python unlearn.py dataset=synthetic")
     assert "tune.trials=2" in content and "(2 settings, score 0." in content
     assert all("# " in line or line.endswith(":") or "_: " in line for line in content.splitlines())
     folders = [config_dir(), str(tmp_path / "tuning")]

@@ -16,8 +16,8 @@ from unlearn.config.validation import check_config
 from unlearn.core.errors import ConfigError
 from unlearn.orchestration.tuning.search_space import Constant, Range, parse_range
 
-WITHOUT_TUNED = ("~method_defaults", "~method_defaults@_global_")
-WITHOUT_OWN_TUNED = ("~method_defaults@_global_",)
+WITHOUT_TUNED = ("~method_defaults", "~method_defaults@method")
+WITHOUT_OWN_TUNED = ("~method_defaults@method",)
 STUDY_KEYS = {
     "corruption": "tune.corruptions",
     "discovery": "tune.discoveries",
