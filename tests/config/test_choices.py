@@ -76,6 +76,15 @@ def test_what_is_chosen_by_name_is_merged():
     assert content()["pretraining"]["epochs"] == 30
 
 
+def test_candidates_have_the_options_of_their_methods():
+    candidates = content("method=auto")["method"]["candidates"]
+    assert list(candidates) == ["finetune", "npo", "rem"]
+    for name, node in candidates.items():
+        assert node == content(f"method={name}")["method"], name
+    more = content("method=auto", "+method@method.candidates.scrub=scrub")["method"]["candidates"]
+    assert more["scrub"] == content("method=scrub", "~method_defaults")["method"]
+
+
 def test_own_defaults_are_found(tmp_path: Path):
     path = tmp_path / "method_defaults" / "npo" / "mine.yaml"
     path.parent.mkdir(parents=True)
