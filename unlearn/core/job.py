@@ -17,7 +17,10 @@ NUMBER_FORMATS: dict[str, int] = {}
 """Number by name of a class of this package: raised when the class gives other numbers than before
 for the same options, so that recorded rows and cached models are not taken for the new ones."""
 
-LOCATION_KEYS = ("root", "cache_dir")  # location of a data set, not content
+LATER_KEYS = {"dataset.classes": None}
+"""Options that were added later, and the value that leaves identities as they were before."""
+
+LOCATION_KEYS = ("root", "path", "cache_dir")  # location of a data set, not content
 
 
 def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,7 +32,11 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **held,
         **{key: config[key] for key in chosen},
-        "dataset": {k: v for k, v in config["dataset"].items() if k not in LOCATION_KEYS},
+        "dataset": {
+            k: v
+            for k, v in config["dataset"].items()
+            if k not in LOCATION_KEYS and LATER_KEYS.get(f"dataset.{k}", ...) != v
+        },
         "seeds": {key: config["seeds"][key] for key in ("data", "train", "mask")},
     }
 
