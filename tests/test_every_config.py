@@ -56,7 +56,9 @@ def test_every_option_builds(group, option, tmp_path):
     given |= {"timm": "model.name=test_resnet", "torchvision": "model.name=squeezenet1_1"}
     given |= {"import": "model.path=torchvision.models:squeezenet1_1"}
     more = [given[option]] if option in given else []
-    if option == "timm":
+    if option == "timm_pretrained":
+        more = ["model.name=test_resnet", "model.pretrained=false"]  # nothing is to be downloaded
+    if option.startswith("timm"):
         pytest.importorskip("timm")
     key = DETECTOR if group == "detector" else group
     content = composed_plain(f"{key}={option}", *more)

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from unlearn.core.file_digests import hash_folder, hash_table
 from unlearn.core.files import hash_file
 from unlearn.core.image_table import read_table
-from unlearn.core.job import ID_FORMAT, LATER_KEYS, identify_code
+from unlearn.core.job import ID_FORMAT, drop_later_keys, identify_code
 
 KEYS_OUTSIDE_IDENTITY = (
     "hydra",
@@ -85,11 +85,7 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
         for parent in parents:
             node = node.get(parent) or {}
         node.pop(leaf, None)
-    for path, usual in LATER_KEYS.items():
-        part, _, leaf = path.partition(".")
-        node = content.get(part) or {}
-        if leaf in node and node[leaf] == usual:
-            node.pop(leaf)
+    content = {part: drop_later_keys(part, node) for part, node in content.items()}
     for path in FILE_KEYS:
         *parents, leaf = path.split(".")
         node = functools.reduce(lambda part, key: part.get(key) or {}, parents, content)

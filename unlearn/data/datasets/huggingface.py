@@ -5,6 +5,7 @@ names, can be listed, and use the cache of decoded images.
 """
 
 import hashlib
+import importlib
 import json
 import logging
 import os
@@ -97,7 +98,7 @@ class HuggingFaceDataset(DatasetOptions):
     def _open_splits(self) -> dict[str, Any]:
         """Return the splits by name."""
         try:
-            import datasets
+            datasets: Any = importlib.import_module("datasets")
         except ImportError as error:
             raise ValueError(
                 "dataset=huggingface needs datasets: pip install 'unlearn-bench[hf]'"
@@ -198,9 +199,8 @@ def _read_state(path: str) -> tuple[int, int]:
 
 def _iterate_bytes(split: Any, image: str) -> Iterator[tuple[bytes, str]]:
     """Yield encoded images and suffixes for their files."""
-    from datasets import Image
-
-    for row in split.select_columns([image]).cast_column(image, Image(decode=False)):
+    encoded = importlib.import_module("datasets").Image(decode=False)
+    for row in split.select_columns([image]).cast_column(image, encoded):
         content, path = row[image]["bytes"], row[image]["path"] or ""
         if content is None:
             content = Path(path).read_bytes()

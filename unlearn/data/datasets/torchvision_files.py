@@ -49,8 +49,8 @@ class TorchvisionFiles(TorchvisionDataset):
         count = 1 + max(label for _, label in train._samples)
         given = getattr(train, "classes", None)  # of Imagenette: tuples of synonyms
         names = tuple(words[0] for words in given) if given else tuple(map(str, range(count)))
-        listed = (tuple(self._list_lines(part, names)) for part in (train, test))
-        return self._make_table().load_table(Listing(names, *listed))
+        listed, held = (tuple(self._list_lines(part, names)) for part in (train, test))
+        return self._make_table().load_table(Listing(names, listed, held))
 
     def _list_lines(self, part: Any, names: tuple[str, ...]) -> Iterator[TableLine]:
         for number, (path, label) in enumerate(part._samples):
