@@ -28,6 +28,7 @@ class NegGradPlus(UnlearningMethod):
     """Minimise the loss of a retain batch and maximise that of a forget batch in each step."""
 
     stackable = True
+    mean_loss = True
 
     def __init__(
         self,
@@ -99,7 +100,8 @@ class NegGradPlus(UnlearningMethod):
         else:
             logits = forward(retain.image), forward(forget.image)
         losses = [
-            F.cross_entropy(z, b.label) for z, b in zip(logits, (retain, forget), strict=True)
+            F.cross_entropy(z, b.label) * b.weight
+            for z, b in zip(logits, (retain, forget), strict=True)
         ]
         return neggrad_plus_loss(losses[0], losses[1], self.beta)
 

@@ -40,6 +40,7 @@ class REM(UnlearningMethod):
     """Expand, remove, redirect, drop."""
 
     stackable = True
+    mean_loss = True
     budget_pass: ClassVar[str] = "all"
     localizable: ClassVar[bool] = False
 
@@ -139,6 +140,13 @@ class REM(UnlearningMethod):
         wanted = self.forget_accuracy > self.options.gamma
         allowed = self.removals_in_a_row < self.options.max_removal_epochs
         self.mode = REMOVE if wanted and allowed else REDIRECT
+
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why the method cannot be trained on several devices; None if it can."""
+        o = self.options
+        if o.removal_term and not o.removal_batch_size and o.removal_weight == "mean":
+            return "removal_weight=mean averages over the forget samples of each batch"
+        return super().get_spread_obstacle(devices)
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return "forget" during removal, "all" during redirection."""
