@@ -21,7 +21,7 @@ from unlearn.evaluation.monitor import Monitor
 from unlearn.evaluation.predictions import predict_task
 from unlearn.models.vit import ViT
 from unlearn.pipeline.run_method import UnlearningResult, run_timed
-from unlearn.pipeline.spread_run import _run_rank
+from unlearn.pipeline.spread_run import unlearn_as_rank
 from unlearn.training.distributed import Rank, run_distributed
 from unlearn.training.engine import Engine
 from unlearn.training.unlearning import LightningFit
@@ -67,7 +67,7 @@ def table(rounds: int) -> Table:
 
 def run_rank(rank: Rank, methods: list[Any], network: nn.Module, task: Task, how: Engine) -> Any:
     """Run all methods as one of two ranks."""
-    return [_run_rank(rank, method, network, task, how, PLAN) for method in methods]
+    return [unlearn_as_rank(rank, method, network, task, how, PLAN) for method in methods]
 
 
 def _run_alone(name: str, task: Task, network: nn.Module, how: Engine) -> UnlearningResult:
@@ -90,7 +90,7 @@ def _make_method(name: str) -> Any:
 
 def _make_task() -> tuple[Task, nn.Module]:
     """Return a task of random images, and a network that has learned them, wrong labels as well."""
-    data, test = images(200, 3, 16), images(100, 3, 16)
+    data, test = images(200, 3, 16).to("cpu"), images(100, 3, 16, seed=1).to("cpu")
     torch.manual_seed(0)
     network = ViT(
         in_channels=3, image_size=16, num_classes=data.num_classes, width=64, depth=2, heads=2,

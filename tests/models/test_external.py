@@ -1,6 +1,7 @@
 """Networks of others: built for the data, tried, and refused in one line."""
 
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -47,7 +48,7 @@ def test_timm_s_weights_need_a_network(monkeypatch):
 
 def test_the_input_of_timm_s_weights():
     pytest.importorskip("timm")
-    own = timm_network(name="test_resnet", **SHAPE).network_input
+    own: Any = timm_network(name="test_resnet", **SHAPE).network_input
     assert own == NetworkInput((0.5,) * 3, (0.5,) * 3, 160, "bilinear")
     assert own.compare([0.5, 0.5001, 0.5], (0.5,) * 3, 160) == []
     assert own.compare([0.4, 0.5, 0.5], [0.5], 32) == [

@@ -42,10 +42,10 @@ METHODS = {
 fewer than two images per process, which would be merged into the one before."""
 
 CODE = """
-from unlearn.pipeline.spread_run import _run_rank
+from unlearn.pipeline.spread_run import unlearn_as_rank
 
 def run(rank, methods, model, task, engine, plan):
-    return [_run_rank(rank, method, model, task, engine, plan) for method in methods]
+    return [unlearn_as_rank(rank, method, model, task, engine, plan) for method in methods]
 """
 
 

@@ -62,7 +62,7 @@ def run_spread(context: RunContext, model: nn.Module, *, seed: int) -> Unlearnin
         context.task, train=context.task.train.to("cpu"), test=context.task.test.to("cpu")
     )
     result = run_distributed(
-        _run_rank, build_method(context.job), copy.deepcopy(model).cpu(), task,
+        unlearn_as_rank, build_method(context.job), copy.deepcopy(model).cpu(), task,
         engine, plan,
         count=engine.devices, threads=torch.get_num_threads(),
         backend="nccl" if engine.device.type == "cuda" else "gloo",
@@ -72,7 +72,7 @@ def run_spread(context: RunContext, model: nn.Module, *, seed: int) -> Unlearnin
     return result
 
 
-def _run_rank(
+def unlearn_as_rank(
     rank: Rank,
     method: Any,
     model: nn.Module,

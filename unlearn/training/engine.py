@@ -46,7 +46,7 @@ class Engine:
 
     Attributes:
         accelerator: auto, cpu or gpu.
-        devices: Number of devices for pre-training; everything else runs on one.
+        devices: Number of devices that share pre-training and unlearning.
         precision: Precision of pre-training and of methods without full precision: auto, 32-true,
             bf16-mixed.
         unlearning_precision: Precision of methods with ``full_precision``.

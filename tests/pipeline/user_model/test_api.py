@@ -65,29 +65,6 @@ def test_a_folder_and_a_list(trained, photos, bad, tmp_path, monkeypatch):
     assert names.context.task.forget_indices().tolist() == [20, 21]
 
 
-def test_a_table_gives_what_a_folder_gives(trained, photos, tmp_path, monkeypatch):
-    monkeypatch.setenv("UNLEARN_HOME", str(tmp_path))
-    own = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "image_size": 12}
-    lines = ["path,label,split"]
-    for path in sorted(photos.rglob("*.png")):
-        name = path.relative_to(photos).as_posix()
-        lines.append(f"{name},{path.parent.name},{name.partition('/')[0]}")
-    table = tmp_path / "my labels.csv"
-    table.write_text("\n".join(lines))
-    more = [f"dataset.root={photos}"]
-    bad = ["train/ash/00.png", "train\\ash\\01.png"]
-    one, two = (
-        heal(trained, retain=retain, forget=bad, overrides=extra, **FEW, **own)
-        for retain, extra in ((photos, []), (table, more))
-    )
-    assert two.context.dataset.files[0].startswith("train/")
-    assert two.context.task.forget_indices().tolist() == one.context.task.forget_indices().tolist()
-    assert torch.equal(two.model[7].bias, one.model[7].bias)
-    table.write_text("path,label\n")
-    with pytest.raises(ValueError, match=r"my labels.csv names no image"):
-        heal(trained, retain=table, forget=bad, **FEW, **own)
-
-
 @pytest.mark.parametrize(
     ("more", "message"),
     [

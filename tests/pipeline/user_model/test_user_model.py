@@ -83,36 +83,6 @@ def test_what_files_hold_is_part_of_a_run_s_identity(words, job, bad, tmp_path):
     assert job(*words).run_id != first
 
 
-def test_a_table_and_its_images_are_part_of_a_run_s_identity_but_not_their_place(
-    words, job, photos, tmp_path
-):
-    top = shutil.copytree(photos / "train", tmp_path / "train")
-    table = tmp_path / "labels.csv"
-    names = sorted(p.relative_to(tmp_path).as_posix() for p in top.rglob("*.png"))
-    lines = ["path,label", *(f"{name},{name.split('/')[1]}" for name in names)]
-    table.write_text("\n".join(lines))
-    own = [w for w in words if not w.startswith(("dataset=", "dataset.root="))]
-
-    def run_id(*more):
-        file_digests.hash_table.cache_clear()
-        return job("dataset=csv", *own, *more).run_id
-
-    first = run_id(f"dataset.path={table}")
-    moved = tmp_path / "moved"
-    moved.mkdir()
-    shutil.copytree(top, moved / "train")
-    shutil.copy(table, moved)
-    place = f"dataset.path={moved / 'labels.csv'}"
-    assert run_id(place) == first
-    (moved / names[0]).write_bytes((moved / names[-1]).read_bytes())
-    assert run_id(place) != first
-    shutil.copy(top.parent / names[0], moved / names[0])
-    assert run_id(place) == first
-    (moved / "labels.csv").write_text("\n".join(lines[:-1]))
-    assert run_id(place) != first
-    assert run_id(f"dataset.path={table}", "dataset.classes=[ash,cedar]") != first
-
-
 def test_images_and_code_are_part_of_a_run_s_identity_but_not_their_place(
     words, job, data, tmp_path, monkeypatch
 ):
