@@ -51,10 +51,14 @@ def test_every_option_builds(group, option, tmp_path):
     ids = tmp_path / "ids.json"
     ids.write_text("[1, 2]")
     given = {"imagefolder": f"dataset.root={tmp_path}", "file": f"forget_set.path={ids}"}
+    given |= {"csv": f"dataset.path={ids}", "huggingface": f"dataset.path={tmp_path}"}
+    given |= {"imagenet100": "dataset.classes=[cat,dog]"}
     given |= {"timm": "model.name=test_resnet", "torchvision": "model.name=squeezenet1_1"}
     given |= {"import": "model.path=torchvision.models:squeezenet1_1"}
     more = [given[option]] if option in given else []
-    if option == "timm":
+    if option == "timm_pretrained":
+        more = ["model.name=test_resnet", "model.pretrained=false"]  # nothing is to be downloaded
+    if option.startswith("timm"):
         pytest.importorskip("timm")
     key = DETECTOR if group == "detector" else group
     content = composed_plain(f"{key}={option}", *more)

@@ -33,7 +33,7 @@ from unlearn.models.trusted_factories import build_card_network
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.run_record import make_record
 from unlearn.pipeline.unlearn_job import run_method
-from unlearn.pipeline.user_data import build_user_data
+from unlearn.pipeline.user_data import build_user_data, locate_data
 from unlearn.pipeline.user_model import make_healing
 from unlearn.reporting.pages.healing_page import write_healing
 from unlearn.storage.model_card import read_card
@@ -99,8 +99,9 @@ def heal(
         model: A classifier, images (B, C, H, W) to logits (B, K).
         forget: The bad data: (images, labels), a ``Dataset`` or a folder; or which of ``retain`` are
             bad: a CSV or text file, or a list of file names or ids.
-        retain: The other training data, as (images, labels), a ``Dataset`` or a folder with a folder
-            per class. Images are float network input, or uint8 with ``mean`` and ``std``.
+        retain: The other training data, as (images, labels), a ``Dataset``, a folder with a folder
+            per class, a CSV table of images, or a folder saved by the package datasets. Images are
+            float network input, or uint8 with ``mean`` and ``std``.
         test: Held-out data in the same form; None: the folder's test set if there is one.
         method: Name of a method of conf/method: rem, npo, finetune, ...
         options: Options of the method, such as {"epochs": 3, "optimizer.lr": 0.01}.
@@ -115,7 +116,7 @@ def heal(
     Raises:
         ValueError: If an argument is invalid; the message names it.
     """
-    config = _compose_call(model, method, options, overrides, seed, device, image_size, mean, std)
+    config = _compose_call(retain, method, options, overrides, seed, device, image_size, mean, std)
     job = _make_job(config, Path(tempfile.gettempdir()))
     dataset, rows, truth = build_user_data(job, model, forget, retain, test, mean, std, class_names)
     task = Task(dataset.train, dataset.test, truth, (rows,))
@@ -188,7 +189,7 @@ def _instantiate_node(node: Any) -> Any:
 
 
 def _compose_call(
-    model: nn.Module,
+    retain: Any,
     method: str,
     options: Mapping[str, Any] | None,
     overrides: Sequence[str],
@@ -200,12 +201,14 @@ def _compose_call(
 ) -> dict[str, Any]:
     """Return the resolved and checked config of the call."""
     data = {"image_size": image_size, "mean": mean, "std": std}
+    kind, key = locate_data(retain)
+    place = str(retain) if key == "path" else "handed_over"
     words = [
         f"method={method}",
         "corruption=none",
         "evaluation=change",
-        "dataset=imagefolder",
-        "dataset.root=handed_over",
+        f"dataset={kind}",
+        f"dataset.{key}={json.dumps(place)}",
         "dataset.num_classes=2",  # known only from the data; not used by methods
         "forget_set=file",
         "forget_set.path=handed_over",

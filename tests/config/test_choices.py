@@ -185,6 +185,25 @@ def test_a_folder_of_images_counts_and_a_place_to_download_to_does_not():
     assert compute_run_id(own) != compute_run_id(other)
 
 
+def test_options_that_came_later_leave_ids_as_they_were():
+    usual = content("model=timm", "model.name=resnet18")
+    assert usual["model"].pop("pretrained") is False
+    assert compute_run_id(usual) == compute_run_id(content("model=timm", "model.name=resnet18"))
+    other = content("model=timm", "model.name=resnet18", "model.pretrained=true")
+    assert compute_run_id(other) != compute_run_id(usual)
+
+
+def test_a_pretrained_network_sets_its_input_unless_it_is_given():
+    pytest.importorskip("timm")
+    words = ["dataset=cifar10", "model=timm_pretrained", "model.name=test_resnet"]
+    data = content(*words)["dataset"]
+    assert (data["mean"], data["std"], data["image_size"]) == ([0.5] * 3, [0.5] * 3, 160)
+    data = content(*words, "dataset.mean=[0,0,0]", "dataset.image_size=32")["dataset"]
+    assert (data["mean"], data["std"], data["image_size"]) == ([0, 0, 0], [0.5] * 3, 32)
+    with pytest.raises(errors.ConfigError, match=r"^model.name is missing"):
+        content("model=timm_pretrained")
+
+
 def test_the_names_of_choices_are_no_part_of_a_run():
     made = content("method=rum")
     assert made["chosen"]["base"] == "finetune"

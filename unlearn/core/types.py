@@ -22,17 +22,26 @@ class InputView(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Network input: image float (B, C, H, W), label int64 (B,), index int64 (B,)."""
+    """Network input.
+
+    Attributes:
+        image: Float (B, C, H, W).
+        label: int64 (B,).
+        index: int64 (B,).
+        weight: Weight of a mean over this batch in the mean over devices; 1 on one device. A method
+            multiplies by it if it adds means over several sets.
+    """
 
     image: Tensor
     label: Tensor
     index: Tensor
+    weight: float = 1.0
 
 
 pytree.register_pytree_node(
     Batch,
-    lambda b: ([b.image, b.label, b.index], None),
-    lambda leaves, _: Batch(*leaves),
+    lambda b: ([b.image, b.label, b.index], b.weight),
+    lambda leaves, weight: Batch(*leaves, weight),
     serialized_type_name="unlearn.core.types.Batch",
 )
 

@@ -105,6 +105,15 @@ class Auto:
         if self.default not in self.candidates:
             self.default = next(iter(self.candidates))
 
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why a candidate cannot be trained on several devices; None if all can."""
+        for name, candidate in self.candidates.items():
+            find: Any = getattr(candidate, "get_spread_obstacle", None)
+            why = find(devices) if find is not None else None
+            if why is not None:
+                return f"{name}: {why}"
+        return None
+
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the modes to monitor: the model, which all candidates share."""
         return {"model": False}

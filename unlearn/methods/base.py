@@ -29,6 +29,9 @@ class UnlearningMethod(L.Callback, ABC):
             constructor's arguments: no random numbers, no side effects, no ``item()``.
         compilable: Whether the network may be compiled; False if the loss itself computes
             gradients, which would be differentiated twice.
+        mean_loss: Whether the loss is a mean over the batch, plus terms that do not depend on it, so
+            that training can be spread over devices. A loss that adds means over several sets must
+            multiply each by its ``Batch.weight``.
         full_precision: Whether to train in 32 bits regardless of the pre-training precision.
         budget_pass: Set that one epoch of the budget iterates over: "forget", "retain" or "all".
         head: Whether a localization trains the classification head "always" or as "masked".
@@ -43,6 +46,7 @@ class UnlearningMethod(L.Callback, ABC):
 
     stackable: bool = False
     compilable: bool = True
+    mean_loss: bool = False
     full_precision: ClassVar[bool] = True
     budget_pass: ClassVar[str] = "retain"
     head: ClassVar[str] = "masked"
@@ -95,6 +99,15 @@ class UnlearningMethod(L.Callback, ABC):
         Raises:
             ValueError: If the network is not supported; the message lists alternatives.
         """
+
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why the method cannot be trained on several devices; None if it can."""
+        if not self.mean_loss:
+            return "its loss is not declared to be a mean over each batch (mean_loss)"
+        smallest = min(self.batch_sizes().values())
+        if smallest < 2 * devices:
+            return f"each device needs two images of a batch, of {smallest} there are too few"
+        return None
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return the sets in a batch of this epoch, from "forget", "retain" and "all"."""

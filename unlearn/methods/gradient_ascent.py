@@ -17,6 +17,7 @@ class GradientAscent(RemovalMethod):
     """Maximise the cross-entropy on the forget set until it is forgotten."""
 
     stackable = True
+    mean_loss = True
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the negated mean cross-entropy on the forget batch."""

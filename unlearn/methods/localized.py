@@ -82,6 +82,7 @@ class Localized(UnlearningMethod):
         for name in ("full_precision", "budget_pass", "notes"):
             setattr(self, name, getattr(method, name))
         self.stackable, self.compilable = method.stackable, method.compilable
+        self.mean_loss = method.mean_loss
         self.frozen: list[L.Callback] = []
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
@@ -114,6 +115,10 @@ class Localized(UnlearningMethod):
                 model, iterate_shuffled_images(self.request.retain, self.batch_size, seed)
             )
         return model
+
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why the method cannot be trained on several devices; None if it can."""
+        return self.method.get_spread_obstacle(devices)
 
     def callbacks(self) -> list[L.Callback]:
         """Return the freezing callbacks and the method's callbacks."""

@@ -30,6 +30,7 @@ class NegGradPlus(UnlearningMethod):
     """Minimise the loss of a retain batch and maximise that of a forget batch in each step."""
 
     stackable = True
+    mean_loss = True
 
     def __init__(
         self,
@@ -108,8 +109,8 @@ class NegGradPlus(UnlearningMethod):
         removal = sample_losses(logits[1], forget.label)
         if self.limits is not None:
             removal = removal * self.limits.select(removal, forget.index)
-        kept = F.cross_entropy(logits[0], retain.label)
-        return neggrad_plus_loss(kept, removal.mean(), self.beta)
+        kept = F.cross_entropy(logits[0], retain.label) * retain.weight
+        return neggrad_plus_loss(kept, removal.mean() * forget.weight, self.beta)
 
     def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the limits of removal, if there are any."""

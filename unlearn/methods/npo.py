@@ -19,6 +19,7 @@ class NPO(RemovalMethod):
     """Ascent on the forget set whose gradient vanishes for samples already forgotten."""
 
     stackable = True
+    mean_loss = True
 
     def __init__(self, *, beta: float, **removal: Any) -> None:
         """Store beta > 0, the inverse temperature; see ``RemovalMethod`` for the rest.

@@ -83,17 +83,20 @@ class REMObjective(nn.Module):
             loss = self._compute_redirection_loss(
                 self._compute_masked_losses(forward, batch), batch
             )
+            loss = loss * batch.weight
             if not self.options.removal_term:
                 return loss
-            return loss + self._weigh_removal(self.compute_removal_step_loss(forward, forget))
+            removal = self.compute_removal_step_loss(forward, forget) * forget.weight
+            return loss + self._weigh_removal(removal)
         index = torch.cat([batch.index, torch.full_like(forget.index, -1)])
         logits = forward(torch.cat([batch.image, forget.image]), *self._get_mask_arguments(index))
         losses = sample_losses(logits, torch.cat([batch.label, forget.label]))
         full, base = losses.split([len(batch.label), len(forget.label)])
-        loss = self._compute_redirection_loss(full, batch)
+        loss = self._compute_redirection_loss(full, batch) * batch.weight
         if not self.options.removal_term:
             return loss
-        return loss + self._weigh_removal(self._compute_removal_losses(base, forget).mean())
+        removal = self._compute_removal_losses(base, forget).mean() * forget.weight
+        return loss + self._weigh_removal(removal)
 
     def _weigh_removal(self, mean: Tensor) -> Tensor:
         """Return the weighted mean of the removal losses over a separate forget batch, a scalar."""

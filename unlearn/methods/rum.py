@@ -87,6 +87,17 @@ class RUM:
         self.cumulative = retain == "cumulative"
         self.notes: dict[str, Any] = {"mode": mode, "retain": retain}
 
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why one of the methods cannot be trained on several devices; None if all can."""
+        used = list(self.steps.values()) if self.mode in PER_PART_MODES else [self.base]
+        for method in used:
+            find: Any = getattr(method, "get_spread_obstacle", None)
+            steps = getattr(method, "epochs", 1) > 0
+            why = find(devices) if find is not None and steps else None
+            if why is not None:
+                return f"{type(method).__name__}: {why}"
+        return None
+
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the modes to monitor: the model, which is shared by all parts."""
         return {"model": False}

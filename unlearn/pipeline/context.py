@@ -173,7 +173,34 @@ def new_network(context: RunContext) -> tuple[Pretraining, nn.Module]:
     network = recipe.build_initial_network(
         factory, context.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
+    said = _describe_input(context.job.config, network)
+    if said is not None:
+        _log_once(*said)
     return recipe, network
+
+
+def _describe_input(config: Mapping[str, Any], network: nn.Module) -> tuple[int, str] | None:
+    """Return log level and line about the input of given weights; None if it is not known."""
+    own = getattr(network, "network_input", None)
+    given = config.get("checkpoint") is not None
+    if own is None or not (given or config["model"].get("pretrained")):
+        return None
+    data = config["dataset"]
+    other = own.compare(data["mean"], data["std"], data["image_size"])
+    name = f"timm's {config['model']['name']}"
+    resized = "" if own.interpolation == "bilinear" else f"; resized {own.interpolation} there"
+    if other:
+        level = logging.INFO if given else logging.WARNING
+        return level, f"not the input of {name}: {', '.join(other)}{resized}"
+    return logging.INFO, (
+        f"input of {name}: mean {list(own.mean)}, std {list(own.std)}, {own.image_size} pixels, "
+        f"of its data config{resized}"
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _log_once(level: int, line: str) -> None:
+    log.log(level, line)
 
 
 def build_untrained_network(context: RunContext) -> nn.Module:

@@ -93,7 +93,8 @@ class ResidentLoader:
             )
             if self.augment is not None:
                 image = self.augment(image, noise)
-            yield Batch(self.data.view(image, index), label, index)
+            weight = 1.0 if self.rank == SINGLE_PROCESS else self.batch_weight(number)
+            yield Batch(self.data.view(image, index), label, index, weight)
 
 
 class RequestLoader:
@@ -112,6 +113,7 @@ class RequestLoader:
         augment: Augmentation | None,
         seed: int,
         device: torch.device | str | None = None,
+        rank: Rank = SINGLE_PROCESS,
     ) -> None:
         """Store the request and the options; see ``ResidentLoader`` and ``UnlearningMethod``."""
         self.request = request
@@ -120,6 +122,7 @@ class RequestLoader:
         self.augment = augment
         self.seed = seed
         self.device = device
+        self.rank = rank
         self.epoch = 0
         self._loaders: dict[str, ResidentLoader] = {}
 
@@ -143,6 +146,7 @@ class RequestLoader:
                 augment=self.augment,
                 seed=self.seed + 7 * (1 + list(parts).index(name)),
                 device=self.device,
+                rank=self.rank,
             )
         self._loaders[name].batch_size = self.batch_sizes()[name]
         return self._loaders[name]
@@ -151,7 +155,7 @@ class RequestLoader:
         """Return the number of batches of one pass."""
         forget, retain = len(self.request.forget), len(self.request.retain)
         samples = {"forget": forget, "retain": retain, "all": forget + retain}[name]
-        return num_batches(samples, batch_size)
+        return num_batches(samples, batch_size, self.rank.count)
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""
