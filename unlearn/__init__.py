@@ -1,8 +1,15 @@
 """Heal image classifiers that learned from bad data, and know in advance which method will work."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
+
+if TYPE_CHECKING:
+    from unlearn.api import heal, load
+    from unlearn.core.types import Batch, ImageSet, Request
+    from unlearn.evaluation.metrics import metric
+    from unlearn.methods.base import UnlearningMethod
+    from unlearn.storage.results_store import ResultsStore
 
 _PUBLIC = {
     "Batch": "unlearn.core.types",
