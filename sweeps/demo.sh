@@ -11,9 +11,9 @@ cat <<END
 
 How to read it: "original" knows little of the corrupted images; "retrain" and "finetune" without the
 images that were found repair random labels and keep the backdoor; "npo" removes the backdoor; "rem"
-works on all three. Which numbers vary by CPU: utility by about 0.02; healed of one run by up to 0.1
-(by 0.2 of npo); seconds with the machine. The groups above stay; methods close to each other may
-swap places.
+works on all three. Which numbers vary by CPU: healed of one run by up to 0.17, utility by up to 0.03
+(npo: 0.07); seconds with the machine. On one machine runs repeat bit by bit. Methods close to each
+other may swap places: compare them over several seeds, seed=0,1,2.
 
 Next, in this shell:    . .venv/bin/activate
 then, for example:      python unlearn.py method=rem corruption=poison discovery=0.5

@@ -101,11 +101,9 @@ def heal(
 
     Args:
         model: A classifier, images (B, C, H, W) to logits (B, K); or its weights, with ``network``:
-            a checkpoint file (state dict, Lightning, safetensors), a state dict, or
-            "hf://user/name".
+            a checkpoint file (state dict, Lightning, safetensors) or a state dict.
         network: Network of the weights, which stays as it is; or a function without arguments that
-            returns one, itself or as "module:function". None if ``model`` is a network, or a model
-            of the Hub, whose card names its network.
+            returns one, itself or as "module:function". None if ``model`` is a network.
         forget: The bad data: (images, labels), a ``Dataset`` or a folder; or which of ``retain`` are
             bad: a CSV or text file, a list of file names or ids, ids (n,) as an array or a tensor,
             or a bool mask (N,).

@@ -106,6 +106,6 @@ def find_owners(key: str, folders: Sequence[str]) -> str:
                 content = yaml.safe_load(path.read_text(encoding="utf-8"))
                 if isinstance(content, dict) and own in content:
                     owners.append(f"{group}={option}")
-    if not owners:
+    if not 0 < len(owners) <= 3:
         return ""
-    return f"; it is an option of {' or '.join(owners[:3])}: add {owners[0]}"
+    return f"; it is an option of {' or '.join(owners)}: add {owners[0]}"
