@@ -18,14 +18,18 @@ from mkdocs.structure.files import File, Files
 
 from unlearn.config.help import read_option_comments
 from unlearn.reporting.tables.advice import Case, load_shipped_plane, make_advice, select_nearest
+from unlearn.reporting.tables.definitions import DEFINITIONS
 from unlearn.reporting.tables.facts import regularity_levels
 from unlearn.reporting.tables.frames import BANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {
-    "Guides": ("your_model.md", "discovery.md", "advice.md", "tuning.md", "floors.md", "scale.md", "security.md"),
+    "Guides": (
+        "your_model.md", "heal_notebook.md", "discovery.md", "advice.md", "tuning.md", "floors.md",
+        "scale.md", "security.md",
+    ),
     "Concepts": ("glossary.md", "architecture.md"),
-    "Results": ("results.md", "refined.md", "localized.md", "speed.md", "reproduce.md"),
+    "Results": ("gallery.md", "results.md", "refined.md", "localized.md", "speed.md", "reproduce.md"),
     "Development": ("extend.md", "api.md"),
 }  # fmt: skip
 """Pages of the navigation; the methods follow the guides, and unnamed pages come last."""
@@ -248,6 +252,48 @@ def navigation(pages: list[str], methods: list[str]) -> list[Any]:
     return [{"Overview": "index.md"}, *sections, *sorted(set(pages) - named)]
 
 
+WORKER = re.compile(r'<script src="https://unpkg[^>]*></script>')
+
+
+def on_post_page(output: str, page: Any, **_: Any) -> str:
+    """Return a page that loads our own stand-in for workers, not the one from elsewhere."""
+    return WORKER.sub(f'<script src="{"../" * page.url.count("/")}worker.js"></script>', output)
+
+
+def on_post_template(output_content: str, **_: Any) -> str:
+    """Return the page of unknown addresses without a script from elsewhere."""
+    return WORKER.sub("", output_content)
+
+
+def render_notebook(path: Path) -> str:
+    """Return a notebook as Markdown: its text, code and printed output."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
+        said = "".join("".join(part.get("text", ())) for part in cell.get("outputs", ()))
+        if said:
+            parts.append(f"```text\n{said.rstrip()}\n```")
+    note = (
+        f"This page is the notebook [{path.name}]({path.name}), which runs on Colab as it is. Its "
+        "numbers vary by a few hundredths between CPUs."
+    )
+    title, _, rest = "\n\n".join(parts).partition("\n")
+    return f"{title}\n\n{note}\n{rest}\n"
+
+
+def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
+    """Return a page's text; the glossary ends with the definition of every column of rows."""
+    if page.file.src_uri != "glossary.md":
+        return markdown
+    rows = [f"| `{name}` | {text} |" for name, text in DEFINITIONS.items()]
+    table = "\n".join(["| column | meaning |", "| --- | --- |", *rows])
+    return (
+        f"{markdown}\n\n## Columns\n\nThe report shows these definitions when you point at a metric. "
+        f"Numbers such as 2406.01257 are arXiv ids.\n\n{table}\n"
+    )
+
+
 def on_files(files: Files, config: Any) -> Files:
     """Add the generated pages to the site."""
     plane = load_shipped_plane()
@@ -258,6 +304,8 @@ def on_files(files: Files, config: Any) -> Files:
         text = page(name, conf, plane, verdicts)
         files.append(File.generated(config, f"methods/{name}.md", content=text))
     files.append(File.generated(config, "methods/index.md", content=index(names, conf, plane)))
+    text = render_notebook(ROOT / "docs" / "heal.ipynb")
+    files.append(File.generated(config, "heal_notebook.md", content=text))
     own = [file.src_uri for file in files.documentation_pages() if "/" not in file.src_uri]
     methods = ["methods/index.md", *(f"methods/{name}.md" for name in names)]
     config["nav"] = navigation(own, methods)

@@ -57,6 +57,28 @@ def test_the_wheel_holds_package_and_configs_and_no_script(wheel: Path) -> None:
     assert {t for t in tops if not t.endswith(".dist-info")} == {"unlearn", "hydra_plugins"}
     for path in (REPOSITORY / "conf").rglob("*.yaml"):
         assert f"unlearn/conf/{path.relative_to(REPOSITORY / 'conf')}" in names
+    assert "unlearn/py.typed" in names
+    assert {f"unlearn/config/shells/complete.{s}" for s in ("bash", "zsh", "fish")} <= set(names)
+
+
+def test_another_distribution_of_the_same_package_is_named(tmp_path: Path) -> None:
+    import unlearn
+
+    assert unlearn._find_other_distribution(tmp_path) is None
+    record = tmp_path / "unlearn_lib-1.0.dist-info" / "RECORD"
+    record.parent.mkdir()
+    record.write_text("other/__init__.py,,\n")
+    assert unlearn._find_other_distribution(tmp_path) is None
+    record.write_text("other/__init__.py,,\nunlearn/__init__.py,,\n")
+    line = unlearn._find_other_distribution(tmp_path)
+    assert line is not None and "pip uninstall unlearn-lib" in line and "\n" not in line
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    import unlearn
+
+    for name in ("CITATION.cff", "README.md", "CHANGELOG.md"):
+        assert unlearn.__version__ in (REPOSITORY / name).read_text(), name
 
 
 def test_the_package_is_the_installed_one(installed: Path, tmp_path: Path) -> None:

@@ -7,14 +7,14 @@ import copy
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
-from torch import nn
+from torch import Tensor, nn
 
 from unlearn.config.command_line import Arguments
 from unlearn.config.composition import (
@@ -33,8 +33,10 @@ from unlearn.models.trusted_factories import build_card_network
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.run_record import make_record
 from unlearn.pipeline.unlearn_job import run_method
+from unlearn.pipeline.user_arrays import find_accelerator, read_scale
 from unlearn.pipeline.user_data import build_user_data, locate_data
 from unlearn.pipeline.user_model import make_healing
+from unlearn.pipeline.user_network import build_user_network
 from unlearn.reporting.pages.healing_page import write_healing
 from unlearn.storage.model_card import read_card
 from unlearn.storage.record import RunRecord
@@ -78,8 +80,9 @@ class Result:
 
 
 def heal(
-    model: nn.Module,
+    model: "nn.Module | str | Path | Mapping[str, Tensor]",
     *,
+    network: "nn.Module | Callable[[], nn.Module] | str | None" = None,
     forget: Any,
     retain: Any,
     test: Any = None,
@@ -91,31 +94,38 @@ def heal(
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
     seed: int = 0,
-    device: str = "auto",
+    device: "str | torch.device" = "auto",
 ) -> Result:
     """Heal a model that was trained on bad data; the given model is not modified.
 
     Args:
-        model: A classifier, images (B, C, H, W) to logits (B, K).
+        model: A classifier, images (B, C, H, W) to logits (B, K); or its weights, with ``network``:
+            a checkpoint file (state dict, Lightning, safetensors) or a state dict.
+        network: Network of the weights, which stays as it is; or a function without arguments that
+            returns one, itself or as "module:function". None if ``model`` is a network.
         forget: The bad data: (images, labels), a ``Dataset`` or a folder; or which of ``retain`` are
-            bad: a CSV or text file, or a list of file names or ids.
+            bad: a CSV or text file, a list of file names or ids, ids (n,) as an array or a tensor,
+            or a bool mask (N,).
         retain: The other training data, as (images, labels), a ``Dataset``, a folder with a folder
             per class, a CSV table of images, or a folder saved by the package datasets. Images are
-            float network input, or uint8 with ``mean`` and ``std``.
+            tensors or NumPy arrays (N, C, H, W): floating-point network input, or uint8 with ``mean``
+            and ``std``; labels are whole numbers (N,) in 0..K-1.
         test: Held-out data in the same form; None: the folder's test set if there is one.
         method: Name of a method of conf/method: rem, npo, finetune, ...
         options: Options of the method, such as {"epochs": 3, "optimizer.lr": 0.01}.
         overrides: Further options, as on the command line: "trainer.threads=2".
-        mean: Channel means used in training, of images in [0, 1].
-        std: Channel standard deviations used in training.
-        image_size: Height and width to which a folder's images are resized.
+        mean: Channel means used in training, of images in [0, 1], (C,).
+        std: Channel standard deviations used in training, of images in [0, 1], (C,).
+        image_size: Height and width in pixels to which a folder's images are resized.
         class_names: K names in the order of the outputs.
-        seed: Seed of the unlearning.
-        device: auto, cpu or gpu.
+        seed: Seed of the unlearning, 0 or more.
+        device: auto, cpu, gpu or cuda, or a ``torch.device``.
 
     Raises:
         ValueError: If an argument is invalid; the message names it.
     """
+    mean, std = (read_scale(value, name) for value, name in ((mean, "mean"), (std, "std")))
+    model, device = build_user_network(model, network), find_accelerator(device)
     config = _compose_call(retain, method, options, overrides, seed, device, image_size, mean, std)
     job = _make_job(config, Path(tempfile.gettempdir()))
     dataset, rows, truth = build_user_data(job, model, forget, retain, test, mean, std, class_names)
@@ -222,7 +232,7 @@ def _compose_call(
         *(f"method.{k}={json.dumps(v)}" for k, v in (options or {}).items()),
         *overrides,
     ]
-    check_jobs("unlearn", Arguments(words, False, False, None, [config_dir()]))
+    check_jobs("unlearn", Arguments(words, False, False, None, [config_dir()]), files=False)
     with enable_composition([config_dir()]):
         config = resolve_config(compose_config("unlearn", words, [config_dir()]))
     config.pop("tune")

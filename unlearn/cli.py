@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from unlearn.core.errors import ConfigError, is_interruption
 from unlearn.core.streams import describe_lost_output, protect_streams
+from unlearn.core.words import count_noun
 from unlearn.orchestration.messages import print_error
 from unlearn.orchestration.outcomes import JobCounts
 from unlearn.orchestration.runner import JobRunner
@@ -79,6 +80,11 @@ def _check_command(name: str, argv: list[str]) -> JobCounts | None:
 
     argv = add_checkpoint_defaults(name, argv)
     arguments = parse_command_line(argv, name)
+    if arguments.completion:
+        from unlearn.config import completion
+
+        print(completion.complete(name, arguments))
+        return None
     if arguments.help or arguments.show == "job":
         from unlearn.config import help
 
@@ -123,7 +129,9 @@ def _expand_sweep(arguments: Any, outcomes: JobCounts, bases: Any) -> bool:
         return False
     outcomes.progress = progress.Progress(found)
     if outcomes.progress.recorded and asked.get("force") != "true":
-        print_error(f"{outcomes.progress.recorded} of {len(found)} cells already recorded")
+        print_error(
+            f"{outcomes.progress.recorded} of {count_noun(len(found), 'cell')} already recorded"
+        )
     return True
 
 

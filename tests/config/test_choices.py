@@ -97,7 +97,7 @@ def test_own_defaults_are_found(tmp_path: Path):
 
 def test_an_experiment_is_called_by_its_short_name(tmp_path: Path):
     assert content("experiment=demo") == content("experiment=unlearn/demo")
-    assert content("experiment=demo_report", name="evaluate")["figure"] == "demo"
+    assert content("experiment=demo_report", name="evaluate")["figure"] == "corruptions"
     assert checked("-m", "experiment=choice(rem_ga,rem_ideal)") == 2
     assert checked("-m", "experiment=glob(rem_n*)") == 4
     (tmp_path / "experiment" / "report").mkdir(parents=True)
@@ -111,7 +111,8 @@ def test_an_experiment_is_called_by_its_short_name(tmp_path: Path):
 def test_help_offers_what_can_be_chosen():
     def offered(name: str, *words: str) -> dict[str, str]:
         text = help.format_help(name, parse_command_line(list(words), name))
-        return dict(re.findall(r"(?m)^  ([\w@/]+): (.+)$", text.partition("Options (")[0]))
+        lines = re.sub(r"\n {6,}", " ", text.partition("Options (")[0])  # wrapped ones
+        return dict(re.findall(r"(?m)^  ([\w@/]+): (.+)$", lines))
 
     found = offered("unlearn", "method=npo", "experiment=demo")
     assert found["method_defaults"] == (

@@ -98,13 +98,16 @@ def test_a_huge_sparse_checkpoint_is_one_line(
 ):
     assert nursery.call(tmp_path, *small, "method=original")[0] == 0
     (cached,) = store(tmp_path).trained()
+    (tmp_path / "list.csv").write_text("0\n1\n")
+    listed = ["forget_set=file", f"forget_set.path={tmp_path / 'list.csv'}"]
+    given = [*small, f"checkpoint={tmp_path / 'mine.pt'}", "corruption=none", *listed]
     before = sorted(tmp_path.rglob("*"))
     for start in (cached.read_bytes(), b""):
         for size in (1 << 40, 1 << 30):
             (tmp_path / "mine.pt").write_bytes(start)
             os.truncate(tmp_path / "mine.pt", size)
             own = [*small, f"checkpoint={tmp_path / 'mine.pt'}", "corruption=random_label"]
-            code, lines = nursery.call(tmp_path, *own, "method=finetune")
+            code, lines = nursery.call(tmp_path, *given, "method=finetune")
             assert code == 2 and len(lines) == 1 and "mine.pt" in lines[0], lines
             code, lines = nursery.call(tmp_path, *own, command="evaluate")
             assert code == 2 and len(lines) == 1 and "mine.pt" in lines[0], lines

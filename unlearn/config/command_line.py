@@ -10,6 +10,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
+from unlearn.config.help_layout import find_topic
 from unlearn.config.options import EXPERIMENTS, has_option, option_names
 from unlearn.config.registration import config_dir
 from unlearn.core.errors import ConfigError
@@ -25,6 +26,8 @@ class Arguments:
     show: str | None
     folders: list[str]
     command: str = "unlearn"
+    topic: str | None = None
+    completion: bool = False
 
 
 def parse_command_line(argv: Sequence[str], command: str = "unlearn") -> Arguments:
@@ -50,8 +53,31 @@ def parse_command_line(argv: Sequence[str], command: str = "unlearn") -> Argumen
         if not folder.is_dir():
             raise ConfigError(f"--config-dir: {folder} is not a folder")
         folders.append(str(folder))
-    words = [expand_shorthand(word, command, folders) for word in found.overrides]
-    return Arguments(words, found.multirun, found.help, found.cfg, folders, command)
+    topic, given = None, found.overrides
+    if found.shell_completion:
+        return Arguments(given, False, False, None, folders, command, completion=True)
+    if found.help:
+        topic, given = find_topic(given)
+    check_words(given)
+    words = [expand_shorthand(word, command, folders) for word in given]
+    return Arguments(words, found.multirun, found.help, found.cfg, folders, command, topic)
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Check that every override is ``key=value`` in one word, or ``~key``.
+
+    Raises:
+        ConfigError: If one is not; says how to write it.
+    """
+    for place, word in enumerate(words):
+        after = words[place + 1] if place + 1 < len(words) else ""
+        if after.startswith("=") and "=" not in word:
+            value = after[1:] or (words[place + 2] if place + 2 < len(words) else "...")
+            raise ConfigError(f"write {word}={value} without spaces around '='")
+        if word.endswith("=") and after and "=" not in after and not after.startswith("~"):
+            raise ConfigError(f"write {word}{after} without spaces around '='")
+        if "=" not in word and not word.startswith("~"):
+            raise ConfigError(f"'{word}' is not an option: options are written key=value")
 
 
 def expand_shorthand(word: str, command: str, folders: Sequence[str]) -> str:

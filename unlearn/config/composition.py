@@ -21,15 +21,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from unlearn.config.command_line import Arguments
 from unlearn.config.identity import to_plain_config
+from unlearn.config.input_checks import check_inputs, check_known_keys
 from unlearn.config.options import (
     OPTIONAL_GROUPS,
     check_choices,
     explain_unknown_option,
+    find_owners,
     has_option,
     offered_options,
 )
 from unlearn.config.registration import register_schemas
 from unlearn.config.resolved_cache import ConfigCache, is_group
+from unlearn.config.schema import SCHEMAS
 from unlearn.config.validation import check_config, iterate_leaves, suggest_names
 from unlearn.core.errors import ConfigError
 
@@ -122,8 +125,9 @@ def explain_error(
         kind = next((k for word, k in kinds.items() if word in reason), "a value")
         return f"{key_} must be {kind}, got {value.splitlines()[0]}"
     if key and ("Could not override" in text or "not in" in text):
-        return f"unknown key '{key.group(1)}'" + _suggest_key(
-            key.group(1), name, overrides, folders
+        owners = find_owners(key.group(1), folders)
+        return f"unknown key '{key.group(1)}'" + (
+            owners or _suggest_key(key.group(1), name, overrides, folders)
         )
     return " ".join(text.split())
 
@@ -239,7 +243,7 @@ def select_covering_jobs(jobs: list[list[str]]) -> list[list[str]]:
 
 
 def check_jobs(
-    name: str, arguments: Arguments, bases: ConfigCache | None = None
+    name: str, arguments: Arguments, bases: ConfigCache | None = None, *, files: bool = True
 ) -> list[list[str]]:
     """Compose and check the jobs, each override at least once; return the overrides of each.
 
@@ -247,6 +251,7 @@ def check_jobs(
         name: Name of the primary config.
         arguments: The command line.
         bases: Configs composed so far.
+        files: Also check the files that a job reads; False for data that are passed in Python.
 
     Raises:
         ConfigError: At the first problem.
@@ -255,7 +260,11 @@ def check_jobs(
     jobs = expand_overrides(name, arguments)
     with enable_composition(arguments.folders):
         for overrides in select_covering_jobs(jobs):
-            check_config(*_resolve_with_defaults(name, overrides, arguments, bases))
+            config, defaults = _resolve_with_defaults(name, overrides, arguments, bases)
+            check_config(config, defaults)
+            check_known_keys(config, SCHEMAS[name])
+            if files:
+                check_inputs(config, defaults)
     return jobs
 
 

@@ -40,6 +40,11 @@ def one_of(*options: str) -> Rule:
     return (lambda v: str(v).lower() in options, "one of " + ", ".join(options))
 
 
+def null_or(*options: str) -> Rule:
+    """Return the rule that a value must be null or one of the options."""
+    return (lambda v: v is None or str(v) in options, f"null or one of {', '.join(options)}")
+
+
 RULES: dict[str, Rule] = {
     "lr": POSITIVE,
     "momentum": (lambda v: is_number(v) and 0 <= v < 1, "in [0, 1)"),
@@ -99,6 +104,8 @@ RULES: dict[str, Rule] = {
     ),
     "status": one_of("true", "false", "watch"),
     "budget": (lambda v: v is None or (is_number(v) and 0 < v <= 1), "in (0, 1]"),
+    "mask_batch_norm": null_or("update", "freeze", "recalibrate"),
+    "mask_head": null_or("always", "masked", "only"),
     "rewind_to": (
         lambda v: (is_integer(v) and v >= 1) or (isinstance(v, str) and v != ""),
         "initial, fresh, an epoch from 1 or a checkpoint file",

@@ -13,8 +13,18 @@ from omegaconf import OmegaConf
 
 from unlearn.config.command_line import DETECTOR, Arguments
 from unlearn.config.composition import compose_config, enable_composition, resolve_config
+from unlearn.config.help_layout import (
+    describe_rest,
+    join_wrapped,
+    select_options,
+    sort_groups,
+    wrap_line,
+    wrap_options,
+)
 from unlearn.config.options import EXPERIMENTS, offered_options, option_names
 from unlearn.config.schema import SCHEMAS
+from unlearn.config.validation import suggest_names
+from unlearn.core.errors import ConfigError
 
 YAML_LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$"
@@ -141,33 +151,63 @@ def command_name(name: str) -> str:
 
 
 def format_help(name: str, arguments: Arguments) -> str:
-    """Return the help text: usage, groups, and every option with default and explanation."""
+    """Return the help text: usage, groups, and options with default and explanation.
+
+    Raises:
+        ConfigError: If the topic of the help is not a group of options.
+    """
     with enable_composition(arguments.folders):
         config = compose_config(name, arguments.overrides, arguments.folders)
         choices = config.hydra.runtime.choices
-        values = resolve_config(config)
+        values = _remove_targets(resolve_config(config))
     notes = explain_options(name, choices, arguments.folders)
-    command = command_name(name)
-    lines = [DESCRIPTIONS[name], "", "Usage:"]
-    lines += [f"  {command} {example}".rstrip() for example in EXAMPLES[name]]
-    lines += [
+    command, topic = command_name(name), arguments.topic
+    groups_of_options = [key for key, value in values.items() if isinstance(value, Mapping)]
+    if topic not in (None, "all") and topic not in values:
+        hint = suggest_names(str(topic), groups_of_options).rstrip("?")
+        raise ConfigError(
+            f"--help {topic}: not a group of options{hint}; --help all lists every option"
+        )
+    shown = select_options(values, topic)
+    title = {None: "Options (change with key=value)", "all": "All options (change with key=value)"}
+    options = [
+        f"{title.get(topic, f'Options of {topic} (change with {topic}.key=value)')}:",
         "",
-        "  --multirun, -m      one job for each combination of comma-separated values",
-        "  --config-dir DIR    your own configs: DIR/method/mine.yaml defines method=mine",
-        "  --cfg job           print the composed config and stop",
-        "  --help              this text, for the given choices: method=npo --help",
-        "",
-        "Groups (choose with group=option; * is chosen):",
+        *wrap_options(annotate_yaml(_format_yaml(shown), notes)),
+        *describe_rest(command, values, shown, topic),
     ]
-    lines += _list_groups(name, choices, arguments.folders)
-    lines += ["", "Options (change with key=value):", ""]
-    text = annotate_yaml(_format_yaml(_remove_targets(values)), notes)
-    lines += ["  " + line for line in text.splitlines()]
-    return "\n".join(lines)
+    if topic not in (None, "all"):
+        return join_wrapped(options)
+    groups = dict(_list_groups(name, choices, arguments.folders))
+    return join_wrapped(
+        [
+            *wrap_line(DESCRIPTIONS[name], ""),
+            *("", "Usage:"),
+            *(f"  {command} {example}".rstrip() for example in EXAMPLES[name]),
+            *("", *FLAGS, ""),
+            "Groups (choose with group=option; * is chosen):",
+            *sort_groups(groups),
+            "",
+            *options,
+        ]
+    )
 
 
-def _list_groups(command: str, choices: Mapping[str, Any], folders: Sequence[str]) -> Iterator[str]:
-    """Yield a line for each group that a command offers, with the names of its options."""
+FLAGS = (
+    "  --multirun, -m      one job for each combination of comma-separated values",
+    "  --config-dir DIR    your own configs: DIR/method/mine.yaml defines method=mine",
+    "  --cfg job           print the composed config and stop",
+    "  --help              this text, for the given choices: method=npo --help",
+    "  --help all          every option; --help dataset: those of one group",
+    "  -sc install=bash    print the tab completion for bash, zsh or fish",
+)
+"""Flags of all commands."""
+
+
+def _list_groups(
+    command: str, choices: Mapping[str, Any], folders: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the name of each group that a command offers, and the names of its options."""
     for group, chosen in choices.items():
         names = offered_options(command, group, choices, folders)
         if group.startswith("hydra") or not names:
@@ -175,10 +215,10 @@ def _list_groups(command: str, choices: Mapping[str, Any], folders: Sequence[str
         if group == "discovery_rate":
             found = _mark_chosen(option_names("detector", folders), choices[DETECTOR])
             rates = _mark_chosen([n for n in names if n != "none"], chosen)
-            yield f"  discovery: a number in (0, 1], {rates}; or a detector: {found}"
+            yield "discovery", f"a number in (0, 1], {rates}; or a detector: {found}"
         else:
             short = chosen and chosen.removeprefix(f"{EXPERIMENTS[command]}/")
-            yield f"  {group}: {_mark_chosen(names, short)}"
+            yield group, _mark_chosen(names, short)
 
 
 def _mark_chosen(names: Sequence[str], chosen: str | None) -> str:

@@ -85,8 +85,8 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
         for parent in parents:
             node = node.get(parent) or {}
         node.pop(leaf, None)
-    if (content.get("trainer") or {}).get("devices", 1) > 1:
-        content["spread"] = True  # earlier, unlearning ran on the first device
+    spread = (content.get("trainer") or {}).get("devices", 1) > 1
+    content = dict(content) | ({"spread": True} if spread else {})  # earlier: the first device only
     content = {part: drop_later_keys(part, node) for part, node in content.items()}
     for path in FILE_KEYS:
         *parents, leaf = path.split(".")

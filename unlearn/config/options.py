@@ -1,8 +1,10 @@
 """The options of config groups, by the files that hold them, and checks of what was chosen."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import yaml
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
@@ -86,3 +88,24 @@ def explain_unknown_option(group: str, option: str, options: Sequence[str]) -> s
     known = f"; available: {', '.join(options)}" if options else ""
     hint = suggest_names(option, list(options))
     return f"unknown {group or 'config'} '{option}'{hint}{known}".replace("?;", "?")
+
+
+def find_owners(key: str, folders: Sequence[str]) -> str:
+    """Return a hint to the options of a group that have a key: ``forget_set.path``.
+
+    Args:
+        key: Dotted path of a key that the chosen option does not have.
+        folders: Folders of configs.
+    """
+    group, _, own = key.partition(".")
+    owners = []
+    for option in option_names(group, folders) if own and "." not in own else []:
+        for folder in folders:
+            path = Path(folder) / group / f"{option}.yaml"
+            with suppress(OSError, ValueError, yaml.YAMLError):
+                content = yaml.safe_load(path.read_text(encoding="utf-8"))
+                if isinstance(content, dict) and own in content:
+                    owners.append(f"{group}={option}")
+    if not 0 < len(owners) <= 3:
+        return ""
+    return f"; it is an option of {' or '.join(owners)}: add {owners[0]}"

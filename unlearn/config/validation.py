@@ -66,6 +66,12 @@ def check_checkpoint(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"checkpoint must be a file, got {checkpoint}, which does not exist")
     if "method" not in config:
         return
+    corruption = (config.get("chosen") or {}).get("corruption")
+    if corruption not in (None, "none"):
+        raise ConfigError(
+            "corruption must be none with your own checkpoint, which was trained on the data as "
+            f"they are, got {corruption}; leave it out"
+        )
     if (config.get("tune") or {}).get("trials"):
         raise ConfigError(
             "tune.trials must be 0 with a checkpoint: trials need models that are trained "

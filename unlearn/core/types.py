@@ -41,7 +41,7 @@ class Batch:
 pytree.register_pytree_node(
     Batch,
     lambda b: ([b.image, b.label, b.index], b.weight),
-    lambda leaves, weight: Batch(*leaves, weight),
+    lambda leaves, weight: Batch(*leaves, weight=weight),
     serialized_type_name="unlearn.core.types.Batch",
 )
 

@@ -45,6 +45,7 @@ def evaluate_metrics(
         with the reason in ``failed/<name>``.
     """
     have = {"corruption": bool(task.truth.corrupted.any()), "forget": bool(task.forget)}
+    have |= {"test": len(task.test) > 0}
     have |= {"trigger": task.truth.trigger is not None, "retrained": retrained is not None}
     have |= {"embedding": predictions.embedding is not None, "score": "score" in task.records}
     further = (*REFERENCE_NEEDS, "original")

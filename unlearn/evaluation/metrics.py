@@ -15,12 +15,13 @@ from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions
 
 NEEDS = ("corruption", "forget", "trigger", "retrained", "embedding", "score")
-NEEDS += ("twins", "shadows", "relearned", "original")
+NEEDS += ("twins", "shadows", "relearned", "original", "test")
 """corruption: something is corrupted and the truth known; forget: part of it was found; trigger:
 there is a backdoor; retrained: predictions of the model retrained without the forget set;
 embedding: features of the original model; score: a memorization score of every sample; twins:
 unlearned and retrained models of other seeds; shadows: models of parts of the training set;
-relearned: the forget set was learned again; original: predictions of the original model."""
+relearned: the forget set was learned again; original: predictions of the original model; test:
+there are test images."""
 
 Compute = Callable[..., dict[str, float]]
 
@@ -144,7 +145,7 @@ def compute_part_accuracies(
     return out
 
 
-@metric({"test/accuracy": "max", "test/fixed": "max"})
+@metric({"test/accuracy": "max", "test/fixed": "max"}, needs=("test",))
 def compute_test_accuracy(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from unlearn.core.words import count_noun
+
 COUNTS = ("started", "wrong", "broken", "locked")
 
 
@@ -66,7 +68,7 @@ class JobCounts:
         if self.submitted:
             failed += f", {self.submitted} submitted"
         if self.progress is None:
-            return f"{self.started - self.num_failed} of {len(self.jobs)} jobs done{failed}"
+            return f"{self.started - self.num_failed} of {count_noun(len(self.jobs), 'job')} done{failed}"
         skipped = len(self.jobs) - self.started - self.submitted
         note = "; status=true lists them with their errors" if self.num_failed else ""
         return f"{self.started - self.num_failed} done{failed}, {skipped} skipped{note}"

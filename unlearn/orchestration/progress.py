@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn.core.console import make_console
+from unlearn.core.words import count_noun
 from unlearn.orchestration.cells import STATES, Cell, list_trained_originals
 
 log = logging.getLogger(__name__)
@@ -104,13 +105,13 @@ def describe_plan(cells: Sequence[Cell]) -> list[str]:
     models, needed = len({c.original_key for c in missing}), count_untrained(missing)
     guess = estimate_time(missing, recorded, needed)
     lines = [
-        f"{len(cells)} cell{'s' * (len(cells) != 1)}: {len(recorded)} recorded, "
+        f"{count_noun(len(cells), 'cell')}: {len(recorded)} recorded, "
         f"{len(states['running'])} running, {len(missing)} to run",
         f"original models: {models} needed, {models - needed} cached, {needed} to train",
     ]
     methods = Counter(method_name(c) for c in missing)
     lines += [
-        f"  {method}: {count} cell{'s' * (count != 1)}" for method, count in sorted(methods.items())
+        f"  {method}: {count_noun(count, 'cell')}" for method, count in sorted(methods.items())
     ]
     if not missing:
         return lines

@@ -4,6 +4,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from unlearn.core.words import count_noun
+
 if TYPE_CHECKING:
     from unlearn.orchestration.runner import JobRunner
 
@@ -41,9 +43,8 @@ class SharedSweep:
                 return left
             if len(running) != self._announced:
                 self._announced = len(running)
-                plural = "s" * (len(running) > 1)
                 self._task.print_line(
-                    f"waiting for {len(running)} cell{plural} that other processes run; "
+                    f"waiting for {count_noun(len(running), 'cell')} that other processes run; "
                     "Ctrl-C stops waiting"
                 )
             time.sleep(POLL_SECONDS)

@@ -14,11 +14,12 @@ from unlearn.core.folder_layout import is_saved_dataset
 from unlearn.core.job import Job
 from unlearn.core.types import ImageSet
 from unlearn.data.datasets.base import Dataset
-from unlearn.data.datasets.in_memory import make_image_set, stack_images
+from unlearn.data.datasets.in_memory import make_image_set
 from unlearn.data.forget_sets.from_file import restore_listed
 from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list, read_names
 from unlearn.data.task import Truth
 from unlearn.models.surgery import eval_mode
+from unlearn.pipeline.user_arrays import read_indices, read_pairs, read_scale
 
 
 def build_user_data(
@@ -32,6 +33,7 @@ def build_user_data(
     class_names: Sequence[str] | None,
 ) -> tuple[Dataset, Tensor, Truth]:
     """Return the data as one set, the rows of the forget set, and their true labels if known."""
+    forget = read_indices(forget)
     if isinstance(retain, str | Path):
         if mean is None or std is None:
             raise ValueError("retain: images from files need mean and std as used in training")
@@ -40,23 +42,32 @@ def build_user_data(
         if class_names is not None:
             dataset = dataset.reorder_classes(class_names)
         return _select_listed(dataset, forget)
-    image, label = stack_images(retain, "retain")
+    image, label = read_pairs(retain, "retain")
+    if image.dtype == torch.uint8:
+        mean, std = (
+            read_scale(value, name, image.shape[1])
+            for value, name in ((mean, "mean"), (std, "std"))
+        )
     if _names_samples(forget):
         bad = None
     else:
-        bad = stack_images(forget, "forget")
+        bad = read_pairs(forget, "forget")
+        _check_alike(bad[0], image)
         image, label = torch.cat([bad[0], image]), torch.cat([bad[1], label])
     k = _num_classes(model, image, mean, std)
+    _check_labels(label[len(bad[1]) if bad else 0 :], k, "retain")
+    if bad:
+        _check_labels(bad[1], k, "forget")
     names = tuple(class_names or map(str, range(k)))
     if len(names) != k:
         raise ValueError(f"class_names must have {k} entries, one per output of the model")
     options: dict[str, Any] = {"num_classes": k, "mean": mean, "std": std}
     train = make_image_set(image, label, what="retain", **options)
-    held = (
-        make_image_set(*stack_images(test, "test"), what="test", **options)
-        if test is not None
-        else None
-    )
+    held = None
+    if test is not None:
+        pairs = read_pairs(test, "test")
+        _check_labels(pairs[1], k, "test")
+        held = make_image_set(*pairs, what="test", **options)
     dataset = Dataset(train, train.rows(torch.arange(0)) if held is None else held, names, None)  # type: ignore[arg-type]
     if bad is None:
         return _select_listed(dataset, forget)
@@ -70,6 +81,33 @@ def locate_data(retain: Any) -> tuple[str, str]:
     if Path(retain).is_file():
         return "csv", "path"
     return ("huggingface", "path") if is_saved_dataset(Path(retain)) else ("imagefolder", "root")
+
+
+def _check_alike(bad: Tensor, image: Tensor) -> None:
+    """Check that images of both sets have the same size and type.
+
+    Raises:
+        ValueError: If they do not.
+    """
+    if bad.shape[1:] != image.shape[1:] or bad.dtype != image.dtype:
+        own, other = (
+            f"{str(x.dtype).removeprefix('torch.')} {tuple(x.shape[1:])}" for x in (bad, image)
+        )
+        raise ValueError(f"forget and retain need images alike, got {own} and {other}")
+
+
+def _check_labels(label: Tensor, num_classes: int, what: str) -> None:
+    """Check that labels are classes of the model.
+
+    Raises:
+        ValueError: If one is not.
+    """
+    low, high = int(label.min()), int(label.max())
+    if low < 0 or high >= num_classes:
+        raise ValueError(
+            f"{what}: labels must be in 0..{num_classes - 1}, as the model has {num_classes} "
+            f"outputs; got {low}..{high}"
+        )
 
 
 def _names_samples(forget: Any) -> bool:
@@ -119,8 +157,14 @@ def _num_classes(
         few, torch.zeros(len(few)).long(), num_classes=1, mean=mean, std=std, what="retain"
     )
     batch = next(data.batches())
-    with eval_mode(model):
-        out = model(batch.image.to(next(model.parameters()).device))
+    try:
+        with eval_mode(model):
+            out = model(batch.image.to(next(model.parameters()).device))
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(
+            f"model cannot read images {tuple(batch.image.shape[1:])} (C, H, W): "
+            f"{' '.join(str(error).split())[:200]}"
+        ) from error
     if not isinstance(out, Tensor) or out.ndim != 2:
         raise ValueError("model must map images (B, C, H, W) to logits (B, K)")
     return out.shape[1]

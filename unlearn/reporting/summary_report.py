@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from unlearn.core.files import write_text_atomically
+from unlearn.core.words import count_noun
 from unlearn.reporting.figures import canvas, catalog
 from unlearn.reporting.pages.results_page import write_report
 from unlearn.reporting.tables import (
@@ -170,7 +171,7 @@ def _print_tables(
 ) -> None:
     """Print the tables that add information, and warnings."""
     if "summary" in made:
-        usual = f"{len(frame)} runs, mean ± standard error over cells"
+        usual = f"{count_noun(len(frame), 'run')}, mean ± standard error over cells"
         formats.print_table(made["summary"], title or usual)
     if frame["corruption"].nunique() > 1 or frame["discovery"].nunique() > 1:
         heading = "healed x utility by region (± seeds: error over seeds alone)"
@@ -178,7 +179,7 @@ def _print_tables(
     if "tests" in made and made["tests"]["p"].notna().any():
         formats.print_table(made["tests"], f"best method against each other: {comparisons.TEST}")
     if "refined" in made:
-        usual = f"{plain} rows without corruption, mean ± 95 % interval over seeds"
+        usual = f"{count_noun(plain, 'row')} without corruption, mean ± 95 % interval over seeds"
         formats.print_table(
             refined.shorten_table(made["refined"]), (not len(frame) and title) or usual
         )

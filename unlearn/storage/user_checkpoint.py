@@ -100,6 +100,24 @@ def match_checkpoint(path: Path, network: nn.Module, what: str) -> UserCheckpoin
         ValueError: If it cannot be read safely or does not fit; lists differing names.
     """
     content, metadata = _read_content(path)
+    return match_content(content, metadata, path, network, what)
+
+
+def match_content(
+    content: Any, metadata: dict[str, str] | None, path: Path, network: nn.Module, what: str
+) -> UserCheckpoint:
+    """Find the network's weights in the content of a checkpoint; see ``match_checkpoint``.
+
+    Args:
+        content: Content of the file.
+        metadata: Of a safetensors file; None of others.
+        path: The file, or its name in messages.
+        network: Network that it must fit.
+        what: Name of the network in messages.
+
+    Raises:
+        ValueError: If it does not fit.
+    """
     own = network.state_dict()
     wanted = list(own)
     best: tuple[int, tuple[str, ...], str] = (0, (), "")

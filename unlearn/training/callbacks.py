@@ -7,7 +7,14 @@ from pathlib import Path
 import lightning.pytorch as L
 import torch
 from lightning.pytorch.loggers import Logger
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from torch import Tensor
 
 from unlearn.core.console import make_console
@@ -27,6 +34,8 @@ class EpochProgress(L.Callback):
             MofNCompleteColumn(),
             TextColumn("epochs"),
             TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
             console=make_console(stderr=True),
             transient=True,
         )

@@ -74,8 +74,11 @@ def test_data_without_files_know_ids_alone(tmp_path):
 
 def test_bytes_that_are_no_text(tmp_path):
     path = tmp_path / "bad.csv"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ValueError, match="cannot read"):
+    path.write_bytes(b"1\n\xff\xfe\x00")
+    with pytest.raises(ValueError, match=r"cannot read .*'utf-8' codec"):
+        read_lines(path)
+    path.write_text("1\n2\n", encoding="utf-16")
+    with pytest.raises(ValueError, match=r"bad.csv is UTF-16; save it as UTF-8$"):
         read_lines(path)
 
 

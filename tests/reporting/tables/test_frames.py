@@ -97,7 +97,7 @@ def test_rows_of_data_that_has_changed_are_left_out_and_named():
     kept, lines = frames.select_current_data(frame)
     assert list(kept.index) == [1, 2, 3, 4]
     (line,) = lines
-    assert line.startswith("data set mine has changed: 1 rows") and "newest: new" in line
+    assert line.startswith("data set mine has changed: 1 row ") and "newest: new" in line
     plain = frame.drop(columns="data/digest")
     assert frames.select_current_data(plain)[0] is plain
 

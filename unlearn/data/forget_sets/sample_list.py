@@ -4,6 +4,7 @@ CSV or text, one image a line, ``name[,label]``, with or without a heading line;
 ids. Errors name the line. Shapes: N training samples, n listed ones.
 """
 
+import codecs
 import csv
 import difflib
 import json
@@ -30,8 +31,14 @@ def read_lines(path: Path) -> list[ListLine]:
         ValueError: If it cannot be read as text, or names no image.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"forget_set.path: cannot read {path}: {error}") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise ValueError(f"forget_set.path: {path} is UTF-16; save it as UTF-8")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
         raise ValueError(f"forget_set.path: cannot read {path}: {error}") from error
     mark = max(",;\t", key=text.count)
     try:

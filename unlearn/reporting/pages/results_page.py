@@ -29,6 +29,7 @@ from unlearn.reporting.pages.run_folders import (
     read_curves,
     shorten_value,
 )
+from unlearn.reporting.tables.definitions import define_column
 from unlearn.reporting.tables.facts import (
     UPPER_BOUND,
     labels_of_role,
@@ -176,7 +177,7 @@ def _list_metrics(rows: pd.DataFrame) -> list[dict[str, Any]]:
         unbounded = key.endswith(UNBOUNDED)
         bounded = not unbounded and bool(values.between(0, 1).all())
         title = TITLES.get(key, key.replace("_", " ").replace("/", " / "))
-        entry: dict[str, Any] = {"key": key, "title": title}
+        entry: dict[str, Any] = {"key": key, "title": title, "about": define_column(key)}
         entry["whole"] = bool((values % 1 == 0).all())
         entry["best"] = better.get(key, "min" if unbounded else None)
         # Collapsed models count as in the tables; a rate that is better low must not get a 0.

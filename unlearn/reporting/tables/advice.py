@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from unlearn.core.words import count_noun
 from unlearn.reporting.tables.facts import (
     BASELINE,
     REFERENCE,
@@ -164,7 +165,7 @@ def _rate_method(
             "why": f"baseline: {row['healed']:.2f} correct without unlearning",
         }
     if broken:
-        return {"advice": "avoid", "why": f"collapsed in {broken} of {runs} runs"}
+        return {"advice": "avoid", "why": f"collapsed in {broken} of {count_noun(runs, 'run')}"}
     if idle is not None and row["healed"] < idle["healed"] + MARGIN:
         why = f"healed {row['healed']:.2f}, without unlearning {idle['healed']:.2f}"
         return {"advice": "avoid", "why": why}

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from unlearn.core.words import count_noun
 from unlearn.reporting.tables.facts import read_fact
 
 log = logging.getLogger(__name__)
@@ -125,8 +126,8 @@ def select_current_data(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         old = known.index[known["data/digest"] != newest]
         stale[old] = True
         lines.append(
-            f"data set {group['dataset'].iloc[0]} has changed: {len(old)} rows made from earlier "
-            f"content are left out (where.data/digest selects them; newest: {newest})"
+            f"data set {group['dataset'].iloc[0]} has changed: {count_noun(len(old), 'row')} of earlier "
+            f"content left out (where.data/digest selects them; newest: {newest})"
         )
     return frame[~stale], lines
 

@@ -9,7 +9,7 @@ function columns() {
   const shown = new Set([state.metric, ...HEADLINE.map(index).filter((m) => m >= 0)]);
   const total = (key, value) => ({ key, title: key, down: true, value,
     text: (row) => String(value(row)) });
-  const means = [...shown].map((m) => ({ key: data.metrics[m].key, title: data.metrics[m].title,
+  const means = [...shown].map((m) => ({ key: data.metrics[m].key, title: data.metrics[m].title, about: data.metrics[m].about,
     down: data.metrics[m].best !== "min", best: data.metrics[m].fraction && data.metrics[m].best,
     value: ({ runs }) => stats(runs, m).mean, text: ({ runs }) => withError(stats(runs, m), m) }));
   const worst = ({ method }) => data.corruptions.flatMap((_, c) => data.rates
@@ -45,7 +45,7 @@ function drawSummary() {
     onclick: () => change(which, method) }, which.toUpperCase());
   const head = (column) => el("th", { scope: "col", "aria-sort":
     column !== by ? null : down ? "descending" : "ascending" },
-  el("button", { type: "button", "data-column": column.key,
+  el("button", { type: "button", "data-column": column.key, title: column.about ?? null,
     onclick: () => sort(column.key, column === by ? !down : column.down) }, column.title));
   const cell = (column, row) => td(column.value(row) === tops.get(column)
     && !data.oracles.includes(row.name)
@@ -88,6 +88,8 @@ function follow() {
 
 function draw() {
   for (const key of ["source", "metric", "a", "b"]) $(key).value = state[key];
+  const { title, about } = data.metrics[state.metric];
+  $("definition").textContent = about ? `${title}: ${about}.` : title;
   drawMaps();
   drawRuns();
   drawSummary();
@@ -111,7 +113,8 @@ function theme(choice) {
 
 function start() {
   const fill = (id, names) => {
-    $(id).replaceChildren(...names.map((name, i) => el("option", { value: i }, name)));
+    const about = (i) => id === "metric" ? data.metrics[i].about : null;
+    $(id).replaceChildren(...names.map((name, i) => el("option", { value: i, title: about(i) }, name)));
     $(id).addEventListener("change", () => change(id, Number($(id).value)));
   };
   const list = (id, rows) => {

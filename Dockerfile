@@ -1,0 +1,24 @@
+# The package from its source, for CPU (default) or CUDA:
+#   docker build -t unlearn .
+#   docker build -t unlearn:cuda --build-arg TORCH=cuda .
+#   docker run --rm -v "$PWD/outputs:/work/outputs" unlearn unlearn-run method=rem corruption=poison
+ARG PYTHON=3.12
+FROM python:${PYTHON}-slim AS build
+WORKDIR /source
+RUN pip install --no-cache-dir build
+COPY . .
+RUN python -m build --wheel --outdir /dist
+
+FROM python:${PYTHON}-slim
+ARG TORCH=cpu
+# The index of torch's CPU builds; CUDA builds are the ordinary wheels, which bring their libraries.
+ARG CPU_INDEX
+COPY --from=build /dist /dist
+RUN if [ "$TORCH" = cpu ] && [ -n "$CPU_INDEX" ]; then \
+      pip install --no-cache-dir --index-url "$CPU_INDEX" torch torchvision; fi \
+    && pip install --no-cache-dir "$(echo /dist/*.whl)[timm,safetensors]" && rm -r /dist
+RUN useradd --create-home --uid 1000 user
+USER user
+WORKDIR /work
+ENV UNLEARN_HOME=/work/outputs UNLEARN_DATA=/work/data
+CMD ["unlearn-run", "--help"]

@@ -1,0 +1,1 @@
+"""Scripts that add tab completion to a shell."""
