@@ -31,6 +31,8 @@ KEYS_OUTSIDE_IDENTITY = (
     "trainer.checkpoint_seconds",
     "dataset.root",
     "dataset.cache_dir",
+    "seeds.trusted",
+    "trusted.cache_dir",
 )
 """Keys that are excluded from a run's identity: they do not change what is computed.
 
@@ -38,7 +40,7 @@ Accelerator and number of threads change rounding alone. An id says what was ask
 study has the same ids on every machine; the row says where it ran (columns ``machine/...``).
 """
 
-FILE_KEYS = ("checkpoint", "forget_set.path", "localization.path")
+FILE_KEYS = ("checkpoint", "forget_set.path", "localization.path", "trusted.path")
 """Keys of user files, which are identified by content instead of path."""
 
 
@@ -80,6 +82,11 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
         digest = hash_folder(Path(data["root"]), Path(cache) if cache else None, folders)
         data["files"] = digest  # in place of the path: a moved folder is the same data
         data.pop("root")
+    verified = content.get("trusted") or {}
+    if verified.get("root") is not None and Path(str(verified["root"])).is_dir():
+        cache = verified.get("cache_dir")
+        verified["files"] = hash_folder(Path(verified["root"]), Path(cache) if cache else None)
+        verified.pop("root")
     for path in KEYS_OUTSIDE_IDENTITY:
         if path == "dataset.root" and not fetched:  # the folder is the data here
             continue

@@ -59,3 +59,60 @@ class Cosine:
     def __call__(self, step: int, total: int) -> float:
         """Return the factor for step 0..total-1."""
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * step / total)) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepDecay:
+    """Constant rate that is multiplied by a factor at given shares of the steps.
+
+    Attributes:
+        at: Shares of the steps, in [0, 1].
+        factor: Factor on the rate at each of them, above 0.
+    """
+
+    at: tuple[float, ...]
+    factor: float
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if not all(0 <= share <= 1 for share in self.at):
+            raise ValueError(f"at must be shares of the steps in [0, 1], got {list(self.at)}")
+        if self.factor <= 0:
+            raise ValueError(f"factor must be above 0, got {self.factor}")
+
+    def __call__(self, step: int, total: int) -> float:
+        """Return the factor for step 0..total-1."""
+        return self.factor ** sum(step >= round(share * total) for share in self.at)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupHoldCosine:
+    """Linear warm-up, a constant rate, then cosine decay to zero.
+
+    Attributes:
+        warmup_fraction: Share of the steps used for warm-up, in [0, 1).
+        hold_fraction: Share of the steps at the full rate.
+    """
+
+    warmup_fraction: float
+    hold_fraction: float
+
+    def __post_init__(self) -> None:
+        """Check the options."""
+        if min(self.warmup_fraction, self.hold_fraction) < 0 or (
+            self.warmup_fraction + self.hold_fraction > 1
+        ):
+            raise ValueError(
+                "warmup_fraction and hold_fraction must be at least 0 and at most 1 together, got "
+                f"{self.warmup_fraction} and {self.hold_fraction}"
+            )
+
+    def __call__(self, step: int, total: int) -> float:
+        """Return the factor for step 0..total-1."""
+        warm = int(self.warmup_fraction * total)
+        held = warm + int(self.hold_fraction * total)
+        if step < warm:
+            return (step + 1) / (warm + 1)
+        if step < held:
+            return 1.0
+        return (1 + math.cos(math.pi * (step - held) / max(1, total - held))) / 2

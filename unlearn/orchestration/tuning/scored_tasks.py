@@ -22,6 +22,7 @@ from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.models.inference import compute_accuracy
 from unlearn.pipeline.context import RunContext, build_method, load_context, original_model_identity
 from unlearn.pipeline.trained_models import load_original
+from unlearn.pipeline.trusted_set import build_request
 from unlearn.training.unlearning import LightningFit
 
 
@@ -67,7 +68,9 @@ class HeldOutTask:
             self.context.engine, augment=self.context.dataset.augment, seed=self.seed
         )
         try:
-            model = unlearner.unlearn(copy.deepcopy(self.model), self.task.request(), fit)
+            model = unlearner.unlearn(
+                copy.deepcopy(self.model), build_request(self.task, unlearner), fit
+            )
         except CollapsedError:
             return SettingScore(retain_accuracy=0.0, held_out_accuracy=1.0)
         model = remove_extra_channels(model).eval()
