@@ -78,8 +78,8 @@ class ANP(NormPruning):
         drawn = torch.rand(mask.shape, generator=self.generator).to(mask.device)
         return (self.epsilon * (2 * drawn - 1)).requires_grad_(True)
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: Any
+    def on_train_batch_end(  # type: ignore[override]
+        self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any
     ) -> None:
         """Clip the masks; stop after the last iteration."""
         self.masks.clip()

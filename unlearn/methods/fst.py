@@ -7,7 +7,6 @@ Shapes: B batch, K classes, E features.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import lightning.pytorch as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -48,12 +47,12 @@ class FST(TrustedMethod):
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Keep the classifier and draw a new one, uniform in +-1/sqrt(E); return the model."""
         model = super().prepare(model, request)
-        self.head = find_head(model)[1]
-        weight = self.head.weight
+        self.classifier = find_head(model)[1]
+        weight = self.classifier.weight
         self.held = BufferDict(original=weight.detach().clone(), norm=weight.norm().clone())
         self.notes["head_norm"] = weight.norm().item()
         generator, bound = torch.Generator().manual_seed(self.seed), weight.shape[1] ** -0.5
-        for part in self.head.parameters(recurse=False):
+        for part in self.classifier.parameters(recurse=False):
             drawn = torch.rand(part.shape, generator=generator)
             part.copy_((2 * drawn - 1) * bound)
         self.project_head()
@@ -66,17 +65,15 @@ class FST(TrustedMethod):
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return cross-entropy plus alpha times the inner product of both classifiers."""
         trusted = batch["trusted"]
-        near = (self.head.weight * self.held["original"]).sum()
+        near = (self.classifier.weight * self.held["original"]).sum()
         return F.cross_entropy(forward(trusted.image), trusted.label) + self.alpha * near
 
     @torch.no_grad()
     def project_head(self) -> None:
         """Scale the classifier's weight to the norm of the original one."""
-        weight = self.head.weight
+        weight = self.classifier.weight
         weight.mul_(self.held["norm"].to(weight.device) / weight.norm())
 
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: Any
-    ) -> None:
+    def on_train_batch_end(self, *_: Any) -> None:  # type: ignore[override]
         """Project the classifier after the step."""
         self.project_head()

@@ -22,6 +22,7 @@ from unlearn.data.forget_sets.discovered import add_clean_samples
 from unlearn.data.task import Task, Truth
 from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.retrain import Retrain
 from unlearn.pipeline.trusted_set import check_trusted_set, draw_trusted_set
 from unlearn.scoring.detection.base import Detector
 from unlearn.training.engine import Engine
@@ -215,6 +216,9 @@ def _build_method(job: Job, node: Any = None) -> UnlearningMethod:
     """Return the method, see ``build_method``."""
     config = job.config
     method: Any = copy.deepcopy(job.node("method")) if node is None else job.build(node)
+    objective = getattr(job.node("pretraining"), "objective", None)
+    if isinstance(method, Retrain) and method.role == "reference" and objective is not None:
+        method.use_objective(objective)  # retrains as the original was trained
     options: dict[str, Any] = {
         key: config.get(f"mask_{key}") for key in ("batch_norm", "head", "trainable")
     }

@@ -15,7 +15,7 @@ THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(19))
 """Thresholds that are tried, 0 to 0.90."""
 
 
-def find_scales(model: nn.Module) -> dict[str, nn.Module]:
+def find_scales(model: nn.Module) -> dict[str, nn.modules.batchnorm._BatchNorm]:
     """Return the batch-norm layers with scales, by name.
 
     Raises:
@@ -28,7 +28,7 @@ def find_scales(model: nn.Module) -> dict[str, nn.Module]:
             f"{type(model).__name__} has no batch norm, whose channels this method prunes; choose "
             "method=ft_trusted or fst"
         )
-    return dict(found)
+    return found
 
 
 class ScaleMasks(nn.Module):
