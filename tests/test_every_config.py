@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,7 +17,10 @@ from unlearn.config.command_line import DETECTOR
 from unlearn.config.composition import compose_config, enable_composition
 from unlearn.config.identity import to_plain_config
 from unlearn.config.registration import config_dir
+from unlearn.core.types import TrustedRequest
 from unlearn.data.trusted_sets.clean_rows import CleanRows
+from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.localized import Localized
 from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
 from unlearn.models.surgery import batch_norms
 from unlearn.models.vit import ViT
@@ -38,6 +42,10 @@ GROUPS = (
 )
 OPTIONS = [(group, p.stem) for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
 NEED_BATCH_NORM = ("anp", "rnp")
+NEED_TRUSTED = (
+    "ft_trusted", "fine_pruning", "anp", "rnp", "ft_sam", "fst", "nad", "i_bau", "sau",
+)  # fmt: skip
+LOCALIZED_TOO = ("cuts", "sap", "elr", "co_teaching", "divide_mix")
 METHODS = [p.stem for p in sorted((CONF / "method").glob("*.yaml"))]
 
 
@@ -197,6 +205,85 @@ def test_no_method_depends_on_the_truth(name, network, task, engine):
     lied = build_request(replace(task, truth=lie), method_of(name))
     fooled = run(name, origin, lied, engine).state_dict()
     assert all(torch.equal(honest[k], fooled[k]) for k in honest)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_that_does_not_declare_it_never_sees_a_trusted_set(name, task):
+    method, known = method_of(name), with_trusted(task)
+    request = build_request(known, method)
+    assert isinstance(request, TrustedRequest) == method.needs_trusted
+    assert method.needs_trusted == (name in NEED_TRUSTED)
+    if method.needs_trusted:
+        assert request.trusted.index.tolist() == known.trusted.index.tolist()
+        assert not method.uses_forget_set and not method.uses_retain_set
+        return
+    values = [*vars(request).values(), *request.records.values()]
+    assert not any(value is known.trusted for value in values)
+    with pytest.raises(AttributeError, match="without needs_trusted = True"):
+        _ = request.trusted
+
+
+class Peek(UnlearningMethod):
+    """Notes what it can see."""
+
+    seen: ClassVar[list] = []
+
+    def prepare(self, model, request):
+        self.seen.append("trusted" in vars(request))
+        return model
+
+    def needs_training(self):
+        return False
+
+    def loss(self, forward, batch):
+        raise AssertionError
+
+
+@pytest.mark.parametrize("needs", [False, True])
+def test_wrappers_hand_a_trusted_set_to_none_but_those_that_need_it(needs, network, task, engine):
+    plan = {"epochs": 1, "batch_size": 8, "optimizer": torch.optim.SGD, "schedule": None}
+    peek = Peek(**plan)
+    peek.needs_trusted = needs
+    Peek.seen.clear()
+    rum = build(copy.deepcopy(node_of("rum")) | {"base": node_of("ft_trusted")})
+    assert rum.needs_trusted
+    rum.base = peek
+    fit = LightningFit(engine, augment=None, seed=3)
+    rum.unlearn(copy.deepcopy(network), build_request(with_trusted(task), rum), fit)
+    assert Peek.seen == [needs] * 3
+
+    def localize(model, request, budget):
+        Peek.seen.append("trusted" in vars(request))
+        return {n: torch.ones_like(p, dtype=torch.bool) for n, p in model.named_parameters()}
+
+    localize.needs_budget = False
+    Peek.seen.clear()
+    whole = Localized(peek, localizer=localize, budget=None, batch_norm="update", head=None)
+    assert whole.needs_trusted == needs
+    whole.unlearn(network, build_request(with_trusted(task), whole), fit)
+    assert Peek.seen == [False, needs]  # the localizer, then the method
+
+
+@pytest.mark.parametrize("name", [n for n in METHODS if n in NEED_TRUSTED or n in LOCALIZED_TOO])
+def test_new_weights_stay_within_the_mask_of_a_localization(name, network, task, engine):
+    origin = trained(network, task)
+    chosen = "conv2.0.weight"
+    assert chosen in dict(origin.named_parameters())
+
+    def localize(model, request, budget):
+        return {
+            n: torch.full_like(p, n == chosen, dtype=torch.bool)
+            for n, p in model.named_parameters()
+        }
+
+    localize.needs_budget = False
+    method = Localized(
+        method_of(name), localizer=localize, budget=None, batch_norm="freeze", head="masked"
+    )
+    fit = LightningFit(engine, augment=None, seed=3)
+    healed = method.unlearn(copy.deepcopy(origin), build_request(with_trusted(task), method), fit)
+    for key, value in healed.named_parameters():
+        assert torch.equal(value, origin.get_parameter(key)) or key == chosen, key
 
 
 @pytest.mark.parametrize("name", METHODS)

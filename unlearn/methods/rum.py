@@ -48,6 +48,7 @@ class RUM:
     role: ClassVar[str] = "unlearning"
     uses_forget_set: ClassVar[bool] = True
     uses_retain_set: ClassVar[bool] = True
+    needs_trusted: bool = False
 
     def __init__(
         self,

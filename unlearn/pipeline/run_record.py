@@ -27,7 +27,8 @@ def _display_names(job: Job) -> dict[str, str]:
     method = job.config["method"]
     if "mode" in method and "base" in method:  # it runs other methods
         names["method"] += f"({chosen_option(job.config, 'base')} {method['mode']})"
-    if job.node("method").needs_trusted and not type(job.node("method")).needs_trusted:
+    needs = getattr(job.node("method"), "needs_trusted", False)
+    if needs and not getattr(type(job.node("method")), "needs_trusted", False):
         names["method"] += "(trusted)"  # it can do without
     inside = [job.config.get(key) for key in ("localization_name", "budget")]
     if any(inside):

@@ -65,8 +65,8 @@ def describe_access(method: Any) -> str:
     """Return what a method has access to: forget, retain and trusted, joined by +, or none."""
     sets = {
         "forget": method.uses_forget_set,
-        "retain": method.uses_retain_set,
-        "trusted": method.needs_trusted,
+        "retain": getattr(method, "uses_retain_set", True),
+        "trusted": getattr(method, "needs_trusted", False),
     }
     return "+".join(name for name, used in sets.items() if used) or "none"
 
@@ -74,6 +74,6 @@ def describe_access(method: Any) -> str:
 def describe_trusted_set(context: "RunContext") -> dict[str, Any]:
     """Return number and source of the trusted images, for the row of a method that got them."""
     task, source = context.task, context.job.node("trusted")
-    if task.trusted is None or not context.job.node("method").needs_trusted:
+    if task.trusted is None or not getattr(context.job.node("method"), "needs_trusted", False):
         return {}
     return {"trusted/n": len(task.trusted), "trusted/source": source.source}

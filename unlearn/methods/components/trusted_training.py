@@ -43,6 +43,8 @@ def split_trusted(request: Request, notes: dict[str, Any]) -> tuple[ImageSet, Im
     """
     if not isinstance(request, TrustedRequest):
         raise ValueError("a trusted set is needed: trusted=clean_rows, or your own images")
+    if len(request.trusted) < 2:
+        raise ValueError(f"the trusted set must hold at least 2 images, got {len(request.trusted)}")
     fit, validation, apart = request.split_trusted()
     notes |= {"trusted_images": len(fit), "validation_images": len(validation)}
     if not apart:
