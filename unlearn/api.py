@@ -32,6 +32,7 @@ from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.models.trusted_factories import build_card_network
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.run_record import make_record
+from unlearn.pipeline.trusted_set import draw_trusted_set
 from unlearn.pipeline.unlearn_job import run_method
 from unlearn.pipeline.user_arrays import find_accelerator, read_scale
 from unlearn.pipeline.user_data import build_user_data, locate_data
@@ -132,6 +133,9 @@ def heal(
     task = Task(dataset.train, dataset.test, truth, (rows,))
     engine = build_engine(config, dataset.train.image.shape[-2])
     context = RunContext(job, dataset, task, engine, "")
+    task, forget_sets, facts = draw_trusted_set(context, (rows,))
+    task = replace(task, forget=forget_sets)
+    context = replace(context, task=task, forget_set_facts=facts)
     return _run_heal(context, model)
 
 

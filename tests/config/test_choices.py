@@ -172,6 +172,27 @@ def test_a_simulated_discovery_is_known_by_its_option_not_by_its_class(own: list
         checked(*own, "forget_set=joint", "discovery=null")
 
 
+def test_images_held_out_of_a_training_need_a_training(tmp_path: Path):
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"")
+    words = [f"checkpoint={model}", "forget_set=file", f"forget_set.path={model}", "method=anp"]
+    assert checked(*words, "trusted=clean_rows") == 1
+    with pytest.raises(errors.ConfigError, match="trusted=held_out takes images out of"):
+        checked(*words, "trusted=held_out")
+
+
+def test_a_trusted_set_is_part_of_a_run_and_none_is_not():
+    usual, made = content(), content("trusted=clean_rows")
+    assert usual["trusted"] is None and usual["chosen"]["trusted"] == "none"
+    assert compute_run_id(usual) == compute_run_id(
+        {k: v for k, v in usual.items() if k != "trusted"}
+    )
+    assert compute_run_id(made) != compute_run_id(usual)
+    seeds = usual["seeds"] | {"trusted": 7}  # it acts through trusted.seed alone
+    assert compute_run_id(usual | {"seeds": seeds}) == compute_run_id(usual)
+    assert compute_run_id(content("trusted=clean_rows", "seeds.trusted=7")) != compute_run_id(made)
+
+
 def test_a_label_does_not_hide_what_was_chosen():
     with pytest.raises(errors.ConfigError, match="corruption must not be none"):
         checked("corruption=none", "names.corruption=clean")

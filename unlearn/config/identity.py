@@ -32,6 +32,8 @@ KEYS_OUTSIDE_IDENTITY = (
     "trainer.checkpoint_seconds",
     "dataset.root",
     "dataset.cache_dir",
+    "seeds.trusted",
+    "trusted.cache_dir",
 )
 """Keys that are excluded from a run's identity: they do not change what is computed.
 
@@ -39,7 +41,13 @@ Accelerator and number of threads change rounding alone. An id says what was ask
 study has the same ids on every machine; the row says where it ran (columns ``machine/...``).
 """
 
-FILE_KEYS = ("checkpoint", "forget_set.path", "localization.path", "dataset.classes")
+FILE_KEYS = (
+    "checkpoint",
+    "forget_set.path",
+    "localization.path",
+    "dataset.classes",
+    "trusted.path",
+)
 """Keys of user files, which are identified by content instead of path."""
 
 
@@ -77,6 +85,11 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
     fetched = "download" in data
     if not fetched:
         _identify_images(data, tuple(Path(str(path)) for path in outside if path is not None))
+    verified = content.get("trusted") or {}
+    if verified.get("root") is not None and Path(str(verified["root"])).is_dir():
+        cache = verified.get("cache_dir")
+        verified["files"] = hash_folder(Path(verified["root"]), Path(cache) if cache else None)
+        verified.pop("root")
     for path in KEYS_OUTSIDE_IDENTITY:
         if path == "dataset.root" and not fetched:  # the folder is the data here
             continue

@@ -72,6 +72,11 @@ def check_checkpoint(config: Mapping[str, Any]) -> None:
             "corruption must be none with your own checkpoint, which was trained on the data as "
             f"they are, got {corruption}; leave it out"
         )
+    if (config.get("chosen") or {}).get("trusted") == "held_out":
+        raise ConfigError(
+            "trusted=held_out takes images out of a training that happens here; with a checkpoint "
+            "use trusted=folder, file or clean_rows"
+        )
     if (config.get("tune") or {}).get("trials"):
         raise ConfigError(
             "tune.trials must be 0 with a checkpoint: trials need models that are trained "

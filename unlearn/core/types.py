@@ -151,6 +151,7 @@ class Request:
         raise AttributeError(
             f"a method has access only to the forget set, the retain set and the records; "
             f"it asked for '{name}'"
+            + (" without needs_trusted = True" if name == "trusted" else "")
         )
 
     def get_all_indices(self) -> Tensor:
@@ -160,6 +161,60 @@ class Request:
     def get_all_samples(self) -> ImageSet:
         """Return forget and retain set as one set, ordered by index: the data as received."""
         return join_sets(self.forget, self.retain)
+
+    def without_trusted(self) -> "Request":
+        """Return the request as a method gets it that does not need a trusted set."""
+        return self
+
+
+@dataclass(frozen=True)
+class TrustedRequest(Request):
+    """The request of a method that needs a trusted set.
+
+    Attributes:
+        trusted: Images whose labels are known to be right, without triggers. Some may also be in the
+            retain set; none is in the forget set.
+    """
+
+    trusted: ImageSet = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check that the trusted set is not empty and shares no sample with the forget set."""
+        super().__post_init__()
+        if not len(self.trusted):
+            raise ValueError("the trusted set must not be empty")
+        if torch.isin(self.trusted.index, self.forget.index).any():
+            raise ValueError("forget set and trusted set share samples")
+
+    def without_trusted(self) -> Request:
+        """Return the request without the trusted set."""
+        return Request(self.forget, self.retain, self.records)
+
+    def split_trusted(self) -> tuple[ImageSet, ImageSet, bool]:
+        """Return the trusted images to train on, those to validate on, and whether they differ."""
+        held = select_validation_rows(self.trusted.label)
+        if held is None:
+            return self.trusted, self.trusted, False
+        return self.trusted.rows(~held), self.trusted.rows(held), True
+
+
+VALIDATION_SHARE = 0.2
+"""Share of each class of the trusted set that is used for validation; at least two images."""
+
+
+def select_validation_rows(label: Tensor) -> Tensor | None:
+    """Return the rows to validate on, bool (N,), evenly spaced within each class.
+
+    None if a class has too few images: at least two to validate on, and as many to train on.
+    """
+    held = torch.zeros(len(label), dtype=torch.bool, device=label.device)
+    for c in label.unique():
+        own = (label == c).nonzero().flatten()
+        count = max(2, round(VALIDATION_SHARE * len(own)))
+        if len(own) < 2 * count:
+            return None
+        held[own[torch.arange(count, device=own.device) * len(own) // count]] = True
+    return held
 
 
 class Fit(Protocol):

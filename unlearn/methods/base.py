@@ -33,7 +33,8 @@ class UnlearningMethod(L.Callback, ABC):
             that training can be spread over devices. A loss that adds means over several sets must
             multiply each by its ``Batch.weight``.
         full_precision: Whether to train in 32 bits regardless of the pre-training precision.
-        budget_pass: Set that one epoch of the budget iterates over: "forget", "retain" or "all".
+        budget_pass: Set that one epoch of the budget iterates over: "forget", "retain", "all" or
+            "trusted".
         head: Whether a localization trains the classification head "always" or as "masked".
         localizable: Whether a localization can be used; False if the network's shape changes.
         has_localization: Whether the method has a localization.
@@ -41,6 +42,8 @@ class UnlearningMethod(L.Callback, ABC):
         role: Role in comparisons: "unlearning"; "baseline", what all start from; or "reference", the
             retrained model that others are measured against.
         uses_forget_set: Whether the result depends on the forget set.
+        uses_retain_set: Whether the result depends on the retain set.
+        needs_trusted: Whether the method needs a trusted set; only then its request holds one.
         notes: Values recorded in the run's row, JSON-serialisable.
     """
 
@@ -54,6 +57,8 @@ class UnlearningMethod(L.Callback, ABC):
     has_localization: ClassVar[bool] = False
     role: ClassVar[str] = "unlearning"
     uses_forget_set: ClassVar[bool] = True
+    uses_retain_set: ClassVar[bool] = True
+    needs_trusted: bool = False
     mask: Any = None
 
     def __init__(
@@ -110,7 +115,7 @@ class UnlearningMethod(L.Callback, ABC):
         return None
 
     def uses(self, epoch: int) -> tuple[str, ...]:
-        """Return the sets in a batch of this epoch, from "forget", "retain" and "all"."""
+        """Return the sets in a batch of this epoch, from "forget", "retain", "all", "trusted"."""
         return (self.budget_pass,)
 
     @abstractmethod
@@ -127,7 +132,7 @@ class UnlearningMethod(L.Callback, ABC):
 
     def batch_sizes(self) -> dict[str, int]:
         """Return B for each name that ``uses`` may return."""
-        return dict.fromkeys(("forget", "retain", "all"), self.batch_size)
+        return dict.fromkeys(("forget", "retain", "all", "trusted"), self.batch_size)
 
     def build_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
         """Return the optimizers; ``get_optimizer_index`` selects the one that steps."""

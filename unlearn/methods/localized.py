@@ -79,7 +79,7 @@ class Localized(UnlearningMethod):
         self.method, self.localizer, self.budget = method, localizer, budget
         self.batch_norm, self.head_mode = batch_norm, head or method.head
         self.trainable = list(trainable or ())
-        for name in ("full_precision", "budget_pass", "notes"):
+        for name in ("full_precision", "budget_pass", "needs_trusted", "notes"):
             setattr(self, name, getattr(method, name))
         self.stackable, self.compilable = method.stackable, method.compilable
         self.mean_loss = method.mean_loss
@@ -89,7 +89,7 @@ class Localized(UnlearningMethod):
         """Compute the mask, prepare the method, and restore all entries outside the mask."""
         model, self.request = remove_extra_channels(model), request
         before, image = copy_parameters(model), example_images(request)
-        self.mask = compute_mask(self.localizer, model, request, self.budget)
+        self.mask = compute_mask(self.localizer, model, request.without_trusted(), self.budget)
         self.moving = build_training_mask(
             self.mask,
             list_head_parameters(model, image),

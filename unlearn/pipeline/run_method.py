@@ -18,6 +18,7 @@ from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline.context import RunContext, build_method
+from unlearn.pipeline.trusted_set import build_request
 from unlearn.training.engine import Engine
 from unlearn.training.unlearning import LightningFit
 
@@ -79,7 +80,8 @@ def build_run(
         callbacks=[monitor],
         title=context.job.names["method"],
     )
-    return method, monitor, fit, context.task.request(oracle=context.job.config["oracle"])
+    request = build_request(context.task, method, oracle=context.job.config["oracle"])
+    return method, monitor, fit, request
 
 
 def run_method(

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from unlearn.core.types import Batch, ImageSet, Request
+from unlearn.core.types import Batch, ImageSet, Request, TrustedRequest
 from unlearn.training.distributed import SINGLE_PROCESS, Rank
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -100,7 +100,7 @@ class ResidentLoader:
 class RequestLoader:
     """Iterable over the batches that a method uses, as dicts by set name.
 
-    The method selects "forget", "retain" and "all" per epoch. An epoch is one pass over the longest
+    The method selects "forget", "retain", "all" and "trusted" per epoch. An epoch is one pass over the longest
     set other than "forget", which is repeated.
     """
 
@@ -137,6 +137,8 @@ class RequestLoader:
             "retain": lambda: self.request.retain,
             "all": self.request.get_all_samples,
         }
+        if isinstance(self.request, TrustedRequest):
+            parts["trusted"] = self._get_trusted
         if name not in parts:
             raise ValueError(f"a method may use {', '.join(parts)}; it asked for '{name}'")
         if name not in self._loaders:
@@ -153,9 +155,15 @@ class RequestLoader:
 
     def count_steps(self, name: str, batch_size: int) -> int:
         """Return the number of batches of one pass."""
+        if name == "trusted":
+            return num_batches(len(self._get_trusted()), batch_size)
         forget, retain = len(self.request.forget), len(self.request.retain)
         samples = {"forget": forget, "retain": retain, "all": forget + retain}[name]
         return num_batches(samples, batch_size, self.rank.count)
+
+    def _get_trusted(self) -> ImageSet:
+        assert isinstance(self.request, TrustedRequest)
+        return self.request.split_trusted()[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""

@@ -60,6 +60,7 @@ def test_a_table_gives_what_a_folder_gives(trained, photos, tmp_path, monkeypatc
         heal(trained, retain=retain, forget=bad, overrides=extra, **FEW, **own)
         for retain, extra in ((photos, []), (table, more))
     )
+    assert two.context.dataset.files is not None
     assert two.context.dataset.files[0].startswith("train/")
     assert two.context.task.forget_indices().tolist() == one.context.task.forget_indices().tolist()
     assert torch.equal(two.model[7].bias, one.model[7].bias)

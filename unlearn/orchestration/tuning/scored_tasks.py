@@ -23,6 +23,7 @@ from unlearn.methods.components.healing_score import HealingScore, ScoreParts
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline.context import RunContext, build_method, load_context, original_model_identity
 from unlearn.pipeline.trained_models import load_original
+from unlearn.pipeline.trusted_set import build_request
 from unlearn.training.unlearning import LightningFit
 
 
@@ -53,7 +54,9 @@ class HeldOutTask:
             self.context.engine, augment=self.context.dataset.augment, seed=self.seed
         )
         try:
-            model = unlearner.unlearn(copy.deepcopy(self.model), self.task.request(), fit)
+            model = unlearner.unlearn(
+                copy.deepcopy(self.model), build_request(self.task, unlearner), fit
+            )
         except CollapsedError:
             return ScoreParts(kept=0.0, healed=0.0)
         return self.score.measure(remove_extra_channels(model).eval())
