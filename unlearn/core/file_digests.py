@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from unlearn.core.files import open_regular_file, write_text_atomically
+from unlearn.core.files import is_folder, open_regular_file, write_text_atomically
 
 RECENT = 2.0
 MAX_BYTES = 4 * 2**30
@@ -33,15 +33,16 @@ class FileDigests:
             max_bytes: Larger files are not read: their hash is that of size and modification time.
         """
         self.root, self.max_bytes = root.resolve(), max_bytes
+        self._start = os.path.join(os.path.abspath(root), "")
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         self._path = None if cache is None else cache / "digests" / f"{name}.json"
         self._known = self._read_known()
 
-    def hash_files(self, paths: Iterable[Path]) -> list[str]:
+    def hash_files(self, paths: Iterable[Path | str]) -> list[str]:
         """Return the hash of each file, "unreadable" where it cannot be read or is no file."""
         paths = list(paths)
         states = [_read_state(path) for path in paths]
-        names = [os.path.relpath(path, self.root) for path in paths]
+        names = [self._get_name(path) for path in paths]
         stale = [
             i for i, state in enumerate(states)
             if state is not None
@@ -49,7 +50,9 @@ class FileDigests:
             and self._known.get(names[i], [None])[:2] != list(state)
         ]  # fmt: skip
         with ThreadPoolExecutor() as pool:
-            new = dict(zip(stale, pool.map(lambda i: _hash_content(paths[i]), stale), strict=True))
+            new = dict(
+                zip(stale, pool.map(lambda i: _hash_content(Path(paths[i])), stale), strict=True)
+            )
         out = []
         recent = (time.time() - RECENT) * 1e9
         for i, (name, state) in enumerate(zip(names, states, strict=True)):
@@ -67,11 +70,19 @@ class FileDigests:
             self._write_known()
         return out
 
+    def _get_name(self, path: Path | str) -> str:
+        """Return the name under which a hash is kept; paths below the folder take no system call."""
+        whole = os.path.abspath(path)
+        if whole.startswith(self._start):
+            return whole[len(self._start) :]
+        return os.path.relpath(path, self.root)
+
     def _read_known(self) -> dict[str, list[object]]:
+        if self._path is None:
+            return {}
         try:
-            content = json.loads(self._path.read_text()) if self._path is not None else {}
-            files = content["files"] if content["format"] == FORMAT else {}
-            return {str(k): [int(v[0]), int(v[1]), str(v[2])] for k, v in files.items()}
+            status = self._path.stat()
+            return dict(_read_hashes(self._path, status.st_mtime_ns, status.st_ino))
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
             return {}  # absent or broken: read the files again
 
@@ -85,10 +96,18 @@ class FileDigests:
             return
 
 
-def _read_state(path: Path) -> tuple[int, int] | None:
+@functools.lru_cache(maxsize=2)
+def _read_hashes(path: Path, modified: int, inode: int) -> dict[str, list[object]]:
+    """Return the hashes in a file; cached, since a run needs them for several lists of files."""
+    content = json.loads(path.read_text())
+    files = content["files"] if content["format"] == FORMAT else {}
+    return {str(k): [int(v[0]), int(v[1]), str(v[2])] for k, v in files.items()}
+
+
+def _read_state(path: Path | str) -> tuple[int, int] | None:
     """Return size and modification time of a regular file, None of anything else."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return None
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
@@ -110,18 +129,30 @@ def hash_folder(root: Path, cache: Path | None, outside: tuple[Path, ...] = ()) 
     a process runs.
     """
     skipped = {path.resolve() for path in outside}
-    paths = sorted(_walk_files(root, skipped))
+    names = list(_walk_files(str(root), "", skipped))
+    paths = [os.path.join(root, name) for name in names]
     digest = hashlib.sha256()
-    for path, content in zip(paths, FileDigests(root, cache).hash_files(paths), strict=True):
-        name = os.fsencode(os.path.relpath(path, root))
-        digest.update(b"%d %s %s" % (len(name), name, content.encode()))
+    for name, content in zip(names, FileDigests(root, cache).hash_files(paths), strict=True):
+        named = os.fsencode(name)
+        digest.update(b"%d %s %s" % (len(named), named, content.encode()))
     return digest.hexdigest()[:16]
 
 
-def _walk_files(root: Path, skipped: set[Path]) -> Iterator[Path]:
-    for folder, inner, names in os.walk(root):
-        here = Path(folder)
-        inner[:] = [
-            n for n in inner if not n.startswith(".") and (here / n).resolve() not in skipped
-        ]
-        yield from (here / name for name in names if not name.startswith("."))
+def _walk_files(folder: str, below: str, skipped: set[Path]) -> Iterator[str]:
+    """Yield the names of the files below a folder, sorted by the parts of their paths.
+
+    Links to folders are not followed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            content = sorted(entries, key=lambda entry: entry.name)
+    except OSError:  # no permission, or gone
+        return
+    for entry in content:
+        if entry.name.startswith("."):
+            continue
+        name = f"{below}{entry.name}"
+        if not is_folder(entry):
+            yield name
+        elif not entry.is_symlink() and Path(entry.path).resolve() not in skipped:
+            yield from _walk_files(entry.path, f"{name}/", skipped)

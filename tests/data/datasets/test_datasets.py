@@ -167,7 +167,7 @@ def test_torn_files_are_called_so(cut, download, tmp_path, monkeypatch):
 
 
 def test_heavy_libraries_wait_until_data_are_loaded():
-    names = "augmentation base digits image_cache image_folder normalization synthetic torchvision_sets".split()
+    names = "augmentation base digits image_files image_folder normalization synthetic torchvision_sets".split()
     code = (
         f"import sys; {'; '.join(f'import unlearn.data.datasets.{n}' for n in names)}; "
         "print(sorted({'torchvision', 'sklearn', 'PIL', 'rich'} & set(sys.modules)))"
