@@ -20,6 +20,9 @@ RECENT = 2.0
 MAX_BYTES = 4 * 2**30
 FORMAT = 1
 
+Known = tuple[int, int, str]
+"""Size, modification time and hash of a file."""
+
 
 class FileDigests:
     """Hashes of the files below a folder."""
@@ -33,51 +36,57 @@ class FileDigests:
             max_bytes: Larger files are not read: their hash is that of size and modification time.
         """
         self.root, self.max_bytes = root.resolve(), max_bytes
-        self._start = os.path.join(os.path.abspath(root), "")
+        self._starts = {os.path.join(place, "") for place in (root, os.path.abspath(root))}
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         self._path = None if cache is None else cache / "digests" / f"{name}.json"
         self._known = self._read_known()
 
     def hash_files(self, paths: Iterable[Path | str]) -> list[str]:
         """Return the hash of each file, "unreadable" where it cannot be read or is no file."""
-        paths = list(paths)
-        states = [_read_state(path) for path in paths]
-        names = [self._get_name(path) for path in paths]
-        stale = [
-            i for i, state in enumerate(states)
-            if state is not None
-            and state[0] <= self.max_bytes
-            and self._known.get(names[i], [None])[:2] != list(state)
-        ]  # fmt: skip
-        with ThreadPoolExecutor() as pool:
-            new = dict(
-                zip(stale, pool.map(lambda i: _hash_content(Path(paths[i])), stale), strict=True)
-            )
-        out = []
-        recent = (time.time() - RECENT) * 1e9
-        for i, (name, state) in enumerate(zip(names, states, strict=True)):
+        paths = [os.fspath(path) for path in paths]
+        out: list[str] = []
+        stale: list[tuple[int, str, tuple[int, int]]] = []
+        known = self._known
+        for path in paths:
+            state = _read_state(path)
             if state is None:
                 out.append("unreadable")
                 continue
             if state[0] > self.max_bytes:
                 out.append(f"large {state[0]} {state[1]}")
                 continue
-            digest = new[i] if i in new else self._known[name][2]
-            out.append(digest)
-            if digest != "unreadable" and state[1] < recent:
-                self._known[name] = [*state, digest]
-        if new:
-            self._write_known()
+            name = self._get_name(path)
+            kept = known.get(name)
+            if kept is not None and kept[0] == state[0] and kept[1] == state[1]:
+                out.append(kept[2])
+            else:
+                stale.append((len(out), name, state))
+                out.append("")
+        if stale:
+            self._hash_stale(paths, stale, out)
         return out
 
-    def _get_name(self, path: Path | str) -> str:
+    def _hash_stale(
+        self, paths: list[str], stale: list[tuple[int, str, tuple[int, int]]], out: list[str]
+    ) -> None:
+        """Hash files into their places of ``out``, and keep the hashes of files that are at rest."""
+        recent = (time.time() - RECENT) * 1e9
+        with ThreadPoolExecutor() as pool:
+            new = pool.map(lambda one: _hash_content(Path(paths[one[0]])), stale)
+            for (place, name, state), digest in zip(stale, new, strict=True):
+                out[place] = digest
+                if digest != "unreadable" and state[1] < recent:
+                    self._known[name] = (*state, digest)
+        self._write_known()
+
+    def _get_name(self, path: str) -> str:
         """Return the name under which a hash is kept; paths below the folder take no system call."""
-        whole = os.path.abspath(path)
-        if whole.startswith(self._start):
-            return whole[len(self._start) :]
+        for start in self._starts:
+            if path.startswith(start):
+                return path[len(start) :]
         return os.path.relpath(path, self.root)
 
-    def _read_known(self) -> dict[str, list[object]]:
+    def _read_known(self) -> dict[str, Known]:
         if self._path is None:
             return {}
         try:
@@ -97,11 +106,11 @@ class FileDigests:
 
 
 @functools.lru_cache(maxsize=2)
-def _read_hashes(path: Path, modified: int, inode: int) -> dict[str, list[object]]:
+def _read_hashes(path: Path, modified: int, inode: int) -> dict[str, Known]:
     """Return the hashes in a file; cached, since a run needs them for several lists of files."""
     content = json.loads(path.read_text())
     files = content["files"] if content["format"] == FORMAT else {}
-    return {str(k): [int(v[0]), int(v[1]), str(v[2])] for k, v in files.items()}
+    return {str(k): (int(v[0]), int(v[1]), str(v[2])) for k, v in files.items()}
 
 
 def _read_state(path: Path | str) -> tuple[int, int] | None:
