@@ -81,7 +81,7 @@ class StoredImages:
         """Return images in memory in the layout of the source, uint8 (n, C, H, W)."""
         return self.source.read(self.rows[key])
 
-    def select(self, keep: Tensor) -> "StoredImages":
+    def select_rows(self, keep: Tensor) -> "StoredImages":
         """Return the images at positions int64 (n,) or bool (N,), without reading them."""
         return StoredImages(self.source, self.rows[keep])
 
@@ -121,7 +121,7 @@ def iterate_chunks(images: StoredImages) -> Iterator[Tensor]:
 def take_rows(images: Tensor, keep: Tensor) -> Tensor:
     """Return the images at positions ``keep``: a copy of tensors, a list of stored images."""
     if isinstance(images, StoredImages):
-        return as_images(images.select(keep))
+        return as_images(images.select_rows(keep))
     return images[keep]
 
 

@@ -7,9 +7,10 @@ Shapes: N samples, C H W image.
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -79,14 +80,24 @@ class ImageFolder(DatasetOptions):
         check_counts(label, names, layout.train, least=2 if layout.test is None else 1)
         if layout.test is not None:
             test = self._list_split(layout.test, names)
-            return decode_used(self.build_dataset((image, label), test[:2], tuple(names), files))
+            return self.build_dataset((image, label), test[:2], tuple(names), files)
+        return self.split_dataset(image, label, names, files)
+
+    def build_dataset(self, *parts: Any, **more: Any) -> Dataset:
+        """Return the data set of images of ``read_files``, with those that it uses decoded."""
+        return decode_used(super().build_dataset(*parts, **more))
+
+    def split_dataset(
+        self, image: Tensor, label: Tensor, names: list[str], files: tuple[str, ...]
+    ) -> Dataset:
+        """Return the data set with a fraction of each class split off for testing."""
         held = draw_test_mask(label, self.test_fraction)
         kept, off = (
             tuple(f for f, out in zip(files, held.tolist(), strict=True) if out is wanted)
             for wanted in (False, True)
         )
-        rest, stays = (take_rows(image, held), label[held]), (take_rows(image, ~held), label[~held])
-        return decode_used(self.build_dataset(stays, rest, tuple(names), kept, off))
+        train, rest = ((take_rows(image, rows), label[rows]) for rows in (~held, held))
+        return self.build_dataset(train, rest, tuple(names), kept, off)
 
     def _list_split(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         """Return images that are not decoded yet, labels int64 (N,) and names below ``top``."""
@@ -94,19 +105,33 @@ class ImageFolder(DatasetOptions):
         found = list_images(Path(self.root), top, names if given is None else ["images"])
         if not found:
             raise ValueError(f"dataset.root={self.root}: no image in {top}")
+        image, files = self.read_files(top, found)
         number = {name: i for i, name in enumerate(names)}
-        classes = [f.partition("/")[0] if given is None else given.get(f) for f in found]
-        label = torch.tensor([-1 if c is None else number[c] for c in classes])
-        if (label < 0).any():
-            unnamed = found[int((label < 0).nonzero()[0])]
-            raise ValueError(f"dataset.root: {top / ANNOTATIONS} does not name {unnamed}")
+        classes = [f.partition("/")[0] if given is None else given.get(f) for f in files]
+        unnamed = [f for f, name in zip(files, classes, strict=True) if name is None]
+        if unnamed:
+            raise ValueError(f"dataset.root: {top / ANNOTATIONS} does not name {unnamed[0]}")
+        label = torch.tensor([number[name] for name in classes if name is not None])
+        return image, label, files
+
+    def read_files(self, top: Path, paths: Sequence[Path | str]) -> tuple[Tensor, tuple[str, ...]]:
+        """Return images (N, C, H, W) of files and their names below ``top``.
+
+        The images are to be selected by ``take_rows`` and passed to ``build_dataset``, which decodes
+        those that are used. Unreadable images are left out here if they are to be skipped.
+
+        Args:
+            top: Folder of the files.
+            paths: The files, or their names below ``top``.
+        """
+        names = [p if isinstance(p, str) else p.relative_to(top).as_posix() for p in paths]
         files = ImageFiles(
-            Path(self.root), top, tuple(found),
+            Path(self.root), top, tuple(names),
             ImageDecoder(self.image_size, len(self.mean), self.max_pixels),
             Path(self.cache_dir), self.store, self.unreadable,
         )  # fmt: skip
         rows = files.select_readable()
-        return files.get_images(rows), label[rows], tuple(found[row] for row in rows.tolist())
+        return files.get_images(rows), tuple(names[row] for row in rows.tolist())
 
 
 def check_test_classes(top: Path, names: list[str]) -> None:
@@ -179,7 +204,7 @@ def _walk_sorted(folder: str, below: str) -> Iterator[tuple[os.DirEntry[str], st
 
 
 def _check_link(path: Path, root: Path, inside: Path) -> None:
-    if _leads_out(path, inside):
+    if leads_out(path, inside):
         raise ValueError(f"dataset.root: {path} links to something outside of {root}")
 
 
@@ -192,7 +217,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _leads_out(link: Path, folder: Path) -> bool:
+def leads_out(link: Path, folder: Path) -> bool:
     """Return whether a link ends outside of a folder; one that leads to itself ends nowhere."""
     try:
         return not link.resolve().is_relative_to(folder)

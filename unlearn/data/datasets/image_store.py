@@ -288,11 +288,13 @@ def hash_bytes(content: bytes | memoryview) -> bytes:
     return hashlib.sha256(content).digest()[:DIGEST_BYTES]
 
 
-def show_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+def show_progress(
+    items: Iterable[Any], total: int, title: str = "decoding images"
+) -> Iterable[Any]:
     """Show a progress bar on a terminal."""
     from rich.progress import track
 
     if not sys.stderr.isatty():
         return items
     console = make_console(stderr=True)
-    return track(items, "decoding images", total=total, console=console, transient=True)
+    return track(items, title, total=total, console=console, transient=True)
