@@ -27,8 +27,8 @@ from unlearn.models.surgery import (
 )
 from unlearn.models.vit import ViT
 from unlearn.pipeline.context import build_method
-from unlearn.pipeline.trusted_set import build_request
 from unlearn.pipeline.run_record import _display_names
+from unlearn.pipeline.trusted_set import build_request
 
 CONF = Path(config_dir())
 OPTIMIZERS = sorted(p.stem for p in (CONF / "optimizer").glob("*.yaml"))
