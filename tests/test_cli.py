@@ -234,7 +234,7 @@ def test_a_sweep_is_shown_by_its_first_job(tmp_path: Path, question: list[str]):
 def test_help_follows_the_choices(tmp_path: Path):
     result = call(tmp_path, "unlearn", "method=npo", "--help")
     assert "npo*" in result.stdout
-    assert re.search(r"  beta: \S+  # strength of the tie to the original", result.stdout)
+    assert re.search(r"  beta: \S+  # inverse temperature of the loss difference", result.stdout)
     assert "max_removal_epochs" not in result.stdout
 
 

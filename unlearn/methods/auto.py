@@ -52,11 +52,15 @@ class Auto:
     Attributes:
         role: Role in comparisons, see ``UnlearningMethod``.
         uses_forget_set: Whether the result depends on the forget set.
+        uses_retain_set: Whether the result depends on the retain set.
+        needs_trusted: False: candidates with a trusted set could not be compared with others.
         notes: Values recorded in the run's row, JSON-serialisable.
     """
 
     role: ClassVar[str] = "unlearning"
     uses_forget_set: ClassVar[bool] = True
+    uses_retain_set: ClassVar[bool] = True
+    needs_trusted: ClassVar[bool] = False
 
     def __init__(
         self, *, candidates: Mapping[str, Unlearner], default: str, force: bool, seed: int
@@ -75,6 +79,13 @@ class Auto:
         if default not in candidates:
             raise ValueError(
                 f"method.default must be one of the candidates {', '.join(candidates)}, got {default}"
+            )
+        with_set = [
+            name for name, one in candidates.items() if getattr(one, "needs_trusted", False)
+        ]
+        if with_set:
+            raise ValueError(
+                f"method.candidates must not need a trusted set, got {', '.join(with_set)}"
             )
         self.candidates = dict(candidates)
         self.default = default

@@ -73,6 +73,7 @@ class RobustRetrain(Retrain):
 
     role: ClassVar[str] = "unlearning"
     stackable = False
+    mean_loss = False  # the objective keeps state of its own
     compilable: bool = False
 
     def __init__(self, *, objective: RobustObjective, **recipe: Any) -> None:

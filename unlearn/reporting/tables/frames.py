@@ -118,7 +118,8 @@ def select_current_data(frame: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     options = [str(c) for c in frame if str(c).startswith("config/dataset.")]
     keys = existing_columns(frame, ("dataset", *options))
     stale, lines = pd.Series(False, frame.index), []
-    for _, group in frame.groupby(keys, dropna=False):
+    alike = [frame[key].map(lambda v: str(v) if isinstance(v, list | dict) else v) for key in keys]
+    for _, group in frame.groupby(alike, dropna=False):
         known = group.dropna(subset=["data/digest"])
         if known["data/digest"].nunique() < 2:
             continue
