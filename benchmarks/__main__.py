@@ -28,6 +28,7 @@ PARTS = {
     "memory": ("memory", "table"),
     "stacking": ("stacking", "table"),
     "recording": ("recording", "table"),
+    "spreading": ("spreading", "table"),
     "checksums": ("checksums", "table"),
     "cifar": ("cifar", "table"),
 }
@@ -38,6 +39,7 @@ ALL = (
     "outside",
     "stacking",
     "recording",
+    "spreading",
     "plane",
     "memory",
     "checksums",

@@ -124,4 +124,6 @@ def _own(method: Any, model: nn.Module) -> Loss:
     def forward(image: Tensor, index: Tensor | None = None) -> Tensor:
         return model(image, *(() if index is None else (index,))).float()
 
-    return lambda parts: method.loss(forward, {name: Batch(*part) for name, part in parts.items()})
+    return lambda parts: method.loss(
+        forward, {name: Batch(part[0], part[1], part[2]) for name, part in parts.items()}
+    )

@@ -24,7 +24,10 @@ from unlearn.reporting.tables.frames import BANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {
-    "Guides": ("your_model.md", "heal_notebook.md", "discovery.md", "advice.md", "tuning.md", "scale.md", "security.md"),
+    "Guides": (
+        "your_model.md", "heal_notebook.md", "discovery.md", "advice.md", "trusted.md", "tuning.md", "floors.md",
+        "scale.md", "security.md",
+    ),
     "Concepts": ("glossary.md", "architecture.md"),
     "Results": ("gallery.md", "results.md", "refined.md", "localized.md", "speed.md", "reproduce.md"),
     "Development": ("extend.md", "api.md"),
@@ -33,6 +36,7 @@ SECTIONS = {
 SYMBOLS = (
     (r"\theta, \theta_0", "the model's parameters, now and of the original"),
     (r"D_f, D_r, D", "forget set, retain set, both"),
+    (r"D_t, D_v", "trusted set: the part to train on, the part to validate on"),
     (r"\ell(\theta; x, y)", "cross-entropy of image and given label"),
     (r"p_\theta(x)", "probabilities that the model gives the classes"),
     (r"\sigma", "the logistic function"),
@@ -162,7 +166,8 @@ def _measured(name: str, plane: pd.DataFrame, verdicts: dict[str, pd.DataFrame])
     own = plane[plane["method"] == name]
     if own.empty:
         return (
-            "It is not part of the measured plane. For clean data, see [refined]"
+            "It is not part of the measured plane. For methods with a trusted set, and training that "
+            "tolerates wrong labels, see [trusted sets](../trusted.md). For clean data, see [refined]"
             "(../refined.md) and [localized](../localized.md) unlearning and the "
             "[results](../results.md)."
         )
@@ -235,7 +240,8 @@ def index(names: list[str], conf: Path, plane: pd.DataFrame) -> str:
     return (
         "# Methods\n\nGenerated from the methods' docstrings and YAML files. Numbers are healed x utility on "
         "the digits, means over all discovery rates and seeds; time is relative to retraining. "
-        "Methods without numbers are for clean data.\n\n"
+        "Methods without numbers are for clean data, need a [trusted set](../trusted.md), or are not "
+        "part of that plane.\n\n"
         f"| method | idea | {heads} | all | time |\n"
         f"| --- | --- | {'--: | ' * len(kinds)}--: | --: |\n" + "\n".join(rows) + "\n"
     )

@@ -28,13 +28,13 @@ from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions, predict_task
-from unlearn.methods.base import UnlearningMethod
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.healed_models import load_folder, load_from_hub
 from unlearn.pipeline.run_record import make_record
+from unlearn.pipeline.trusted_set import draw_trusted_set
 from unlearn.pipeline.unlearn_job import run_method
 from unlearn.pipeline.user_arrays import find_accelerator, read_scale
-from unlearn.pipeline.user_data import build_user_data
+from unlearn.pipeline.user_data import build_user_data, locate_data
 from unlearn.pipeline.user_model import make_healing
 from unlearn.pipeline.user_network import build_user_network
 from unlearn.reporting.pages.healing_page import write_healing
@@ -107,9 +107,10 @@ def heal(
         forget: The bad data: (images, labels), a ``Dataset`` or a folder; or which of ``retain`` are
             bad: a CSV or text file, a list of file names or ids, ids (n,) as an array or a tensor,
             or a bool mask (N,).
-        retain: The other training data, as (images, labels), a ``Dataset`` or a folder with a folder
-            per class. Images are tensors or NumPy arrays (N, C, H, W): floating-point network input,
-            or uint8 with ``mean`` and ``std``; labels are whole numbers (N,) in 0..K-1.
+        retain: The other training data, as (images, labels), a ``Dataset``, a folder with a folder
+            per class, a CSV table of images, or a folder saved by the package datasets. Images are
+            tensors or NumPy arrays (N, C, H, W): floating-point network input, or uint8 with ``mean``
+            and ``std``; labels are whole numbers (N,) in 0..K-1.
         test: Held-out data in the same form; None: the folder's test set if there is one.
         method: Name of a method of conf/method: rem, npo, finetune, ...
         options: Options of the method, such as {"epochs": 3, "optimizer.lr": 0.01}.
@@ -126,12 +127,15 @@ def heal(
     """
     mean, std = (read_scale(value, name) for value, name in ((mean, "mean"), (std, "std")))
     model, device = build_user_network(model, network), find_accelerator(device)
-    config = _compose_call(model, method, options, overrides, seed, device, image_size, mean, std)
+    config = _compose_call(retain, method, options, overrides, seed, device, image_size, mean, std)
     job = _make_job(config, Path(tempfile.gettempdir()))
     dataset, rows, truth = build_user_data(job, model, forget, retain, test, mean, std, class_names)
     task = Task(dataset.train, dataset.test, truth, (rows,))
     engine = build_engine(config, dataset.train.image.shape[-2])
     context = RunContext(job, dataset, task, engine, "")
+    task, forget_sets, facts = draw_trusted_set(context, (rows,))
+    task = replace(task, forget=forget_sets)
+    context = replace(context, task=task, forget_set_facts=facts)
     return _run_heal(context, model)
 
 
@@ -140,7 +144,7 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
     home = next(model.parameters()).device
     network = context.engine.place_model(copy.deepcopy(model)).eval()
     check = build_method(context.job)
-    if isinstance(check, UnlearningMethod):
+    if hasattr(check, "check_model"):
         few = next(context.task.train.rows(torch.arange(2)).batches())
         check.check_model(network, few.image.to(context.engine.device))
     context = replace(context, original_predictions=predict_task(network, context.task))
@@ -192,7 +196,7 @@ def _instantiate_node(node: Any) -> Any:
 
 
 def _compose_call(
-    model: nn.Module,
+    retain: Any,
     method: str,
     options: Mapping[str, Any] | None,
     overrides: Sequence[str],
@@ -204,12 +208,14 @@ def _compose_call(
 ) -> dict[str, Any]:
     """Return the resolved and checked config of the call."""
     data = {"image_size": image_size, "mean": mean, "std": std}
+    kind, key = locate_data(retain)
+    place = str(retain) if key == "path" else "handed_over"
     words = [
         f"method={method}",
         "corruption=none",
         "evaluation=change",
-        "dataset=imagefolder",
-        "dataset.root=handed_over",
+        f"dataset={kind}",
+        f"dataset.{key}={json.dumps(place)}",
         "dataset.num_classes=2",  # known only from the data; not used by methods
         "forget_set=file",
         "forget_set.path=handed_over",

@@ -32,7 +32,7 @@ REFUSED = [
     ("train", ["pretraining_defaults=digits_resnet"], "did you mean 'digits_resnet9'"),
     ("evaluate", ["pretraining_defaults=nope"], "unknown pretraining_defaults 'nope'"),
     ("unlearn", ["method=npo", "method_defaults=npo/digits_resnet"], "mean 'npo/digits_resnet9'"),
-    ("unlearn", ["method_defaults@_global_=nope"], "unknown method_defaults 'nope'"),
+    ("unlearn", ["method_defaults@method=nope"], "unknown method_defaults 'nope'"),
     ("unlearn", ["method=npo", "-m", "method_defaults=npo/digits_resnet9,nope"], "'nope'"),
     ("unlearn", ["method_defaults=null"], "method_defaults is left out by ~method_defaults"),
     ("unlearn", ["method=rem", "method_defaults=npo/digits_resnet9"],
@@ -74,6 +74,15 @@ def test_what_is_chosen_by_name_is_merged():
     assert etd["method"]["optimizer"]["lr"] == 0.00136
     assert content("~pretraining_defaults")["pretraining"]["epochs"] == 41
     assert content()["pretraining"]["epochs"] == 30
+
+
+def test_candidates_have_the_options_of_their_methods():
+    candidates = content("method=auto")["method"]["candidates"]
+    assert list(candidates) == ["finetune", "npo", "rem"]
+    for name, node in candidates.items():
+        assert node == content(f"method={name}")["method"], name
+    more = content("method=auto", "+method@method.candidates.scrub=scrub")["method"]["candidates"]
+    assert more["scrub"] == content("method=scrub", "~method_defaults")["method"]
 
 
 def test_own_defaults_are_found(tmp_path: Path):
@@ -163,6 +172,27 @@ def test_a_simulated_discovery_is_known_by_its_option_not_by_its_class(own: list
         checked(*own, "forget_set=joint", "discovery=null")
 
 
+def test_images_held_out_of_a_training_need_a_training(tmp_path: Path):
+    model = tmp_path / "model.pt"
+    model.write_bytes(b"")
+    words = [f"checkpoint={model}", "forget_set=file", f"forget_set.path={model}", "method=anp"]
+    assert checked(*words, "trusted=clean_rows") == 1
+    with pytest.raises(errors.ConfigError, match="trusted=held_out takes images out of"):
+        checked(*words, "trusted=held_out")
+
+
+def test_a_trusted_set_is_part_of_a_run_and_none_is_not():
+    usual, made = content(), content("trusted=clean_rows")
+    assert usual["trusted"] is None and usual["chosen"]["trusted"] == "none"
+    assert compute_run_id(usual) == compute_run_id(
+        {k: v for k, v in usual.items() if k != "trusted"}
+    )
+    assert compute_run_id(made) != compute_run_id(usual)
+    seeds = usual["seeds"] | {"trusted": 7}  # it acts through trusted.seed alone
+    assert compute_run_id(usual | {"seeds": seeds}) == compute_run_id(usual)
+    assert compute_run_id(content("trusted=clean_rows", "seeds.trusted=7")) != compute_run_id(made)
+
+
 def test_a_label_does_not_hide_what_was_chosen():
     with pytest.raises(errors.ConfigError, match="corruption must not be none"):
         checked("corruption=none", "names.corruption=clean")
@@ -175,6 +205,25 @@ def test_a_folder_of_images_counts_and_a_place_to_download_to_does_not():
     own = {**usual, "dataset": {"_target_": "mine.Photos", "root": "here"}}
     other = {**own, "dataset": own["dataset"] | {"root": "there"}}
     assert compute_run_id(own) != compute_run_id(other)
+
+
+def test_options_that_came_later_leave_ids_as_they_were():
+    usual = content("model=timm", "model.name=resnet18")
+    assert usual["model"].pop("pretrained") is False
+    assert compute_run_id(usual) == compute_run_id(content("model=timm", "model.name=resnet18"))
+    other = content("model=timm", "model.name=resnet18", "model.pretrained=true")
+    assert compute_run_id(other) != compute_run_id(usual)
+
+
+def test_a_pretrained_network_sets_its_input_unless_it_is_given():
+    pytest.importorskip("timm")
+    words = ["dataset=cifar10", "model=timm_pretrained", "model.name=test_resnet"]
+    data = content(*words)["dataset"]
+    assert (data["mean"], data["std"], data["image_size"]) == ([0.5] * 3, [0.5] * 3, 160)
+    data = content(*words, "dataset.mean=[0,0,0]", "dataset.image_size=32")["dataset"]
+    assert (data["mean"], data["std"], data["image_size"]) == ([0, 0, 0], [0.5] * 3, 32)
+    with pytest.raises(errors.ConfigError, match=r"^model.name is missing"):
+        content("model=timm_pretrained")
 
 
 def test_the_names_of_choices_are_no_part_of_a_run():

@@ -75,7 +75,7 @@ def test_comments_are_read_by_indentation():
 
 def test_comments_are_inherited_through_the_defaults_list():
     notes = help.read_option_comments("method", "npo", FOLDERS)
-    assert notes["gamma"].startswith("stop when")  # from gradient_ascent
+    assert notes["gamma"].startswith("accuracy on the forget set")  # from gradient_ascent
     assert "learning rate" in notes["optimizer.lr"]  # from optimizer/sgd
     assert "original" in notes["beta"]  # its own
 

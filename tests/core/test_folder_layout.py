@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from unlearn.core.folder_layout import find_layout, list_classes, read_annotations
+from unlearn.core.folder_layout import choose_classes, find_layout, list_classes, read_annotations
 
 
 def make(root: Path, *folders: str) -> Path:
@@ -76,3 +76,20 @@ def test_no_folder_and_no_classes(tmp_path: Path):
         find_layout(tmp_path / "absent")
     with pytest.raises(ValueError, match="two or more class folders, got"):
         list_classes(make(tmp_path / "one", "cat"))
+
+
+def test_some_of_the_classes(tmp_path: Path):
+    names = ["ant", "bee", "cat"]
+    assert choose_classes(names, None) == names
+    assert choose_classes(names, ["cat", "ant"]) == ["ant", "cat"]
+    path = tmp_path / "classes.txt"
+    path.write_text("# two\ncat\n\nbee\n")
+    assert choose_classes(names, str(path)) == ["bee", "cat"]
+    for wanted, said in (
+        (["ant", "cow"], r"cow \(1\) not among 3 classes"),
+        (["ant"], "two or more different classes, got 1 names, 1 of them different"),
+        (["ant", "cat", "ant"], "got 3 names, 2 of them different"),
+        ("nowhere", "a list of classes, or a file with one a line; cannot read nowhere"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            choose_classes(names, wanted)

@@ -51,7 +51,7 @@ def test_epochs_of_enough_steps_are_all_looked_at(network, task, engine):
 
 def test_an_end_before_its_time_is_looked_at(network, task, engine):
     method = ascent(10, 64)
-    method.gamma = 1.0  # forgotten after the first epoch
+    method.stop.accuracy = 1.0  # forgotten after the first epoch
     assert looks(method, network, task, engine) == [0, 1]
 
 

@@ -1,6 +1,7 @@
 """What the tests of methods share: networks that know the wrong labels, and recipes."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -86,6 +87,20 @@ def recipe():
         }
 
     return make
+
+
+@pytest.fixture
+def trusted(task):
+    """The task with a trusted set of 60 clean images of the retain set."""
+    clean = task.retain_indices()[~task.truth.corrupted[task.retain_indices()]]
+    own = task.train.rows(clean[:60])
+    return replace(task, trusted=own)
+
+
+@pytest.fixture
+def known_right(trusted):
+    """The request of a method that needs a trusted set."""
+    return trusted.request(trusted=True)
 
 
 @pytest.fixture

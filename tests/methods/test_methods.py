@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from unlearn.core.types import Batch
-from unlearn.methods.components.checkpoint_selection import ProxyCheckpoint, select_evenly_spaced
-from unlearn.methods.components.losses import npo_loss, scaled_log_sigmoid
+from unlearn.methods.components.checkpoint_selection import BestCheckpoint
+from unlearn.methods.components.losses import npo_losses, scaled_log_sigmoid
+from unlearn.methods.components.samples import select_evenly_spaced
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.gradient_ascent import GradientAscent
 from unlearn.methods.npo import NPO
@@ -65,12 +66,12 @@ def fit(engine, **more):
 def test_npo_by_hand_and_its_limit_of_small_beta():
     loss, reference = torch.tensor([1.0, 3.0]), torch.tensor([0.5, 3.0])
     by_hand = -(2 / 2.0) * (F.logsigmoid(torch.tensor(1.0)) + F.logsigmoid(torch.tensor(0.0))) / 2
-    assert torch.allclose(npo_loss(loss, reference, 2.0), by_hand)
+    assert torch.allclose(npo_losses(loss, reference, 2.0).mean(), by_hand)
     loss = torch.tensor([1.0, 9.0], requires_grad=True)
-    npo_loss(loss, reference, 1e-6).backward()
+    npo_losses(loss, reference, 1e-6).mean().backward()
     assert torch.allclose(loss.grad, torch.tensor([-0.5, -0.5]), atol=1e-4)  # plain ascent
     loss = torch.tensor([30.0, 30.0], requires_grad=True)
-    npo_loss(loss, reference, 1.0).backward()
+    npo_losses(loss, reference, 1.0).mean().backward()
     assert loss.grad.abs().max() < 1e-6  # forgotten samples are left alone
 
 
@@ -147,7 +148,7 @@ def test_removal_batch_norm_in_eval_mode_keeps_statistics(trained, task, engine)
 
 def test_proxy_prefers_what_forgets_and_keeps(trained, task):
     request = task.request()
-    best = ProxyCheckpoint(
+    best = BestCheckpoint(
         request, mode="proxy", threshold=0.2, samples=50, images_per_pass=1,
         measure=compute_accuracy,
     )  # fmt: skip

@@ -113,10 +113,11 @@ def test_the_removal_term_has_its_weight_on_every_path(own_batch, weight, batch_
 def test_shipped_options_state_the_weight_and_the_candidates_they_were_chosen_with():
     files = sorted((Path(config_dir()) / "method_defaults" / "rem").glob("*.yaml"))
     for file in files:
-        options = yaml.safe_load(file.read_text())["method"]
+        options = yaml.safe_load(file.read_text())
         assert options["removal_batch_size"] and options["removal_weight"] == "mean", file.stem
         assert file.stem.endswith("_etd") == ("density" not in options)  # set by pre-training
-        assert options["select"] == "last" or options["select_original"] is False, file.stem
+        assert not {"gamma", "select_original"} & set(options), file.stem
+        assert options.get("select", "score") == "score", file.stem
     assert len(files) == 3
 
 

@@ -1,11 +1,13 @@
 """Networks of others: built for the data, tried, and refused in one line."""
 
 import sys
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from unlearn.core.timm_input import NetworkInput, read_network_input
 from unlearn.methods.base import UnlearningMethod
 from unlearn.models.external import imported_network, timm_network, torchvision_network
 from unlearn.models.surgery import reinitialize_network
@@ -33,6 +35,28 @@ def test_timm():
         timm_network(name="test_resnett", **SHAPE)
     with pytest.raises(ValueError, match="pretraining must be standard"):
         timm_network(name="test_resnet", **SHAPE, capacity=0.5, extra=0.5)
+
+
+def test_timm_s_weights_need_a_network(monkeypatch):
+    pytest.importorskip("timm")
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
+    said = r"^timm's test_resnet cannot be built: no pretrained weights \(.*checkpoint=FILE"
+    with pytest.raises(ValueError, match=said):
+        timm_network(name="test_resnet", pretrained=True, **SHAPE)
+
+
+def test_the_input_of_timm_s_weights():
+    pytest.importorskip("timm")
+    own: Any = timm_network(name="test_resnet", **SHAPE).network_input
+    assert own == NetworkInput((0.5,) * 3, (0.5,) * 3, 160, "bilinear")
+    assert own.compare([0.5, 0.5001, 0.5], (0.5,) * 3, 160) == []
+    assert own.compare([0.4, 0.5, 0.5], [0.5], 32) == [
+        "dataset.mean=[0.4, 0.5, 0.5] (its own: [0.5, 0.5, 0.5])",
+        "dataset.std=[0.5] (its own: [0.5, 0.5, 0.5])",
+        "dataset.image_size=32 (its own: 160)",
+    ]
+    assert read_network_input("resnet18").interpolation == "bicubic"
 
 
 def test_an_absent_timm_is_named(monkeypatch):

@@ -14,12 +14,14 @@ from unlearn.models.expansion.expanded import (
 )
 from unlearn.models.resnet9 import ResNet9
 from unlearn.models.resnet18 import ResNet18
+from unlearn.models.resnet50 import ResNet50
 from unlearn.models.surgery import (
     batch_norms,
     iterate_shuffled_images,
     recalibrate_batch_norm,
     reinitialize_network,
 )
+from unlearn.models.vgg16 import VGG16
 from unlearn.models.vit import SplitLayerNorm, ViT, shifted_copies
 from unlearn.models.wide_resnet import WideResNet
 
@@ -37,6 +39,8 @@ SMALL = [
     (ResNet18, {"width": 4}),
     (WideResNet, {"depth": 10, "width": 1}),
     (ViT, SMALL_VIT),
+    (ResNet50, {"width": 4, "stem": "small"}),
+    (VGG16, {"width": 4, "pool": 1}),
 ]
 
 
@@ -60,12 +64,28 @@ def settled(kind, options):
         (ResNet18, {"width": 64}, 11_173_962),
         (ViT, FULL_VIT, 11_013_518),
         (WideResNet, {"depth": 28, "width": 10}, 36_490_250),
+        (ResNet50, {"width": 64, "stem": "small"}, 23_520_842),
+        (VGG16, {"width": 64, "pool": 1}, 14_723_136 + 5130),
     ],
 )
 def test_published_parameter_counts(kind, options, count):
     with torch.device("meta"):
         net = build(kind, options)
     assert sum(p.numel() for p in net.parameters()) == count
+
+
+def test_stem_and_pooling_for_large_images():
+    with torch.device("meta"):
+        network = ResNet50(in_channels=3, image_size=128, num_classes=100, width=64, stem="large")
+        assert network.maxpool(network.conv1(torch.zeros(1, 3, 128, 128))).shape[2:] == (32, 32)
+        assert sum(p.numel() for p in network.parameters()) == 23_712_932  # of arXiv 2412.02432
+        wide = VGG16(in_channels=3, image_size=64, num_classes=200, width=64, pool=2)
+        assert wide.fc.in_features == 2048  # of arXiv 2406.01257
+        assert wide(torch.zeros(2, 3, 64, 64)).shape == (2, 200)
+    with pytest.raises(ValueError, match=r"model.stem must be one of small, large, got 7x7"):
+        build(ResNet50, {"width": 4, "stem": "7x7"})
+    with pytest.raises(ValueError, match=r"model.pool=2 needs dataset.image_size of at least 64"):
+        build(VGG16, {"width": 4, "pool": 2})
 
 
 @pytest.mark.parametrize(("kind", "options"), SMALL)

@@ -47,6 +47,7 @@ def test_a_row_is_flat():
         "role": "unlearning",
         "uses_forget_set": True,
         "regularity": None,
+        "access": None,
         "status": "ok",
         "reason": None,
         "seconds": 1.5,

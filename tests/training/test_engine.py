@@ -22,7 +22,7 @@ from unlearn.training.loader import RequestLoader, ResidentLoader, num_batches
 from unlearn.training.optimizers import NormalizedSGD, use_fast_step
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
-from unlearn.training.schedules import Constant, WarmupLinear
+from unlearn.training.schedules import Constant, Milestones, WarmupLinear
 
 pytestmark = pytest.mark.numeric
 
@@ -310,3 +310,13 @@ def test_a_narrow_resnet18_trains_in_a_layout_that_is_safe(width, contiguous, ta
     skip = net.stages[1][0].downsample[0]
     assert net.stages[1][0].conv1.weight.is_contiguous() == contiguous
     assert skip.weight.isfinite().all()
+
+
+def test_the_rate_falls_at_milestones():
+    schedule = Milestones(milestones=[0.4, 0.8], factor=0.2)
+    assert [schedule(step, 10) for step in (0, 3, 4, 7, 8, 9)] == pytest.approx(
+        [1, 1, 0.2, 0.2, 0.04, 0.04]
+    )
+    for wrong in ({"milestones": [0.8, 0.4]}, {"milestones": [0.5, 1.0]}, {"factor": 0.0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Milestones(**{"milestones": [0.5], "factor": 0.5} | wrong)

@@ -24,6 +24,10 @@ Rule = tuple[Callable[[Any], bool], str]
 POSITIVE: Rule = (lambda v: is_number(v) and v > 0, "a number above 0")
 NOT_NEGATIVE: Rule = (lambda v: is_number(v) and v >= 0, "a number of at least 0")
 SHARE: Rule = (lambda v: is_number(v) and 0 <= v <= 1, "in [0, 1]")
+SHARE_OR_AUTO: Rule = (
+    lambda v: v == "auto" or (is_number(v) and 0 <= v <= 1),
+    "in [0, 1], or auto",
+)
 COUNT: Rule = (lambda v: is_integer(v) and v >= 1, "a whole number of at least 1")
 COUNT_OR_NULL: Rule = (
     lambda v: v is None or (is_integer(v) and v >= 1),
@@ -55,7 +59,7 @@ RULES: dict[str, Rule] = {
     "trigger_size": COUNT,
     "image_size": COUNT,
     "beta": POSITIVE,
-    "gamma": SHARE,
+    "gamma": SHARE_OR_AUTO,
     "alpha": NOT_NEGATIVE,
     "ce_weight": NOT_NEGATIVE,
     "temperature": POSITIVE,
@@ -68,7 +72,7 @@ RULES: dict[str, Rule] = {
     "forget_batch_size": COUNT_OR_NULL,
     "density": SHARE,
     "lambda_": NOT_NEGATIVE,
-    "rho": SHARE,
+    "rho": SHARE_OR_AUTO,
     "growth": (lambda v: is_number(v) and v > 1, "a number above 1"),
     "tries": COUNT,
     "seed": FROM_ZERO,

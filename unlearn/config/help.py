@@ -30,8 +30,9 @@ YAML_LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$"
 )
 
-GLOBAL_GROUPS = ("discovery_rate", "pretraining_defaults", "method_defaults", "experiment")
-"""Groups whose files start with ``# @package _global_``."""
+PREFIXES = {"discovery_rate": "", "pretraining_defaults": "", "method_defaults": "method."}
+PREFIXES |= {"experiment": ""}
+"""Where the values of a group are merged if not under its own name, in the order of merging."""
 
 DESCRIPTIONS = {
     "train": "Pre-train the original model on the corrupted data; stored in the checkpoint cache.",
@@ -112,19 +113,20 @@ def explain_options(
     out = collect_schema_comments(SCHEMAS[name])
     ordered = sorted(choices.items(), key=lambda choice: _merge_order(choice[0]))
     for key, option in ordered:
-        group = key.removesuffix("@_global_")
+        name, _, package = key.partition("@")
+        group = name if name in PREFIXES or package == "_global_" else key
         if option is None or group.startswith("hydra"):
             continue
         found = read_option_comments(group, str(option), folders)
-        prefix = "" if group in GLOBAL_GROUPS else f"{group}."
+        prefix = PREFIXES.get(group, f"{group}.")
         out |= {f"{prefix}{k}": v for k, v in found.items()}
     return out
 
 
 def _merge_order(group: str) -> tuple[int, bool]:
     """Return the merge order of a group's values; ``method_defaults`` occurs twice."""
-    name, at, _ = group.partition("@_global_")
-    return (GLOBAL_GROUPS.index(name) if name in GLOBAL_GROUPS else -1, bool(at))
+    name, at, _ = group.partition("@")
+    return (list(PREFIXES).index(name) if name in PREFIXES else -1, bool(at))
 
 
 def annotate_yaml(text: str, notes: Mapping[str, str]) -> str:

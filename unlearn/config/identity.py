@@ -9,9 +9,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from unlearn.core.file_digests import hash_folder
+from unlearn.core.file_digests import hash_folder, hash_table
 from unlearn.core.files import hash_file
-from unlearn.core.job import ID_FORMAT, identify_code
+from unlearn.core.image_table import read_table
+from unlearn.core.job import ID_FORMAT, drop_later_keys, identify_code
 
 KEYS_OUTSIDE_IDENTITY = (
     "hydra",
@@ -34,6 +35,8 @@ KEYS_OUTSIDE_IDENTITY = (
     "trainer.checkpoint_seconds",
     "dataset.root",
     "dataset.cache_dir",
+    "seeds.trusted",
+    "trusted.cache_dir",
 )
 """Keys that are excluded from a run's identity: they do not change what is computed.
 
@@ -41,7 +44,13 @@ Accelerator and number of threads change rounding alone. An id says what was ask
 study has the same ids on every machine; the row says where it ran (columns ``machine/...``).
 """
 
-FILE_KEYS = ("checkpoint", "forget_set.path", "localization.path")
+FILE_KEYS = (
+    "checkpoint",
+    "forget_set.path",
+    "localization.path",
+    "dataset.classes",
+    "trusted.path",
+)
 """Keys of user files, which are identified by content instead of path."""
 
 
@@ -77,12 +86,13 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
     outside = [(content.get("paths") or {}).get(key) for key in ("root", "data_cache", "results")]
     data = content.get("dataset") or {}
     fetched = "download" in data
-    if not fetched and data.get("root") is not None and Path(str(data["root"])).is_dir():
-        cache = data.get("cache_dir")
-        folders = tuple(Path(str(path)) for path in outside if path is not None)
-        digest = hash_folder(Path(data["root"]), Path(cache) if cache else None, folders)
-        data["files"] = digest  # in place of the path: a moved folder is the same data
-        data.pop("root")
+    if not fetched:
+        _identify_images(data, tuple(Path(str(path)) for path in outside if path is not None))
+    verified = content.get("trusted") or {}
+    if verified.get("root") is not None and Path(str(verified["root"])).is_dir():
+        cache = verified.get("cache_dir")
+        verified["files"] = hash_folder(Path(verified["root"]), Path(cache) if cache else None)
+        verified.pop("root")
     for path in KEYS_OUTSIDE_IDENTITY:
         if path == "dataset.root" and not fetched:  # the folder is the data here
             continue
@@ -91,11 +101,16 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
         for parent in parents:
             node = node.get(parent) or {}
         node.pop(leaf, None)
+    spread = (content.get("trainer") or {}).get("devices", 1) > 1
+    content = dict(content) | ({"spread": True} if spread else {})  # earlier: the first device only
+    content = {part: drop_later_keys(part, node) for part, node in content.items()}
     for path in FILE_KEYS:
         *parents, leaf = path.split(".")
         node = functools.reduce(lambda part, key: part.get(key) or {}, parents, content)
-        file = Path(str(node.get(leaf)))
-        if node.get(leaf) is not None and file.is_file():
+        if not isinstance(node.get(leaf), str):  # not given, or a list of classes
+            continue
+        file = Path(node[leaf])
+        if file.is_file():
             status = file.stat()
             node[leaf] = _hash_unchanged_file(
                 str(file.resolve()), status.st_mtime_ns, status.st_size
@@ -106,6 +121,35 @@ def compute_run_id(content: Mapping[str, Any]) -> str:
     text = json.dumps(identify_code(content), sort_keys=True, separators=(",", ":"))
     digits = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"r{ID_FORMAT}-{digits}"
+
+
+def _identify_images(data: dict[str, Any], outside: tuple[Path, ...]) -> None:
+    """Replace the location of the user's images by a hash of their content, in place.
+
+    A moved folder is the same data.
+
+    Args:
+        data: Config of the data set.
+        outside: Folders below it that do not count.
+    """
+    cache = Path(data["cache_dir"]) if data.get("cache_dir") else None
+    where = {key: Path(str(data[key])) for key in ("path", "root") if data.get(key) is not None}
+    table = where.get("path")
+    if table is not None and table.is_file():
+        root = where.get("root", table.parent)
+        try:
+            content = read_table(table, root)
+        except ValueError:
+            return  # refused by the checks
+        listed = (*content.train, *(content.test or ()))
+        data["files"] = hash_table(table, root, cache, tuple(line.path for line in listed))
+    else:
+        folder = where.get("path", where.get("root"))
+        if folder is None or not folder.is_dir():
+            return
+        data["files"] = hash_folder(folder, cache, outside)
+    for key in where:
+        data.pop(key)
 
 
 def identify_manifest(path: Path) -> str | None:

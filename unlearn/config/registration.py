@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
@@ -9,6 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from unlearn.config.identity import run_id_of_config
 from unlearn.config.schema import SCHEMAS
+from unlearn.core.errors import ConfigError
+from unlearn.core.timm_input import NetworkInput, read_network_input
 
 
 def config_dir() -> str:
@@ -28,6 +31,7 @@ def register_schemas() -> None:
         store.store(name=f"schema_{name}", node=node)
     OmegaConf.register_new_resolver("run_id", _folder_name, replace=True, use_cache=False)
     OmegaConf.register_new_resolver("option", _chosen_option, replace=True, use_cache=False)
+    OmegaConf.register_new_resolver("timm_input", _network_input, replace=True, use_cache=False)
 
 
 def _folder_name(_root_: DictConfig) -> str:
@@ -39,3 +43,18 @@ def _folder_name(_root_: DictConfig) -> str:
 def _chosen_option(group: str) -> str | None:
     """Return the chosen option of a group, None if there is none."""
     return HydraConfig.get().runtime.choices.get(group)
+
+
+def _network_input(key: str, _root_: DictConfig) -> Any:
+    """Return an entry of the data config of the chosen network of timm.
+
+    Raises:
+        ConfigError: If timm is not installed.
+    """
+    name = OmegaConf.select(_root_, "model.name", default=None)
+    try:  # without a name, which is refused later, the usual values
+        found = NetworkInput() if name is None else read_network_input(str(name))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    value = getattr(found, key)
+    return list(value) if isinstance(value, tuple) else value

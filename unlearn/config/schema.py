@@ -29,6 +29,7 @@ class Seeds:
     train: int = _make_option("${seed}", "training of the original model")
     unlearn: int = _make_option("${seed}", "unlearning")
     mask: int = _make_option("${seed}", "masks and new channels")
+    trusted: int = _make_option("${seed}", "which images the trusted set holds")
 
 
 @dataclass
@@ -169,6 +170,10 @@ class UnlearnConfig(Common):
     score: Any = field(
         default=None,
         metadata=_make_help("memorization score that forget sets and methods may use"),
+    )
+    trusted: Any = field(
+        default=None,
+        metadata=_make_help("images known to be right, for methods that need them; null: none"),
     )
     method: Any = MISSING
     auto_methods: Any = field(

@@ -7,7 +7,8 @@ from typing import Any
 
 from unlearn.config.constraints import get_rule, is_integer, is_number
 from unlearn.core.errors import ConfigError
-from unlearn.core.folder_layout import find_layout, list_classes
+from unlearn.core.folder_layout import choose_classes, find_layout, list_classes
+from unlearn.core.image_table import read_table
 
 
 def iterate_leaves(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -71,6 +72,11 @@ def check_checkpoint(config: Mapping[str, Any]) -> None:
             "corruption must be none with your own checkpoint, which was trained on the data as "
             f"they are, got {corruption}; leave it out"
         )
+    if (config.get("chosen") or {}).get("trusted") == "held_out":
+        raise ConfigError(
+            "trusted=held_out takes images out of a training that happens here; with a checkpoint "
+            "use trusted=folder, file or clean_rows"
+        )
     if (config.get("tune") or {}).get("trials"):
         raise ConfigError(
             "tune.trials must be 0 with a checkpoint: trials need models that are trained "
@@ -130,6 +136,8 @@ def _format_value(value: Any) -> str:
 
 def count_classes(dataset: Mapping[str, Any]) -> int | None:
     """Return the number of classes if it is known without reading images."""
+    if dataset.get("path") is not None and "root" in dataset:  # a table of images
+        return _count_table_classes(dataset)
     if dataset.get("num_classes") is not None or "root" not in dataset:
         return dataset.get("num_classes")
     root = Path(str(dataset["root"]))
@@ -138,7 +146,19 @@ def count_classes(dataset: Mapping[str, Any]) -> int | None:
             f"dataset.root must be a folder with one folder per class; {root} does not exist"
         )
     try:
-        return len(list_classes(find_layout(root).train))
+        names = list_classes(find_layout(root).train)
+        return len(choose_classes(names, dataset.get("classes")))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _count_table_classes(dataset: Mapping[str, Any]) -> int:
+    """Return the number of classes of a table of images, checked also if it is given."""
+    path = Path(str(dataset["path"]))
+    root = path.parent if dataset["root"] is None else Path(str(dataset["root"]))
+    try:
+        names = read_table(path, root).class_names
+        return len(choose_classes(names, dataset.get("classes")))
     except ValueError as error:
         raise ConfigError(str(error)) from error
 

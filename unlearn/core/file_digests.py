@@ -118,6 +118,18 @@ def hash_folder(root: Path, cache: Path | None, outside: tuple[Path, ...] = ()) 
     return digest.hexdigest()[:16]
 
 
+@functools.lru_cache(maxsize=16)
+def hash_table(path: Path, root: Path, cache: Path | None, paths: tuple[str, ...]) -> str:
+    """Return the hash of a table and of the listed files ``paths`` below ``root``, 16 hex digits.
+
+    Cached, as ``hash_folder``.
+    """
+    digest = hashlib.sha256(_hash_content(path).encode())
+    for content in FileDigests(root, cache).hash_files([root / name for name in paths]):
+        digest.update(content.encode())
+    return digest.hexdigest()[:16]
+
+
 def _walk_files(root: Path, skipped: set[Path]) -> Iterator[Path]:
     for folder, inner, names in os.walk(root):
         here = Path(folder)

@@ -3,6 +3,7 @@
 A folder whose subfolders look like splits is never taken for one whose subfolders are classes.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,11 @@ def find_layout(root: Path) -> FolderLayout:
     """
     if not root.is_dir():
         raise ValueError(f"dataset.root: no folder {root}; it must hold one folder per class")
+    if is_saved_dataset(root):
+        raise ValueError(
+            f"dataset.root: {root} was saved by the package datasets; write dataset=huggingface "
+            f"dataset.path={root}"
+        )
     names = _list_folders(root)
     train = [n for n in names if n.lower() in TRAIN_NAMES]
     found = {n.lower(): n for n in names if n.lower() in TEST_NAMES}
@@ -57,6 +63,12 @@ def find_layout(root: Path) -> FolderLayout:
     raise ValueError(_explain_splits(root, names, train, tests))
 
 
+def is_saved_dataset(folder: Path) -> bool:
+    """Return whether a folder was written by ``save_to_disk`` of the package datasets."""
+    single = (folder / "dataset_info.json").is_file() and (folder / "state.json").is_file()
+    return single or (folder / "dataset_dict.json").is_file()
+
+
 def list_classes(top: Path) -> list[str]:
     """Return the sorted names of the class folders below ``top``.
 
@@ -67,6 +79,41 @@ def list_classes(top: Path) -> list[str]:
     if len(names) < 2:
         raise ValueError(f"dataset.root: {top} must hold two or more class folders, got {names}")
     return names
+
+
+def choose_classes(names: Sequence[str], wanted: Sequence[str] | str | None) -> list[str]:
+    """Return those of the classes ``names`` that are wanted, in their order.
+
+    Args:
+        names: All classes.
+        wanted: Names, or a file with one a line; None: all.
+
+    Raises:
+        ValueError: If the file cannot be read, or the names are not two or more of the classes.
+    """
+    if wanted is None:
+        return list(names)
+    listed = [str(name) for name in wanted] if not isinstance(wanted, str) else _read_list(wanted)
+    unknown = sorted(set(listed) - set(names))
+    if unknown:
+        some = ", ".join(unknown[:3]) + ", ..." * (len(unknown) > 3)
+        raise ValueError(f"dataset.classes: {some} ({len(unknown)}) not among {len(names)} classes")
+    if len(set(listed)) < max(2, len(listed)):
+        raise ValueError(
+            f"dataset.classes must be two or more different classes, got {len(listed)} names, "
+            f"{len(set(listed))} of them different"
+        )
+    return [name for name in names if name in set(listed)]
+
+
+def _read_list(path: str) -> list[str]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"dataset.classes must be a list of classes, or a file with one a line; cannot read {path}"
+        ) from error
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 def read_annotations(top: Path) -> dict[str, str] | None:

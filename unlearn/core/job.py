@@ -17,7 +17,10 @@ NUMBER_FORMATS: dict[str, int] = {}
 """Number by name of a class of this package: raised when the class gives other numbers than before
 for the same options, so that recorded rows and cached models are not taken for the new ones."""
 
-LOCATION_KEYS = ("root", "cache_dir")  # location of a data set, not content
+LATER_KEYS = {"dataset.classes": None, "model.pretrained": False}
+"""Options that were added later, and the value that leaves identities as they were before."""
+
+LOCATION_KEYS = ("root", "path", "cache_dir")  # location of a data set, not content
 
 
 def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,10 +31,21 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     chosen = ("corruption", "corrupted", "model", "pretraining")
     return {
         **held,
-        **{key: config[key] for key in chosen},
-        "dataset": {k: v for k, v in config["dataset"].items() if k not in LOCATION_KEYS},
+        **{key: drop_later_keys(key, config[key]) for key in chosen},
+        "dataset": {
+            k: v
+            for k, v in drop_later_keys("dataset", config["dataset"]).items()
+            if k not in LOCATION_KEYS
+        },
         "seeds": {key: config["seeds"][key] for key in ("data", "train", "mask")},
     }
+
+
+def drop_later_keys(part: str, node: Any) -> Any:
+    """Return a top-level ``part`` of a config without ``LATER_KEYS`` at their usual values."""
+    if not isinstance(node, Mapping):
+        return node
+    return {k: v for k, v in node.items() if LATER_KEYS.get(f"{part}.{k}", ...) != v}
 
 
 def identify_code(node: Mapping[str, Any]) -> dict[str, Any]:

@@ -22,17 +22,26 @@ class InputView(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Network input: image float (B, C, H, W), label int64 (B,), index int64 (B,)."""
+    """Network input.
+
+    Attributes:
+        image: Float (B, C, H, W).
+        label: int64 (B,).
+        index: int64 (B,).
+        weight: Weight of a mean over this batch in the mean over devices; 1 on one device. A method
+            multiplies by it if it adds means over several sets.
+    """
 
     image: Tensor
     label: Tensor
     index: Tensor
+    weight: float = 1.0
 
 
 pytree.register_pytree_node(
     Batch,
-    lambda b: ([b.image, b.label, b.index], None),
-    lambda leaves, _: Batch(*leaves),
+    lambda b: ([b.image, b.label, b.index], b.weight),
+    lambda leaves, weight: Batch(*leaves, weight=weight),
     serialized_type_name="unlearn.core.types.Batch",
 )
 
@@ -118,11 +127,14 @@ class Request:
         retain: All other samples, as received, including undiscovered corruption. ``batches``
             yield received images; the view adds what a corruption puts on an image (a trigger).
         records: Per-sample values recorded during pre-training, (N,) each, by index.
+        wrong_labels: Whether the forget set was listed because its labels are wrong (a corruption);
+            False for a request to forget samples with right labels.
     """
 
     forget: ImageSet
     retain: ImageSet
     records: Mapping[str, Tensor] = field(default_factory=dict)
+    wrong_labels: bool = True
 
     def __post_init__(self) -> None:
         """Check that both sets are non-empty and disjoint."""
@@ -139,6 +151,7 @@ class Request:
         raise AttributeError(
             f"a method has access only to the forget set, the retain set and the records; "
             f"it asked for '{name}'"
+            + (" without needs_trusted = True" if name == "trusted" else "")
         )
 
     def get_all_indices(self) -> Tensor:
@@ -148,6 +161,60 @@ class Request:
     def get_all_samples(self) -> ImageSet:
         """Return forget and retain set as one set, ordered by index: the data as received."""
         return join_sets(self.forget, self.retain)
+
+    def without_trusted(self) -> "Request":
+        """Return the request as a method gets it that does not need a trusted set."""
+        return self
+
+
+@dataclass(frozen=True)
+class TrustedRequest(Request):
+    """The request of a method that needs a trusted set.
+
+    Attributes:
+        trusted: Images whose labels are known to be right, without triggers. Some may also be in the
+            retain set; none is in the forget set.
+    """
+
+    trusted: ImageSet = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        """Check that the trusted set is not empty and shares no sample with the forget set."""
+        super().__post_init__()
+        if not len(self.trusted):
+            raise ValueError("the trusted set must not be empty")
+        if torch.isin(self.trusted.index, self.forget.index).any():
+            raise ValueError("forget set and trusted set share samples")
+
+    def without_trusted(self) -> Request:
+        """Return the request without the trusted set."""
+        return Request(self.forget, self.retain, self.records)
+
+    def split_trusted(self) -> tuple[ImageSet, ImageSet, bool]:
+        """Return the trusted images to train on, those to validate on, and whether they differ."""
+        held = select_validation_rows(self.trusted.label)
+        if held is None:
+            return self.trusted, self.trusted, False
+        return self.trusted.rows(~held), self.trusted.rows(held), True
+
+
+VALIDATION_SHARE = 0.2
+"""Share of each class of the trusted set that is used for validation; at least two images."""
+
+
+def select_validation_rows(label: Tensor) -> Tensor | None:
+    """Return the rows to validate on, bool (N,), evenly spaced within each class.
+
+    None if a class has too few images: at least two to validate on, and as many to train on.
+    """
+    held = torch.zeros(len(label), dtype=torch.bool, device=label.device)
+    for c in label.unique():
+        own = (label == c).nonzero().flatten()
+        count = max(2, round(VALIDATION_SHARE * len(own)))
+        if len(own) < 2 * count:
+            return None
+        held[own[torch.arange(count, device=own.device) * len(own) // count]] = True
+    return held
 
 
 class Fit(Protocol):

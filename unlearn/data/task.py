@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from unlearn.core.types import ImageSet, InputView, Request
+from unlearn.core.types import ImageSet, InputView, Request, TrustedRequest
 
 
 class Trigger(Protocol):
@@ -55,6 +55,8 @@ class Task:
         forget: Sorted indices int64 of the discovered samples, one entry per request.
         records: Per-sample values recorded in pre-training, (N,) each.
         step: The default request.
+        wrong_labels: Whether samples are requested because their labels are wrong.
+        trusted: Images known to be right, for methods that need them; None: there are none.
     """
 
     train: ImageSet
@@ -63,6 +65,8 @@ class Task:
     forget: tuple[Tensor, ...]
     records: Mapping[str, Tensor] = field(default_factory=dict)
     step: int = 0
+    wrong_labels: bool = True
+    trusted: ImageSet | None = None
 
     @property
     def corrupted_indices(self) -> Tensor:
@@ -89,19 +93,36 @@ class Task:
         keep[self.requested_indices(step)] = False
         return keep.nonzero().flatten()
 
-    def request(self, step: int | None = None, *, oracle: bool = False) -> Request:
+    def request(
+        self, step: int | None = None, *, oracle: bool = False, trusted: bool = False
+    ) -> Request:
         """Return the information that a method gets at request ``step``.
 
-        An oracle also gets the record "oracle/corrupted", bool (N,): an upper bound, marked.
+        Args:
+            step: Index of the request; None: the default one.
+            oracle: Add the record "oracle/corrupted", bool (N,): an upper bound, marked.
+            trusted: Add the trusted set, without images of any request up to this one.
+
+        Raises:
+            ValueError: If the trusted set is asked for and there is none.
         """
         device = self.train.label.device
         data = hide_view(self.train)
-        return Request(
-            forget=data.rows(self.forget_indices(step).to(device)),
-            retain=data.rows(self.retain_indices(step).to(device)),
-            records={**self.records, "oracle/corrupted": self.truth.corrupted}
-            if oracle
-            else self.records,
+        parts = {
+            "forget": data.rows(self.forget_indices(step).to(device)),
+            "retain": data.rows(self.retain_indices(step).to(device)),
+        }
+        records = (
+            {**self.records, "oracle/corrupted": self.truth.corrupted} if oracle else self.records
+        )
+        if not trusted:
+            return Request(**parts, records=records, wrong_labels=self.wrong_labels)
+        if self.trusted is None:
+            raise ValueError("there is no trusted set; choose one, such as trusted=clean_rows")
+        named = torch.isin(self.trusted.index.cpu(), self.requested_indices(step).cpu())
+        known = hide_view(self.trusted).rows((~named).to(self.trusted.label.device))
+        return TrustedRequest(
+            **parts, records=records, wrong_labels=self.wrong_labels, trusted=known
         )
 
 

@@ -23,6 +23,7 @@ class BadT(UnlearningMethod):
     """Distil the original model on the retain set and an untrained network on the forget set."""
 
     stackable = True
+    mean_loss = True
     full_precision: ClassVar[bool] = False
     budget_pass: ClassVar[str] = "all"
 

@@ -29,8 +29,12 @@ class UnlearningMethod(L.Callback, ABC):
             constructor's arguments: no random numbers, no side effects, no ``item()``.
         compilable: Whether the network may be compiled; False if the loss itself computes
             gradients, which would be differentiated twice.
+        mean_loss: Whether the loss is a mean over the batch, plus terms that do not depend on it, so
+            that training can be spread over devices. A loss that adds means over several sets must
+            multiply each by its ``Batch.weight``.
         full_precision: Whether to train in 32 bits regardless of the pre-training precision.
-        budget_pass: Set that one epoch of the budget iterates over: "forget", "retain" or "all".
+        budget_pass: Set that one epoch of the budget iterates over: "forget", "retain", "all" or
+            "trusted".
         head: Whether a localization trains the classification head "always" or as "masked".
         localizable: Whether a localization can be used; False if the network's shape changes.
         has_localization: Whether the method has a localization.
@@ -38,11 +42,14 @@ class UnlearningMethod(L.Callback, ABC):
         role: Role in comparisons: "unlearning"; "baseline", what all start from; or "reference", the
             retrained model that others are measured against.
         uses_forget_set: Whether the result depends on the forget set.
+        uses_retain_set: Whether the result depends on the retain set.
+        needs_trusted: Whether the method needs a trusted set; only then its request holds one.
         notes: Values recorded in the run's row, JSON-serialisable.
     """
 
     stackable: bool = False
     compilable: bool = True
+    mean_loss: bool = False
     full_precision: ClassVar[bool] = True
     budget_pass: ClassVar[str] = "retain"
     head: ClassVar[str] = "masked"
@@ -50,6 +57,8 @@ class UnlearningMethod(L.Callback, ABC):
     has_localization: ClassVar[bool] = False
     role: ClassVar[str] = "unlearning"
     uses_forget_set: ClassVar[bool] = True
+    uses_retain_set: ClassVar[bool] = True
+    needs_trusted: bool = False
     mask: Any = None
 
     def __init__(
@@ -96,8 +105,17 @@ class UnlearningMethod(L.Callback, ABC):
             ValueError: If the network is not supported; the message lists alternatives.
         """
 
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why the method cannot be trained on several devices; None if it can."""
+        if not self.mean_loss:
+            return "its loss is not declared to be a mean over each batch (mean_loss)"
+        smallest = min(self.batch_sizes().values())
+        if smallest < 2 * devices:
+            return f"each device needs two images of a batch, of {smallest} there are too few"
+        return None
+
     def uses(self, epoch: int) -> tuple[str, ...]:
-        """Return the sets in a batch of this epoch, from "forget", "retain" and "all"."""
+        """Return the sets in a batch of this epoch, from "forget", "retain", "all", "trusted"."""
         return (self.budget_pass,)
 
     @abstractmethod
@@ -114,7 +132,7 @@ class UnlearningMethod(L.Callback, ABC):
 
     def batch_sizes(self) -> dict[str, int]:
         """Return B for each name that ``uses`` may return."""
-        return dict.fromkeys(("forget", "retain", "all"), self.batch_size)
+        return dict.fromkeys(("forget", "retain", "all", "trusted"), self.batch_size)
 
     def build_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
         """Return the optimizers; ``get_optimizer_index`` selects the one that steps."""
@@ -138,8 +156,12 @@ class UnlearningMethod(L.Callback, ABC):
 
     def measure_accuracy(self, model: nn.Module, data: ImageSet) -> float:
         """Return the accuracy on a set's given labels, in [0, 1]; count its images in the notes."""
-        self.notes["measured_images"] = self.notes.get("measured_images", 0) + len(data)
+        self.count_measured(len(data))
         return compute_accuracy(model, data)
+
+    def count_measured(self, images: int) -> None:
+        """Add to the number of images that the method's own measurements have read."""
+        self.notes["measured_images"] = self.notes.get("measured_images", 0) + images
 
     def callbacks(self) -> list[L.Callback]:
         """Return the training callbacks; wrappers include those of the wrapped method."""

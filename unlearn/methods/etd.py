@@ -19,6 +19,7 @@ class ETD(OneShot):
 
     localizable: ClassVar[bool] = False
     uses_forget_set: ClassVar[bool] = False
+    uses_retain_set: ClassVar[bool] = False
 
     def __init__(self) -> None:
         """Initialise without options: shares and masks are set by the pre-training."""

@@ -14,6 +14,7 @@ class Finetune(UnlearningMethod):
     """Continue training on the retain set."""
 
     stackable = True
+    mean_loss = True
     full_precision: ClassVar[bool] = False
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:

@@ -7,18 +7,20 @@ forget set is returned unchanged.
 from collections.abc import Mapping
 
 from torch import Tensor
-from torch.nn import functional as F
 
 from unlearn.core.types import Batch, Forward
 from unlearn.methods.components.forget_until import RemovalMethod
+from unlearn.methods.components.losses import sample_losses
 
 
 class GradientAscent(RemovalMethod):
     """Maximise the cross-entropy on the forget set until it is forgotten."""
 
     stackable = True
+    mean_loss = True
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the negated mean cross-entropy on the forget batch."""
         forget = batch["forget"]
-        return -F.cross_entropy(forward(forget.image), forget.label)
+        losses = sample_losses(forward(forget.image), forget.label)
+        return self.average_over_remembered(-losses, losses, forget.index)

@@ -26,6 +26,7 @@ class L1Sparse(UnlearningMethod):
     """Fine-tuning with an L1 penalty on all parameters."""
 
     stackable = True
+    mean_loss = True
     full_precision: ClassVar[bool] = False
 
     def __init__(self, *, gamma: float, free_epochs: int, **recipe: Any) -> None:

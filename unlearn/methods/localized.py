@@ -79,16 +79,17 @@ class Localized(UnlearningMethod):
         self.method, self.localizer, self.budget = method, localizer, budget
         self.batch_norm, self.head_mode = batch_norm, head or method.head
         self.trainable = list(trainable or ())
-        for name in ("full_precision", "budget_pass", "notes"):
+        for name in ("full_precision", "budget_pass", "needs_trusted", "notes"):
             setattr(self, name, getattr(method, name))
         self.stackable, self.compilable = method.stackable, method.compilable
+        self.mean_loss = method.mean_loss
         self.frozen: list[L.Callback] = []
 
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Compute the mask, prepare the method, and restore all entries outside the mask."""
         model, self.request = remove_extra_channels(model), request
         before, image = copy_parameters(model), example_images(request)
-        self.mask = compute_mask(self.localizer, model, request, self.budget)
+        self.mask = compute_mask(self.localizer, model, request.without_trusted(), self.budget)
         self.moving = build_training_mask(
             self.mask,
             list_head_parameters(model, image),
@@ -114,6 +115,10 @@ class Localized(UnlearningMethod):
                 model, iterate_shuffled_images(self.request.retain, self.batch_size, seed)
             )
         return model
+
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why the method cannot be trained on several devices; None if it can."""
+        return self.method.get_spread_obstacle(devices)
 
     def callbacks(self) -> list[L.Callback]:
         """Return the freezing callbacks and the method's callbacks."""

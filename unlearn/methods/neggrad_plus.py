@@ -15,6 +15,8 @@ from torch.nn import functional as F
 
 from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod, can_use_batch_statistics
+from unlearn.methods.components.losses import sample_losses
+from unlearn.methods.components.removal_stop import RemovalStop
 
 BATCH_NORM_MODES = ("separate", "joint")
 
@@ -28,12 +30,15 @@ class NegGradPlus(UnlearningMethod):
     """Minimise the loss of a retain batch and maximise that of a forget batch in each step."""
 
     stackable = True
+    mean_loss = True
 
     def __init__(
         self,
         *,
         beta: float,
-        gamma: float,
+        gamma: float | str,
+        force: bool = False,
+        per_sample: bool = False,
         stop: bool,
         forget_batch_size: int | None,
         batch_norm: str,
@@ -44,7 +49,9 @@ class NegGradPlus(UnlearningMethod):
         Args:
             beta: Weight of the retain loss, in (0, 1]; the forget loss has weight 1 - beta.
             gamma: Accuracy on the forget set's given labels at which it counts as forgotten, in
-                [0, 1].
+                [0, 1]; "auto": the floor, see ``RemovalStop``.
+            force: With "auto": unlearn although nothing exceeds the floor.
+            per_sample: With "auto": stop the removal of each sample at its own floor.
             stop: Stop after the first epoch in which the forget set is forgotten.
             forget_batch_size: Forget samples per step; None: as many as retain samples.
             batch_norm: Statistics per batch ("separate") or of both batches ("joint").
@@ -56,12 +63,10 @@ class NegGradPlus(UnlearningMethod):
         super().__init__(**recipe)
         if not 0 < beta <= 1:
             raise ValueError(f"method.beta must be in (0, 1], got {beta}")
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"method.gamma must be in [0, 1], got {gamma}")
         if batch_norm not in BATCH_NORM_MODES:
             raise ValueError(f"method.batch_norm must be separate or joint, got {batch_norm}")
         self.beta = beta
-        self.gamma = gamma
+        self.target = RemovalStop(gamma, force=force, per_sample=per_sample)
         self.stop = stop
         self.forget_batch_size = forget_batch_size or self.batch_size
         self.joint = batch_norm == "joint"
@@ -70,17 +75,20 @@ class NegGradPlus(UnlearningMethod):
         """Measure whether the forget set is already forgotten; return the model."""
         model = super().prepare(model, request)
         self.forget = request.forget
-        self.notes["already_forgotten"] = self.stop and self._is_forgotten(model)
+        self.limits = None
+        if self.stop:
+            self.target.start(model, request, self.measure_accuracy, self.notes)
+            self.limits = self.target.make_limits(int(request.get_all_indices().max()) + 1)
         own = can_use_batch_statistics("train", request, self.forget_batch_size)
         self.joint = self.joint or not own
         return model
 
     def _is_forgotten(self, model: nn.Module) -> bool:
-        return self.measure_accuracy(model, self.forget) <= self.gamma
+        return self.target.is_reached(self.measure_accuracy(model, self.forget))
 
     def needs_training(self) -> bool:
         """Return whether training is needed: not if ``stop`` and the forget set is forgotten."""
-        return super().needs_training() and not self.notes["already_forgotten"]
+        return super().needs_training() and not self.notes.get("already_forgotten", False)
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return both sets; an epoch is one pass over the retain set, the forget set repeats."""
@@ -98,10 +106,15 @@ class NegGradPlus(UnlearningMethod):
             logits = both.split([len(retain.label), len(forget.label)])
         else:
             logits = forward(retain.image), forward(forget.image)
-        losses = [
-            F.cross_entropy(z, b.label) for z, b in zip(logits, (retain, forget), strict=True)
-        ]
-        return neggrad_plus_loss(losses[0], losses[1], self.beta)
+        removal = sample_losses(logits[1], forget.label)
+        if self.limits is not None:
+            removal = removal * self.limits.select(removal, forget.index)
+        kept = F.cross_entropy(logits[0], retain.label) * retain.weight
+        return neggrad_plus_loss(kept, removal.mean() * forget.weight, self.beta)
+
+    def get_loss_modules(self) -> dict[str, nn.Module]:
+        """Return the limits of removal, if there are any."""
+        return {} if self.limits is None else {"limits": self.limits}
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Stop once the forget set is forgotten."""

@@ -12,13 +12,14 @@ from torch import Tensor, nn
 from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.components.distillation import frozen_copy
 from unlearn.methods.components.forget_until import RemovalMethod
-from unlearn.methods.components.losses import npo_loss, sample_losses
+from unlearn.methods.components.losses import npo_losses, sample_losses
 
 
 class NPO(RemovalMethod):
     """Ascent on the forget set whose gradient vanishes for samples already forgotten."""
 
     stackable = True
+    mean_loss = True
 
     def __init__(self, *, beta: float, **removal: Any) -> None:
         """Store beta > 0, the inverse temperature; see ``RemovalMethod`` for the rest.
@@ -38,12 +39,15 @@ class NPO(RemovalMethod):
         return model
 
     def get_loss_modules(self) -> dict[str, nn.Module]:
-        """Return the reference."""
-        return {"reference": self.reference}
+        """Return the reference and the limits."""
+        return {"reference": self.reference, **super().get_loss_modules()}
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the NPO loss of the forget batch."""
         forget = batch["forget"]
         with torch.no_grad():
             reference = sample_losses(self.reference(forget.image).float(), forget.label)
-        return npo_loss(sample_losses(forward(forget.image), forget.label), reference, self.beta)
+        losses = sample_losses(forward(forget.image), forget.label)
+        return self.average_over_remembered(
+            npo_losses(losses, reference, self.beta), losses, forget.index
+        )

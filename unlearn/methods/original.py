@@ -10,6 +10,7 @@ class Original(OneShot):
 
     role: ClassVar[str] = "baseline"
     uses_forget_set: ClassVar[bool] = False
+    uses_retain_set: ClassVar[bool] = False
 
     def __init__(self) -> None:
         """Initialise without options."""

@@ -19,6 +19,7 @@ from unlearn.methods.components.importance import (
     logit_norm,
     percentile,
 )
+from unlearn.methods.components.removal_stop import RemovalStop
 
 log = logging.getLogger(__name__)
 
@@ -30,13 +31,22 @@ class Potion(Dampening):
     power: ClassVar[int] = 1
 
     def __init__(
-        self, *, rho: float, growth: float, tries: int, batch_size: int, seed: int
+        self,
+        *,
+        rho: float | str,
+        force: bool = False,
+        growth: float,
+        tries: int,
+        batch_size: int,
+        seed: int,
     ) -> None:
         """Store the options of the search.
 
         Args:
-            rho: Stop when the accuracy on the forget set's given labels is at most rho, in [0, 1].
+            rho: Stop when the accuracy on the forget set's given labels is at most rho, in [0, 1];
+                "auto": the floor, see ``RemovalStop``.
                 (The paper's other condition, rho times the original's accuracy, implies it.)
+            force: With "auto": unlearn although nothing exceeds the floor.
             growth: Factor on phi, the share that determines alpha, after each try; above 1.
             tries: Maximum number of tries.
             batch_size: B of the importances.
@@ -46,18 +56,19 @@ class Potion(Dampening):
             ValueError: If a number is out of range.
         """
         super().__init__(batch_size=batch_size, seed=seed)
-        if not 0 <= rho <= 1:
-            raise ValueError(f"method.rho must be in [0, 1], got {rho}")
         if not growth > 1:
             raise ValueError(f"method.growth must be above 1, got {growth}")
         if tries < 1:
             raise ValueError(f"method.tries must be at least 1, got {tries}")
-        self.rho = rho
+        self.stop = RemovalStop(rho, force=force, name="rho")
         self.growth = growth
         self.tries = tries
 
     def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
         """Return the first model that has forgotten the forget set, or that of the last try."""
+        self.stop.start(model, request, self.measure_accuracy, self.notes)
+        if self.stop.nothing:
+            return model
         forget, retain = self.compute_importances(model, request)
         ratios = compute_sorted_ratios(forget, retain)
         original = [weight.detach().clone() for weight in model.parameters()]
@@ -66,7 +77,7 @@ class Potion(Dampening):
             _restore_weights(model, original)
             alpha = percentile(ratios, compute_undampened_percentile(phi))
             fraction = dampen_model(model, forget, retain, alpha=alpha, lambda_=1.0)
-            converged = self.measure_accuracy(model, request.forget) <= self.rho
+            converged = self.stop.is_reached(self.measure_accuracy(model, request.forget))
             self.notes |= {"tries": number, "alpha": alpha, "dampened_fraction": fraction}
             self.notes["converged"] = converged
             if converged:

@@ -48,6 +48,7 @@ class RandomLabelling(UnlearningMethod):
     """Train on all data, with random labels for the forget set."""
 
     stackable = True
+    mean_loss = True
     full_precision: ClassVar[bool] = False
     budget_pass: ClassVar[str] = "all"
 

@@ -20,9 +20,10 @@ from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Forward, Request
 from unlearn.methods.base import UnlearningMethod, can_use_batch_statistics, set_batch_norm
-from unlearn.methods.components.checkpoint_selection import ProxyCheckpoint
+from unlearn.methods.components.checkpoint_selection import BestCheckpoint
 from unlearn.methods.components.distillation import frozen_copy
 from unlearn.methods.components.losses import build_membership_table
+from unlearn.methods.components.removal_stop import RemovalStop
 from unlearn.methods.rem_objective import REMObjective
 from unlearn.methods.rem_options import REMOptions
 from unlearn.models.expansion.expanded import (
@@ -40,6 +41,7 @@ class REM(UnlearningMethod):
     """Expand, remove, redirect, drop."""
 
     stackable = True
+    mean_loss = True
     budget_pass: ClassVar[str] = "all"
     localizable: ClassVar[bool] = False
 
@@ -71,6 +73,9 @@ class REM(UnlearningMethod):
         self.removal_optimizer = removal_optimizer
         self.seed = seed
         self.options = REMOptions(**options)
+        self.stop = RemovalStop(
+            self.options.gamma, force=self.options.force, per_sample=self.options.per_sample
+        )
         self.redirected = self.removals = self.removals_in_a_row = 0
         self.mode = REDIRECT
 
@@ -84,6 +89,9 @@ class REM(UnlearningMethod):
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Return the expanded network; create the frozen reference and set the first phase."""
         o = self.options
+        self.stop.start(remove_extra_channels(model), request, self.measure_accuracy, self.notes)
+        if self.stop.nothing:
+            return remove_extra_channels(model)
         new = self._build_expanded_model(model, request)
         known = o.get_removal_indices(request)
         if isinstance(new, Expanded) and o.shared_mask:
@@ -96,13 +104,14 @@ class REM(UnlearningMethod):
         ]
         total = len(request.get_all_indices())
         share = len(request.forget) / total
-        terms = REMObjective(o, frozen_copy(new), *tables, share=share)
+        limits = self.stop.make_limits(int(request.get_all_indices().max()) + 1)
+        terms = REMObjective(o, frozen_copy(new), *tables, share=share, limits=limits)
         self.terms = terms.to(next(new.parameters()).device)
         self.request = request
-        self.best = ProxyCheckpoint(
+        self.best = BestCheckpoint(
             request,
             mode=o.select,
-            threshold=o.gamma,
+            threshold=self.stop.accuracy,
             samples=o.select_samples,
             images_per_pass=total,
             measure=self.measure_accuracy,
@@ -111,8 +120,9 @@ class REM(UnlearningMethod):
             o.removal_batch_norm, request, self.batch_size
         )
         self._update_mode(new)
-        if o.select == "proxy" and o.select_original:
-            self.best.update(new, self.forget_accuracy, 0)
+        self.count_measured(self.best.start(new, self.stop.floors))
+        if o.select_original and o.select != "last":
+            self.count_measured(self.best.update(new, self.forget_accuracy, 0))
         return new
 
     def _build_expanded_model(self, model: nn.Module, request: Request) -> nn.Module:
@@ -136,9 +146,20 @@ class REM(UnlearningMethod):
 
     def _update_mode(self, model: nn.Module) -> None:
         self.forget_accuracy = self.measure_accuracy(model, self.request.forget)
-        wanted = self.forget_accuracy > self.options.gamma
+        wanted = not self.stop.is_reached(self.forget_accuracy)
         allowed = self.removals_in_a_row < self.options.max_removal_epochs
         self.mode = REMOVE if wanted and allowed else REDIRECT
+
+    def needs_training(self) -> bool:
+        """Return whether there is something to unlearn and ``epochs`` is above 0."""
+        return super().needs_training() and not self.stop.nothing
+
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why the method cannot be trained on several devices; None if it can."""
+        o = self.options
+        if o.removal_term and not o.removal_batch_size and o.removal_weight == "mean":
+            return "removal_weight=mean averages over the forget samples of each batch"
+        return super().get_spread_obstacle(devices)
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return "forget" during removal, "all" during redirection."""
@@ -201,11 +222,13 @@ class REM(UnlearningMethod):
                 model, iterate_shuffled_images(self.request.retain, self.batch_size, self.seed)
             )
         self._update_mode(model)
-        self.best.update(model, self.forget_accuracy, self.redirected)
+        self.count_measured(self.best.update(model, self.forget_accuracy, self.redirected))
         trainer.should_stop = self.redirected >= self.epochs
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Return the selected checkpoint without the new channels."""
+        if self.stop.nothing:
+            return model
         self.notes |= {"removal_epochs": self.removals, "redirection_epochs": self.redirected}
         self.notes |= self.best.restore_best_weights(model)
         return remove_extra_channels(model)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Forward
 from unlearn.methods.components.losses import sample_losses, scaled_log_sigmoid
+from unlearn.methods.components.removal_stop import RemovalLimits
 from unlearn.methods.rem_options import REMOptions
 
 
@@ -29,6 +30,7 @@ class REMObjective(nn.Module):
         forget: Tensor,
         known: Tensor,
         share: float,
+        limits: RemovalLimits | None = None,
     ) -> None:
         """Store the parts of the losses.
 
@@ -38,8 +40,10 @@ class REMObjective(nn.Module):
             forget: Whether a sample is in the forget set, bool (N,) by index.
             known: Whether removal within a batch applies to it, bool (N,).
             share: Number of forget samples divided by that of all samples, |D_f| / |D|.
+            limits: Probabilities of the given labels below which samples are not removed further.
         """
         super().__init__()
+        self.limits = limits
         self.options, self.reference = options, reference
         self.register_buffer("is_forget_sample", forget)
         self.register_buffer("is_removal_target", known)
@@ -79,17 +83,20 @@ class REMObjective(nn.Module):
             loss = self._compute_redirection_loss(
                 self._compute_masked_losses(forward, batch), batch
             )
+            loss = loss * batch.weight
             if not self.options.removal_term:
                 return loss
-            return loss + self._weigh_removal(self.compute_removal_step_loss(forward, forget))
+            removal = self.compute_removal_step_loss(forward, forget) * forget.weight
+            return loss + self._weigh_removal(removal)
         index = torch.cat([batch.index, torch.full_like(forget.index, -1)])
         logits = forward(torch.cat([batch.image, forget.image]), *self._get_mask_arguments(index))
         losses = sample_losses(logits, torch.cat([batch.label, forget.label]))
         full, base = losses.split([len(batch.label), len(forget.label)])
-        loss = self._compute_redirection_loss(full, batch)
+        loss = self._compute_redirection_loss(full, batch) * batch.weight
         if not self.options.removal_term:
             return loss
-        return loss + self._weigh_removal(self._compute_removal_losses(base, forget).mean())
+        removal = self._compute_removal_losses(base, forget).mean() * forget.weight
+        return loss + self._weigh_removal(removal)
 
     def _weigh_removal(self, mean: Tensor) -> Tensor:
         """Return the weighted mean of the removal losses over a separate forget batch, a scalar."""
@@ -112,9 +119,10 @@ class REMObjective(nn.Module):
 
     def _compute_removal_losses(self, base: Tensor, batch: Batch) -> Tensor:
         o = self.options
-        return removal_losses(
+        losses = removal_losses(
             base, self._compute_reference_losses(batch, o.removal_loss), o.beta, o.removal_loss
         )
+        return losses if self.limits is None else losses * self.limits.select(base, batch.index)
 
     def _compute_redirection_loss(self, full: Tensor, batch: Batch) -> Tensor:
         o, form = self.options, self.options.redirect_loss

@@ -28,7 +28,10 @@ class REMOptions:
     """Options of REM.
 
     Attributes:
-        gamma: Accuracy on the forget set's given labels at which removal stops, in [0, 1].
+        gamma: Accuracy on the forget set's given labels at which removal stops, in [0, 1]; "auto": the
+            floor, see ``RemovalStop``.
+        force: With "auto": unlearn although nothing exceeds the floor.
+        per_sample: With "auto": stop the removal of each sample at its own floor.
         beta: Inverse temperature of the loss difference to the reference, above 0.
         density: Probability that a new channel is active for a sample, in (0, 1].
         ratio: New channels per existing channel (physical form), above 0.
@@ -49,12 +52,14 @@ class REMOptions:
         removal_batch_norm: "train" or "eval", during removal.
         batch_norm: Statistics "shared" by both modes; "recalibrate": recomputed for the base
             network; "separate": updated only by passes of the base network.
-        select: Checkpoint to return, "proxy" or "last".
-        select_original: Whether the original network is a candidate of "proxy".
-        select_samples: Number of retain samples for the proxy; None: see ``ProxyCheckpoint``.
+        select: Checkpoint to return: the best by "score" or "proxy", or the "last".
+        select_original: Whether the original network is a candidate of "score" and "proxy".
+        select_samples: Number of retain samples to measure on; None: see ``BestCheckpoint``.
     """
 
-    gamma: float
+    gamma: float | str
+    force: bool = False
+    per_sample: bool = False
     beta: float
     density: float
     ratio: float
@@ -86,9 +91,8 @@ class REMOptions:
                 raise ValueError(
                     f"method.{key} must be one of {', '.join(allowed)}, got {getattr(self, key)}"
                 )
-        for key, low, high in (("gamma", 0, 1), ("density", 0, 1)):
-            if not low <= getattr(self, key) <= high:
-                raise ValueError(f"method.{key} must be in [0, 1], got {getattr(self, key)}")
+        if self.density > 1:
+            raise ValueError(f"method.density must be in (0, 1], got {self.density}")
         for key in ("beta", "density", "ratio"):
             if getattr(self, key) <= 0:
                 raise ValueError(f"method.{key} must be above 0, got {getattr(self, key)}")

@@ -40,11 +40,15 @@ class RUM:
     Attributes:
         role: Role in comparisons, see ``UnlearningMethod``.
         uses_forget_set: Whether the result depends on the forget set.
+        uses_retain_set: Whether the result depends on the retain set.
+        needs_trusted: Whether one of the methods needs a trusted set; the others do not get it.
         notes: Values recorded in the run's row, JSON-serialisable.
     """
 
     role: ClassVar[str] = "unlearning"
     uses_forget_set: ClassVar[bool] = True
+    uses_retain_set: ClassVar[bool] = True
+    needs_trusted: bool = False
 
     def __init__(
         self,
@@ -84,8 +88,21 @@ class RUM:
         self.steps = dict(steps)
         self.partition = shuffled if mode == "shuffle" else partition
         self.order = list(order)
+        used = self.steps.values() if mode in PER_PART_MODES else (base,)
+        self.needs_trusted = any(getattr(method, "needs_trusted", False) for method in used)
         self.cumulative = retain == "cumulative"
         self.notes: dict[str, Any] = {"mode": mode, "retain": retain}
+
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why one of the methods cannot be trained on several devices; None if all can."""
+        used = list(self.steps.values()) if self.mode in PER_PART_MODES else [self.base]
+        for method in used:
+            find: Any = getattr(method, "get_spread_obstacle", None)
+            steps = getattr(method, "epochs", 1) > 0
+            why = find(devices) if find is not None and steps else None
+            if why is not None:
+                return f"{type(method).__name__}: {why}"
+        return None
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the modes to monitor: the model, which is shared by all parts."""
@@ -99,7 +116,7 @@ class RUM:
         """
         if self.mode == "vanilla":
             return self._unlearn_part("all", self.base, model, request, fit)
-        parts = self.partition(model, request)
+        parts = self.partition(model, request.without_trusted())
         if sorted(parts) != sorted(self.order):
             raise ValueError(f"method.order must hold the parts {list(parts)}, got {self.order}")
         self.notes["sizes"] = [len(parts[name]) for name in self.order]
@@ -118,6 +135,8 @@ class RUM:
         called = type(method).__name__
         log.info("unlearning part %s (%d samples) with %s", name, len(request.forget), called)
         self.notes["methods"] = [*self.notes.get("methods", []), called]
+        if not getattr(method, "needs_trusted", False):
+            request = request.without_trusted()
         model = method.unlearn(model, request, fit)
         self.notes |= {f"{name}/{k}": v for k, v in getattr(method, "notes", {}).items()}
         return model

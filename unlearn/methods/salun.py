@@ -63,6 +63,7 @@ class SalUn(RandomLabelling):
             raise ValueError(f"method.alpha must be at least 0, got {alpha}")
         self.by_weight = form == "weight_saliency"
         self.stackable = self.compilable = self.by_weight  # the other loss computes gradients
+        self.mean_loss = self.by_weight  # the other is a mean over the forget samples of a batch
         self.salient_fraction = salient_fraction
         self.descending = salient == "largest"
         self.drift = drift
@@ -84,6 +85,12 @@ class SalUn(RandomLabelling):
             )
             self.frozen = [FrozenParameters(self.salient)]
         return model
+
+    def get_spread_obstacle(self, devices: int) -> str | None:
+        """Return why the method cannot be trained on several devices; None if it can."""
+        if not self.by_weight:
+            return "form=input_saliency averages over the forget samples of each batch"
+        return super().get_spread_obstacle(devices)
 
     def callbacks(self) -> list[L.Callback]:
         """Return the method and the callback that freezes the other weights."""

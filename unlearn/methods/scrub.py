@@ -22,6 +22,7 @@ class Scrub(UnlearningMethod):
     """Alternate a maximising pass over the forget set and a minimising pass over the retain set."""
 
     stackable = True
+    mean_loss = True
 
     def __init__(
         self,

@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from unlearn.core.timm_input import read_network_input
 from unlearn.models.surgery import eval_mode
 
 Build = Callable[..., nn.Module]
@@ -70,13 +71,15 @@ def timm_network(
     in_channels: int,
     image_size: int,
     num_classes: int,
+    pretrained: bool = False,
     capacity: float = 1.0,
     extra: float = 0.0,
 ) -> nn.Module:
-    """Return a timm network with random weights; nothing is downloaded.
+    """Return a timm network; ``network_input`` is the input that its weights were trained on.
 
     Args:
         name: Name in timm, such as resnet18, also as on the Hub: timm/resnet18.a1_in1k.
+        pretrained: Load timm's weights, downloaded on first use, with a new head.
         in_channels: C.
         image_size: H and W; networks with a fixed input size are built for it.
         num_classes: K.
@@ -84,7 +87,8 @@ def timm_network(
         extra: 0.
 
     Raises:
-        ValueError: If timm is not installed or has no such network, or the network does not fit.
+        ValueError: If timm is not installed or has no such network, the network does not fit, or
+            its weights cannot be downloaded.
     """
     try:
         import timm
@@ -98,12 +102,31 @@ def timm_network(
         sized: dict[str, Any] = (
             {"img_size": image_size} if about is not None and about.fixed_input_size else {}
         )
-        return timm.create_model(
-            name, pretrained=False, in_chans=in_channels, num_classes=num_classes, **sized
-        )
+        sized |= {"in_chans": in_channels, "num_classes": num_classes}
+        plain = timm.create_model(name, pretrained=False, **sized)
+        return _load_pretrained(name, sized) if pretrained else plain
 
     shape = {"in_channels": in_channels, "image_size": image_size, "num_classes": num_classes}
-    return _try_network(f"timm's {name}", build_timm, shape, (capacity, extra))
+    network = _try_network(f"timm's {name}", build_timm, shape, (capacity, extra))
+    network.network_input = read_network_input(name)  # type: ignore[assignment]
+    return network
+
+
+def _load_pretrained(name: str, options: dict[str, Any]) -> nn.Module:
+    """Return timm's network with its weights.
+
+    Raises:
+        ValueError: If they cannot be downloaded.
+    """
+    import timm
+
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except Exception as error:  # of the hub, the network or timm: many types
+        raise ValueError(
+            f"no pretrained weights ({_error_line(error)[:150]}); without network set "
+            "model.pretrained=false, and checkpoint=FILE for weights of your own"
+        ) from error
 
 
 def torchvision_network(

@@ -3,13 +3,27 @@
 Shapes: N samples, K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from unlearn.core.types import ImageSet
 from unlearn.models.surgery import eval_mode
+
+_PART: ContextVar[tuple[int, int]] = ContextVar("part", default=(0, 1))
+
+
+@contextmanager
+def spread_inference(number: int, count: int) -> Iterator[None]:
+    """Divide ``compute_logits`` among ``count`` processes of a group; this one is ``number``."""
+    token = _PART.set((number, count))
+    try:
+        yield
+    finally:
+        _PART.reset(token)
 
 
 def compute_logits(
@@ -30,14 +44,25 @@ def compute_logits(
         batch_size: Images per forward pass.
     """
     device = next(model.parameters()).device
+    number, count = _PART.get()
+    if count > 1:
+        batch_size = min(batch_size, max(1, -(-len(data) // count)))
     parts = []
     with eval_mode(model):
-        for batch in data.batches(batch_size):
+        for place, batch in enumerate(data.batches(batch_size)):
+            if place % count != number:
+                parts.append(torch.zeros(len(batch.label), data.num_classes, device=device))
+                continue
             image = batch.image.to(device)
             image = change(image) if change else image
             extra = (batch.index.to(device),) if masked else ()
             parts.append(model(image, *extra).float())
-    return torch.cat(parts) if parts else torch.zeros(0, data.num_classes)
+    if not parts:
+        return torch.zeros(0, data.num_classes)
+    whole = torch.cat(parts)
+    if count > 1:
+        distributed.all_reduce(whole)  # every row is zero on all processes but one
+    return whole
 
 
 def compute_accuracy(model: nn.Module, data: ImageSet, *, masked: bool = False) -> float:
@@ -62,7 +87,8 @@ def compute_embedding(model: nn.Module, data: ImageSet, batch_size: int = 1024) 
         lambda _, inputs: seen.append(inputs[0].detach().float().flatten(1).cpu())
     )
     try:
-        compute_logits(model, data, batch_size=batch_size)
+        with spread_inference(0, 1):  # the features of all images are seen here
+            compute_logits(model, data, batch_size=batch_size)
     finally:
         handle.remove()
     return torch.cat(seen)

@@ -31,7 +31,8 @@ def build_card_network(node: Any, trust: Sequence[str] = (), **shape: int) -> nn
     """
     if not isinstance(node, Mapping) or not isinstance(node.get("_target_"), str):
         raise ValueError(f"card: model must name a network in _target_, got {str(node)[:80]}")
-    options = {str(k): v for k, v in node.items() if k not in ("_target_", "_partial_")}
+    left_out = ("_target_", "_partial_", "pretrained")  # its weights are in the model's file
+    options = {str(k): v for k, v in node.items() if k not in left_out}
     for key, value in options.items():
         if key.startswith("_") or not _is_plain(value):
             raise ValueError(f"card: model.{key} must be a plain value, got {str(value)[:80]}")

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from unlearn.core.job import Job, original_identity
+from unlearn.core.types import ImageSet
 from unlearn.data.corruption.base import Corruption
 from unlearn.data.datasets.base import Dataset
 from unlearn.data.forget_sets.base import ForgetSet
@@ -21,6 +22,8 @@ from unlearn.data.forget_sets.discovered import add_clean_samples
 from unlearn.data.task import Task, Truth
 from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
+from unlearn.methods.retrain import Retrain
+from unlearn.pipeline.trusted_set import check_trusted_set, draw_trusted_set
 from unlearn.scoring.detection.base import Detector
 from unlearn.training.engine import Engine
 from unlearn.training.recipe import Pretraining
@@ -40,6 +43,7 @@ class RunContext:
         data_digest: Hash of the training set as received.
         dataset_digest: Hash of the clean data set, training and test; None if it is not known.
         forget_set_facts: Facts about the forget set, for the row.
+        held_out: Trusted images that were taken out of the training set; None if none were.
         embedding: Features of the training set in the original model, (N, E), if a metric needs them.
         original_predictions: Predictions of the original model, if a metric or a report needs them.
     """
@@ -51,6 +55,7 @@ class RunContext:
     data_digest: str
     dataset_digest: str | None = None
     forget_set_facts: dict[str, Any] = field(default_factory=dict)
+    held_out: ImageSet | None = None
     embedding: torch.Tensor | None = None
     original_predictions: Predictions | None = None
 
@@ -127,13 +132,17 @@ def load_context(job: Job, *, forget: bool) -> RunContext:
         dataset = choose.restore_listed(dataset)
     if config.get("validation") is not None:
         dataset = dataset.hold_out(config["validation"])
+    held_out = None
+    if (source := job.node("trusted")) is not None:
+        dataset, held_out = source.hold_out(dataset)
     engine = build_engine(config, dataset.train.image.shape[-1])
     corruption: Corruption = job.node("corruption")
     count = count_corrupted(config["corrupted"], len(dataset.train), corruption.multiple)
     train, truth = corruption(dataset.train, count=count, seed=config["seeds"]["data"])
-    digest = hashlib.sha256(
-        pixels + train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
-    ).hexdigest()[:16]
+    content = pixels + train.label.numpy().tobytes() + truth.corrupted.numpy().tobytes()
+    if held_out is not None:
+        content += train.image.numpy().tobytes()
+    digest = hashlib.sha256(content).hexdigest()[:16]
     found: tuple[torch.Tensor, ...] = ()
     if forget:
         if isinstance(choose, Detector):
@@ -141,7 +150,11 @@ def load_context(job: Job, *, forget: bool) -> RunContext:
         found = choose(truth, rate=config["discovery"], seed=config["seeds"]["discovery"])
         found = add_false_alarms(config, found, truth)
     task = Task(train=train, test=dataset.test, truth=truth, forget=found)
-    return RunContext(job, dataset, _move_to_device(task, engine), engine, digest, whole)
+    context = RunContext(job, dataset, task, engine, digest, whole, held_out=held_out)
+    if forget:
+        task, found, _ = draw_trusted_set(context, found)
+        task = replace(task, forget=found)
+    return replace(context, task=_move_to_device(task, engine))
 
 
 def add_false_alarms(
@@ -162,7 +175,9 @@ def _move_to_device(task: Task, engine: Engine) -> Task:
     if not engine.fits_memory(size):
         log.info("images stay in main memory: %.1f GB do not fit on the GPU", size / 1e9)
         return task
-    return replace(task, train=task.train.to(engine.device), test=task.test.to(engine.device))
+    known = None if task.trusted is None else task.trusted.to(engine.device)
+    train, test = task.train.to(engine.device), task.test.to(engine.device)
+    return replace(task, train=train, test=test, trusted=known)
 
 
 def new_network(context: RunContext) -> tuple[Pretraining, nn.Module]:
@@ -173,7 +188,34 @@ def new_network(context: RunContext) -> tuple[Pretraining, nn.Module]:
     network = recipe.build_initial_network(
         factory, context.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
+    said = _describe_input(context.job.config, network)
+    if said is not None:
+        _log_once(*said)
     return recipe, network
+
+
+def _describe_input(config: Mapping[str, Any], network: nn.Module) -> tuple[int, str] | None:
+    """Return log level and line about the input of given weights; None if it is not known."""
+    own = getattr(network, "network_input", None)
+    given = config.get("checkpoint") is not None
+    if own is None or not (given or config["model"].get("pretrained")):
+        return None
+    data = config["dataset"]
+    other = own.compare(data["mean"], data["std"], data["image_size"])
+    name = f"timm's {config['model']['name']}"
+    resized = "" if own.interpolation == "bilinear" else f"; resized {own.interpolation} there"
+    if other:
+        level = logging.INFO if given else logging.WARNING
+        return level, f"not the input of {name}: {', '.join(other)}{resized}"
+    return logging.INFO, (
+        f"input of {name}: mean {list(own.mean)}, std {list(own.std)}, {own.image_size} pixels, "
+        f"of its data config{resized}"
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _log_once(level: int, line: str) -> None:
+    log.log(level, line)
 
 
 def build_untrained_network(context: RunContext) -> nn.Module:
@@ -189,10 +231,21 @@ def build_method(job: Job, node: Any = None) -> UnlearningMethod:
         node: Config node of another method; None: the job's method.
 
     Raises:
-        ValueError: If the method has its own localization, or a budget is set without one.
+        ValueError: If the method has its own localization, a budget is set without one, or the
+            method needs a trusted set and the job has none.
     """
+    method = _build_method(job, node)
+    check_trusted_set(job, method)
+    return method
+
+
+def _build_method(job: Job, node: Any = None) -> UnlearningMethod:
+    """Return the method, see ``build_method``."""
     config = job.config
     method: Any = copy.deepcopy(job.node("method")) if node is None else job.build(node)
+    objective = getattr(job.node("pretraining"), "objective", None)
+    if isinstance(method, Retrain) and method.role == "reference" and objective is not None:
+        method.use_objective(objective)  # retrains as the original was trained
     options: dict[str, Any] = {
         key: config.get(f"mask_{key}") for key in ("batch_norm", "head", "trainable")
     }

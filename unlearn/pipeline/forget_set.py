@@ -18,6 +18,7 @@ from unlearn.pipeline.sample_scores import (
     compute_sample_scores,
 )
 from unlearn.pipeline.trained_models import checkpoint_cache
+from unlearn.pipeline.trusted_set import draw_trusted_set
 from unlearn.scoring.detection.base import Detector, precision_recall
 from unlearn.storage.checkpoint_cache import TrainedModel
 
@@ -62,9 +63,13 @@ def add_forget_set(context: RunContext) -> RunContext:
         found = _choose_requests(context, choose, known)
         facts = choose.notes
         task = replace(task, truth=replace(task.truth, known_label=choose.true_label))
+        task = replace(task, wrong_labels=choose.wrong_labels)
     found = add_false_alarms(config, found, task.truth)
+    task, found, audit = draw_trusted_set(replace(context, task=task), found)
     facts = {"size": len(found[0]), **facts, "hash": hash_indices(torch.cat(found))[:12]}
-    cost |= {f"forget_set/{k}": v for k, v in facts.items()} | _discovery_quality(task, found)
+    cost |= (
+        {f"forget_set/{k}": v for k, v in facts.items()} | _discovery_quality(task, found) | audit
+    )
     return replace(context, task=replace(task, forget=found), forget_set_facts=cost)
 
 

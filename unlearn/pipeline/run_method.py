@@ -14,9 +14,12 @@ from unlearn.core import environment
 from unlearn.core.errors import CollapsedError
 from unlearn.core.types import Request
 from unlearn.evaluation.monitor import Monitor
+from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline.context import RunContext, build_method
+from unlearn.pipeline.trusted_set import build_request
+from unlearn.training.engine import Engine
 from unlearn.training.unlearning import LightningFit
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ class UnlearningResult:
         reason: Why there is no model.
         curves: Values and step, not logged yet.
         mask: Mask of a localized method.
+        predictions: Predictions of the model, if they are already known.
     """
 
     model: nn.Module | None
@@ -46,6 +50,7 @@ class UnlearningResult:
     reason: str | None = None
     curves: Sequence[tuple[dict[str, float], int]] = ()
     mask: "Mask | None" = None
+    predictions: Predictions | None = None
 
     def replay_curves(self, loggers: Sequence[Logger]) -> None:
         """Log the curves that are not logged yet."""
@@ -75,20 +80,36 @@ def build_run(
         callbacks=[monitor],
         title=context.job.names["method"],
     )
-    return method, monitor, fit, context.task.request(oracle=context.job.config["oracle"])
+    request = build_request(context.task, method, oracle=context.job.config["oracle"])
+    return method, monitor, fit, request
 
 
 def run_method(
     context: RunContext, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
 ) -> UnlearningResult:
     """Run the method on a copy of ``model``, timed without evaluation."""
+    from unlearn.pipeline import spread_run
+
+    if spread_run.is_spread(context.job, build_method(context.job)):
+        return spread_run.run_spread(context, model, seed=seed)
     method, monitor, fit, request = build_run(context, seed=seed, loggers=loggers)
-    own = copy.deepcopy(model)
+    return run_timed(method, copy.deepcopy(model), request, monitor, fit, context.engine)
+
+
+def run_timed(
+    method: Any,
+    own: nn.Module,
+    request: Request,
+    monitor: Monitor,
+    fit: LightningFit,
+    engine: Engine,
+) -> UnlearningResult:
+    """Run a method on ``own``, which it may modify, timed without evaluation."""
     environment.reset_peak_memory()
     started = time.perf_counter()
     try:
         healed = method.unlearn(own, request, fit)
-        if context.engine.device.type == "cuda":
+        if engine.device.type == "cuda":
             torch.cuda.synchronize()
         seconds = time.perf_counter() - started - monitor.seconds
     except CollapsedError as error:

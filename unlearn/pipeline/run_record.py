@@ -15,6 +15,7 @@ from unlearn.evaluation.predictions import REFERENCE_NEEDS, Predictions
 from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.run_method import UnlearningResult, run_method
 from unlearn.pipeline.trained_models import predict_retrained
+from unlearn.pipeline.trusted_set import describe_access, describe_trusted_set
 from unlearn.storage.record import RunRecord
 
 
@@ -26,6 +27,9 @@ def _display_names(job: Job) -> dict[str, str]:
     method = job.config["method"]
     if "mode" in method and "base" in method:  # it runs other methods
         names["method"] += f"({chosen_option(job.config, 'base')} {method['mode']})"
+    needs = getattr(job.node("method"), "needs_trusted", False)
+    if needs and not getattr(type(job.node("method")), "needs_trusted", False):
+        names["method"] += "(trusted)"  # it can do without
     inside = [job.config.get(key) for key in ("localization_name", "budget")]
     if any(inside):
         names["method"] += f"({' '.join(str(part) for part in inside if part is not None)})"
@@ -34,13 +38,14 @@ def _display_names(job: Job) -> dict[str, str]:
     return names
 
 
-def _collect_facts(job: Job) -> dict[str, Any]:
+def _collect_facts(context: RunContext) -> dict[str, Any]:
     """Return the facts of method and corruption that tables read."""
-    method = job.node("method")
+    job, method = context.job, context.job.node("method")
     return {
         "role": "upper bound" if job.config["oracle"] else method.role,
         "uses_forget_set": method.uses_forget_set,
         "regularity": job.node("corruption").regularity,
+        "access": describe_access(method),
     }
 
 
@@ -83,6 +88,7 @@ def make_record(
         reason = find_collapse(row, context.task.train.num_classes)
     row |= {"images_seen": outcome.images_seen} | facts
     row["wall_seconds"] = time.perf_counter() - started
+    row |= describe_trusted_set(context)
     row |= {f"method/{k}": v for k, v in outcome.notes.items()}
     return RunRecord(
         run_id=context.job.run_id,
@@ -101,7 +107,7 @@ def make_record(
             context.engine.device.type, str(context.engine.resolved_precision())
         ),
         data_digest=context.dataset_digest,
-        **_collect_facts(context.job),
+        **_collect_facts(context),
     )
 
 

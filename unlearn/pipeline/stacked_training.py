@@ -69,6 +69,8 @@ def _train_stack(job: Job, part: Sequence[tuple[RunContext, TrainingSpec]]) -> l
     """Train a stack; return the keys of the models that were cached."""
     context, first = part[0]
     reason = find_obstacle(context.engine, first.network)
+    if first.recipe.objective is not None:
+        reason = "the objective has a state of its own"
     if reason is not None:
         log.info("training one by one: %s", reason)
         return []

@@ -19,9 +19,10 @@ from unlearn.pipeline import sequential_requests
 from unlearn.pipeline.context import RunContext, build_method, load_context
 from unlearn.pipeline.forget_set import add_forget_set, needs_original_model
 from unlearn.pipeline.healed_models import publish_model
-from unlearn.pipeline.run_method import run_method
+from unlearn.pipeline.run_method import UnlearningResult, run_method
 from unlearn.pipeline.run_record import describe_run, is_needed, make_record
 from unlearn.pipeline.sample_scores import compute_features
+from unlearn.pipeline.spread_run import is_spread
 from unlearn.pipeline.trained_models import cpu_state, load_original
 from unlearn.pipeline.user_model import (
     check_method,
@@ -46,6 +47,7 @@ def unlearn_job(job: Job) -> float | None:
     """
     environment.check_torchvision()
     method = build_method(job)  # checks options before any training
+    is_spread(job, method)
     for node in ("pretraining", "forget_set"):
         job.node(node)
     compares = is_needed(job, *REFERENCE_NEEDS)
@@ -84,7 +86,7 @@ def unlearn_job(job: Job) -> float | None:
             outcome.replay_curves(loggers)
             if outcome.mask is not None:
                 outcome.mask.save(job.folder / "mask.pt")
-            said = None if outcome.model is None else predict_task(outcome.model, now.task)
+            said = _predict_result(outcome, now.task)
             record = make_record(now, outcome, said, facts | now.forget_set_facts, started)
             if outcome.model is not None and said is not None:
                 export_model(now, record, outcome.model, said)
@@ -108,6 +110,13 @@ class _Step:
     task: Task
     before: nn.Module
     after: Predictions | None
+
+
+def _predict_result(outcome: UnlearningResult, task: Task) -> Predictions | None:
+    """Return the predictions of an unlearned model; None if there is no model."""
+    if outcome.model is None or outcome.predictions is not None:
+        return outcome.predictions
+    return predict_task(outcome.model, task)
 
 
 def _record_steps(job: Job, steps: Sequence[_Step], loggers: Sequence[Logger]) -> None:

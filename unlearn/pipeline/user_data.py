@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from unlearn.core.folder_layout import is_saved_dataset
 from unlearn.core.job import Job
 from unlearn.core.types import ImageSet
 from unlearn.data.datasets.base import Dataset
@@ -35,8 +36,8 @@ def build_user_data(
     forget = read_indices(forget)
     if isinstance(retain, str | Path):
         if mean is None or std is None:
-            raise ValueError("retain: images from a folder need mean and std as used in training")
-        node = job.config["dataset"] | {"root": str(retain), "num_classes": None}
+            raise ValueError("retain: images from files need mean and std as used in training")
+        node = job.config["dataset"] | {locate_data(retain)[1]: str(retain), "num_classes": None}
         dataset: Dataset = job.build(node).load()
         if class_names is not None:
             dataset = dataset.reorder_classes(class_names)
@@ -71,6 +72,15 @@ def build_user_data(
     if bad is None:
         return _select_listed(dataset, forget)
     return dataset, torch.arange(len(bad[1])), _make_truth(train, None)
+
+
+def locate_data(retain: Any) -> tuple[str, str]:
+    """Return the data-set option that reads ``retain``, and the key of its location."""
+    if not isinstance(retain, str | Path) or not Path(retain).exists():
+        return "imagefolder", "root"
+    if Path(retain).is_file():
+        return "csv", "path"
+    return ("huggingface", "path") if is_saved_dataset(Path(retain)) else ("imagefolder", "root")
 
 
 def _check_alike(bad: Tensor, image: Tensor) -> None:

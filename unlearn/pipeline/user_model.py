@@ -40,10 +40,8 @@ def check_method(context: RunContext, method: Any) -> None:
     Raises:
         ValueError: If it does not, with the reason.
     """
-    if (
-        not isinstance(method, UnlearningMethod)
-        or type(method).check_model is UnlearningMethod.check_model
-    ):
+    check = getattr(type(method), "check_model", UnlearningMethod.check_model)
+    if check is UnlearningMethod.check_model:
         return
     network = context.engine.place_model(build_untrained_network(context)).eval()
     batch = next(context.task.train.rows(torch.arange(2)).batches())

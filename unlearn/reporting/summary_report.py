@@ -22,6 +22,7 @@ from unlearn.reporting.tables import (
     oracle_gaps,
     refined,
     summary,
+    trusted,
 )
 from unlearn.reporting.tables.facts import regularity_levels
 from unlearn.reporting.tracking import wandb_mirror
@@ -173,6 +174,11 @@ def _print_tables(
     if "summary" in made:
         usual = f"{count_noun(len(frame), 'run')}, mean ± standard error over cells"
         formats.print_table(made["summary"], title or usual)
+    if "trusted" in made.get("summary", ()):
+        formats.print_notes(trusted.RULES)
+    gap = None if frame.empty else trusted.find_gap(frame)
+    if gap is not None:
+        log.warning("%s", gap)
     if frame["corruption"].nunique() > 1 or frame["discovery"].nunique() > 1:
         heading = "healed x utility by region (± seeds: error over seeds alone)"
         formats.print_table(made["regions"], heading, errors=False)

@@ -13,7 +13,7 @@ SECRET = ("key", "token", "password", "secret")  # suffixes of keys whose values
 STATUSES = ("ok", "collapsed", "failed")
 SHORT = ("discovery", "corrupted", "seed")  # config values that get a column without a prefix
 OWN = ("run_id", "step", *SHORT, "status", "reason", "seconds", "peak_bytes", "revision", "created")
-FACTS = ("role", "uses_forget_set", "regularity")  # of method and corruption
+FACTS = ("role", "uses_forget_set", "regularity", "access")  # of method and corruption
 STORED = ("format", "sha256")  # columns of files, not of rows in memory
 MIN_SECRET = 8  # characters; shorter values of variables occur by chance
 
@@ -39,6 +39,7 @@ class RunRecord:
             corrupted samples, "upper bound".
         uses_forget_set: Whether the method's result depends on the forget set.
         regularity: Level of the corruption's regularity, None if unknown.
+        access: What the method had access to: forget, retain and trusted, joined by +.
         machine: What rounding depends on: cpu, instructions, device, threads, precision.
         data_digest: Hash of the data set's images and labels.
 
@@ -61,6 +62,7 @@ class RunRecord:
     role: str = "unlearning"
     uses_forget_set: bool = True
     regularity: str | None = None
+    access: str | None = None
     machine: Mapping[str, Value] = field(default_factory=dict)
     data_digest: str | None = None
 

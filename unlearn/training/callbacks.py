@@ -1,7 +1,7 @@
 """Callbacks for progress, logging, checkpoints and the order of samples."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import lightning.pytorch as L
@@ -68,6 +68,7 @@ class EpochLog(L.Callback):
     def __init__(self, loggers: Sequence[Logger]) -> None:
         """Store the loggers."""
         self.loggers = list(loggers)
+        self.average: Callable[[Tensor], Tensor] | None = None  # over ranks, without a strategy
         self.total: Tensor | None = None
         self.batches = 0
         self.images = 0
@@ -88,7 +89,11 @@ class EpochLog(L.Callback):
         """
         if self.total is None:
             return
-        mean = trainer.strategy.reduce(self.total / self.batches, reduce_op="mean").item()
+        own = self.total / self.batches
+        if self.average is not None:
+            mean = self.average(own).item()
+        else:
+            mean = trainer.strategy.reduce(own, reduce_op="mean").item()
         step = trainer.current_epoch + 1
         values = {"epoch": float(step), "train/loss": mean}
         values["seconds"] = time.perf_counter() - self.started

@@ -3,6 +3,7 @@
 Shapes: B batch, K classes.
 """
 
+import copy
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -34,6 +35,7 @@ class ClassifierModule(LeanModule):
         self.total_steps = total_steps
         self.epoch_log = log
         self.masked = isinstance(model, Expanded)
+        self.objective = copy.deepcopy(recipe.objective)  # a module: saved with the weights
         self.recorded = False  # whether recorders need the logits
         self.weight: Callable[[int], float] | None = None  # weight of a rank's part of each batch
         self.started = time.perf_counter()
@@ -44,9 +46,16 @@ class ClassifierModule(LeanModule):
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer."""
-        self.own = use_fast_step(self.recipe.optimizer(self.model.parameters()))
+        more = [] if self.objective is None else self.objective.parameters()
+        self.own = use_fast_step(self.recipe.optimizer([*self.model.parameters(), *more]))
         self._rates = [group["lr"] for group in self.own.param_groups]
         return self.own
+
+    def on_train_epoch_start(self) -> None:
+        """Start the objective's epoch."""
+        if self.objective is not None:
+            epoch, epochs = self.trainer.current_epoch, self.recipe.epochs
+            self.objective.start_epoch(self.model, epoch, epochs)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Set the learning rate of the step."""
@@ -56,6 +65,10 @@ class ClassifierModule(LeanModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | dict[str, Tensor]:
         """Return the mean cross-entropy (scalar), with the logits (B, K) for recorders."""
+        if self.objective is not None:
+            loss = self.objective.compute_loss(self.model, batch)
+            self.epoch_log.add_step(loss, len(batch.label))
+            return loss
         index = (batch.index,) if self.masked else ()
         logits = self._compiled[0](batch.image, *index)
         loss = F.cross_entropy(logits, batch.label)

@@ -46,7 +46,7 @@ class Engine:
 
     Attributes:
         accelerator: auto, cpu or gpu.
-        devices: Number of devices for pre-training; everything else runs on one.
+        devices: Number of devices that share pre-training and unlearning.
         precision: Precision of pre-training and of methods without full precision: auto, 32-true,
             bf16-mixed.
         unlearning_precision: Precision of methods with ``full_precision``.
@@ -129,20 +129,27 @@ class Engine:
         title: str,
         total: int | None,
         rank: Rank = SINGLE_PROCESS,
+        joins: bool = True,
     ) -> L.Trainer:
-        """Return a trainer without the defaults that cost time or write files."""
+        """Return a trainer without the defaults that cost time or write files.
+
+        ``rank``: rank of this process, which Lightning joins to the others by DDP if ``joins``.
+        """
         bar = [EpochProgress(title, total)] if self.progress and rank.number == 0 else []
         joined: dict[str, Any] = {}
-        if rank != SINGLE_PROCESS:  # the ranks are already running: nothing is launched
+        devices: int | list[int] = rank.count
+        if not joins:
+            devices = [rank.number] if self.device.type == "cuda" else 1
+        elif rank != SINGLE_PROCESS:  # the ranks are already running: nothing is launched
             joined = {"strategy": DDPStrategy(), "plugins": [LightningEnvironment()]}
             joined["sync_batchnorm"] = self.sync_batchnorm
         with silence_lightning():
             return L.Trainer(
                 accelerator="gpu" if self.device.type == "cuda" else "cpu",
-                devices=rank.count,
+                devices=devices,
                 precision=precision,
                 max_epochs=max_epochs,
-                logger=list(loggers) or False,
+                logger=[one for one in loggers if isinstance(one, Logger)] or False,
                 callbacks=[*bar, *callbacks],
                 enable_checkpointing=False,
                 enable_progress_bar=False,

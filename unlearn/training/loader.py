@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
-from unlearn.core.types import Batch, ImageSet, Request
+from unlearn.core.types import Batch, ImageSet, Request, TrustedRequest
 from unlearn.training.distributed import SINGLE_PROCESS, Rank
 
 Augmentation = Callable[[Tensor, torch.Generator], Tensor]
@@ -93,13 +93,14 @@ class ResidentLoader:
             )
             if self.augment is not None:
                 image = self.augment(image, noise)
-            yield Batch(self.data.view(image, index), label, index)
+            weight = 1.0 if self.rank == SINGLE_PROCESS else self.batch_weight(number)
+            yield Batch(self.data.view(image, index), label, index, weight)
 
 
 class RequestLoader:
     """Iterable over the batches that a method uses, as dicts by set name.
 
-    The method selects "forget", "retain" and "all" per epoch. An epoch is one pass over the longest
+    The method selects "forget", "retain", "all" and "trusted" per epoch. An epoch is one pass over the longest
     set other than "forget", which is repeated.
     """
 
@@ -112,6 +113,7 @@ class RequestLoader:
         augment: Augmentation | None,
         seed: int,
         device: torch.device | str | None = None,
+        rank: Rank = SINGLE_PROCESS,
     ) -> None:
         """Store the request and the options; see ``ResidentLoader`` and ``UnlearningMethod``."""
         self.request = request
@@ -120,6 +122,7 @@ class RequestLoader:
         self.augment = augment
         self.seed = seed
         self.device = device
+        self.rank = rank
         self.epoch = 0
         self._loaders: dict[str, ResidentLoader] = {}
 
@@ -134,6 +137,8 @@ class RequestLoader:
             "retain": lambda: self.request.retain,
             "all": self.request.get_all_samples,
         }
+        if isinstance(self.request, TrustedRequest):
+            parts["trusted"] = self._get_trusted
         if name not in parts:
             raise ValueError(f"a method may use {', '.join(parts)}; it asked for '{name}'")
         if name not in self._loaders:
@@ -143,15 +148,22 @@ class RequestLoader:
                 augment=self.augment,
                 seed=self.seed + 7 * (1 + list(parts).index(name)),
                 device=self.device,
+                rank=self.rank,
             )
         self._loaders[name].batch_size = self.batch_sizes()[name]
         return self._loaders[name]
 
     def count_steps(self, name: str, batch_size: int) -> int:
         """Return the number of batches of one pass."""
+        if name == "trusted":
+            return num_batches(len(self._get_trusted()), batch_size)
         forget, retain = len(self.request.forget), len(self.request.retain)
         samples = {"forget": forget, "retain": retain, "all": forget + retain}[name]
-        return num_batches(samples, batch_size)
+        return num_batches(samples, batch_size, self.rank.count)
+
+    def _get_trusted(self) -> ImageSet:
+        assert isinstance(self.request, TrustedRequest)
+        return self.request.split_trusted()[0]
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next iteration."""

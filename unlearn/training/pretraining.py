@@ -61,6 +61,8 @@ def pretrain(
         CollapsedError: If the loss is not finite.
         ValueError: If the training cannot run on several devices.
     """
+    if recipe.objective is not None:
+        _check_objective(engine, recorders)
     plan = {
         "recipe": recipe, "engine": engine, "augment": augment, "seed": seed, "loggers": loggers,
         "recorders": recorders, "resume": resume, "title": title,
@@ -79,6 +81,21 @@ def pretrain(
         recorder.load_state_dict(state)
     model.eval()
     return notes
+
+
+def _check_objective(engine: Engine, recorders: Sequence[Recorder]) -> None:
+    """Check that a training with an objective of its own is possible.
+
+    Raises:
+        ValueError: If it runs on several devices, or values are recorded during it.
+    """
+    if engine.devices != 1:
+        raise ValueError("pretraining with an objective of its own needs trainer.devices=1")
+    if recorders:
+        raise ValueError(
+            f"the score's recorder {recorders[0].name} needs pretraining with cross-entropy: "
+            "pretraining=standard"
+        )
 
 
 def _check_share(
@@ -154,6 +171,10 @@ def _train_rank(
     module = ClassifierModule(model, recipe, recipe.epochs * len(loader), log)
     if rank != SINGLE_PROCESS:
         module.weight = loader.batch_weight
+    if module.objective is not None:
+        module.objective.start(model, data, seed=seed)
+        module.objective.augment = augment
+        module.objective.to(engine.device).train()
     module._compiled = (engine.compile_if_enabled(model),)
     module.recorded = bool(recorders)
     for recorder in recorders:

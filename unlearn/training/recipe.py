@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from unlearn.core.types import ImageSet
+from unlearn.methods.components.robust_objective import RobustObjective
 from unlearn.models.expansion.expanded import Expanded
 from unlearn.training.engine import use_torch_seed
 
@@ -26,6 +27,7 @@ class Pretraining:
             below 1 the rest are extra channels, which REM can use (its replica form).
         density: Probability that an extra channel is active for a sample during training
             (example-tied dropout, arXiv 2307.09542), in [0, 1]; 0: inactive.
+        objective: Objective in place of cross-entropy; None: cross-entropy.
     """
 
     epochs: int
@@ -34,6 +36,7 @@ class Pretraining:
     schedule: Callable[[int, int], float]
     capacity: float
     density: float
+    objective: RobustObjective | None = None
 
     def __post_init__(self) -> None:
         """Check the options."""
@@ -43,6 +46,8 @@ class Pretraining:
             raise ValueError(f"pretraining.density must be in [0, 1], got {self.density}")
         if self.density and self.capacity == 1:
             raise ValueError("pretraining.density above 0 needs pretraining.capacity below 1")
+        if self.objective is not None and self.capacity < 1:
+            raise ValueError("pretraining.objective needs pretraining.capacity=1")
 
     def build_initial_network(
         self, factory: NetworkFactory, data: ImageSet, *, seed: int, mask_seed: int

@@ -3,6 +3,7 @@
 Shapes: B batch.
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,24 +15,39 @@ from torch import Tensor, nn
 from unlearn.core.types import Batch, Request
 from unlearn.methods.base import UnlearningMethod
 from unlearn.training.callbacks import EpochLog, EpochOrder
+from unlearn.training.distributed import SINGLE_PROCESS, Rank
 from unlearn.training.engine import Engine, LeanModule, silence_lightning, use_torch_seed
 from unlearn.training.loader import Augmentation, RequestLoader
 from unlearn.training.optimizers import use_fast_step
+from unlearn.training.spreading import (
+    SharedStatistics,
+    average_gradients,
+    average_over_ranks,
+    copy_from_first_rank,
+    sum_over_ranks,
+    weigh_loss,
+)
 
 
 class UnlearningModule(LeanModule):
     """Step the method's current optimizer on the method's loss."""
 
     def __init__(
-        self, model: nn.Module, method: UnlearningMethod, total_steps: int, log: EpochLog
+        self,
+        model: nn.Module,
+        method: UnlearningMethod,
+        total_steps: int,
+        log: EpochLog,
+        rank: Rank = SINGLE_PROCESS,
     ) -> None:
-        """Store the model, the method, its budget ``total_steps`` and the log."""
+        """Store the model, the method, its budget ``total_steps``, the log and the rank."""
         super().__init__()
         self.automatic_optimization = False
         self.model = model
         self.method = (method,)  # in a tuple, so that its networks are not registered
         self.total_steps = max(1, total_steps)
         self.spent = 0
+        self.rank = rank
         self.epoch_log = log
         self._compiled: tuple[Callable[..., Tensor]] = (model,)
         self._rates: list[list[float]] = []
@@ -54,8 +70,12 @@ class UnlearningModule(LeanModule):
         """Perform one optimizer step."""
         phase = self.begin_step()
         loss = self.method[0].loss(self.forward, batch)
+        if self.rank != SINGLE_PROCESS:
+            loss = weigh_loss(loss, batch)
         self.clear_gradients()
         self.manual_backward(loss)
+        if self.rank != SINGLE_PROCESS:
+            average_gradients(self.model.parameters(), self.rank)
         wrapped = self.optimizers()
         (wrapped[phase] if isinstance(wrapped, list) else wrapped).step()
         self.count_step(loss, batch)
@@ -103,6 +123,7 @@ class LightningFit:
         loggers: Sequence[Logger] = (),
         callbacks: Sequence[L.Callback] = (),
         title: str = "unlearning",
+        rank: Rank = SINGLE_PROCESS,
     ) -> None:
         """Store the options that do not depend on the method.
 
@@ -113,7 +134,9 @@ class LightningFit:
             loggers: Loggers of the curves.
             callbacks: Additional callbacks, for example the evaluator's monitor.
             title: Title of the progress bar.
+            rank: Rank of this process; all ranks of the group train together.
         """
+        self.rank = rank
         self.engine = engine
         self.augment = augment
         self.seed = seed
@@ -139,12 +162,18 @@ class LightningFit:
             loggers=self.loggers,
             title=self.title,
             total=method.max_epochs() if method.max_epochs() > 0 else None,
+            rank=self.rank,
+            joins=False,
         )
         try:
-            with use_torch_seed(self.seed), silence_lightning():
+            with use_torch_seed(self.seed + self.rank.number), silence_lightning():
                 trainer.fit(module, train_dataloaders=loader)
         finally:
             self.images_seen += module.epoch_log.images
+        if self.rank != SINGLE_PROCESS:
+            copy_from_first_rank(model.buffers())
+            others = sum_over_ranks(module.epoch_log.images, engine.device)
+            self.images_seen += others - module.epoch_log.images
         engine.place_model(model).eval()  # Lightning moves it to the CPU
 
     def build_parts(
@@ -161,11 +190,16 @@ class LightningFit:
             augment=self.augment,
             seed=self.seed,
             device=self.engine.device,
+            rank=self.rank,
         )
         log = EpochLog(self.loggers)
         total = method.epochs * loader.count_steps(method.budget_pass, method.batch_size)
-        module = UnlearningModule(model, method, total, log)
-        return loader, module, [EpochOrder(loader), *method.callbacks(), log, *self.callbacks]
+        module = UnlearningModule(model, method, total, log, self.rank)
+        first: list[L.Callback] = [EpochOrder(loader)]
+        if self.rank != SINGLE_PROCESS:
+            log.average = functools.partial(average_over_ranks, rank=self.rank)
+            first.append(SharedStatistics())
+        return loader, module, [*first, *method.callbacks(), log, *self.callbacks]
 
 
 def precision_of(method: UnlearningMethod, engine: Engine) -> Any:

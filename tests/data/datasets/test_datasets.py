@@ -167,10 +167,10 @@ def test_torn_files_are_called_so(cut, download, tmp_path, monkeypatch):
 
 
 def test_heavy_libraries_wait_until_data_are_loaded():
-    names = "augmentation base digits image_cache image_folder normalization synthetic torchvision_sets".split()
+    names = "augmentation base digits image_cache image_folder image_table huggingface normalization synthetic torchvision_sets torchvision_files".split()
     code = (
         f"import sys; {'; '.join(f'import unlearn.data.datasets.{n}' for n in names)}; "
-        "print(sorted({'torchvision', 'sklearn', 'PIL', 'rich'} & set(sys.modules)))"
+        "print(sorted({'torchvision', 'sklearn', 'PIL', 'rich', 'datasets'} & set(sys.modules)))"
     )
     repository = Path(__file__).resolve().parents[3]
     ran = subprocess.run(

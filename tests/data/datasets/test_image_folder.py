@@ -211,6 +211,24 @@ def test_layouts_of_imagenet_and_tiny_imagenet_are_loaded(tmp_path, caplog):
     data = folder(root, tmp_path).load()
     assert data.class_names == ("n01", "n02") and data.train.label.tolist() == [0, 0, 1, 1]
     assert data.test.label.tolist() == [1, 0, 1]
+    made(root / "train" / "n03", images=1)
+    few = folder(root, tmp_path, classes=["n02", "n03"])
+    (root / "val" / "val_annotations.txt").write_text(lines.replace("n01", "n03"))
+    few = few.load()
+    assert few.class_names == ("n02", "n03") and few.train.label.tolist() == [0, 0, 1]
+    assert few.test.label.tolist() == [0, 1, 0]
     (root / "val" / "val_annotations.txt").write_text(lines.splitlines()[0] + "\n")
     with pytest.raises(ValueError, match=r"val_annotations\.txt does not name images/1\.png"):
         folder(root, tmp_path).load()
+
+
+def test_classes_are_chosen(tmp_path):
+    root = tmp_path / "imagenet"
+    made(root / "train", ant=2, bee=3, cat=1)
+    made(root / "val", ant=1, bee=2, cat=3)
+    (tmp_path / "classes.txt").write_text("cat\nant\n")
+    data = folder(root, tmp_path, classes=str(tmp_path / "classes.txt")).load()
+    assert data.class_names == ("ant", "cat")
+    assert data.train.label.tolist() == [0, 0, 1] and data.test.label.tolist() == [0, 1, 1, 1]
+    with pytest.raises(ValueError, match=r"dataset.classes: cow \(1\) not among 3 classes"):
+        folder(root, tmp_path, classes=["ant", "cow"]).load()

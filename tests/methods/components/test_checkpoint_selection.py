@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from unlearn.core.types import ImageSet, Request
-from unlearn.methods.components.checkpoint_selection import ProxyCheckpoint, limit_proxy_samples
+from unlearn.methods.components.checkpoint_selection import BestCheckpoint, limit_measured_samples
 from unlearn.methods.gradient_ascent import GradientAscent
 from unlearn.methods.neggrad_plus import NegGradPlus
 from unlearn.models.inference import compute_accuracy
@@ -80,8 +80,8 @@ def test_the_proxy_of_a_large_set_is_measured_on_a_sample(size, samples, expecte
 
 def test_a_sample_grows_with_the_images_of_a_pass_and_small_sets_are_measured_whole():
     large, small = make_set(range(600), 80), make_set(range(600), 8)
-    assert limit_proxy_samples(small, 10) is None
-    assert [limit_proxy_samples(large, n) for n in (10, 1280, 2000)] == [256, 256, 400]
+    assert limit_measured_samples(small, 10) is None
+    assert [limit_measured_samples(large, n) for n in (10, 1280, 2000)] == [256, 256, 400]
 
 
 def test_a_network_that_cannot_be_the_best_is_not_measured():
@@ -91,17 +91,17 @@ def test_a_network_that_cannot_be_the_best_is_not_measured():
         seen.append(len(data))
         return compute_accuracy(model, data)
 
-    best = ProxyCheckpoint(
+    best = BestCheckpoint(
         request, mode="proxy", threshold=0.2, samples=None, images_per_pass=20, measure=measure
     )
     model = make_model(8, 7 / 20)
     best.update(model, 1.0, 0)  # a proxy of 0 whatever the retain accuracy
-    assert seen == [] and best.best_proxy == 0
+    assert seen == [] and best.best_value == 0
     best.update(model, 1.0, 1)
     assert best.epoch == 0
     best.update(model, 0.1, 2)
     assert seen == [600] and best.epoch == 2
-    assert best.best_proxy == pytest.approx(0.8 / 3, abs=0.01)
+    assert best.best_value == pytest.approx(0.8 / 3, abs=0.01)
     best.update(model, 0.9, 3)
     assert seen == [600] and best.epoch == 2
     best.update(model, 0.1, 4)  # equal: the first of the best remains

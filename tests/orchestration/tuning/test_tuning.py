@@ -35,7 +35,7 @@ from unlearn.orchestration.tuning.files import (
 )
 from unlearn.orchestration.tuning.plan import StudyPlan
 from unlearn.orchestration.tuning.scored_tasks import (
-    SettingScore,
+    ScoreParts,
     make_held_out_task,
     split_forget_set,
 )
@@ -143,8 +143,8 @@ def test_settings_of_every_method_with_ranges_build(method: str):
         instantiate(node, _convert_="all")
         file = format_tuned_file(find_changes(node, made.lower_method_nodes(), []), {}, "a test")
         below = made.lower_method_nodes()[0]
-        above = OmegaConf.merge({"method": below}, yaml.safe_load(file))
-        assert OmegaConf.to_container(above, resolve=True) == {"method": node}
+        above = OmegaConf.merge(below, yaml.safe_load(file))
+        assert OmegaConf.to_container(above, resolve=True) == node
 
 
 def test_what_the_command_line_sets_is_not_searched():
@@ -217,7 +217,7 @@ def test_a_forget_set_is_split_in_two():
         split_forget_set(found[:1], 0)
 
 
-def scored(task: Task, network: torch.nn.Module, engine: Engine) -> SettingScore:
+def scored(task: Task, network: torch.nn.Module, engine: Engine) -> ScoreParts:
     node = plan("method=finetune", "dataset=synthetic").compose_setting(["method.batch_size=32"])
     job = Job({}, "r", Path("."), {}, lambda n: instantiate(n, _convert_="all"))
 
@@ -236,11 +236,13 @@ def test_the_other_half_plays_the_hidden_part(task: Task, network, engine: Engin
     )
     request = cell.task.request()
     inside = request.retain.index
-    assert torch.isin(cell.held_out.index, inside).all()  # stays, as the hidden do
-    assert not torch.isin(request.forget.index, torch.cat([inside, cell.rest.index])).any()
-    assert not torch.isin(cell.held_out.index, cell.rest.index).any()
-    assert cell.held_out.label.equal(task.train.label[cell.held_out.index])  # as training saw them
-    assert len(cell.held_out) + len(request.forget) == len(task.forget_indices())
+    assert torch.isin(cell.score.listed.index, inside).all()  # stays, as the hidden do
+    assert not torch.isin(request.forget.index, torch.cat([inside, cell.score.retain.index])).any()
+    assert not torch.isin(cell.score.listed.index, cell.score.retain.index).any()
+    assert cell.score.listed.label.equal(
+        task.train.label[cell.score.listed.index]
+    )  # as training saw them
+    assert len(cell.score.listed) + len(request.forget) == len(task.forget_indices())
 
 
 def test_no_score_depends_on_truth_or_test_images(
@@ -267,11 +269,10 @@ def test_no_score_depends_on_truth_or_test_images(
 RANGES = [parse_range("method.a=interval(0, 1)"), parse_range("method.b=choice(x, y)")]
 
 
-def calls(overrides) -> dict[str, Callable[[], SettingScore]]:
+def calls(overrides) -> dict[str, Callable[[], ScoreParts]]:
     value = float(overrides[0].partition("=")[2])
     return {
-        name: lambda: SettingScore(retain_accuracy=value, held_out_accuracy=0.5)
-        for name in ("one", "two", "three", "four")
+        name: lambda: ScoreParts(kept=value, healed=0.5) for name in ("one", "two", "three", "four")
     }
 
 
@@ -329,12 +330,9 @@ def test_hopeless_trials_are_pruned_only_when_asked(tmp_path: Path):
     for prune in (False, True):
         folder, asked = tmp_path / str(prune), iter(range(99))
 
-        def worse(overrides, asked=asked) -> dict[str, Callable[[], SettingScore]]:
+        def worse(overrides, asked=asked) -> dict[str, Callable[[], ScoreParts]]:
             value = 1 / (1 + next(asked))
-            return {
-                name: lambda: SettingScore(retain_accuracy=value, held_out_accuracy=0.5)
-                for name in "abcd"
-            }
+            return {name: lambda: ScoreParts(kept=value, healed=0.5) for name in "abcd"}
 
         study = open_study(folder, prune=prune)
         done = list(
@@ -379,13 +377,13 @@ def test_a_file_gives_its_setting_on_all_that_it_may_meet(change: dict):
     grounds = [BASE, BASE | {"epochs": 8, "schedule": LINEAR | {"stretch": 2}}]
     file = format_tuned_file(find_changes(chosen, grounds, ["epochs", "schedule"]), {}, "a test")
     for below in grounds:
-        both = OmegaConf.merge({"method": below}, yaml.safe_load(file))
-        assert OmegaConf.to_container(both, resolve=True) == {"method": chosen}
+        both = OmegaConf.merge(below, yaml.safe_load(file))
+        assert OmegaConf.to_container(both, resolve=True) == chosen
 
 
 def test_the_table_of_trials_has_no_formulas():
     setting = ("method.a=-0.5", "method.b=-x", "+method.c==1")
-    scores = {"one": SettingScore(retain_accuracy=0.5, held_out_accuracy=0.5)}
+    scores = {"one": ScoreParts(kept=0.5, healed=0.5)}
     text = format_trials([FinishedTrial(0, 0.25, False, setting, scores, 1.0)])
     (row,) = csv.DictReader(text.splitlines())
     assert (row["method.a"], row["method.b"], row["'+method.c"]) == ("-0.5", "'-x", "'=1")
@@ -464,7 +462,7 @@ def test_a_study_writes_a_file_that_later_runs_find_and_is_not_repeated(tmp_path
     assert f"add --config-dir {tmp_path}/tuning" in lines
     path = tmp_path / "tuning/method_defaults/finetune/synthetic_resnet9.yaml"
     content = path.read_text()
-    assert content.startswith("# @package _global_\n# tuned: python unlearn.py dataset=synthetic")
+    assert content.startswith("# @package method\n# tuned: python unlearn.py dataset=synthetic")
     assert "tune.trials=2" in content and "(2 settings, score 0." in content
     assert all("# " in line or line.endswith(":") or "_: " in line for line in content.splitlines())
     folders = [config_dir(), str(tmp_path / "tuning")]

@@ -11,8 +11,9 @@ def declared() -> set[str]:
     found: set[str] = set()
     for module in pkgutil.walk_packages(evaluation.__path__, "unlearn.evaluation."):
         for value in vars(importlib.import_module(module.name)).values():
-            if callable(value) and isinstance(getattr(value, "directions", None), dict):
-                found |= set(value.directions)
+            directions = getattr(value, "directions", None)
+            if callable(value) and isinstance(directions, dict):
+                found |= set(directions)
     return found
 
 

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,13 @@ from torch import Tensor
 
 from unlearn.core.console import make_console
 from unlearn.core.file_digests import FileDigests
-from unlearn.core.folder_layout import ANNOTATIONS, find_layout, list_classes, read_annotations
+from unlearn.core.folder_layout import (
+    ANNOTATIONS,
+    choose_classes,
+    find_layout,
+    list_classes,
+    read_annotations,
+)
 from unlearn.data.datasets.base import SUBSET_SEED, Dataset, DatasetOptions
 from unlearn.data.datasets.image_cache import load_or_make
 from unlearn.data.datasets.image_decoding import (
@@ -50,6 +56,7 @@ class ImageFolder(DatasetOptions):
         unreadable: "fail" lists unreadable images and stops, "skip" ignores them.
         cache_dir: Folder of the cache of decoded images.
         max_pixels: Pixels of the largest image that is decoded; larger ones are unreadable.
+        classes: Names of the classes to use, or a file with one a line; None: all.
     """
 
     root: str
@@ -57,6 +64,7 @@ class ImageFolder(DatasetOptions):
     unreadable: str
     cache_dir: str
     max_pixels: int = MAX_PIXELS  # of configs that were recorded without it
+    classes: Sequence[str] | str | None = None
 
     def __post_init__(self) -> None:
         """Check the options that do not depend on the data."""
@@ -81,14 +89,21 @@ class ImageFolder(DatasetOptions):
         """
         layout = find_layout(Path(self.root))
         log.info("images: %s", layout.describe())
-        names = list_classes(layout.train)
+        every = list_classes(layout.train)
         if layout.test is not None:
-            check_test_classes(layout.test, names)
+            check_test_classes(layout.test, every)
+        names = choose_classes(every, self.classes)
         image, label, files = self._read_images(layout.train, names)
         check_counts(label, names, layout.train, least=2 if layout.test is None else 1)
         if layout.test is not None:
             test = self._read_images(layout.test, names)
             return self.build_dataset((image, label), test[:2], tuple(names), files)
+        return self.split_dataset(image, label, names, files)
+
+    def split_dataset(
+        self, image: Tensor, label: Tensor, names: list[str], files: tuple[str, ...]
+    ) -> Dataset:
+        """Return the data set with a fraction of each class split off for testing."""
         held = draw_test_mask(label, self.test_fraction)
         kept, off = (
             tuple(f for f, out in zip(files, held.tolist(), strict=True) if out is wanted)
@@ -100,21 +115,32 @@ class ImageFolder(DatasetOptions):
     def _read_images(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
         given = read_annotations(top)
         paths = list_images(Path(self.root), top, names if given is None else ["images"])
+        if given is not None and self.classes is not None:
+            places = {path: path.relative_to(top).as_posix() for path in paths}
+            paths = [path for path in paths if given.get(places[path], names[0]) in names]
         if not paths:
             raise ValueError(f"dataset.root={self.root}: no image in {top}")
+        image, files = self.read_files(top, paths)
+        number = {name: i for i, name in enumerate(names)}
+        labels = [Path(f).parts[0] if given is None else given.get(f) for f in files]
+        unnamed = [f for f, label in zip(files, labels, strict=True) if label is None]
+        if unnamed:
+            raise ValueError(f"dataset.root: {top / ANNOTATIONS} does not name {unnamed[0]}")
+        label = torch.tensor([number[name] for name in labels if name is not None])
+        return image, label, files
+
+    def read_files(self, top: Path, paths: list[Path]) -> tuple[Tensor, tuple[str, ...]]:
+        """Return images (N, C, H, W) and their names below ``top``, without unreadable ones.
+
+        Decoded once, then read from the cache.
+        """
         value = load_or_make(
             Path(self.cache_dir),
             self._cache_key(top, paths),
             lambda: self._decode_images(top, paths),
         )
         self._report_unreadable(top, value["bad"])
-        number = {name: i for i, name in enumerate(names)}
-        labels = [Path(f).parts[0] if given is None else given.get(f) for f in value["files"]]
-        unnamed = [f for f, label in zip(value["files"], labels, strict=True) if label is None]
-        if unnamed:
-            raise ValueError(f"dataset.root: {top / ANNOTATIONS} does not name {unnamed[0]}")
-        label = torch.tensor([number[name] for name in labels if name is not None])
-        return value["image"], label, tuple(value["files"])
+        return value["image"], tuple(value["files"])
 
     def _cache_key(self, top: Path, paths: list[Path]) -> str:
         """Return a hash of the files and of everything that affects their decoding."""
@@ -176,8 +202,7 @@ def check_counts(label: Tensor, names: list[str], top: Path, least: int) -> None
     few = [f"{name} ({n})" for name, n in zip(names, count, strict=True) if n < least]
     if few:
         raise ValueError(
-            f"dataset.root: each class in {top} needs at least {least} readable images, "
-            f"got {', '.join(few[:5])}"
+            f"each class in {top} needs at least {least} readable images, got {', '.join(few[:5])}"
         )
 
 
@@ -192,7 +217,7 @@ def list_images(root: Path, top: Path, names: list[str]) -> list[Path]:
     other: list[str] = []
     for name in names:
         for path in (top, top / name, *sorted((top / name).rglob("*"))):
-            if path != root and path.is_symlink() and _leads_out(path, inside):
+            if path != root and path.is_symlink() and leads_out(path, inside):
                 raise ValueError(f"dataset.root: {path} links to something outside of {root}")
             if path.is_dir():
                 continue
@@ -220,7 +245,7 @@ def _is_text(name: str) -> bool:
     return True
 
 
-def _leads_out(link: Path, folder: Path) -> bool:
+def leads_out(link: Path, folder: Path) -> bool:
     """Return whether a link ends outside of a folder; one that leads to itself ends nowhere."""
     try:
         return not link.resolve().is_relative_to(folder)
@@ -239,11 +264,13 @@ def draw_test_mask(label: Tensor, fraction: float) -> Tensor:
     return held
 
 
-def show_progress(items: Iterable[Any], total: int) -> Iterable[Any]:
+def show_progress(
+    items: Iterable[Any], total: int, title: str = "decoding images"
+) -> Iterable[Any]:
     """Show a progress bar on a terminal."""
     from rich.progress import track
 
     if not sys.stderr.isatty():
         return items
     console = make_console(stderr=True)
-    return track(items, "decoding images", total=total, console=console, transient=True)
+    return track(items, title, total=total, console=console, transient=True)

@@ -6,7 +6,7 @@ Shapes: N samples, C H W image.
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from filelock import FileLock
@@ -15,6 +15,19 @@ from torch import Tensor
 from unlearn.data.datasets.base import Dataset, DatasetOptions
 
 NAMES = ("MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "SVHN")
+
+SPLITS = {"SVHN": ("train", "test"), "GTSRB": ("train", "test"), "Imagenette": ("train", "val")}
+"""Names of the splits in torchvision; of others, ``train`` is true or false."""
+
+ARCHIVES = {
+    "GTSRB": (
+        "gtsrb/GTSRB-Training_fixed.zip",
+        "gtsrb/GTSRB_Final_Test_Images.zip",
+        "gtsrb/GTSRB_Final_Test_GT.zip",
+    ),
+    "Imagenette": ("imagenette2-160.tgz",),
+}
+"""Archives that torchvision unpacks, below the root."""
 
 BROKEN = (RuntimeError, ValueError, AssertionError)
 """Errors of torchvision for absent or torn files."""
@@ -36,6 +49,9 @@ class TorchvisionDataset(DatasetOptions):
         download: Download missing files (with progress and checksum).
     """
 
+    names: ClassVar[tuple[str, ...]] = NAMES
+    absent: ClassVar[tuple[type[Exception], ...]] = BROKEN
+
     name: str
     root: str
     download: bool
@@ -43,8 +59,10 @@ class TorchvisionDataset(DatasetOptions):
     def __post_init__(self) -> None:
         """Check the name."""
         super().__post_init__()
-        if self.name not in NAMES:
-            raise ValueError(f"dataset.name must be one of {', '.join(NAMES)}, got {self.name}")
+        if self.name not in self.names:
+            raise ValueError(
+                f"dataset.name must be one of {', '.join(self.names)}, got {self.name}"
+            )
 
     def load(self) -> Dataset:
         """Return the data set; downloaded on first use.
@@ -52,22 +70,32 @@ class TorchvisionDataset(DatasetOptions):
         Raises:
             ValueError: If the files are missing and cannot be downloaded, or are torn.
         """
-        parts = [self._load_split(train) for train in (True, False)]
+        parts = [self.load_split(train) for train in (True, False)]
         classes = getattr(parts[0], "classes", None) or [str(i) for i in range(10)]
         return self.build_dataset(
             to_arrays(parts[0]), to_arrays(parts[1]), tuple(map(str, classes))
         )
 
-    def _load_split(self, train: bool) -> Arrays:
+    def get_options(self) -> dict[str, Any]:
+        """Return further arguments of the class in torchvision."""
+        return {}
+
+    def load_split(self, train: bool) -> Any:
+        """Return torchvision's object of a split, downloaded if it is absent.
+
+        Raises:
+            ValueError: If the files are missing and cannot be downloaded, or are torn.
+        """
         from torchvision import datasets  # slow to import
 
         kind: type[Any] = getattr(datasets, self.name)
         which: dict[str, Any] = {"train": train}
-        if self.name == "SVHN":
-            which = {"split": "train" if train else "test"}
+        if self.name in SPLITS:
+            which = {"split": SPLITS[self.name][0 if train else 1]}
+        which |= self.get_options()
         try:
             return kind(self.root, **which, download=False)
-        except BROKEN as absent:
+        except self.absent as absent:
             if not self.download:
                 check_torn(kind, Path(self.root).resolve(), absent)
                 raise ValueError(
@@ -90,6 +118,8 @@ class TorchvisionDataset(DatasetOptions):
 def files_by_hand(kind: type[Arrays], root: Path) -> list[str]:
     """Return the files that a class of torchvision expects below ``root``."""
     known = vars(kind)
+    if kind.__name__ in ARCHIVES:
+        return [str(root / name) for name in ARCHIVES[kind.__name__]]
     if "split_list" in known:  # SVHN: one file per split
         return [str(root / known["split_list"][split][1]) for split in ("train", "test")]
     if "filename" in known:  # CIFAR: the archive; torchvision checks and unpacks it

@@ -26,6 +26,7 @@ class ForgetSet(ABC):
         shared_requests: Choose all requests before the first step; False: ``choose_next`` chooses
             each by the scores of the current model.
         num_requests: Number of requests, 1 or more.
+        wrong_labels: Whether samples are listed because their labels are wrong.
         true_label: int64 (N,), -1 where unknown, from a user's list; None if it names none.
     """
 
@@ -33,6 +34,7 @@ class ForgetSet(ABC):
     notes: dict[str, Any] = {}
     shared_requests: bool = True
     num_requests: int = 1
+    wrong_labels: ClassVar[bool] = True
     true_label: Tensor | None = None
 
     @abstractmethod

@@ -16,6 +16,7 @@ class Entangled(ForgetSet):
     """Samples by distance from the mean feature of the original model (arXiv 2406.01257)."""
 
     needs: ClassVar[tuple[str, ...]] = ("embedding",)
+    wrong_labels: ClassVar[bool] = False
 
     def __init__(
         self, *, group: str, size: float | None, num_groups: int, pick: Sequence[int] | None

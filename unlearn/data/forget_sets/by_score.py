@@ -24,6 +24,7 @@ class Graded(ForgetSet):
     """Samples of low, medium or high score, or a mix of all three in equal parts."""
 
     needs: ClassVar[tuple[str, ...]] = ("score", "center")
+    wrong_labels: ClassVar[bool] = False
 
     def __init__(
         self,

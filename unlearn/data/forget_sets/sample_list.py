@@ -24,8 +24,10 @@ class ListLine:
     label: str | None
 
 
-def read_lines(path: Path) -> list[ListLine]:
+def read_lines(path: Path, key: str = "forget_set.path") -> list[ListLine]:
     """Return the lines of a CSV or text file without blank lines, comments (#) and heading.
+
+    ``key`` names the option in messages.
 
     Raises:
         ValueError: If it cannot be read as text, or names no image.
@@ -33,18 +35,18 @@ def read_lines(path: Path) -> list[ListLine]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ValueError(f"forget_set.path: cannot read {path}: {error}") from error
+        raise ValueError(f"{key}: cannot read {path}: {error}") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise ValueError(f"forget_set.path: {path} is UTF-16; save it as UTF-8")
+        raise ValueError(f"{key}: {path} is UTF-16; save it as UTF-8")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ValueError(f"forget_set.path: cannot read {path}: {error}") from error
+        raise ValueError(f"{key}: cannot read {path}: {error}") from error
     mark = max(",;\t", key=text.count)
     try:
         rows = list(csv.reader(text.splitlines(), delimiter=mark))
     except csv.Error as error:  # a field above csv's limit, a NUL
-        raise ValueError(f"forget_set.path: {path} is no list of images: {error}") from error
+        raise ValueError(f"{key}: {path} is no list of images: {error}") from error
     out = []
     for number, row in enumerate(rows, start=1):
         cells = [cell.strip() for cell in row]
@@ -54,7 +56,7 @@ def read_lines(path: Path) -> list[ListLine]:
             continue
         out.append(ListLine(number, cells[0], (cells[1] or None) if len(cells) > 1 else None))
     if not out:
-        raise ValueError(f"forget_set.path: {path} names no image")
+        raise ValueError(f"{key}: {path} names no image")
     return out
 
 
@@ -144,7 +146,7 @@ def class_of(text: str, class_names: Sequence[str]) -> int:
 
 
 def parse_list(
-    path: Path, names: ImageIndex, class_names: Sequence[str]
+    path: Path, names: ImageIndex, class_names: Sequence[str], key: str = "forget_set.path"
 ) -> Mapping[int, int | None]:
     """Return the rows of a list, each with its true class or None.
 
@@ -152,20 +154,21 @@ def parse_list(
         path: CSV or text.
         names: Of the training images.
         class_names: K names.
+        key: Name of the option in messages.
 
     Raises:
         ValueError: At the first invalid line; names it.
     """
     found: dict[int, int | None] = {}
     where: dict[int, int] = {}
-    for line in read_lines(path):
+    for line in read_lines(path, key):
         try:
             row = names.find_row(line.name)
             if row in found:
                 raise ValueError(f"'{line.name}' is already in line {where[row]}")
             found[row] = None if line.label is None else class_of(line.label, class_names)
         except ValueError as error:
-            raise ValueError(f"forget_set.path: {path}, line {line.number}: {error}") from error
+            raise ValueError(f"{key}: {path}, line {line.number}: {error}") from error
         where[row] = line.number
     return found
 

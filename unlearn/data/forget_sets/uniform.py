@@ -7,7 +7,7 @@ all runs; the manifest stores such a list. Shapes: N training samples, n forget 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -78,6 +78,8 @@ def read_manifest(path: Path, facts: Mapping[str, Any]) -> Tensor:
 class UniformForgetSet(ForgetSet):
     """A share of the training set, whether or not anything is corrupted."""
 
+    wrong_labels: ClassVar[bool] = False
+
     def __init__(
         self, *, forget_fraction: float, classes: Sequence[int] | None, manifest: str | None
     ) -> None:
@@ -141,6 +143,8 @@ def count_forget(size: float, total: int, multiple: int = 1) -> int:
 class Random(ForgetSet):
     """Samples drawn uniformly."""
 
+    wrong_labels: ClassVar[bool] = False
+
     def __init__(self, *, size: float, num_requests: int) -> None:
         """Store the options.
 
@@ -174,6 +178,8 @@ class Random(ForgetSet):
 
 class OfClass(ForgetSet):
     """All samples of some classes, or a random subset."""
+
+    wrong_labels: ClassVar[bool] = False
 
     def __init__(self, *, classes: Sequence[int], size: float | None) -> None:
         """Store the options.

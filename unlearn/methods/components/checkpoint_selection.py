@@ -1,18 +1,21 @@
-"""Selection of a checkpoint without ground truth (the benchmark's proxy, arXiv 2505.17730).
+"""Selection of a checkpoint without ground truth.
 
-proxy = accuracy on the retain set * (1 - max(accuracy on the forget set, threshold)), given labels.
+score: ``HealingScore`` (ours). proxy: accuracy on the retain set * (1 - max(accuracy on the forget
+set, threshold)), given labels (the benchmark's, arXiv 2505.17730).
 Differs: large retain sets are measured on a sample, since a pass over them can cost several times as
 much as the training between two measurements.
 """
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import ImageSet, Request
+from unlearn.methods.components.floors import Floors, estimate_floors
+from unlearn.methods.components.healing_score import HealingScore
+from unlearn.methods.components.samples import select_evenly_spaced
 
-SELECT_MODES = ("proxy", "last")
+SELECT_MODES = ("score", "proxy", "last")
 LARGE_SET = 10_000_000
 """Pixel values (N * C * H * W) from which a set is measured on a sample."""
 MEASURED_SHARE = 0.2
@@ -21,8 +24,8 @@ MIN_SAMPLES = 256
 """Minimum number of measured images: the standard error of the accuracy is at most 0.03."""
 
 
-class ProxyCheckpoint:
-    """Keep the weights with the highest proxy, or the last ones."""
+class BestCheckpoint:
+    """Keep the weights with the highest value of the criterion, or the last ones."""
 
     def __init__(
         self,
@@ -38,10 +41,10 @@ class ProxyCheckpoint:
 
         Args:
             request: Forget and retain set.
-            mode: "proxy" or "last".
+            mode: "score", "proxy" or "last".
             threshold: Lower bound of the forget accuracy in the proxy, in [0, 1].
             samples: Number of evenly spaced retain samples to measure on; None: all, or see
-                ``limit_proxy_samples`` for large sets.
+                ``limit_measured_samples`` for large sets.
             images_per_pass: Number of images trained between two measurements.
             measure: Returns the accuracy of a network on a set, in [0, 1].
 
@@ -52,28 +55,66 @@ class ProxyCheckpoint:
             raise ValueError(f"method.select must be one of {', '.join(SELECT_MODES)}, got {mode}")
         self.mode = mode
         self.threshold = threshold
-        self.forget = request.forget
+        self.request = request
         if samples is None:
-            samples = limit_proxy_samples(request.retain, images_per_pass)
+            samples = limit_measured_samples(request.retain, images_per_pass)
         self.retain = select_evenly_spaced(request.retain, samples)
         self.measure = measure
-        self.best_proxy: float = -1.0
+        self.score: HealingScore | None = None
+        self.best_value: float = -1.0
         self.epoch = 0
         self.forget_accuracy = 1.0
         self.state: dict[str, Tensor] = {}
 
-    def update(self, model: nn.Module, forget_accuracy: float, epoch: int) -> None:
-        """Keep the weights after ``epoch`` if they are the best so far; 0 is before training."""
-        proxy = self.best_proxy
-        if self.mode == "proxy":
-            highest = 1 - max(forget_accuracy, self.threshold)  # of a retain accuracy of 1
-            if highest <= self.best_proxy:
-                return
-            proxy = self.measure(model, self.retain) * highest if highest else 0.0
-            if proxy <= self.best_proxy:
-                return
+    def start(self, original: nn.Module, floors: Floors | None) -> int:
+        """Prepare the criterion; return the number of measured images.
+
+        Args:
+            original: The original model.
+            floors: Of the forget set; None: estimate them if the criterion needs them.
+        """
+        if self.mode != "score":
+            return 0
+        images = 0
+        if floors is None:
+            floors = estimate_floors(original, self.request)
+            images = floors.images
+        self.score = HealingScore(
+            original,
+            listed=self.request.forget,
+            retain=self.retain,
+            floors=floors,
+            wrong_labels=self.request.wrong_labels,
+        )
+        return images + len(self.retain)
+
+    def update(self, model: nn.Module, forget_accuracy: float, epoch: int) -> int:
+        """Keep the weights after ``epoch`` if they are the best so far; 0 is before training.
+
+        Returns:
+            The number of images measured other than by ``measure``.
+        """
+        if self.mode == "last":
+            self.epoch, self.forget_accuracy = epoch, forget_accuracy
+            return 0
+        value, images = self._measure_value(model, forget_accuracy)
+        if value > self.best_value:
             self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-        self.best_proxy, self.epoch, self.forget_accuracy = proxy, epoch, forget_accuracy
+            self.best_value, self.epoch, self.forget_accuracy = value, epoch, forget_accuracy
+        return images
+
+    def _measure_value(self, model: nn.Module, forget_accuracy: float) -> tuple[float, int]:
+        """Return the criterion, or an upper bound that is not above the best, and measured images."""
+        forget = len(self.request.forget)
+        if self.score is not None:
+            highest = self.score.measure_healed(model)
+            if highest <= self.best_value:
+                return highest, forget
+            return self.score.measure_kept(model) * highest, forget + len(self.retain)
+        highest = 1 - max(forget_accuracy, self.threshold)  # of a retain accuracy of 1
+        if highest <= self.best_value or not highest:
+            return highest, 0
+        return self.measure(model, self.retain) * highest, 0
 
     def restore_best_weights(self, model: nn.Module) -> dict[str, float | bool]:
         """Restore the kept weights and return their epoch and convergence for the notes."""
@@ -83,7 +124,7 @@ class ProxyCheckpoint:
         return {"selected_epoch": self.epoch, "converged": converged}
 
 
-def limit_proxy_samples(retain: ImageSet, images_per_pass: int) -> int | None:
+def limit_measured_samples(retain: ImageSet, images_per_pass: int) -> int | None:
     """Return the number of retain samples to measure on; None: all, since the set is small.
 
     Args:
@@ -93,11 +134,3 @@ def limit_proxy_samples(retain: ImageSet, images_per_pass: int) -> int | None:
     if retain.image.numel() < LARGE_SET:
         return None
     return max(MIN_SAMPLES, int(MEASURED_SHARE * images_per_pass))
-
-
-def select_evenly_spaced(data: ImageSet, samples: int | None) -> ImageSet:
-    """Return ``samples`` evenly spaced samples of the set; None: the whole set."""
-    if samples is None or samples >= len(data):
-        return data
-    keep = torch.linspace(0, len(data) - 1, samples).round().long()
-    return data.rows(keep.to(data.label.device))

@@ -5,17 +5,18 @@ from typing import Any, ClassVar
 
 import lightning.pytorch as L
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unlearn.core.types import Request
 from unlearn.methods.base import UnlearningMethod, can_use_batch_statistics, set_batch_norm
-from unlearn.methods.components.checkpoint_selection import ProxyCheckpoint
+from unlearn.methods.components.checkpoint_selection import BestCheckpoint
+from unlearn.methods.components.removal_stop import RemovalStop
 
 BATCH_NORM_MODES = ("train", "eval")
 
 
 class RemovalMethod(UnlearningMethod):
-    """Train only on the forget set until its accuracy is at most gamma."""
+    """Train only on the forget set until it is forgotten."""
 
     budget_pass: ClassVar[str] = "forget"
 
@@ -26,7 +27,9 @@ class RemovalMethod(UnlearningMethod):
         batch_size: int,
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[[int, int], float],
-        gamma: float,
+        gamma: float | str,
+        force: bool = False,
+        per_sample: bool = False,
         select: str,
         select_samples: int | None,
         batch_norm: str,
@@ -38,9 +41,12 @@ class RemovalMethod(UnlearningMethod):
             batch_size: B.
             optimizer: Returns an optimizer for the given parameters.
             schedule: Learning-rate factor.
-            gamma: Accuracy on the forget set's given labels at which to stop, in [0, 1].
-            select: "proxy" returns the checkpoint with the best proxy, "last" the last one.
-            select_samples: Number of retain samples for the proxy; None: see ``ProxyCheckpoint``.
+            gamma: Accuracy on the forget set's given labels at which to stop, in [0, 1]; "auto": the
+                floor, see ``RemovalStop``.
+            force: With "auto": unlearn although nothing exceeds the floor.
+            per_sample: With "auto": stop the removal of each sample at its own floor.
+            select: Checkpoint to return: the best by "score" or "proxy", or the "last".
+            select_samples: Number of retain samples to measure on; None: see ``BestCheckpoint``.
             batch_norm: Use statistics of the forget batches ("train") or running ones ("eval").
 
         Raises:
@@ -51,9 +57,7 @@ class RemovalMethod(UnlearningMethod):
         )
         if batch_norm not in BATCH_NORM_MODES:
             raise ValueError(f"method.batch_norm must be train or eval, got {batch_norm}")
-        if not 0 <= gamma <= 1:
-            raise ValueError(f"method.gamma must be in [0, 1], got {gamma}")
-        self.gamma = gamma
+        self.stop = RemovalStop(gamma, force=force, per_sample=per_sample)
         self.select = select
         self.select_samples = select_samples
         self.batch_norm = batch_norm
@@ -61,24 +65,43 @@ class RemovalMethod(UnlearningMethod):
     def prepare(self, model: nn.Module, request: Request) -> nn.Module:
         """Measure the forget accuracy; the original is the first candidate checkpoint."""
         model = super().prepare(model, request)
-        self.best = ProxyCheckpoint(
+        self.stop.start(model, request, self.measure_accuracy, self.notes)
+        self.limits = self.stop.make_limits(int(request.get_all_indices().max()) + 1)
+        self.best = BestCheckpoint(
             request,
             mode=self.select,
-            threshold=self.gamma,
+            threshold=self.stop.accuracy,
             samples=self.select_samples,
             images_per_pass=len(request.forget),
             measure=self.measure_accuracy,
         )
         self.statistics = can_use_batch_statistics(self.batch_norm, request, self.batch_size)
         self.passes = 0
-        self.forget_accuracy = self.measure_accuracy(model, request.forget)
-        self.notes["already_forgotten"] = self.forget_accuracy <= self.gamma
-        self.best.update(model, self.forget_accuracy, 0)
+        self.count_measured(self.best.start(model, self.stop.floors))
+        self.count_measured(self.best.update(model, self.stop.forget_accuracy, 0))
         return model
 
     def needs_training(self) -> bool:
-        """Return whether the forget accuracy is above gamma and ``epochs`` is above 0."""
-        return self.epochs > 0 and self.forget_accuracy > self.gamma
+        """Return whether there is something to unlearn and ``epochs`` is above 0."""
+        return self.epochs > 0 and not self.notes["already_forgotten"]
+
+    def get_loss_modules(self) -> dict[str, nn.Module]:
+        """Return the limits of removal, if there are any."""
+        return {} if self.limits is None else {"limits": self.limits}
+
+    def average_over_remembered(
+        self, losses: Tensor, cross_entropy: Tensor, index: Tensor
+    ) -> Tensor:
+        """Return the mean removal loss, a scalar, in which samples at their floor count as 0.
+
+        Args:
+            losses: Removal loss per sample, (B,).
+            cross_entropy: Cross-entropy of the given labels, (B,).
+            index: Indices of the samples, (B,).
+        """
+        if self.limits is not None:
+            losses = losses * self.limits.select(cross_entropy, index)
+        return losses.mean()
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set the batch-norm mode."""
@@ -88,9 +111,9 @@ class RemovalMethod(UnlearningMethod):
         """Stop once the forget set is forgotten."""
         model: Any = pl_module.model
         self.passes += 1
-        self.forget_accuracy = self.measure_accuracy(model, self.best.forget)
-        self.best.update(model, self.forget_accuracy, self.passes)
-        if self.forget_accuracy <= self.gamma:
+        accuracy = self.measure_accuracy(model, self.best.request.forget)
+        self.count_measured(self.best.update(model, accuracy, self.passes))
+        if self.stop.is_reached(accuracy):
             trainer.should_stop = True
 
     def finish(self, model: nn.Module) -> nn.Module:

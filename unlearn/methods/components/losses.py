@@ -18,8 +18,8 @@ def scaled_log_sigmoid(gap: Tensor, beta: float) -> Tensor:
     return (2 / beta) * F.logsigmoid(beta * gap)
 
 
-def npo_loss(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
-    """Return the NPO loss, whose gradient vanishes for forgotten samples (arXiv 2404.05868).
+def npo_losses(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
+    """Return the NPO loss of each sample, whose gradient vanishes for forgotten samples (arXiv 2404.05868).
 
     Args:
         loss: Cross-entropy per sample under the model, (B,).
@@ -27,9 +27,9 @@ def npo_loss(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
         beta: Inverse temperature, above 0; near 0 this is gradient ascent.
 
     Returns:
-        A scalar; minimising it raises ``loss``.
+        (B,); minimising it raises ``loss``.
     """
-    return -scaled_log_sigmoid(loss - reference, beta).mean()
+    return -scaled_log_sigmoid(loss - reference, beta)
 
 
 def is_member(index: Tensor, of: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ from unlearn.pipeline.run_method import UnlearningResult, build_run, get_mask
 from unlearn.pipeline.sequential_requests import SequentialRequests
 from unlearn.pipeline.stacked_training import MIN_SPEEDUP, stack_width
 from unlearn.pipeline.trained_models import load_original
+from unlearn.training.loggers import CurveRecorder
 from unlearn.training.stacked.pretraining import StackMember, find_obstacle
 from unlearn.training.stacked.speedup import measure_speedup
 from unlearn.training.stacked.unlearning import StackedRun, StackedUnlearner, find_stack_obstacle
@@ -63,21 +64,6 @@ def _drop_seeds(node: Any) -> Any:
 def size_difference(one: Mapping[str, Any], two: Mapping[str, Any]) -> int:
     """Return the number of differing config keys that affect the size of the forget set."""
     return sum(one.get(key) != two.get(key) for key in ("discovery", "corrupted", "forget_set"))
-
-
-class CurveRecorder:
-    """Stores logged metrics in memory."""
-
-    def __init__(self) -> None:
-        """Initialize an empty list."""
-        self.values: list[tuple[dict[str, float], int]] = []
-
-    def log_metrics(self, values: dict[str, float], step: int) -> None:
-        """Store values and step."""
-        self.values.append((values, step))
-
-    def save(self) -> None:
-        """Do nothing."""
 
 
 @dataclass

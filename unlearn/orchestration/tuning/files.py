@@ -67,9 +67,8 @@ def format_tuned_file(tree: Mapping[str, Any], notes: Mapping[str, str], head: s
         notes: Comment of each option, by dotted path below ``method``.
         head: Description of the study.
     """
-    body = "".join(_format_lines(tree, notes, "", 2))
-    head = f"# @package _global_\n# tuned: {head}\n"
-    return head + (f"method:\n{body}" if body else "{}\n")  # an empty key would remove the method
+    body = "".join(_format_lines(tree, notes, "", 0))
+    return f"# @package method\n# tuned: {head}\n" + (body or "{}\n")
 
 
 def _format_lines(
@@ -120,5 +119,5 @@ def _trial_row(trial: FinishedTrial) -> dict[str, Any]:
         key, _, value = override.partition("=")
         row[key] = value
     for name, score in trial.scores.items():
-        row |= {f"{name}: kept": score.retain_accuracy, f"{name}: known": score.held_out_accuracy}
+        row |= {f"{name}: kept": score.kept, f"{name}: healed": score.healed}
     return row

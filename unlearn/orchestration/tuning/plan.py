@@ -16,14 +16,16 @@ from unlearn.config.validation import check_config
 from unlearn.core.errors import ConfigError
 from unlearn.orchestration.tuning.search_space import Constant, Range, parse_range
 
-WITHOUT_TUNED = ("~method_defaults", "~method_defaults@_global_")
-WITHOUT_OWN_TUNED = ("~method_defaults@_global_",)
+WITHOUT_TUNED = ("~method_defaults", "~method_defaults@method")
+WITHOUT_OWN_TUNED = ("~method_defaults@method",)
 STUDY_KEYS = {
     "corruption": "tune.corruptions",
     "discovery": "tune.discoveries",
     "seed": "tune.seed",
 }
 STUDY_KEYS |= {"discovery_rate": "tune.discoveries", "seeds": "tune.seed"}
+SCORE_VERSION = 2
+"""Increased whenever the same setting gets another score, since a study keeps its trials."""
 DROPPED_KEYS = ("method_defaults", "tune", "force")
 
 
@@ -93,12 +95,18 @@ class StudyPlan:
             )
         fixed = {override_target(o) for o in self.asked}
         found = [parse_range(entry) for entry in self.base_config.search]
-        open_ = [r for r in found if override_target(r.key) not in fixed]
+        open_ = [r for r in found if override_target(r.key) not in fixed | self._unused_options]
         if all(isinstance(r, Constant) for r in open_):
             raise ConfigError(
                 "tune.trials: the search space is empty, the command line sets every option"
             )
         return open_
+
+    @property
+    def _unused_options(self) -> set[str]:
+        """Return options without effect: a network pre-trained with masks keeps their density."""
+        density = self.base_config.content["pretraining"].get("density")
+        return {"method.density"} if density else set()
 
     def cell_overrides(self, corruption: str, discovery: float) -> list[str]:
         """Return the overrides of a cell."""
@@ -164,6 +172,7 @@ class StudyPlan:
         """The study's folder, named by the hash of everything that affects a score."""
         keys = ("corruptions", "discoveries", "seed", "prune")
         who = [
+            SCORE_VERSION,
             self.base_config.run_id,
             [str(r) for r in self.search_ranges],
             [self.tune[k] for k in keys],

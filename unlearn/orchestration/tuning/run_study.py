@@ -13,10 +13,11 @@ from unlearn.config.help import command_name
 from unlearn.core import environment
 from unlearn.core.files import write_text_atomically
 from unlearn.core.job import Job
+from unlearn.methods.components.healing_score import ScoreParts
 from unlearn.orchestration.cells import is_locked, run_lock
 from unlearn.orchestration.tuning.files import find_changes, format_trials, format_tuned_file
 from unlearn.orchestration.tuning.plan import ComposedConfig, StudyPlan, override_target
-from unlearn.orchestration.tuning.scored_tasks import HeldOutTask, SettingScore, load_tasks
+from unlearn.orchestration.tuning.scored_tasks import HeldOutTask, load_tasks
 from unlearn.orchestration.tuning.study import (
     FinishedTrial,
     list_finished_trials,
@@ -28,7 +29,7 @@ from unlearn.orchestration.tuning.study import (
 log = logging.getLogger(__name__)
 
 
-class SettingScorer:
+class ScorePartsr:
     """Scores settings; cells are loaded on first use and cached."""
 
     def __init__(self, job: Job, plan: StudyPlan) -> None:
@@ -37,7 +38,7 @@ class SettingScorer:
         self._plan = plan
         self._cells: list[HeldOutTask] = []
 
-    def __call__(self, overrides: Sequence[str]) -> Mapping[str, Callable[[], SettingScore]]:
+    def __call__(self, overrides: Sequence[str]) -> Mapping[str, Callable[[], ScoreParts]]:
         """Return the functions that score a setting, by cell."""
         node = self._plan.compose_setting(overrides).content["method"]
         self._job.build(node)  # checks options before any training
@@ -89,7 +90,7 @@ def _run_trials(job: Job) -> float | None:
     if job.config["force"]:
         shutil.rmtree(folder, ignore_errors=True)
     study = open_study(folder, prune=tune["prune"])
-    scorer = SettingScorer(job, plan)
+    scorer = ScorePartsr(job, plan)
     for done in run_free_trials(
         folder, study, plan.search_ranges, scorer, trials=trials, seed=tune["seed"]
     ):

@@ -16,26 +16,15 @@ from torch import Tensor, nn
 
 from unlearn.core.errors import CollapsedError
 from unlearn.core.job import Job
-from unlearn.core.types import ImageSet
+from unlearn.core.types import Request
 from unlearn.data.task import Task
+from unlearn.methods.components.floors import estimate_floors
+from unlearn.methods.components.healing_score import HealingScore, ScoreParts
 from unlearn.models.expansion.expanded import remove_extra_channels
-from unlearn.models.inference import compute_accuracy
 from unlearn.pipeline.context import RunContext, build_method, load_context, original_model_identity
 from unlearn.pipeline.trained_models import load_original
+from unlearn.pipeline.trusted_set import build_request
 from unlearn.training.unlearning import LightningFit
-
-
-@dataclass(frozen=True)
-class SettingScore:
-    """Scores of a setting on a cell, accuracies in [0, 1]; collapsed: 0 and 1."""
-
-    retain_accuracy: float
-    held_out_accuracy: float
-
-    @property
-    def value(self) -> float:
-        """The product that is maximised."""
-        return self.retain_accuracy * (1 - self.held_out_accuracy)
 
 
 @dataclass(frozen=True)
@@ -46,8 +35,7 @@ class HeldOutTask:
         name: Corruption and discovery rate.
         context: The task's data and engine.
         task: The task with the method's half of the forget set.
-        held_out: The held-out half, with the labels used in training.
-        rest: The retain set without the held half.
+        score: Scores networks on the held-out half and on the retain set without it.
         model: The original model.
         seed: Seed of the unlearning.
     """
@@ -55,26 +43,23 @@ class HeldOutTask:
     name: str
     context: RunContext
     task: Task
-    held_out: ImageSet
-    rest: ImageSet
+    score: HealingScore
     model: nn.Module
     seed: int
 
-    def score_method(self, job: Job, method: Any) -> SettingScore:
+    def score_method(self, job: Job, method: Any) -> ScoreParts:
         """Run the method of a config node on its own copy of the original model."""
         unlearner = build_method(job, method)
         fit = LightningFit(
             self.context.engine, augment=self.context.dataset.augment, seed=self.seed
         )
         try:
-            model = unlearner.unlearn(copy.deepcopy(self.model), self.task.request(), fit)
+            model = unlearner.unlearn(
+                copy.deepcopy(self.model), build_request(self.task, unlearner), fit
+            )
         except CollapsedError:
-            return SettingScore(retain_accuracy=0.0, held_out_accuracy=1.0)
-        model = remove_extra_channels(model).eval()
-        return SettingScore(
-            retain_accuracy=compute_accuracy(model, self.rest),
-            held_out_accuracy=compute_accuracy(model, self.held_out),
-        )
+            return ScoreParts(kept=0.0, healed=0.0)
+        return self.score.measure(remove_extra_channels(model).eval())
 
 
 def split_forget_set(found: Tensor, seed: int) -> tuple[Tensor, Tensor]:
@@ -118,12 +103,24 @@ def make_held_out_task(
     """Return a cell of a task, with half of the forget set for the method."""
     device = task.train.label.device
     given, held = split_forget_set(task.forget_indices(), seed)
+    request = Request(
+        forget=task.train.rows(held.to(device)),
+        retain=task.train.rows(task.retain_indices().to(device)),
+        wrong_labels=task.wrong_labels,
+    )
+    original = remove_extra_channels(model)
+    score = HealingScore(
+        original,
+        listed=request.forget,
+        retain=request.retain,
+        floors=estimate_floors(original, request),
+        wrong_labels=task.wrong_labels,
+    )
     return HeldOutTask(
         name=name,
         context=replace(setting, task=task),
         task=replace(task, forget=(given,)),
-        held_out=task.train.rows(held.to(device)),
-        rest=task.train.rows(task.retain_indices().to(device)),
+        score=score,
         model=model,
         seed=seed,
     )

@@ -21,7 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState
 
-from unlearn.orchestration.tuning.scored_tasks import SettingScore
+from unlearn.methods.components.healing_score import ScoreParts
 from unlearn.orchestration.tuning.search_space import Range
 
 NUM_STARTUP_TRIALS = 8  # random settings before TPE: a third of the usual 24 trials
@@ -67,7 +67,7 @@ class FinishedTrial:
     score: float
     pruned: bool
     overrides: tuple[str, ...]
-    scores: dict[str, SettingScore]
+    scores: dict[str, ScoreParts]
     seconds: float
 
 
@@ -95,7 +95,7 @@ def list_finished_trials(study: optuna.Study) -> list[FinishedTrial]:
 
 def _read_trial(trial: FrozenTrial) -> FinishedTrial:
     notes = trial.user_attrs
-    scores = {name: SettingScore(kept, known) for name, (kept, known) in notes["cells"].items()}
+    scores = {name: ScoreParts(kept, healed) for name, (kept, healed) in notes["cells"].items()}
     return FinishedTrial(
         place=notes["place"],
         score=mean_score(scores),
@@ -111,7 +111,7 @@ def select_best_trial(trials: Sequence[FinishedTrial]) -> FinishedTrial:
     return max((t for t in trials if not t.pruned), key=lambda t: t.score)
 
 
-ScoreCalls = Mapping[str, Callable[[], SettingScore]]
+ScoreCalls = Mapping[str, Callable[[], ScoreParts]]
 """Functions that score a setting, by cell."""
 
 
@@ -179,7 +179,7 @@ def _run_trial(
     trial.set_user_attr("place", place)
     overrides = [r.suggest_override(trial) for r in ranges]
     trial.set_user_attr("overrides", overrides)
-    scores: dict[str, SettingScore] = {}
+    scores: dict[str, ScoreParts] = {}
     pruned = False
     try:
         for step, (name, call) in enumerate(calls(overrides).items()):
@@ -191,15 +191,13 @@ def _run_trial(
     except Exception:
         study.tell(trial, state=TrialState.FAIL)
         raise
-    trial.set_user_attr(
-        "cells", {n: (s.retain_accuracy, s.held_out_accuracy) for n, s in scores.items()}
-    )
+    trial.set_user_attr("cells", {n: (s.kept, s.healed) for n, s in scores.items()})
     trial.set_user_attr("seconds", time.perf_counter() - started)
     # Written last, so that a killed trial is repeated.
     state = TrialState.PRUNED if pruned else TrialState.COMPLETE
     return _read_trial(study.tell(trial, None if pruned else mean_score(scores), state=state))
 
 
-def mean_score(scores: Mapping[str, SettingScore]) -> float:
+def mean_score(scores: Mapping[str, ScoreParts]) -> float:
     """Return the mean score of the cells."""
     return sum(s.value for s in scores.values()) / len(scores)

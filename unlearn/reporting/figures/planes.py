@@ -17,6 +17,7 @@ from unlearn.reporting.figures.canvas import file_name, new_figure
 from unlearn.reporting.tables.facts import is_upper_bound, order_corruptions, regularity_levels
 from unlearn.reporting.tables.frames import by_cell
 from unlearn.reporting.tables.summary import TITLES, average_cells, summarize_metrics
+from unlearn.reporting.tables.trusted import is_trusted
 
 PAGE = 12  # methods per page of the overview
 COLOURS = (*mpl.color_sequences["tab10"], *mpl.color_sequences["Dark2"])  # strong colours
@@ -97,7 +98,9 @@ def _write_cells(axes: Axes, grid: pd.DataFrame) -> None:
 
 
 def find_winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
-    """Return the best method of each cell, and how often it wins; oracles are excluded.
+    """Return the best method of each cell, and how often it wins.
+
+    Oracles and methods with a trusted set are excluded.
 
     Args:
         frame: Rows, prepared.
@@ -107,7 +110,7 @@ def find_winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataF
         Indexed by corruption and discovery rate: ``winner``; ``mean``; ``won``, the number of seeds
         in which no other is better; ``seeds``, those in which the winner ran.
     """
-    own = frame[~is_upper_bound(frame)]
+    own = frame[~is_upper_bound(frame) & ~is_trusted(frame)]
     table = by_cell(own, value).dropna(how="all")
     rows = {}
     for task, seeds in table.groupby(level=["corruption", "discovery"]):

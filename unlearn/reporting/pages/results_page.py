@@ -43,6 +43,7 @@ from unlearn.reporting.tables.frames import (
     spread_rates,
 )
 from unlearn.reporting.tables.summary import HEADLINE, TITLES, summarize_metrics
+from unlearn.reporting.tables.trusted import is_trusted
 from unlearn.storage.record import OWN, to_json_value
 from unlearn.storage.results_store import ResultsStore
 
@@ -101,8 +102,11 @@ def collect_content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> d
     rows = rows.assign(**{LABEL: _name_sources(rows)})
     metrics = _list_metrics(rows)
     bounds, levels = labels_of_role(rows, UPPER_BOUND), regularity_levels(rows)
+    unranked = bounds | {str(m) for m in rows.loc[is_trusted(rows), "method"]}
     lists = {
-        "methods": sorted(methods, key=lambda m: m in bounds),  # upper bounds are not ranked
+        "methods": sorted(
+            methods, key=lambda m: (m in bounds, m in unranked)
+        ),  # upper bounds and methods with a trusted set are not ranked
         "corruptions": order_corruptions(sorted(rows["corruption"].dropna().unique()), levels),
         "rates": sorted(float(d) for d in rows["discovery"].dropna().unique()),
         "sources": sorted(set(rows[LABEL])),
@@ -110,7 +114,7 @@ def collect_content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> d
     start = Path(os.path.relpath(store.root.resolve(), folder.resolve())).as_posix()
     return {
         **lists,
-        "oracles": [m for m in methods if m in bounds],
+        "oracles": [m for m in methods if m in unranked],
         "regularity": levels,
         "metrics": metrics,
         "folder": f"./{quote(start)}/",

@@ -27,6 +27,7 @@ from unlearn.reporting.tables.frames import (
     on_plane,
     standard_error,
 )
+from unlearn.reporting.tables.trusted import is_trusted
 
 SHIPPED = Path(__file__).with_name("plane_digits.csv")
 SETTING = ("dataset", "model", "corrupted")
@@ -61,7 +62,8 @@ def aggregate_plane(frame: pd.DataFrame) -> pd.DataFrame:
         ``collapsed``, ``revision``.
     """
     frame = fill_collapsed(on_plane(frame), MEASURES)
-    frame = frame[~is_upper_bound(frame) & frame["healed_utility"].notna()]
+    ranked = ~is_upper_bound(frame) & ~is_trusted(frame)  # no advice to use what one may not have
+    frame = frame[ranked & frame["healed_utility"].notna()]
     task = [*existing_columns(frame, SETTING), *CELL]
     seconds = (
         frame[read_fact(frame, "role") == REFERENCE].groupby(task, dropna=False)["seconds"].mean()

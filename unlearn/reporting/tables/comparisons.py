@@ -30,6 +30,7 @@ from unlearn.reporting.tables.frames import (
     rate_band,
     standard_error,
 )
+from unlearn.reporting.tables.trusted import count_images, is_trusted, iterate_blocks
 
 SCORE = "healed_utility"
 TEST = "two-sided Wilcoxon signed-rank test over paired cells, Holm-corrected"
@@ -39,6 +40,8 @@ REGIONS = (*LEVELS, *(f"rate_{name}" for name in BANDS))
 def mean_ranks(frame: pd.DataFrame, value: str = SCORE) -> pd.Series:
     """Return each method's mean rank over the common tasks, 1 is best; ties share ranks.
 
+    Methods with a trusted set are ranked among themselves.
+
     Args:
         frame: Rows, prepared.
         value: Column to rank by, averaged over seeds.
@@ -46,8 +49,8 @@ def mean_ranks(frame: pd.DataFrame, value: str = SCORE) -> pd.Series:
     Returns:
         Indexed by method; NaN if no task is common to all.
     """
-    table = by_cell(frame, value, seeds=False).dropna()
-    return table.rank(axis=1, ascending=False).mean()
+    tables = [by_cell(part, value, seeds=False).dropna() for part in iterate_blocks(frame)]
+    return pd.concat([table.rank(axis=1, ascending=False).mean() for table in tables])
 
 
 def missing_cells(frame: pd.DataFrame, value: str = SCORE) -> pd.Series:
@@ -119,7 +122,7 @@ def compare_regions(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
         value: Column to average over cells.
 
     Returns:
-        ``method``, ``n``; per regularity of the corruption (high, medium, low; another corruption
+        ``method``; ``trusted`` as in ``summarize_metrics``; ``n``; per regularity of the corruption (high, medium, low; another corruption
         by its own name) and per band of discovery rates (``rate_low``, ...) the mean and its
         error ``<region>_sem``; the error over seeds alone, ``seed_error``.
     """
@@ -128,15 +131,16 @@ def compare_regions(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
     rate = frame["discovery"].map(lambda d: f"rate_{rate_band(d)}" if rate_band(d) else None)
     found = set(level) | set(rate)
     names = [n for n in REGIONS if n in found] + sorted(set(level) - set(REGIONS))
-    rows = []
+    rows, blocks = [], bool(is_trusted(frame).any())
     for method, group in frame.groupby("method"):
-        row: dict[str, Any] = {"method": method, "n": len(group)}
+        row: dict[str, Any] = {"method": method}
+        row |= ({"trusted": count_images(group)} if blocks else {}) | {"n": len(group)}
         for name in names:
             inside = group.loc[(level == name) | (rate == name), value]
             row |= {name: inside.mean(), f"{name}_sem": standard_error(inside)}
         row["seed_error"] = standard_error(group.groupby("seed")[value].mean())
         rows.append((group[value].mean(), row))
-    rows.sort(key=lambda pair: -np.nan_to_num(pair[0], nan=-1.0))
+    rows.sort(key=lambda pair: (pair[1].get("trusted", 0) > 0, -np.nan_to_num(pair[0], nan=-1.0)))
     return pd.DataFrame([row for _, row in rows])
 
 
@@ -180,6 +184,8 @@ def best_method(frame: pd.DataFrame, value: str = SCORE) -> str | None:
 def compare_with_best(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
     """Return the comparison of the best method with each other method on common cells.
 
+    Methods with a trusted set are compared among themselves, after the others.
+
     Args:
         frame: Rows, prepared.
         value: Column to compare.
@@ -188,6 +194,12 @@ def compare_with_best(frame: pd.DataFrame, value: str = SCORE) -> pd.DataFrame:
         ``best``, ``method``, ``n`` common cells, ``difference`` and its error, ``p``, ``p_holm``,
         ``significant`` at 0.05. Cells of one task count as independent.
     """
+    parts = [_compare_block(part, value) for part in iterate_blocks(frame)]
+    return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
+
+
+def _compare_block(frame: pd.DataFrame, value: str) -> pd.DataFrame:
+    """Return the comparison of the best method of a block with the others of the block."""
     best = best_method(frame, value)
     table = by_cell(frame, value)
     rows: list[dict[str, Any]] = []

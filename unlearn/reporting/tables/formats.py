@@ -3,6 +3,7 @@
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -97,6 +98,13 @@ def print_table(
     for row in text.itertuples(index=False):
         out.add_row(*map(str, row))
     console.print(out)
+
+
+def print_notes(lines: Sequence[str]) -> None:
+    """Print lines below a table."""
+    console = make_console(width=200)
+    for line in lines:
+        console.print(f"  {line}", highlight=False)
 
 
 def to_csv(table: pd.DataFrame) -> str:

@@ -14,6 +14,7 @@ from unlearn.reporting.tables.comparisons import (
 )
 from unlearn.reporting.tables.facts import REFERENCE, UPPER_BOUND, labels_of_role, read_fact
 from unlearn.reporting.tables.frames import fill_collapsed, is_failed, standard_error
+from unlearn.reporting.tables.trusted import count_images, is_trusted
 
 HEADLINE = ("healed", "utility", "healed_utility", "seconds")
 SEED_ERROR = "healed_utility_seed_sem"
@@ -21,6 +22,7 @@ COUNTS = ("collapsed", "failed", "missing")
 TITLES = {
     "healed_utility": "healed x utility",
     "n": "cells",
+    "trusted": "trusted images",
     "worst_cell": "worst cell",
     "time": "time / retrain",
     "high": "high regularity",
@@ -71,7 +73,8 @@ def summarize_metrics(
         metrics: Columns to average.
 
     Returns:
-        The columns ``by``; ``n``, the number of cells; per metric its mean and ``<metric>_sem``,
+        The columns ``by``; if a method had a trusted set, ``trusted``, the number of its images, 0
+        without: methods without one come first; ``n``, the number of cells; per metric its mean and ``<metric>_sem``,
         NaN for one cell; with ``healed_utility`` also its error over seeds alone; the number of
         cells that collapsed (counted as 0) and failed (left out of means).
 
@@ -82,9 +85,10 @@ def summarize_metrics(
     if frame.empty or missing:
         raise ValueError(f"no results to show: {len(frame)} rows, missing columns {missing}")
     frame = fill_collapsed(frame, metrics)
-    rows = []
+    rows, blocks = [], "method" in by and bool(is_trusted(frame).any())
     for key, group in frame.groupby(list(by), dropna=False):
-        row: dict[str, Any] = dict(zip(by, key, strict=True)) | {"n": len(group)}
+        row: dict[str, Any] = dict(zip(by, key, strict=True))
+        row |= ({"trusted": count_images(group)} if blocks else {}) | {"n": len(group)}
         for metric in metrics:
             row[metric] = group[metric].mean()
             row[f"{metric}_sem"] = standard_error(group[metric])
@@ -98,7 +102,15 @@ def summarize_metrics(
     out = pd.DataFrame(rows)
     if "healed_utility" in out:
         out = out.sort_values("healed_utility", ascending=False, ignore_index=True, kind="stable")
-    return out
+    return sort_blocks(out)
+
+
+def sort_blocks(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table with the methods without a trusted set first, otherwise in its order."""
+    if "trusted" not in table:
+        return table
+    with_set = (table["trusted"] > 0).to_numpy()
+    return pd.concat([table[~with_set], table[with_set]], ignore_index=True)
 
 
 def summarize_methods(frame: pd.DataFrame) -> pd.DataFrame:
@@ -161,7 +173,8 @@ def _is_informative(table: pd.DataFrame, name: str) -> bool:
 def rank_best(table: pd.DataFrame) -> dict[str, dict[int, int]]:
     """Return which rows are best (1) and second best (2) per ranked column, as displayed.
 
-    Values equal to three digits share a rank; upper bounds are not ranked.
+    Values equal to three digits share a rank; upper bounds are not ranked, and methods with a
+    trusted set are ranked among themselves.
     """
     named = table["method"] if "method" in table else pd.Series("", table.index)
     unranked = named.isin(labels_of_role(table, UPPER_BOUND)) if "method" in table else named != ""
@@ -175,8 +188,11 @@ def rank_best(table: pd.DataFrame) -> dict[str, dict[int, int]]:
         if name not in table:
             continue
         values = table[name].where(~unranked).astype(float).round(3).reset_index(drop=True)
-        best = np.sort(values.dropna().unique())[:: 1 if name in LOWER else -1][:2]
-        out[name] = {
-            int(i): place for place, v in enumerate(best, 1) for i in values.index[values == v]
-        }
+        given = table["trusted"] > 0 if "trusted" in table else pd.Series(False, table.index)
+        out[name] = {}
+        for _, block in values.groupby(given.reset_index(drop=True)):
+            best = np.sort(block.dropna().unique())[:: 1 if name in LOWER else -1][:2]
+            out[name] |= {
+                int(i): place for place, v in enumerate(best, 1) for i in block.index[block == v]
+            }
     return out

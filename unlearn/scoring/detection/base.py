@@ -5,6 +5,7 @@ Shapes: N training samples, n flagged samples.
 
 import math
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,7 +17,12 @@ class Detector(SampleScorer):
     """Flag samples as corrupted; they become the forget set, including false positives.
 
     The notes become columns of the run's row.
+
+    Attributes:
+        wrong_labels: True: samples are flagged because their labels seem wrong.
     """
+
+    wrong_labels: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, subject: ScoringInputs) -> Tensor:

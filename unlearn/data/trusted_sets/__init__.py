@@ -1,0 +1,1 @@
+"""Trusted sets: images whose labels are known to be right."""

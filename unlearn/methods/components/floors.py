@@ -1,0 +1,119 @@
+"""What a network that never saw the forget set would say of it, estimated from the original alone.
+
+Removal below this floor unlearns more than was learned: a network that never saw two similar classes
+mislabelled confuses them as well. The floor is a confusion between classes, read off shifted images
+of the retain set. (Stored images are memorized, so confusions on them are too rare; a network
+retrained without the forget set learns a half-discovered backdoor again; so do neighbours in feature
+space.) docs/floors.md compares the estimators.
+
+Shapes: N samples, F forget samples, B batch, K classes.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unlearn.core.types import ImageSet, Request
+from unlearn.methods.components.samples import select_evenly_spaced
+from unlearn.models.inference import compute_logits
+
+SHIFT = 0.125
+"""Maximum shift as a share of the image side: large enough that memorized images are not recognized."""
+MIN_SHIFT = 1
+"""Least maximum shift, in pixels."""
+DRAWS = 4
+"""Number of shifts."""
+MAX_IMAGES = 2_000
+"""Number of retain samples from which confusions are counted, at most."""
+SIGNIFICANCE = 0.05
+
+
+@dataclass(frozen=True)
+class Floors:
+    """Estimates for a forget set.
+
+    Attributes:
+        index: Indices of the forget set, int64 (F,).
+        rate: Probability that a network which never saw the sample predicts its given label, (F,).
+        guess: Distribution of that network's prediction, (F, K).
+        images: Number of images that were measured.
+    """
+
+    index: Tensor
+    rate: Tensor
+    guess: Tensor
+    images: int
+
+    @property
+    def mean(self) -> float:
+        """Mean rate, in [0, 1]: the accuracy on given labels to which removal should lead."""
+        return float(self.rate.mean())
+
+    def make_table(self, size: int) -> Tensor:
+        """Return the rates by index, float (size,); 0 for samples outside the forget set."""
+        table = torch.zeros(size)
+        table[self.index] = self.rate
+        return table
+
+
+def estimate_floors(model: nn.Module, request: Request) -> Floors:
+    """Return the floors of a request's forget set.
+
+    The true class of a sample with a wrong label is taken to be the most probable other class. Any
+    label is right by chance with probability 1 / K, as on images of a backdoor's target class, so no
+    rate is below the accuracy of the given class divided by K.
+
+    Args:
+        model: The original, on the device of the batches.
+        request: Its forget set has wrong labels if ``request.wrong_labels``, else right ones.
+    """
+    retain = select_evenly_spaced(request.retain, MAX_IMAGES)
+    classes = request.forget.num_classes
+    confusion = _count_confusions(compute_shifted_probabilities(model, retain), retain)
+    own = compute_shifted_probabilities(model, request.forget)
+    given = request.forget.label.cpu()
+    other = own.scatter(1, given[:, None], 0)
+    other = other / other.sum(1, keepdim=True).clamp(min=1e-12)
+    right = confusion[given, given]
+    rate = torch.maximum(confusion[other.argmax(1), given], right / classes)
+    rate = rate if request.wrong_labels else right
+    guess = ((1 - rate)[:, None] * other).scatter(1, given[:, None], rate[:, None])
+    images = DRAWS * (len(retain) + len(request.forget))
+    return Floors(request.forget.index.cpu(), rate, guess, images)
+
+
+def compute_shifted_probabilities(model: nn.Module, data: ImageSet) -> Tensor:
+    """Return the mean predicted distribution over shifted copies of each image, float32 (N, K)."""
+    draw = torch.Generator().manual_seed(0)
+    side = data.image.shape[-1]
+    most = max(MIN_SHIFT, int(SHIFT * side))
+    total = torch.zeros(len(data), data.num_classes)
+    for _ in range(DRAWS):
+        down, right = torch.randint(0, 2 * most + 1, (2,), generator=draw).tolist()
+
+        def shift(image: Tensor, down: int = down, right: int = right) -> Tensor:
+            wide = F.pad(image, [most] * 4, mode="replicate")
+            height, width = image.shape[-2:]
+            return wide[..., down : down + height, right : right + width].contiguous()
+
+        total += compute_logits(model, data, change=shift).softmax(1).cpu()
+    return total / DRAWS
+
+
+def _count_confusions(predicted: Tensor, data: ImageSet) -> Tensor:
+    """Return the mean prediction (K, K) of the samples of each given label."""
+    label, classes = data.label.cpu(), data.num_classes
+    sums = torch.zeros(classes, classes).index_add_(0, label, predicted)
+    return sums / torch.bincount(label, minlength=classes).clamp(min=1)[:, None]
+
+
+def exceeds_floor(count: int, total: int, floor: float) -> bool:
+    """Return whether ``count`` of ``total`` samples with their given label exceed a floor.
+
+    One-sided binomial test at the level 0.05.
+    """
+    from scipy.stats import binom
+
+    return bool(binom.sf(count - 1, total, floor) < SIGNIFICANCE)
