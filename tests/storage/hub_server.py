@@ -59,8 +59,10 @@ class Hub(BaseHTTPRequestHandler):
                 if entry["key"] == "file":
                     content = base64.b64decode(entry["value"]["content"])
                     self.repositories[name][entry["value"]["path"]] = content
-            host = f"http://{self.headers['Host']}/{name}/commit/{'a' * 40}"
-            return self._answer({"commitUrl": host, "commitOid": "a" * 40, "success": True})
+            host = f"http://{self.headers['Host']}/{name}/commit/{self._find_commit(name)}"
+            return self._answer(
+                {"commitUrl": host, "commitOid": self._find_commit(name), "success": True}
+            )
         self._answer({}, 200)  # validation of the README
 
     def do_GET(self) -> None:
@@ -71,14 +73,20 @@ class Hub(BaseHTTPRequestHandler):
             if name not in self.repositories:
                 return self._answer({}, 404, X_Error_Code="RepoNotFound")
             files = [{"rfilename": f} for f in self.repositories[name]]
-            return self._answer({"id": name, "sha": "a" * 40, "siblings": files})
+            return self._answer({"id": name, "sha": self._find_commit(name), "siblings": files})
         if name not in self.repositories:
             return self._answer({}, 404, X_Error_Code="RepoNotFound")
         content = self.repositories[name].get(rest.partition("/")[2])
         if content is None:
-            return self._answer({}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit="a" * 40)
+            return self._answer(
+                {}, 404, X_Error_Code="EntryNotFound", X_Repo_Commit=self._find_commit(name)
+            )
         digest = hashlib.sha256(content).hexdigest()
-        self._answer(content, ETag=f'"{digest}"', X_Repo_Commit="a" * 40)
+        self._answer(content, ETag=f'"{digest}"', X_Repo_Commit=self._find_commit(name))
+
+    def _find_commit(self, name: str) -> str:
+        """Return an id of what a repository holds."""
+        return hashlib.sha1(repr(sorted(self.repositories[name].items())).encode()).hexdigest()
 
     do_HEAD = do_GET
 

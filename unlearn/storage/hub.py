@@ -10,6 +10,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from unlearn.core.connection import can_connect
+
 PREFIX = "hf://"
 CONFIG, WEIGHTS, README = "config.json", "model.safetensors", "README.md"
 WEIGHT_FILES = (WEIGHTS, "pytorch_model.bin", "model.pt")
@@ -54,14 +56,21 @@ def download_file(value: str, files: tuple[str, ...], key: str) -> Path:
     hub = _import_package(f"{key}={value}")
     from huggingface_hub import errors
 
+    local = not can_connect(_endpoint(hub))  # else the package tries for half a minute
     for file in files:
         try:
-            return Path(hub.hf_hub_download(name, file, revision=revision, endpoint=_endpoint()))
+            return Path(
+                hub.hf_hub_download(
+                    name, file, revision=revision, endpoint=_endpoint(hub), local_files_only=local
+                )
+            )
         except errors.EntryNotFoundError as error:
-            if isinstance(error, errors.LocalEntryNotFoundError):
+            if isinstance(error, errors.LocalEntryNotFoundError) and not local:
                 raise ValueError(_explain_failure(key, value, error)) from error
-        except (errors.HfHubHTTPError, OSError, ValueError) as error:
+        except Exception as error:  # of its HTTP library, another one in each major version
             raise ValueError(_explain_failure(key, value, error)) from error
+    if local:
+        raise ValueError(_explain_failure(key, value, None))
     raise ValueError(f"{key}={value}: the repository holds none of {', '.join(files)}")
 
 
@@ -85,16 +94,16 @@ def push_folder(folder: Path, target: str, *, private: bool, message: str) -> st
         return str(path)
     name, _ = parse_hub_name(target, "hub")
     hub = _import_package(f"hub={target}")
-    from huggingface_hub import errors
-
-    api = hub.HfApi(endpoint=_endpoint())
+    if not can_connect(_endpoint(hub)):
+        raise ValueError(_explain_failure("hub", target, None))
+    api = hub.HfApi(endpoint=_endpoint(hub))
     try:
         api.create_repo(name, private=private, exist_ok=True, repo_type="model")
         api.upload_folder(
             repo_id=name, folder_path=folder, commit_message=message,
             allow_patterns=[WEIGHTS, CONFIG, README],
         )  # fmt: skip
-    except (errors.HfHubHTTPError, errors.LocalTokenNotFoundError, OSError) as error:
+    except Exception as error:  # of its HTTP library, another one in each major version
         raise ValueError(_explain_failure("hub", target, error)) from error
     return f"{PREFIX}{name}"
 
@@ -119,20 +128,21 @@ def check_available(key: str) -> None:
 def _import_package(key: str) -> Any:
     try:
         import huggingface_hub
+        from huggingface_hub.utils import disable_progress_bars
     except ImportError as error:
         raise ValueError(
             f"{key} needs huggingface_hub: pip install 'unlearn-bench[hub]'"
         ) from error
-    huggingface_hub.utils.disable_progress_bars()
+    disable_progress_bars()
     return huggingface_hub
 
 
-def _endpoint() -> str | None:
-    return os.environ.get("HF_ENDPOINT")
+def _endpoint(hub: Any) -> str:
+    return os.environ.get("HF_ENDPOINT") or hub.constants.ENDPOINT
 
 
-def _explain_failure(key: str, value: str, error: Exception) -> str:
-    """Return the message of a request that failed, as one line."""
+def _explain_failure(key: str, value: str, error: Exception | None) -> str:
+    """Return the message of a request that failed, as one line; None: there is no connection."""
     status = getattr(getattr(error, "response", None), "status_code", None)
     known = {
         401: "no access: log in with hf auth login, or set HF_TOKEN",
@@ -141,6 +151,12 @@ def _explain_failure(key: str, value: str, error: Exception) -> str:
     }
     if status in known:
         return f"{key}={value}: {known[status]}"
-    if status is None:
-        return f"{key}={value}: the Hub cannot be reached, and the model is not in the local cache"
-    return f"{key}={value}: the Hub answers {status}: {' '.join(str(error).split())[:160]}"
+    if error is None or type(error).__name__ == "LocalEntryNotFoundError":
+        also = "" if key == "hub" else ", and the model is not in the local cache"
+        return f"{key}={value}: the Hub cannot be reached{also}"
+    if type(error).__name__ == "LocalTokenNotFoundError":
+        return f"{key}={value}: {known[401]}"
+    said = " ".join(str(error).split())[:160] or type(error).__name__
+    return (
+        f"{key}={value}: the Hub answers {status}: {said}" if status else f"{key}={value}: {said}"
+    )

@@ -36,12 +36,13 @@ def server(tmp_path, monkeypatch):
 
 
 def healed(job, words, *more):
-    made = job(*words, "method.epochs=1", *more)
+    own = ["method=finetune" if word == "method=npo" else word for word in words]
+    made = job(*own, "method.epochs=1", *more)
     unlearn_job(made)
     return made
 
 
-def test_a_model_is_published_and_loaded(words, job, data, server, tmp_path):
+def test_a_model_is_published_and_loaded(words, job, data, trained, server):
     made = healed(job, words, "hub=ann/leaves", "hub_license=mit")
     assert set(server.repositories["ann/leaves"]) == {hub.WEIGHTS, hub.CONFIG, hub.README}
     assert server.private == {"ann/leaves": True}
@@ -50,6 +51,7 @@ def test_a_model_is_published_and_loaded(words, job, data, server, tmp_path):
     model = unlearn.load("hf://ann/leaves", trust=["theirs"])
     own = unlearn.load(made.run_id, trust=["theirs"])
     assert torch.equal(model(data[0]), own(data[0]))
+    assert not torch.equal(model(data[0]), trained(data[0]))  # the healed model, not the original
     assert model.card["run_id"] == made.run_id and model.card["file"] == hub.WEIGHTS
 
     text = server.repositories["ann/leaves"][hub.README].decode()
