@@ -16,7 +16,7 @@ class Hub(BaseHTTPRequestHandler):
     repositories: dict[str, dict[str, bytes]]
     private: dict[str, bool]
 
-    def log_message(self, *_: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:
         """Print nothing."""
 
     def _answer(self, content: Any, status: int = 200, **headers: str) -> None:

@@ -113,18 +113,6 @@ def is_local(target: str) -> bool:
     return target.startswith((".", "/", "~"))
 
 
-def check_available(key: str) -> None:
-    """Check that huggingface_hub is installed.
-
-    Args:
-        key: The option that needs it, with its value.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    _import_package(key)
-
-
 def _import_package(key: str) -> Any:
     try:
         import huggingface_hub
