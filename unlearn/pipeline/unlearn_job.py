@@ -97,7 +97,10 @@ def unlearn_job(job: Job) -> float | None:
         row.write_histograms(context, None if steps[-1].record.reason else model, job.folder)
         export_forget_lists(job.folder, context)
         _record_steps(job, steps, loggers)
-        if job.config.get("hub") and steps[-1].record.status == "ok":
+        saved = job.config["save_model"] and steps[-1].record.status == "ok"
+        if saved:
+            run_tracking.log_healed_model(loggers, job.config, job.folder)
+        if saved and job.config.get("hub"):
             publish_model(job.config, read_card(job.folder), cpu_state(model))
     return steps[-1].record.metrics.get("healed_utility")  # type: ignore[return-value]
 

@@ -55,7 +55,13 @@ def tensorboard_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Lo
 
 
 def wandb_logger(
-    *, folder: Path, run_id: str, tags: dict[str, str], project: str, entity: str | None
+    *,
+    folder: Path,
+    run_id: str,
+    tags: dict[str, str],
+    project: str,
+    entity: str | None,
+    artifacts: bool = False,
 ) -> Logger:
     """Return a Weights & Biases logger; offline without key, login or connection.
 
@@ -65,6 +71,7 @@ def wandb_logger(
         tags: Tags of the run: dataset, corruption, model, method.
         project: W&B project.
         entity: W&B team; None: the user's default.
+        artifacts: Whether files are uploaded, too; see ``run_tracking.log_healed_model``.
     """
     import wandb  # slow to import, and only this logger needs it
 
