@@ -48,7 +48,7 @@ def measure_calls(functions: tuple[Callable[..., Any], ...]) -> list[float]:
 
 def run_demo() -> tuple[float, float, int]:
     """Run the demo's sweep here; return seconds in verification, of all, and verified files."""
-    import unlearn.data.datasets.image_cache
+    import unlearn.data.datasets.store_index
     import unlearn.methods.localization.mask
     import unlearn.training.callbacks  # noqa: F401
 

@@ -40,14 +40,17 @@ def test_broken_models_scores_and_images_are_made_again(
     code, lines = nursery.call(tmp_path, *run)
     assert code == 0, lines
     table, draw = store(tmp_path).table(), random.Random(1)
-    caches = [*store(tmp_path).trained(), *(tmp_path / "outputs" / "data_cache").glob("*.pt")]
-    assert len(caches) >= 3
-    for _ in range(3):
-        for path in caches:
+    stores = tmp_path / "outputs" / "data_cache"
+    caches = [*store(tmp_path).trained(), *stores.glob("*.index")]
+    pixels = [*stores.glob("*.pixels")]
+    assert len(caches) >= 3 and len(pixels) == 1
+    for turn in range(4):
+        for path in pixels if turn == 3 else caches:
             flip_bit(path, draw)
         code, lines = nursery.call(tmp_path, *run)
         assert code == 0, lines
-        assert [sum(str(path) in line for line in lines) for path in caches] == [1] * len(caches)
+        told = [sum(str(path) in line for line in lines) for path in (*caches, *pixels)]
+        assert told == ([0] * len(caches) + [1] if turn == 3 else [1] * len(caches) + [1])
         assert all(path.with_name(f"{path.name}.broken").exists() for path in caches)
         assert store(tmp_path).table() == table
     code, lines = nursery.call(tmp_path, *run)

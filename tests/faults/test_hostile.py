@@ -9,7 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from unlearn.data.datasets.image_cache import load_or_make
+from unlearn.core.verified_files import write_verified
+from unlearn.data.datasets.image_decoding import ImageDecoder
+from unlearn.data.datasets.pixel_store import PixelStore
 
 PACKAGE = Path(__file__).resolve().parents[2] / "unlearn"
 KEY = "0123456789abcdef" * 2 + "feedbeef"  # of the length of W&B's keys
@@ -63,8 +65,12 @@ def test_no_file_of_tensors_runs_code(
 
 
 def test_a_data_cache_runs_no_code(tmp_path: Path, caplog: pytest.LogCaptureFixture):
-    torch.save({"image": Malicious(tmp_path / "owned")}, tmp_path / "key.pt")
-    assert load_or_make(tmp_path, "key", lambda: {"made": True}) == {"made": True}
+    path = tmp_path / "key.pixels.index"
+    write_verified(path, lambda part: torch.save(Malicious(tmp_path / "owned"), part), "key")
+    Image.new("L", (4, 4), 7).save(tmp_path / "one.png")
+    images = PixelStore(tmp_path, "key", (tmp_path / "one.png",), ImageDecoder(4, 1, 16))
+    images.fill(torch.tensor([0]), verify=True)
+    assert (images.read(torch.tensor([0])) == 7).all()
     assert not (tmp_path / "owned").exists() and "broken cache file" in caplog.text
 
 

@@ -97,7 +97,7 @@ def forget(kept: Any, draw: Any, count: int = CELLS // 2) -> None:
 
 def uncache(kept: Any) -> None:
     """Remove the decoded images."""
-    for path in (kept.home / "outputs" / "data_cache").glob("*.pt"):
+    for path in (kept.home / "outputs" / "data_cache").glob("*.pixels*"):
         path.unlink()
 
 
@@ -132,7 +132,12 @@ def test_thirty_kills_lose_and_double_nothing(
 
 
 STORM = (*SWEEP[:-3], "discovery=0.5,1.0", "seed=0,1,2,3", "method=original,finetune,ssd")
-CACHES = ("checkpoints/*/model.pt", "checkpoints/*/resume.ckpt", "data_cache/*.pt")
+CACHES = (
+    "checkpoints/*/model.pt",
+    "checkpoints/*/resume.ckpt",
+    "data_cache/*.pixels",
+    "data_cache/*.index",
+)
 
 
 def flip_bit(home: Path, draw: random.Random) -> str | None:

@@ -83,6 +83,7 @@ RULES: dict[str, Rule] = {
     "unlearning_precision": one_of("32-true", "bf16-mixed", "16-mixed"),
     "progress": one_of("auto", "true", "false"),
     "checkpoint_seconds": NOT_NEGATIVE,
+    "evaluation_batch_bytes": COUNT,
     "figure": one_of(
         "comparison",
         "corruptions",

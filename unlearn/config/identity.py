@@ -33,10 +33,12 @@ KEYS_OUTSIDE_IDENTITY = (
     "trainer.threads",
     "trainer.progress",
     "trainer.checkpoint_seconds",
+    "trainer.evaluation_batch_bytes",
     "dataset.root",
     "dataset.cache_dir",
     "seeds.trusted",
     "trusted.cache_dir",
+    "dataset.store",
 )
 """Keys that are excluded from a run's identity: they do not change what is computed.
 

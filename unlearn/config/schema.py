@@ -46,6 +46,7 @@ class Trainer:
     compile: bool = MISSING
     progress: str = MISSING
     checkpoint_seconds: float = MISSING
+    evaluation_batch_bytes: int = 64 * 2**20
 
 
 @dataclass

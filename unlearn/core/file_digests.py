@@ -14,11 +14,14 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from unlearn.core.files import open_regular_file, write_text_atomically
+from unlearn.core.files import is_folder, open_regular_file, write_text_atomically
 
 RECENT = 2.0
 MAX_BYTES = 4 * 2**30
 FORMAT = 1
+
+Known = tuple[int, int, str]
+"""Size, modification time and hash of a file."""
 
 
 class FileDigests:
@@ -33,45 +36,62 @@ class FileDigests:
             max_bytes: Larger files are not read: their hash is that of size and modification time.
         """
         self.root, self.max_bytes = root.resolve(), max_bytes
+        self._starts = {os.path.join(place, "") for place in (root, os.path.abspath(root))}
         name = hashlib.sha256(os.fsencode(self.root)).hexdigest()[:16]
         self._path = None if cache is None else cache / "digests" / f"{name}.json"
         self._known = self._read_known()
 
-    def hash_files(self, paths: Iterable[Path]) -> list[str]:
+    def hash_files(self, paths: Iterable[Path | str]) -> list[str]:
         """Return the hash of each file, "unreadable" where it cannot be read or is no file."""
-        paths = list(paths)
-        states = [_read_state(path) for path in paths]
-        names = [os.path.relpath(path, self.root) for path in paths]
-        stale = [
-            i for i, state in enumerate(states)
-            if state is not None
-            and state[0] <= self.max_bytes
-            and self._known.get(names[i], [None])[:2] != list(state)
-        ]  # fmt: skip
-        with ThreadPoolExecutor() as pool:
-            new = dict(zip(stale, pool.map(lambda i: _hash_content(paths[i]), stale), strict=True))
-        out = []
-        recent = (time.time() - RECENT) * 1e9
-        for i, (name, state) in enumerate(zip(names, states, strict=True)):
+        paths = [os.fspath(path) for path in paths]
+        out: list[str] = []
+        stale: list[tuple[int, str, tuple[int, int]]] = []
+        known = self._known
+        for path in paths:
+            state = _read_state(path)
             if state is None:
                 out.append("unreadable")
                 continue
             if state[0] > self.max_bytes:
                 out.append(f"large {state[0]} {state[1]}")
                 continue
-            digest = new[i] if i in new else self._known[name][2]
-            out.append(digest)
-            if digest != "unreadable" and state[1] < recent:
-                self._known[name] = [*state, digest]
-        if new:
-            self._write_known()
+            name = self._get_name(path)
+            kept = known.get(name)
+            if kept is not None and kept[0] == state[0] and kept[1] == state[1]:
+                out.append(kept[2])
+            else:
+                stale.append((len(out), name, state))
+                out.append("")
+        if stale:
+            self._hash_stale(paths, stale, out)
         return out
 
-    def _read_known(self) -> dict[str, list[object]]:
+    def _hash_stale(
+        self, paths: list[str], stale: list[tuple[int, str, tuple[int, int]]], out: list[str]
+    ) -> None:
+        """Hash files into their places of ``out``, and keep the hashes of files that are at rest."""
+        recent = (time.time() - RECENT) * 1e9
+        with ThreadPoolExecutor() as pool:
+            new = pool.map(lambda one: _hash_content(Path(paths[one[0]])), stale)
+            for (place, name, state), digest in zip(stale, new, strict=True):
+                out[place] = digest
+                if digest != "unreadable" and state[1] < recent:
+                    self._known[name] = (*state, digest)
+        self._write_known()
+
+    def _get_name(self, path: str) -> str:
+        """Return the name under which a hash is kept; paths below the folder take no system call."""
+        for start in self._starts:
+            if path.startswith(start):
+                return path[len(start) :]
+        return os.path.relpath(path, self.root)
+
+    def _read_known(self) -> dict[str, Known]:
+        if self._path is None:
+            return {}
         try:
-            content = json.loads(self._path.read_text()) if self._path is not None else {}
-            files = content["files"] if content["format"] == FORMAT else {}
-            return {str(k): [int(v[0]), int(v[1]), str(v[2])] for k, v in files.items()}
+            status = self._path.stat()
+            return dict(_read_hashes(self._path, status.st_mtime_ns, status.st_ino))
         except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError):
             return {}  # absent or broken: read the files again
 
@@ -85,10 +105,18 @@ class FileDigests:
             return
 
 
-def _read_state(path: Path) -> tuple[int, int] | None:
+@functools.lru_cache(maxsize=2)
+def _read_hashes(path: Path, modified: int, inode: int) -> dict[str, Known]:
+    """Return the hashes in a file; cached, since a run needs them for several lists of files."""
+    content = json.loads(path.read_text())
+    files = content["files"] if content["format"] == FORMAT else {}
+    return {str(k): (int(v[0]), int(v[1]), str(v[2])) for k, v in files.items()}
+
+
+def _read_state(path: Path | str) -> tuple[int, int] | None:
     """Return size and modification time of a regular file, None of anything else."""
     try:
-        status = path.stat()
+        status = os.stat(path)
     except OSError:
         return None
     return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else None
@@ -110,11 +138,12 @@ def hash_folder(root: Path, cache: Path | None, outside: tuple[Path, ...] = ()) 
     a process runs.
     """
     skipped = {path.resolve() for path in outside}
-    paths = sorted(_walk_files(root, skipped))
+    names = list(_walk_files(str(root), "", skipped))
+    paths = [os.path.join(root, name) for name in names]
     digest = hashlib.sha256()
-    for path, content in zip(paths, FileDigests(root, cache).hash_files(paths), strict=True):
-        name = os.fsencode(os.path.relpath(path, root))
-        digest.update(b"%d %s %s" % (len(name), name, content.encode()))
+    for name, content in zip(names, FileDigests(root, cache).hash_files(paths), strict=True):
+        named = os.fsencode(name)
+        digest.update(b"%d %s %s" % (len(named), named, content.encode()))
     return digest.hexdigest()[:16]
 
 
@@ -130,10 +159,21 @@ def hash_table(path: Path, root: Path, cache: Path | None, paths: tuple[str, ...
     return digest.hexdigest()[:16]
 
 
-def _walk_files(root: Path, skipped: set[Path]) -> Iterator[Path]:
-    for folder, inner, names in os.walk(root):
-        here = Path(folder)
-        inner[:] = [
-            n for n in inner if not n.startswith(".") and (here / n).resolve() not in skipped
-        ]
-        yield from (here / name for name in names if not name.startswith("."))
+def _walk_files(folder: str, below: str, skipped: set[Path]) -> Iterator[str]:
+    """Yield the names of the files below a folder, sorted by the parts of their paths.
+
+    Links to folders are not followed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            content = sorted(entries, key=lambda entry: entry.name)
+    except OSError:  # no permission, or gone
+        return
+    for entry in content:
+        if entry.name.startswith("."):
+            continue
+        name = f"{below}{entry.name}"
+        if not is_folder(entry):
+            yield name
+        elif not entry.is_symlink() and Path(entry.path).resolve() not in skipped:
+            yield from _walk_files(entry.path, f"{name}/", skipped)

@@ -39,6 +39,13 @@ def write_text_atomically(path: Path, text: str) -> None:
     write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one; a link to itself is neither."""
+    if entry.is_symlink():
+        return os.path.isdir(entry.path)  # ``entry.is_dir`` raises an error
+    return entry.is_dir()
+
+
 def open_regular_file(path: Path) -> io.BufferedReader:
     """Return a regular file, opened to read bytes; never waits, as for the writer of a FIFO.
 

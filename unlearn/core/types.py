@@ -1,15 +1,17 @@
-"""Types that all layers share; imports only torch.
+"""Types that all layers share; imports torch alone.
 
 Shapes: N samples, B batch, K classes, C H W image.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+
+from unlearn.core.stored_images import concatenate, read_batches, take_rows
 
 
 class InputView(Protocol):
@@ -48,10 +50,10 @@ pytree.register_pytree_node(
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Labelled images held in memory, one tensor each, on one device.
+    """Labelled images, on one device.
 
     Attributes:
-        image: uint8 (N, C, H, W).
+        image: uint8 (N, C, H, W): a tensor, or ``StoredImages``, which are indexed alike.
         label: int64 (N,), training label, possibly wrong.
         index: int64 (N,), ascending row numbers in the full training set; never renumbered.
         num_classes: K.
@@ -85,7 +87,8 @@ class ImageSet:
 
     def rows(self, keep: Tensor) -> "ImageSet":
         """Return the rows at positions ``keep``, int64 (n,) or bool (N,)."""
-        return replace(self, image=self.image[keep], label=self.label[keep], index=self.index[keep])
+        image = take_rows(self.image, keep)
+        return replace(self, image=image, label=self.label[keep], index=self.index[keep])
 
     def to(self, device: torch.device | str) -> "ImageSet":
         """Return the set with its tensors on ``device``."""
@@ -96,15 +99,33 @@ class ImageSet:
             index=self.index.to(device),
         )
 
-    def batches(self, batch_size: int = 1024) -> Iterator[Batch]:
-        """Yield the set in order, without augmentation."""
-        start, size = 0, len(self)
+    def batches(
+        self, batch_size: int = 1024, start: int = 0, device: torch.device | None = None
+    ) -> Iterator[Batch]:
+        """Yield the samples from position ``start`` on in order, without augmentation.
+
+        Args:
+            batch_size: B; the last batch may be smaller, or larger by one.
+            start: Position of the first sample.
+            device: Device of the batches; None: that of the set.
+        """
+        parts, size = list[slice](), len(self)
         while start < size:
             # A single last sample joins the previous batch: batch norm needs more than one value.
             stop = size if size - start <= batch_size + 1 else start + batch_size
-            part, start = slice(start, stop), stop
-            index = self.index[part]
-            yield Batch(self.view(self.image[part], index), self.label[part], index)
+            parts.append(slice(start, stop))
+            start = stop
+        yield from self.select_batches(parts, device)
+
+    def select_batches(
+        self, parts: Sequence[Tensor | slice], device: torch.device | None = None
+    ) -> Iterator[Batch]:
+        """Yield a batch of the samples at each list of positions, without augmentation."""
+        device = self.label.device if device is None else device
+        images = read_batches(self.image, parts, device)
+        for part, image in zip(parts, images, strict=True):
+            index = self.index[part].to(device)
+            yield Batch(self.view(image, index), self.label[part].to(device), index)
 
 
 def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
@@ -112,7 +133,7 @@ def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:
     order = torch.argsort(torch.cat([first.index, second.index]))
     return replace(
         first,
-        image=torch.cat([first.image, second.image])[order],
+        image=take_rows(concatenate([first.image, second.image]), order),
         label=torch.cat([first.label, second.label])[order],
         index=torch.cat([first.index, second.index])[order],
     )

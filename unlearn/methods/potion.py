@@ -66,7 +66,8 @@ class Potion(Dampening):
 
     def edit_model(self, model: nn.Module, request: Request) -> nn.Module:
         """Return the first model that has forgotten the forget set, or that of the last try."""
-        self.stop.start(model, request, self.measure_accuracy, self.notes)
+        if self.stop.automatic:
+            self.stop.start(model, request, self.measure_accuracy, self.notes)
         if self.stop.nothing:
             return model
         forget, retain = self.compute_importances(model, request)

@@ -85,11 +85,13 @@ def iterate_shuffled_images(data: ImageSet, batch_size: int, seed: int) -> Itera
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(data), generator=generator).to(data.label.device)
     start, size = 0, len(order)
+    parts = list[Tensor]()
     while start < size:
         stop = size if size - start <= batch_size + 1 else start + batch_size
-        part = data.rows(order[start:stop])
-        yield data.view(part.image, part.index)
+        parts.append(order[start:stop])
         start = stop
+    for batch in data.select_batches(parts):
+        yield batch.image
 
 
 def recalibrate_batch_norm(model: nn.Module, images: Iterable[Tensor]) -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from unlearn.core.job import Job, original_identity
+from unlearn.core.stored_images import hash_images, update_hash
 from unlearn.core.types import ImageSet
 from unlearn.data.corruption.base import Corruption
 from unlearn.data.datasets.base import Dataset
@@ -23,6 +24,7 @@ from unlearn.data.task import Task, Truth
 from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.retrain import Retrain
+from unlearn.models.inference import limit_batch_bytes
 from unlearn.pipeline.trusted_set import check_trusted_set, draw_trusted_set
 from unlearn.scoring.detection.base import Detector
 from unlearn.training.engine import Engine
@@ -64,16 +66,11 @@ class RunContext:
 def _load_dataset(node: str, build: Callable[[Any], Any]) -> tuple[Dataset, bytes, str]:
     """Return a data set, the hash of its training images and that of all; cached per process."""
     dataset: Dataset = build(json.loads(node)).load()
-    pixels = hashlib.sha256(_view_bytes(dataset.train.image)).digest()
+    pixels = hash_images(dataset.train.image)
     whole = hashlib.sha256(pixels)
     for part in (dataset.train.label, dataset.test.image, dataset.test.label):
-        whole.update(_view_bytes(part))
+        update_hash(whole, part)
     return dataset, pixels, whole.hexdigest()[:16]
-
-
-def _view_bytes(tensor: torch.Tensor) -> memoryview:
-    """Return the bytes of a tensor, without a copy where it is contiguous."""
-    return tensor.contiguous().numpy().data.cast("B")
 
 
 def build_engine(config: dict[str, Any], image_size: int) -> Engine:
@@ -92,6 +89,7 @@ def build_engine(config: dict[str, Any], image_size: int) -> Engine:
     threads = options.pop("threads")
     if threads is not None:
         torch.set_num_threads(threads)
+    limit_batch_bytes(options.pop("evaluation_batch_bytes", None))
     auto = options["progress"] in ("auto", None)
     options["progress"] = (
         sys.stderr.isatty() if auto else str(options["progress"]).lower() == "true"

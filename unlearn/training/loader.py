@@ -1,4 +1,4 @@
-"""Loaders of in-memory data: batches gathered from tensors, augmented on the device.
+"""Loaders: batches gathered from tensors or from stored images, augmented on the device.
 
 Order and augmentation of an epoch depend only on (seed, epoch), so that a resumed run continues
 exactly as an uninterrupted one. Shapes: N samples, B batch, C H W image.
@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor
 
+from unlearn.core.stored_images import read_batches
 from unlearn.core.types import Batch, ImageSet, Request, TrustedRequest
 from unlearn.training.distributed import SINGLE_PROCESS, Rank
 
@@ -82,14 +83,17 @@ class ResidentLoader:
         generator = epoch_generator(self.seed, self.epoch, source)
         noise = epoch_generator(self.seed + 1 + 1009 * self.rank.number, self.epoch, self.device)
         order = torch.randperm(len(self.data), generator=generator, device=source)
+        parts = list[Tensor]()
         for number in range(len(self)):
             last = number == len(self) - 1
             start = number * self.batch_size
             rows = order[start : None if last else start + self.batch_size]
-            rows = rows[self.rank.number :: self.rank.count].to(self.data.label.device)
-            image, label, index = (
+            parts.append(rows[self.rank.number :: self.rank.count].to(self.data.label.device))
+        images = read_batches(self.data.image, parts, self.device)
+        for number, (rows, image) in enumerate(zip(parts, images, strict=True)):
+            label, index = (
                 t[rows].to(self.device, non_blocking=True)
-                for t in (self.data.image, self.data.label, self.data.index)
+                for t in (self.data.label, self.data.index)
             )
             if self.augment is not None:
                 image = self.augment(image, noise)

@@ -167,7 +167,7 @@ def test_torn_files_are_called_so(cut, download, tmp_path, monkeypatch):
 
 
 def test_heavy_libraries_wait_until_data_are_loaded():
-    names = "augmentation base digits image_cache image_folder image_table huggingface normalization synthetic torchvision_sets torchvision_files".split()
+    names = "augmentation base digits image_files image_folder image_table huggingface normalization synthetic torchvision_sets torchvision_files".split()
     code = (
         f"import sys; {'; '.join(f'import unlearn.data.datasets.{n}' for n in names)}; "
         "print(sorted({'torchvision', 'sklearn', 'PIL', 'rich', 'datasets'} & set(sys.modules)))"
@@ -205,3 +205,43 @@ def test_no_network_says_what_to_put_where(name, file, tmp_path, monkeypatch):
     )  # fmt: skip
     with pytest.raises(ValueError, match=f"could not download {name} .*{file}"):
         data.load()
+
+
+def test_resized_crops_stay_within_the_image_and_follow_the_generator():
+    ramp = torch.arange(32, dtype=torch.uint8).expand(3, 32, 32) * 7
+    image = torch.stack([ramp, ramp.transpose(1, 2)]).repeat(20, 1, 1, 1)
+    crop = Augment(crop_padding=0, flip_rate=0.0, cutout=0, resized_crop=0.1)
+    out = crop(image, generator())
+    assert out.shape == image.shape and out.dtype == torch.uint8
+    assert torch.equal(out, crop(image, generator()))
+    assert not torch.equal(out, crop(image, generator(1)))
+    across, down = out[::2].int(), out[1::2].int()
+    assert (across.diff(dim=3) >= 0).all() and (across.diff(dim=2).abs() <= 1).all()
+    assert (down.diff(dim=2) >= 0).all() and (down.diff(dim=3).abs() <= 1).all()
+    widths = across[:, 0, 0, -1] - across[:, 0, 0, 0]
+    assert widths.max() <= 7 * 31 and widths.min() < 7 * 20  # parts of several sizes
+    flipped = Augment(crop_padding=0, flip_rate=1.0, cutout=0, resized_crop=0.1)(image, generator())
+    assert (flipped[::2].int().diff(dim=3) <= 0).all()
+    whole = Augment(crop_padding=0, flip_rate=0.0, cutout=0, resized_crop=1.0)
+    assert whole(image, generator()) is image
+
+
+def test_colours_change_within_their_range():
+    image = torch.full((64, 3, 4, 4), 100, dtype=torch.uint8)
+    out = Augment(crop_padding=0, flip_rate=0.0, cutout=0, color_jitter=0.4)(image, generator())
+    grey = out.float().mean((1, 2, 3))
+    assert 59 <= grey.min() < 90 and 110 < grey.max() <= 141
+    assert (out.float().amax((1, 2, 3)) - out.float().amin((1, 2, 3))).max() <= 1  # grey stays grey
+    one = Augment(crop_padding=0, flip_rate=0.0, cutout=0, color_jitter=0.4)(
+        image[:, :1], generator()
+    )
+    assert one.shape == (64, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"resized_crop": 0.0}, {"resized_crop": 0.5, "crop_padding": 1}, {"color_jitter": 1.0}],
+)
+def test_augmentation_out_of_range_is_refused(wrong):
+    with pytest.raises(ValueError, match="must be in"):
+        Augment(**({"crop_padding": 0, "flip_rate": 0.0, "cutout": 0} | wrong))

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from unlearn.data.datasets import image_folder as module
+from unlearn.data.datasets import image_decoding as module
 from unlearn.data.datasets.augmentation import Augment
 from unlearn.data.datasets.image_decoding import MAX_PIXELS, MemoryBudget
 from unlearn.data.datasets.image_folder import ImageFolder

@@ -67,10 +67,10 @@ def test_imagefolder_reads_jpegs_once(jpegs, tmp_path):
     assert data.files is not None
     first = (jpegs / "train" / data.files[0]).read_bytes()
     assert torch.equal(data.train.image[0], decode_image(first, 32, "RGB"))
-    stamps = [p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.pt")]
+    stamps = [p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.*")]
     again = folder(jpegs, tmp_path).load()
     assert torch.equal(again.train.image, data.train.image)
-    assert stamps == [p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.pt")]
+    assert stamps == [p.stat().st_mtime_ns for p in (tmp_path / "cache").glob("*.*")]
 
 
 def test_imagefolder_splits_off_a_test_set_and_resizes(jpegs, tmp_path):

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from unlearn.core.stored_images import get_channel_maxima
 from unlearn.core.types import ImageSet, InputView
 from unlearn.data.corruption.base import Corruption, draw_samples, index_to_mask
 from unlearn.data.task import Truth
@@ -144,5 +145,5 @@ class Poison(Corruption):
     def _trigger_value(self, clean: ImageSet) -> float:
         if self.value is not None:
             return self.value
-        brightest = clean.image.amax(dim=(0, 2, 3))[None, :, None, None]
+        brightest = get_channel_maxima(clean.image)[None, :, None, None]
         return clean.view(brightest, clean.index[:1]).max().item()

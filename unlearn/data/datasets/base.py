@@ -1,4 +1,4 @@
-"""The data set in memory, and the steps that all data sets share.
+"""The data set, and the steps that all data sets share.
 
 Shapes: N samples, C H W image.
 """
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unlearn.core.stored_images import StoredImages, concatenate, take_rows
 from unlearn.core.types import ImageSet
 from unlearn.data.datasets.augmentation import Augment
 from unlearn.data.datasets.normalization import Normalize
@@ -23,7 +24,7 @@ SUBSET_SEED = 20_250_523
 
 @dataclass(frozen=True)
 class Dataset:
-    """A clean data set in memory.
+    """A clean data set.
 
     Attributes:
         train: Training set, index 0..N-1.
@@ -70,9 +71,8 @@ class Dataset:
         """Return the data set with test images ``rows`` (n,) appended to the training set."""
         moved, stays = self.test.rows(rows), torch.ones(len(self.test), dtype=torch.bool)
         stays[rows] = False
-        image, label = (
-            torch.cat([getattr(self.train, key), getattr(moved, key)]) for key in ("image", "label")
-        )
+        image = concatenate([self.train.image, moved.image])
+        label = torch.cat([self.train.label, moved.label])
         test = replace(self.test.rows(stays), index=torch.arange(int(stays.sum())))
         names = self.split_off or ()
         return replace(
@@ -171,7 +171,7 @@ class DatasetOptions:
                     f"of the images, got {len(self.mean)}"
                 )
             keep = select_balanced(label, wanted, key)
-            image = resize_images(image[keep], self.image_size)
+            image = resize_images(take_rows(image, keep), self.image_size)
             sets.append(ImageSet(image, label[keep], torch.arange(len(keep)), k, view))
             keeps.append(keep)
         if files is not None:
@@ -206,6 +206,8 @@ def select_balanced(label: Tensor, wanted: int | None, key: str) -> Tensor:
 
 def resize_images(image: Tensor, size: int, chunk: int = 4096) -> Tensor:
     """Return uint8 images (N, C, size, size), bilinear where the size differs."""
+    if isinstance(image, StoredImages):
+        return image  # stored in this size
     if image.shape[-2:] == (size, size):
         return image.contiguous()
     parts = [

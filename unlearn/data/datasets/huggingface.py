@@ -22,7 +22,8 @@ from unlearn.core.image_table import ImageTable as Listing
 from unlearn.core.image_table import TableLine, sort_classes
 from unlearn.data.datasets.base import Dataset, DatasetOptions
 from unlearn.data.datasets.image_decoding import MAX_PIXELS
-from unlearn.data.datasets.image_folder import SUFFIXES, show_progress
+from unlearn.data.datasets.image_folder import SUFFIXES
+from unlearn.data.datasets.image_store import show_progress
 from unlearn.data.datasets.image_table import ImageTable
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class HuggingFaceDataset(DatasetOptions):
         unreadable: "fail" lists unreadable images and stops, "skip" ignores them.
         cache_dir: Folder of the image files and of the cache of decoded images.
         max_pixels: Pixels of the largest image that is decoded; larger ones are unreadable.
+        store: How large sets of images are kept, see ``ImageFolder``.
     """
 
     name: str | None
@@ -61,6 +63,7 @@ class HuggingFaceDataset(DatasetOptions):
     unreadable: str
     cache_dir: str
     max_pixels: int = MAX_PIXELS
+    store: str = "auto"
 
     def __post_init__(self) -> None:
         """Check the options that do not depend on the data."""

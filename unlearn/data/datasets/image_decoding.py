@@ -7,15 +7,18 @@ import io
 import os
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from unlearn.core.files import open_regular_file
+
+T = TypeVar("T")
 
 MAX_PIXELS = 178_956_970
 """Default of the most pixels of an image: from here on, PIL's own default is an error, too."""
@@ -42,6 +45,10 @@ class MemoryBudget:
         self.size = size
         self.used = 0
         self.changed = threading.Condition()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Return how another process makes a budget of its own."""
+        return MemoryBudget, (self.size,)
 
     @contextmanager
     def reserve(self, size: int) -> Iterator[None]:
@@ -73,26 +80,78 @@ def limit_pixels(most: int) -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = before
 
 
-def decode_file(
-    path: Path, size: int, mode: str, *, max_pixels: int, budget: MemoryBudget
-) -> Tensor | str:
-    """Return one image as uint8 (C, size, size), or why it cannot be read; may be empty.
-
-    Call within ``limit_pixels``.
-    """
+def allow_pixels(most: int) -> None:
+    """Let PIL open images of so many pixels, in this process from now on."""
     from PIL import Image
 
-    try:
-        with open_regular_file(path) as file:
-            if os.fstat(file.fileno()).st_size > max_file_bytes(max_pixels):
-                raise UnusableImageError(f"too large for dataset.max_pixels={max_pixels}")
-            with Image.open(file) as image:  # reads the header alone
-                with budget.reserve(image.width * image.height * BYTES_PER_PIXEL):
-                    return _convert_image(image, size, mode)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-        return f"more than dataset.max_pixels={max_pixels} pixels"
-    except Exception as error:  # PIL raises various errors on broken files
-        return explain_error(error)
+    if Image.MAX_IMAGE_PIXELS is not None:
+        Image.MAX_IMAGE_PIXELS = max(Image.MAX_IMAGE_PIXELS, most)
+
+
+@dataclass(frozen=True)
+class ImageDecoder:
+    """Decodes image files to squares of one size; used by several threads.
+
+    Attributes:
+        size: Height and width, H.
+        channels: C: 1 for grey, 3 for colour.
+        max_pixels: Pixels of the largest image that is decoded.
+        budget: Memory that the threads share.
+    """
+
+    size: int
+    channels: int
+    max_pixels: int
+    budget: MemoryBudget = field(default_factory=lambda: MemoryBudget(MEMORY), compare=False)
+
+    @property
+    def mode(self) -> str:
+        """PIL's mode of the images."""
+        return "L" if self.channels == 1 else "RGB"
+
+    def decode_file(self, path: Path) -> Tensor | str:
+        """Return one image as uint8 (C, H, H), or why it cannot be read; may be empty.
+
+        Call within ``limit_pixels``.
+        """
+        return self._explain_errors(lambda: self._decode_stream(self._open_file(path)))
+
+    def read_file(self, path: Path) -> bytes | str:
+        """Return the content of a file, or why it cannot be read."""
+
+        def read() -> bytes:
+            with self._open_file(path) as file:
+                return file.read()
+
+        return self._explain_errors(read)
+
+    def decode_content(self, content: bytes) -> Tensor | str:
+        """Return the image of a file's content; see ``decode_file``."""
+        return self._explain_errors(lambda: self._decode_stream(io.BytesIO(content)))
+
+    def _open_file(self, path: Path) -> io.BufferedReader:
+        file = open_regular_file(path)
+        if os.fstat(file.fileno()).st_size > max_file_bytes(self.max_pixels):
+            file.close()
+            raise UnusableImageError(f"too large for dataset.max_pixels={self.max_pixels}")
+        return file
+
+    def _decode_stream(self, stream: Any) -> Tensor:
+        from PIL import Image
+
+        with stream, Image.open(stream) as image:  # reads the header alone
+            with self.budget.reserve(image.width * image.height * BYTES_PER_PIXEL):
+                return _convert_image(image, self.size, self.mode)
+
+    def _explain_errors(self, call: Callable[[], T]) -> T | str:
+        from PIL import Image
+
+        try:
+            return call()
+        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+            return f"more than dataset.max_pixels={self.max_pixels} pixels"
+        except Exception as error:  # PIL raises various errors on broken files
+            return explain_error(error)
 
 
 def explain_error(error: Exception) -> str:

@@ -5,12 +5,9 @@ Layouts: ``root/train/<class>/*`` and ``root/test/<class>/*`` (or ``val``, ...: 
 Shapes: N samples, C H W image.
 """
 
-import hashlib
 import logging
 import os
-import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlearn.core.console import make_console
-from unlearn.core.file_digests import FileDigests
+from unlearn.core.files import is_folder
 from unlearn.core.folder_layout import (
     ANNOTATIONS,
     choose_classes,
@@ -27,21 +23,12 @@ from unlearn.core.folder_layout import (
     list_classes,
     read_annotations,
 )
+from unlearn.core.stored_images import take_rows
 from unlearn.data.datasets.base import SUBSET_SEED, Dataset, DatasetOptions
-from unlearn.data.datasets.image_cache import load_or_make
-from unlearn.data.datasets.image_decoding import (
-    MAX_PIXELS,
-    MEMORY,
-    MemoryBudget,
-    decode_file,
-    limit_pixels,
-    max_file_bytes,
-)
+from unlearn.data.datasets.image_decoding import MAX_PIXELS, ImageDecoder
+from unlearn.data.datasets.image_files import STORES, ImageFiles, decode_used
 
 log = logging.getLogger(__name__)
-
-FORMAT = 3
-"""Part of the cache's key; increase it when ``decode_image`` changes pixels."""
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 
@@ -54,9 +41,11 @@ class ImageFolder(DatasetOptions):
         root: The folder.
         test_fraction: Fraction of each class used for testing if there is no test folder.
         unreadable: "fail" lists unreadable images and stops, "skip" ignores them.
-        cache_dir: Folder of the cache of decoded images.
+        cache_dir: Folder of the stores of decoded images.
         max_pixels: Pixels of the largest image that is decoded; larger ones are unreadable.
         classes: Names of the classes to use, or a file with one a line; None: all.
+        store: How images that need more than 192 MiB are kept: "pixels", "encoded", as the bytes of
+            their files, or "auto"; the pixels are the same.
     """
 
     root: str
@@ -65,12 +54,15 @@ class ImageFolder(DatasetOptions):
     cache_dir: str
     max_pixels: int = MAX_PIXELS  # of configs that were recorded without it
     classes: Sequence[str] | str | None = None
+    store: str = "auto"
 
     def __post_init__(self) -> None:
         """Check the options that do not depend on the data."""
         super().__post_init__()
         if self.unreadable not in ("fail", "skip"):
             raise ValueError(f"dataset.unreadable must be fail or skip, got {self.unreadable}")
+        if self.store not in STORES:
+            raise ValueError(f"dataset.store must be one of {', '.join(STORES)}, got {self.store}")
         if len(self.mean) not in (1, 3):
             raise ValueError(
                 f"dataset.mean and dataset.std must hold 3 values (RGB) or 1 (grey), "
@@ -82,7 +74,7 @@ class ImageFolder(DatasetOptions):
             raise ValueError(f"dataset.test_fraction must be in (0, 1), got {self.test_fraction}")
 
     def load(self) -> Dataset:
-        """Return the data set; decoded once, then read from the cache.
+        """Return the data set; each image that is used is decoded once, and then read from a store.
 
         Raises:
             ValueError: If the folder's content is invalid, or images are unreadable.
@@ -93,12 +85,16 @@ class ImageFolder(DatasetOptions):
         if layout.test is not None:
             check_test_classes(layout.test, every)
         names = choose_classes(every, self.classes)
-        image, label, files = self._read_images(layout.train, names)
+        image, label, files = self._list_split(layout.train, names)
         check_counts(label, names, layout.train, least=2 if layout.test is None else 1)
         if layout.test is not None:
-            test = self._read_images(layout.test, names)
+            test = self._list_split(layout.test, names)
             return self.build_dataset((image, label), test[:2], tuple(names), files)
         return self.split_dataset(image, label, names, files)
+
+    def build_dataset(self, *parts: Any, **more: Any) -> Dataset:
+        """Return the data set of images of ``read_files``, with those that it uses decoded."""
+        return decode_used(super().build_dataset(*parts, **more))
 
     def split_dataset(
         self, image: Tensor, label: Tensor, names: list[str], files: tuple[str, ...]
@@ -109,82 +105,44 @@ class ImageFolder(DatasetOptions):
             tuple(f for f, out in zip(files, held.tolist(), strict=True) if out is wanted)
             for wanted in (False, True)
         )
-        rest = (image[held], label[held])
-        return self.build_dataset((image[~held], label[~held]), rest, tuple(names), kept, off)
+        train, rest = ((take_rows(image, rows), label[rows]) for rows in (~held, held))
+        return self.build_dataset(train, rest, tuple(names), kept, off)
 
-    def _read_images(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    def _list_split(self, top: Path, names: list[str]) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+        """Return images that are not decoded yet, labels int64 (N,) and names below ``top``."""
         given = read_annotations(top)
-        paths = list_images(Path(self.root), top, names if given is None else ["images"])
+        found = list_images(Path(self.root), top, names if given is None else ["images"])
         if given is not None and self.classes is not None:
-            places = {path: path.relative_to(top).as_posix() for path in paths}
-            paths = [path for path in paths if given.get(places[path], names[0]) in names]
-        if not paths:
+            found = [name for name in found if given.get(name, names[0]) in names]
+        if not found:
             raise ValueError(f"dataset.root={self.root}: no image in {top}")
-        image, files = self.read_files(top, paths)
+        image, files = self.read_files(top, found)
         number = {name: i for i, name in enumerate(names)}
-        labels = [Path(f).parts[0] if given is None else given.get(f) for f in files]
-        unnamed = [f for f, label in zip(files, labels, strict=True) if label is None]
+        classes = [f.partition("/")[0] if given is None else given.get(f) for f in files]
+        unnamed = [f for f, name in zip(files, classes, strict=True) if name is None]
         if unnamed:
             raise ValueError(f"dataset.root: {top / ANNOTATIONS} does not name {unnamed[0]}")
-        label = torch.tensor([number[name] for name in labels if name is not None])
+        label = torch.tensor([number[name] for name in classes if name is not None])
         return image, label, files
 
-    def read_files(self, top: Path, paths: list[Path]) -> tuple[Tensor, tuple[str, ...]]:
-        """Return images (N, C, H, W) and their names below ``top``, without unreadable ones.
+    def read_files(self, top: Path, paths: Sequence[Path | str]) -> tuple[Tensor, tuple[str, ...]]:
+        """Return images (N, C, H, W) of files and their names below ``top``.
 
-        Decoded once, then read from the cache.
+        The images are to be selected by ``take_rows`` and passed to ``build_dataset``, which decodes
+        those that are used. Unreadable images are left out here if they are to be skipped.
+
+        Args:
+            top: Folder of the files.
+            paths: The files, or their names below ``top``.
         """
-        value = load_or_make(
-            Path(self.cache_dir),
-            self._cache_key(top, paths),
-            lambda: self._decode_images(top, paths),
-        )
-        self._report_unreadable(top, value["bad"])
-        return value["image"], tuple(value["files"])
-
-    def _cache_key(self, top: Path, paths: list[Path]) -> str:
-        """Return a hash of the files and of everything that affects their decoding."""
-        import PIL
-
-        how = f"{FORMAT} {PIL.__version__} {self.image_size} {len(self.mean)}"
-        how += f" {self.max_pixels}" * (self.max_pixels != MAX_PIXELS)
-        digest = hashlib.blake2b(how.encode(), digest_size=16)
-        known = FileDigests(Path(self.root), Path(self.cache_dir), max_file_bytes(self.max_pixels))
-        for path, content in zip(paths, known.hash_files(paths), strict=True):
-            name = os.fsencode(path.relative_to(top).as_posix())
-            digest.update(b"%d %s %s" % (len(name), name, content.encode()))
-        return digest.hexdigest()
-
-    def _decode_images(self, top: Path, paths: list[Path]) -> dict[str, Any]:
-        mode, budget = "L" if len(self.mean) == 1 else "RGB", MemoryBudget(MEMORY)
-
-        def decode_one(path: Path) -> Tensor | str:
-            return decode_file(
-                path, self.image_size, mode, max_pixels=self.max_pixels, budget=budget
-            )
-
-        with limit_pixels(self.max_pixels), ThreadPoolExecutor() as pool:
-            decoded = list(show_progress(pool.map(decode_one, paths), len(paths)))
-        names = [p.relative_to(top).as_posix() for p in paths]
-        good = {n: one for n, one in zip(names, decoded, strict=True) if isinstance(one, Tensor)}
-        bad = [n + f" ({one})" * bool(one) for n, one in zip(names, decoded, strict=True)
-               if isinstance(one, str)]  # fmt: skip
-        if not good:
-            raise ValueError(
-                f"dataset.root={self.root}: none of {len(names)} images is readable, such as {bad[0]}"
-            )
-        return {"image": torch.stack(list(good.values())), "files": list(good), "bad": bad}
-
-    def _report_unreadable(self, top: Path, bad: list[str]) -> None:
-        if not bad:
-            return
-        named = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
-        if self.unreadable == "fail":
-            raise ValueError(
-                f"{len(bad)} unreadable image{'s' * (len(bad) != 1)} in {top}: {named}; "
-                "fix or remove them, or set dataset.unreadable=skip"
-            )
-        log.warning("skipped unreadable images in %s (%d): %s", top, len(bad), ", ".join(bad))
+        names = [p if isinstance(p, str) else p.relative_to(top).as_posix() for p in paths]
+        files = ImageFiles(
+            Path(self.root), top, tuple(names),
+            ImageDecoder(self.image_size, len(self.mean), self.max_pixels),
+            Path(self.cache_dir), self.store, self.unreadable,
+        )  # fmt: skip
+        rows = files.select_readable()
+        return files.get_images(rows), tuple(names[row] for row in rows.tolist())
 
 
 def check_test_classes(top: Path, names: list[str]) -> None:
@@ -206,34 +164,58 @@ def check_counts(label: Tensor, names: list[str], top: Path, least: int) -> None
         )
 
 
-def list_images(root: Path, top: Path, names: list[str]) -> list[Path]:
-    """Return image files of the given classes in a fixed order; other files are logged.
+def list_images(root: Path, top: Path, names: list[str]) -> list[str]:
+    """Return image files of the given classes, relative to ``top``, in a fixed order.
+
+    Other files are logged.
 
     Raises:
         ValueError: If a link leads out of ``root``.
     """
     inside = root.resolve()
-    found: list[Path] = []
+    found: list[str] = []
     other: list[str] = []
+    for folder in (top, *(top / name for name in names)):
+        if folder != root and folder.is_symlink():
+            _check_link(folder, root, inside)
     for name in names:
-        for path in (top, top / name, *sorted((top / name).rglob("*"))):
-            if path != root and path.is_symlink() and leads_out(path, inside):
-                raise ValueError(f"dataset.root: {path} links to something outside of {root}")
-            if path.is_dir():
+        for entry, below in _walk_sorted(os.path.join(top, name), name):
+            if entry.is_symlink():
+                _check_link(Path(entry.path), root, inside)
+            if is_folder(entry):
                 continue
-            if not _is_text(path.name):
+            if not _is_text(entry.name):
                 raise ValueError(
-                    f"dataset.root: the name of {os.fsencode(path)!r} is not UTF-8; rename it"
+                    f"dataset.root: the name of {os.fsencode(entry.path)!r} is not UTF-8; rename it"
                 )
-            if path.suffix.lower() in SUFFIXES:
-                found.append(path)
-            elif not path.name.startswith("."):
-                other.append(path.relative_to(top).as_posix())
+            if os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                found.append(below)
+            elif not entry.name.startswith("."):
+                other.append(below)
     if other:
         log.warning(
             "ignored files in %s that are no images (%d): %s", top, len(other), ", ".join(other[:5])
         )
     return found
+
+
+def _walk_sorted(folder: str, below: str) -> Iterator[tuple[os.DirEntry[str], str]]:
+    """Yield the entries below a folder and their relative paths, each folder before its content.
+
+    Links to folders are not followed.
+    """
+    with os.scandir(folder) as entries:
+        content = sorted(entries, key=lambda entry: entry.name)
+    for entry in content:
+        name = f"{below}/{entry.name}"
+        yield entry, name
+        if entry.is_dir(follow_symlinks=False):
+            yield from _walk_sorted(entry.path, name)
+
+
+def _check_link(path: Path, root: Path, inside: Path) -> None:
+    if leads_out(path, inside):
+        raise ValueError(f"dataset.root: {path} links to something outside of {root}")
 
 
 def _is_text(name: str) -> bool:
@@ -262,15 +244,3 @@ def draw_test_mask(label: Tensor, fraction: float) -> Tensor:
         count = min(max(1, round(fraction * len(own))), len(own) - 1)
         held[own[torch.randperm(len(own), generator=generator)[:count]]] = True
     return held
-
-
-def show_progress(
-    items: Iterable[Any], total: int, title: str = "decoding images"
-) -> Iterable[Any]:
-    """Show a progress bar on a terminal."""
-    from rich.progress import track
-
-    if not sys.stderr.isatty():
-        return items
-    console = make_console(stderr=True)
-    return track(items, title, total=total, console=console, transient=True)

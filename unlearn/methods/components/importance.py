@@ -36,8 +36,7 @@ def logit_norm(logits: Tensor, label: Tensor) -> Tensor:
 def iterate_shuffled_batches(data: ImageSet, batch_size: int, seed: int) -> Iterator[Batch]:
     """Yield each sample once in random order, since stored samples may be sorted by class."""
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
-    for rows in order.to(data.label.device).split(batch_size):
-        yield from data.rows(rows).batches(len(rows))
+    yield from data.select_batches(order.to(data.label.device).split(batch_size))
 
 
 def compute_importance(

@@ -6,12 +6,13 @@ Shapes: B batch; a gradient has the shape of its parameter.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from unlearn.core.types import Batch, ImageSet, Request, join_sets
+from unlearn.core.stored_images import StoredImages
+from unlearn.core.types import Batch, ImageSet, InputView, Request, join_sets
 from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
 from unlearn.models.layers import get_trainable_parameters
 
@@ -71,8 +72,25 @@ def augment_images(data: ImageSet, augment: ImageAugmentation, seed: int) -> Ima
         augment: Called with uint8 images (N, C, H, W) and a generator.
         seed: Seed of the generator.
     """
+    if isinstance(data.image, StoredImages):
+        return replace(data, view=_AugmentedView(data.view, augment, seed))
     generator = torch.Generator(data.image.device).manual_seed(seed)
     return replace(data, image=augment(data.image, generator))
+
+
+@dataclass(frozen=True)
+class _AugmentedView:
+    """An input view that augments each batch, drawn by its first sample: stored images are large."""
+
+    view: InputView
+    augment: ImageAugmentation
+    seed: int
+
+    def __call__(self, image: Tensor, index: Tensor) -> Tensor:
+        """Return network input, float (B, C, H, W)."""
+        generator = torch.Generator(image.device)
+        generator.manual_seed(self.seed * 1_000_003 + int(index[0]))
+        return self.view(self.augment(image, generator), index)
 
 
 def get_image_set(request: Request, name: str) -> ImageSet:

@@ -22,9 +22,9 @@ def to_viewable(data: ImageSet, rows: Tensor) -> Tensor:
     unless there are three.
     """
     part = data.rows(rows.to(data.label.device))
-    image = part.image.cpu()
+    image = part.image[:].cpu()
     if getattr(data.view, "floats", False) and len(rows):
-        values = data.view(part.image, part.index).float().cpu()
+        values = data.view(part.image[:], part.index).float().cpu()
         low, high = values.amin((1, 2, 3), keepdim=True), values.amax((1, 2, 3), keepdim=True)
         image = ((values - low) / (high - low).clamp(min=1e-9) * 255).round().to(torch.uint8)
     return image if image.shape[1] in (1, 3) else image[:, :1]

@@ -52,7 +52,7 @@ def select_samples(task: Task, count: int) -> Tensor:
 def render_samples(task: Task, index: Tensor) -> Tensor:
     """Return samples as input to the network, including triggers, uint8 (n, H, W, C)."""
     rows = task.train.rows(index.to(task.train.label.device))
-    image = rows.view(rows.image, rows.index).float().cpu()
+    image = rows.view(rows.image[:], rows.index).float().cpu()
     low, high = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
     scaled = (image - low) / (high - low).clamp_min(1e-6) * 255
     return scaled.round().to(torch.uint8).permute(0, 2, 3, 1)

@@ -1,0 +1,274 @@
+"""Memory, throughput and start with images that do not fit the memory of a process.
+
+    python -m benchmarks.large_images make SOURCE ROOT 6000     # JPEGs of 224 px from class folders
+    python -m benchmarks.large_images memory ROOT --store pixels --limit 4
+    python -m benchmarks.large_images loader ROOT --threads 2
+    python -m benchmarks.large_images listing FOLDER 100000
+
+Memory is that of the process alone (RssAnon): pages of the stores are shared by all processes and
+can be dropped. ``--limit`` bounds it by RLIMIT_DATA, as ``prlimit --data`` does.
+"""
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from benchmarks.measuring import Table, machine
+
+SIZE = 224
+METHODS = ("finetune", "rem", "badt", "salun", "ssd", "del")
+REPOSITORY = Path(__file__).resolve().parent.parent
+POLL_SECONDS = 0.02
+IMPORTS = "import torch, lightning.pytorch, torchvision, hydra"
+
+
+def small_network(in_channels: int, num_classes: int, width: int = 16) -> nn.Module:
+    """Return a network that is fast at 224 px: the data are measured, not the network."""
+    return nn.Sequential(
+        nn.Conv2d(in_channels, width, 7, stride=8, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+        nn.Conv2d(width, 2 * width, 3, stride=2, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, num_classes),
+    )  # fmt: skip
+
+
+def make_images(source: Path, root: Path, count: int) -> None:
+    """Write ``count`` JPEGs of 224 px, five of six for training, from images in class folders."""
+    from PIL import Image
+
+    classes = sorted(p for p in (source / "train").iterdir() if p.is_dir())
+    for part, share in (("train", count * 5 // 6), ("test", count - count * 5 // 6)):
+        each = -(-share // len(classes))
+        for folder in classes:
+            (root / part / folder.name).mkdir(parents=True, exist_ok=True)
+            paths = sorted((source / part / folder.name).iterdir())
+            for number in range(each):
+                path = paths[number % len(paths)]
+                with Image.open(path) as image:
+                    # Each image is another cut, so that no two files are equal.
+                    shift = number // len(paths)
+                    image = image.resize((SIZE + shift, SIZE + shift)).crop(
+                        (shift, shift, SIZE + shift, SIZE + shift)
+                    )
+                    image.save(root / part / folder.name / f"{number:06}.jpg", quality=90)
+
+
+def get_options(root: Path, store: str) -> list[str]:
+    """Return the words of a command on these images."""
+    return [
+        "dataset=imagefolder", f"dataset.root={root}", f"dataset.image_size={SIZE}",
+        f"dataset.store={store}", "model=import", "model.path=benchmarks.large_images:small_network",
+        "pretraining.epochs=1", "pretraining.batch_size=128", "trainer.accelerator=cpu",
+        "logger=none", "corruption=poison", "save_model=false",
+    ]  # fmt: skip
+
+
+def watch_command(home: Path, words: list[str], limit: float | None) -> dict[str, float]:
+    """Run a command; return its peaks of private memory in MB, by method as rows are recorded.
+
+    The peak before the first row, or of a command without rows, is that of its method or "".
+
+    Raises:
+        RuntimeError: With the end of its output, if it fails.
+    """
+
+    def bound() -> None:
+        if limit is not None:
+            most = int(limit * 2**30)
+            resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+    env = os.environ | {"UNLEARN_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
+    seen, peaks, peak = set(home.glob("results/*/row-0.json")), dict[str, float](), 0
+    with (home / "said").open("w+") as said:
+        process = subprocess.Popen(
+            [sys.executable, *words], cwd=REPOSITORY, env=env, stdout=said, stderr=said,
+            preexec_fn=bound,
+        )  # fmt: skip
+        while process.poll() is None:
+            peak = max(peak, read_private_kilobytes(process.pid))
+            for path in set(home.glob("results/*/row-0.json")) - seen:
+                seen.add(path)
+                peaks[json.loads(path.read_text())["method"]] = peak / 1e3
+                peak = 0
+            time.sleep(POLL_SECONDS)
+        said.seek(0)
+        text = said.read()
+    if process.returncode:
+        raise RuntimeError(f"{' '.join(words)}: {text[-2000:]}")
+    return peaks or {"": peak / 1e3}
+
+
+def read_private_kilobytes(pid: int) -> int:
+    """Return the private memory of a process (RssAnon) in kB; 0 if it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
+
+
+def measure_memory(
+    root: Path, home: Path, store: str, limit: float | None, counts: list[str]
+) -> Table:
+    """Return the peaks of private memory of a training and of each method with its evaluation."""
+    home.mkdir(parents=True, exist_ok=True)
+    options = [*get_options(root, store), *counts]
+    train = [word for word in options if word != "save_model=false"]
+    own = ["force=true", *options]
+    peaks = {"imports alone": watch_command(home, ["-c", IMPORTS], limit)[""]}
+    peaks["decoding and training"] = watch_command(home, ["train.py", *train], limit)[""]
+    for method in METHODS:
+        epochs = [] if method == "del" else ["method.batch_size=128"]
+        epochs += [] if method in ("ssd", "del") else ["method.epochs=1"]
+        epochs += ["method.max_removal_epochs=1"] * (method == "rem")
+        more = [*own, *epochs]
+        peaks |= watch_command(home, ["unlearn.py", f"method={method}", *more], limit)
+    disk = sum(p.stat().st_blocks * 512 for p in home.glob("data_cache/*.*"))
+    rows = [[name, f"{peak:,.0f}"] for name, peak in peaks.items()]
+    note = f"{disk / 1e6:,.0f} MB in the cache; {' '.join(counts)}; RLIMIT_DATA {limit} GiB."
+    return Table(f"store={store}", ("command", "peak private MB"), rows, note)
+
+
+def measure_loader(root: Path, home: Path, threads: int, rounds: int) -> Table:
+    """Return images per second of reading, against the limits."""
+    from unlearn.core.stored_images import StoredImages, read_batches
+    from unlearn.data.datasets.augmentation import Augment
+    from unlearn.data.datasets.encoded_store import find_fast_decoder
+    from unlearn.data.datasets.image_folder import ImageFolder
+    from unlearn.training.loader import ResidentLoader
+
+    torch.set_num_threads(threads)
+    crop = Augment(crop_padding=0, flip_rate=0.0, cutout=0)
+    sets = {}
+    for store in ("pixels", "encoded"):
+        folder = ImageFolder(
+            root=str(root), image_size=SIZE, mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=None,
+            num_train=None, num_test=None, test_fraction=0.2, unreadable="fail",
+            cache_dir=str(home / "data_cache"), augment=crop, store=store,
+        )  # fmt: skip
+        sets[store] = folder.load().train
+    images, files = sets["pixels"].image, sets["encoded"].image
+    assert isinstance(images, StoredImages) and isinstance(files, StoredImages)
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    parts = order.split(128)
+    decode, paths = find_fast_decoder(), files.source.paths  # type: ignore[attr-defined]
+    contents = [torch.frombuffer(bytearray(paths[row].read_bytes()), dtype=torch.uint8)
+                for row in files.rows[order].tolist()]  # fmt: skip
+    assert decode is not None
+    mapped = images.source._get_map().view(-1, 3, SIZE, SIZE)  # type: ignore[attr-defined]
+    rows = [images.rows[part] for part in parts]
+
+    def decode_all() -> None:
+        with ThreadPoolExecutor(threads) as pool:
+            chunks = [contents[i :: 4 * threads] for i in range(4 * threads)]
+            for _ in pool.map(lambda chunk: [decode(one).shape for one in chunk], chunks):
+                pass
+
+    device = torch.device("cpu")
+    sides: dict[str, Callable[[], object]] = {
+        "plain indexing of the map": lambda: [mapped[part].shape for part in rows],
+        "pixels": lambda: [b.shape for b in read_batches(images, parts, device)],  # type: ignore[arg-type]
+        "decoding alone": decode_all,
+        "encoded": lambda: [files.read(part).shape for part in parts],
+        "encoded, read ahead": lambda: [b.shape for b in read_batches(files, parts, device)],  # type: ignore[arg-type]
+        "encoded, network input": lambda: [
+            b.image.shape
+            for b in ResidentLoader(sets["encoded"], batch_size=128, augment=None, seed=0)
+        ],
+    }
+    seconds = {name: list[float]() for name in sides}
+    for _ in range(rounds + 1):
+        for name, side in sides.items():
+            started = time.perf_counter()
+            side()
+            seconds[name].append(time.perf_counter() - started)
+    best = {name: min(values[1:]) for name, values in seconds.items()}
+    limits = {"pixels": "plain indexing of the map"}
+    table = [
+        [name, f"{len(images) / best[name]:,.0f}",
+         f"{best[limits.get(name, 'decoding alone')] / best[name]:.2f}"]
+        for name in sides
+    ]  # fmt: skip
+    return Table(
+        "loader",
+        ("what", "images/s", "of the limit"),
+        table,
+        f"{len(images)} images, {threads} threads",
+    )
+
+
+def measure_listing(folder: Path, count: int) -> Table:
+    """Return the seconds that listing and identity of ``count`` small files take."""
+    classes = [f"class{number:03}" for number in range(100)]
+    for number in range(count):
+        path = folder / "train" / classes[number % 100] / f"{number:07}.jpg"
+        if number < 100:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            path.write_bytes(b"%d" % number)
+    code = "import sys; from benchmarks.large_images import identify; identify(sys.argv[1], sys.argv[2])"
+    rows = []
+    for start in ("first start", "second start", "third start"):
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(folder), str(folder.parent / "cache")],
+            cwd=REPOSITORY, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        wall, cpu = json.loads(done.stdout)
+        rows.append([start, f"{wall:.2f}", f"{cpu:.2f}"])
+    return Table(f"{count:,} files", ("identity", "seconds", "CPU seconds"), rows)
+
+
+def identify(folder: str, cache: str) -> None:
+    """Print the seconds that a run's id and the key of a store take for a folder."""
+    from unlearn.core.file_digests import hash_folder
+    from unlearn.data.datasets.image_decoding import MAX_PIXELS, ImageDecoder
+    from unlearn.data.datasets.image_files import ImageFiles
+    from unlearn.data.datasets.image_folder import list_images
+
+    root = Path(folder)
+    started, spent = time.perf_counter(), time.process_time()
+    hash_folder(root, Path(cache))
+    names = list_images(root, root / "train", sorted(os.listdir(root / "train")))
+    decoder = ImageDecoder(SIZE, 3, MAX_PIXELS)
+    ImageFiles(
+        root, root / "train", tuple(names), decoder, Path(cache), "auto", "fail"
+    ).compute_key()
+    print(json.dumps([time.perf_counter() - started, time.process_time() - spent]))
+
+
+def main() -> None:
+    """Make images, or print a table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.large_images", description=__doc__)
+    parser.add_argument("part", choices=("make", "memory", "loader", "listing"))
+    parser.add_argument("places", nargs="+", help="make: SOURCE ROOT COUNT; others: ROOT [COUNT]")
+    parser.add_argument("--home", default="/tmp/large_images", help="folder of the outputs")
+    parser.add_argument("--store", default="pixels")
+    parser.add_argument("--limit", type=float, help="GiB of private memory")
+    parser.add_argument("--options", nargs="*", default=[], help="further words of the commands")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    root, home = Path(asked.places[0]), Path(asked.home)
+    if asked.part == "make":
+        make_images(root, Path(asked.places[1]), int(asked.places[2]))
+        return
+    print(machine(), "\n")
+    if asked.part == "memory":
+        print(measure_memory(root, home, asked.store, asked.limit, asked.options).markdown())
+    elif asked.part == "loader":
+        print(measure_loader(root, home, asked.threads, asked.rounds).markdown())
+    else:
+        print(measure_listing(root, int(asked.places[1])).markdown())
+
+
+if __name__ == "__main__":
+    main()
