@@ -16,7 +16,7 @@ ARG CPU_INDEX
 COPY --from=build /dist /dist
 RUN if [ "$TORCH" = cpu ] && [ -n "$CPU_INDEX" ]; then \
       pip install --no-cache-dir --index-url "$CPU_INDEX" torch torchvision; fi \
-    && pip install --no-cache-dir "$(echo /dist/*.whl)[timm,safetensors]" && rm -r /dist
+    && pip install --no-cache-dir "$(echo /dist/*.whl)[timm,safetensors,hub]" && rm -r /dist
 RUN useradd --create-home --uid 1000 user
 USER user
 WORKDIR /work

@@ -25,12 +25,11 @@ from unlearn.config.composition import (
 )
 from unlearn.config.identity import compute_run_id
 from unlearn.config.registration import config_dir
-from unlearn.core.files import hash_file
 from unlearn.core.job import Job
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions, predict_task
-from unlearn.models.trusted_factories import build_card_network
 from unlearn.pipeline.context import RunContext, build_engine, build_method
+from unlearn.pipeline.healed_models import load_folder, load_from_hub
 from unlearn.pipeline.run_record import make_record
 from unlearn.pipeline.trusted_set import draw_trusted_set
 from unlearn.pipeline.unlearn_job import run_method
@@ -39,9 +38,8 @@ from unlearn.pipeline.user_data import build_user_data, locate_data
 from unlearn.pipeline.user_model import make_healing
 from unlearn.pipeline.user_network import build_user_network
 from unlearn.reporting.pages.healing_page import write_healing
-from unlearn.storage.model_card import read_card
+from unlearn.storage.hub import is_hub_name
 from unlearn.storage.record import RunRecord
-from unlearn.storage.user_checkpoint import match_checkpoint
 
 MODEL_SOURCE = "a model passed in Python"
 
@@ -101,9 +99,11 @@ def heal(
 
     Args:
         model: A classifier, images (B, C, H, W) to logits (B, K); or its weights, with ``network``:
-            a checkpoint file (state dict, Lightning, safetensors) or a state dict.
+            a checkpoint file (state dict, Lightning, safetensors), a state dict, or
+            "hf://user/name".
         network: Network of the weights, which stays as it is; or a function without arguments that
-            returns one, itself or as "module:function". None if ``model`` is a network.
+            returns one, itself or as "module:function". None if ``model`` is a network, or a model
+            of the Hub, whose card names its network.
         forget: The bad data: (images, labels), a ``Dataset`` or a folder; or which of ``retain`` are
             bad: a CSV or text file, a list of file names or ids, ids (n,) as an array or a tensor,
             or a bool mask (N,).
@@ -165,10 +165,11 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
 def load(
     run: str | Path, *, results: str | Path | None = None, trust: Sequence[str] = ()
 ) -> nn.Module:
-    """Return the healed model of a run, in eval mode, with its card as ``.card``.
+    """Return a healed model, in eval mode, with its card as ``.card``.
 
     Args:
-        run: Id or folder of the run.
+        run: Id or folder of a run; a folder with a published model; or ``hf://user/name`` on the
+            Hugging Face Hub, also ``hf://user/name@revision``.
         results: Folder of the runs; None: the command line's default, UNLEARN_HOME or outputs.
         trust: Your own packages whose functions may build the network. Networks of this package,
             torchvision and timm need none; a card that names anything else is refused.
@@ -177,6 +178,8 @@ def load(
         ValueError: If there is no such model, its file does not match its card, or the card names
             code that is not trusted.
     """
+    if is_hub_name(run):
+        return load_from_hub(str(run), trust)
     folder = Path(run)
     if not folder.is_dir():
         if results is None:
@@ -185,17 +188,7 @@ def load(
                     "results"
                 ]
         folder = Path(str(results)) / str(run)
-    card = read_card(folder)
-    path = folder / card["file"]
-    if not path.is_file() or hash_file(path) != card["sha256"]:
-        raise ValueError(f"{path} does not match the SHA-256 in its card")
-    shape = {key: card["input"][key] for key in ("in_channels", "image_size")}
-    network: Any = build_card_network(
-        card["model"], trust, **shape, num_classes=len(card["classes"])
-    )
-    match_checkpoint(path, network, f"the model of {card['run_id']}").load_into(network)
-    network.card = card
-    return network.eval()
+    return load_folder(folder, trust)
 
 
 def _instantiate_node(node: Any) -> Any:

@@ -78,7 +78,7 @@ def _check_command(name: str, argv: list[str]) -> JobCounts | None:
     from unlearn.config import composition
     from unlearn.config.command_line import add_checkpoint_defaults, flags_first, parse_command_line
 
-    argv = add_checkpoint_defaults(name, argv)
+    argv = add_checkpoint_defaults(name, [_fetch_checkpoint(word) for word in argv])
     arguments = parse_command_line(argv, name)
     if arguments.completion:
         from unlearn.config import completion
@@ -106,6 +106,19 @@ def _check_command(name: str, argv: list[str]) -> JobCounts | None:
     sys.argv[1:] = [*flags_first(argv, arguments), *launcher]
     outcomes = JobCounts(jobs)
     return outcomes if name != "unlearn" or _expand_sweep(arguments, outcomes, bases) else None
+
+
+def _fetch_checkpoint(word: str) -> str:
+    """Return a word of the command line; a checkpoint of the Hub is downloaded, by its path."""
+    if not word.startswith("checkpoint=hf://"):
+        return word
+    from unlearn.storage.hub import WEIGHT_FILES, download_file
+
+    try:
+        path = download_file(word.removeprefix("checkpoint="), WEIGHT_FILES, "checkpoint")
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+    return f"checkpoint={path}"
 
 
 def _expand_sweep(arguments: Any, outcomes: JobCounts, bases: Any) -> bool:

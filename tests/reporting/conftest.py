@@ -45,7 +45,13 @@ def wandb_run() -> Callable[[Path], dict[str, Any]]:
 def read(folder: Path) -> dict[str, Any]:
     """Return what an offline run holds: about itself, config, history, summary, exit code."""
     (path,) = folder.glob("wandb/offline-run-*/run-*.wandb")
-    out: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "files": path.parent}
+    out: dict[str, Any] = {
+        "config": {},
+        "history": [],
+        "summary": {},
+        "artifacts": {},
+        "files": path.parent,
+    }
     for data in records(path.read_bytes()):
         record = wandb_internal_pb2.Record.FromString(data)
         kind = record.WhichOneof("record_type")
@@ -60,6 +66,10 @@ def read(folder: Path) -> dict[str, Any]:
             for item in record.summary.update:
                 key = "/".join(item.nested_key or [item.key])
                 out["summary"][key] = json.loads(item.value_json)
+        elif kind == "artifact":
+            made = record.artifact
+            files = {e.path: e.local_path for e in made.manifest.contents}
+            out["artifacts"][made.name] = (made.type, json.loads(made.metadata or "{}"), files)
         elif kind == "exit":
             out["exit"] = record.exit.exit_code
     return out

@@ -4,6 +4,7 @@ They apply to every group, including a user's own.
 """
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -98,6 +99,10 @@ RULES: dict[str, Rule] = {
         "auto",
         "all",
         "none",
+    ),
+    "hub": (
+        lambda v: v is None or bool(re.fullmatch(r"[./~].*|\w[\w.-]*/\w[\w.-]*", str(v))),
+        "user/name on the Hugging Face Hub, or a folder such as ./name",
     ),
     "stack": (
         lambda v: str(v).lower() in ("auto", "off", "false") or (str(v).isdigit() and int(v) > 1),

@@ -2,6 +2,7 @@
 
 import codecs
 import dataclasses
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def check_inputs(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     check_class_folders(config)
     check_localization(config)
     check_devices(config, defaults)
+    check_hub(config)
 
 
 def check_list(config: Mapping[str, Any]) -> None:
@@ -165,3 +167,20 @@ def check_known_keys(config: Mapping[str, Any], schema: Any, prefix: str = "") -
             raise ConfigError(f"unknown key '{prefix}{key}'{suggest_names(key, sorted(fields))}")
         if dataclasses.is_dataclass(fields[key]) and isinstance(value, Mapping):
             check_known_keys(value, fields[key], f"{prefix}{key}.")
+
+
+def check_hub(config: Mapping[str, Any]) -> None:
+    """Check that a model that is to be published can be.
+
+    Raises:
+        ConfigError: If a package is missing, or the model is not saved.
+    """
+    target = config.get("hub")
+    if target is None:
+        return
+    if not config.get("save_model"):
+        raise ConfigError(f"hub={target} needs save_model=true")
+    local = str(target).startswith((".", "/", "~"))
+    for package in ("safetensors", *(() if local else ("huggingface_hub",))):
+        if importlib.util.find_spec(package) is None:
+            raise ConfigError(f"hub={target} needs {package}: pip install 'unlearn-bench[hub]'")

@@ -156,6 +156,13 @@ class UnlearnConfig(Common):
         None, "your own model to heal instead of one trained here; see docs/your_model.md"
     )
     save_model: bool = _make_option(True, "save the healed model as model.pt in the run's folder")
+    hub: str | None = _make_option(
+        None, "publish the healed model: user/name on the Hugging Face Hub, or a folder ./name"
+    )
+    hub_private: bool = _make_option(True, "hub: only your account sees a new repository")
+    hub_license: str | None = _make_option(
+        None, "hub: licence of the weights, such as apache-2.0; null: not stated"
+    )
     tune: Tune = field(
         default_factory=Tune, metadata=_make_help("hyperparameter tuning, in place of a run")
     )

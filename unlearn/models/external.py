@@ -9,6 +9,7 @@ import functools
 import importlib
 import inspect
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -77,7 +78,7 @@ def timm_network(
     """Return a timm network; ``network_input`` is the input that its weights were trained on.
 
     Args:
-        name: Name in timm, such as resnet18.
+        name: Name in timm, such as resnet18, also as on the Hub: timm/resnet18.a1_in1k.
         pretrained: Load timm's weights, downloaded on first use, with a new head.
         in_channels: C.
         image_size: H and W; networks with a fixed input size are built for it.
@@ -93,6 +94,7 @@ def timm_network(
         import timm
     except ImportError as error:
         raise ValueError("model=timm needs timm: pip install 'unlearn-bench[timm]'") from error
+    name = re.sub(r"^(hf[-_]hub:|hf://)?(timm/)?", "", name)  # its names on the Hub
     _check_known("model.name (timm)", name.partition(".")[0], timm.list_models())
 
     def build_timm(*, in_channels: int, image_size: int, num_classes: int) -> nn.Module:

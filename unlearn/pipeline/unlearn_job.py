@@ -18,11 +18,12 @@ from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline import sequential_requests
 from unlearn.pipeline.context import RunContext, build_method, load_context
 from unlearn.pipeline.forget_set import add_forget_set, needs_original_model
+from unlearn.pipeline.healed_models import publish_model
 from unlearn.pipeline.run_method import UnlearningResult, run_method
 from unlearn.pipeline.run_record import describe_run, is_needed, make_record
 from unlearn.pipeline.sample_scores import compute_features
 from unlearn.pipeline.spread_run import is_spread
-from unlearn.pipeline.trained_models import load_original
+from unlearn.pipeline.trained_models import cpu_state, load_original
 from unlearn.pipeline.user_model import (
     check_method,
     check_original,
@@ -31,6 +32,7 @@ from unlearn.pipeline.user_model import (
 )
 from unlearn.reporting import run_summary
 from unlearn.reporting.tracking import run_tracking
+from unlearn.storage.model_card import read_card
 from unlearn.storage.record import RunRecord
 from unlearn.storage.results_store import ResultsStore
 
@@ -95,6 +97,11 @@ def unlearn_job(job: Job) -> float | None:
         row.write_histograms(context, None if steps[-1].record.reason else model, job.folder)
         export_forget_lists(job.folder, context)
         _record_steps(job, steps, loggers)
+        saved = job.config["save_model"] and steps[-1].record.status == "ok"
+        if saved:
+            run_tracking.log_healed_model(loggers, job.config, job.folder)
+        if saved and job.config.get("hub"):
+            publish_model(job.config, read_card(job.folder), cpu_state(model))
     return steps[-1].record.metrics.get("healed_utility")  # type: ignore[return-value]
 
 

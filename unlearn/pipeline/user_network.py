@@ -10,6 +10,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unlearn.pipeline.healed_models import load_from_hub
+from unlearn.storage.hub import WEIGHT_FILES, download_file, is_hub_name
 from unlearn.storage.user_checkpoint import match_checkpoint, match_content
 
 Source = nn.Module | str | Path | Mapping[str, Tensor]
@@ -38,6 +40,8 @@ def build_user_network(model: Any, network: Any) -> nn.Module:
             "model must be a torch.nn.Module, a checkpoint file or a state dict, got "
             f"{type(model).__name__}"
         )
+    if network is None and is_hub_name(model):
+        return load_from_hub(str(model), ())
     if network is None:
         raise ValueError(
             "model holds weights alone: pass the network they belong to, "
@@ -48,6 +52,8 @@ def build_user_network(model: Any, network: Any) -> nn.Module:
         found = match_content(model, None, Path("of the call"), built, type(built).__name__)
     else:
         path = Path(model).expanduser()
+        if is_hub_name(model):
+            path = download_file(str(model), WEIGHT_FILES, "model")
         if not path.is_file():
             raise ValueError(f"model: no file {path}")
         found = match_checkpoint(path, built, type(built).__name__)

@@ -65,13 +65,15 @@ def write_summary(config: Mapping[str, Any]) -> list[Path]:
         stem: canvas.save_figure(figure, folder / stem)
         for stem, figure in catalog.draw_figures(config["figure"], frame, curves).items()
     }
+    page = write_report(store, rows, folder / "report.html")
     if options is not None:
         run_id = wandb_mirror.summary_id(
             list(rows["run_id"]), {k: config[k] for k in ("by", "where")}
         )
         pictures = {stem: files[0] for stem, files in drawn.items()}
-        wandb_mirror.mirror_report(made, pictures, folder=folder, run_id=run_id, options=options)
-    page = write_report(store, rows, folder / "report.html")
+        wandb_mirror.mirror_report(
+            made, pictures, folder=folder, run_id=run_id, options=options, report=page
+        )
     for run_id, line in store.read_failures().items():
         log.warning("broken run %s: %s", store.run_folder(run_id), line)
     log.info("results: %s", store.mirror)

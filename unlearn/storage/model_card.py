@@ -76,11 +76,15 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         ValueError: If it is absent or invalid.
     """
-    path = folder / NAME
+    return read_card_file(folder / NAME)
+
+
+def read_card_file(path: Path) -> dict[str, Any]:
+    """Return the card in a file; see ``read_card``."""
     try:
         content = json.loads(path.read_text())
     except OSError as error:
-        raise ValueError(f"no healed model in {folder}: {NAME} is missing") from error
+        raise ValueError(f"no healed model in {path.parent}: {path.name} is missing") from error
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a valid card: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

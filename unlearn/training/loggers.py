@@ -3,13 +3,12 @@
 import functools
 import logging
 import os
-import socket
-import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 
+from unlearn.core.connection import can_connect
 from unlearn.training.engine import silence_lightning
 
 log = logging.getLogger(__name__)
@@ -56,7 +55,13 @@ def tensorboard_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Lo
 
 
 def wandb_logger(
-    *, folder: Path, run_id: str, tags: dict[str, str], project: str, entity: str | None
+    *,
+    folder: Path,
+    run_id: str,
+    tags: dict[str, str],
+    project: str,
+    entity: str | None,
+    artifacts: bool = False,
 ) -> Logger:
     """Return a Weights & Biases logger; offline without key, login or connection.
 
@@ -66,6 +71,7 @@ def wandb_logger(
         tags: Tags of the run: dataset, corruption, model, method.
         project: W&B project.
         entity: W&B team; None: the user's default.
+        artifacts: Whether files are uploaded, too; see ``run_tracking.log_healed_model``.
     """
     import wandb  # slow to import, and only this logger needs it
 
@@ -110,14 +116,9 @@ def no_server() -> str | None:
         return "no key found"
     import wandb  # slow to import, and only this logger needs it
 
-    address = urlsplit(os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url)
-    proxy = urllib.request.getproxies().get(address.scheme)
-    target = urlsplit(proxy) if proxy else address
-    port = target.port or (443 if target.scheme == "https" else 80)
-    try:
-        socket.create_connection((target.hostname or "", port), timeout=5).close()
-    except OSError:
-        return f"{address.hostname} cannot be reached"
+    url = os.environ.get("WANDB_BASE_URL") or wandb.setup().settings.base_url
+    if not can_connect(url):
+        return f"{urlsplit(url).hostname} cannot be reached"
     return None
 
 

@@ -30,12 +30,15 @@ def test_tables_and_figures_are_in_the_offline_run(
     from unlearn.reporting.tables import comparisons, summary
 
     png, _ = canvas.save_figure(method_bars.draw_comparison(rows), tmp_path / "comparison")
+    page = tmp_path / "report.html"
+    page.write_text("<p>report</p>")
     wandb_mirror.mirror_report(
         {"summary": summary.summarize_methods(rows), "tests": comparisons.compare_with_best(rows)},
         {"comparison": png},
         folder=tmp_path,
         run_id="s0123456789ab",
-        options={"project": "unlearn", "entity": None},
+        options={"project": "unlearn", "entity": None, "artifacts": True},
+        report=page,
     )
     found = logged(wandb_run, tmp_path)
     kinds = {key: value["_type"] for key, value in found.items()}
@@ -44,6 +47,9 @@ def test_tables_and_figures_are_in_the_offline_run(
         "tables/tests": "table-file",
         "figures/comparison": "image-file",
     }
+    kind, facts, files = wandb_run(tmp_path)["artifacts"]["report-s0123456789ab"]
+    assert (kind, facts) == ("report", {"run_id": "s0123456789ab"})
+    assert files == {"report.html": str(page)}
     (run,) = tmp_path.glob("wandb/offline-run-*")
     assert run.name.endswith("s0123456789ab")
     table = json.loads((run / "files" / found["tables/summary"]["path"]).read_text())

@@ -17,9 +17,12 @@ from unlearn.core import environment
 from unlearn.core.job import Job, describe_discovery
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions
+from unlearn.storage.model_card import NAME as CARD
+from unlearn.storage.model_card import read_card
 from unlearn.storage.record import RunRecord, mask_environment_secrets, mask_secrets
 from unlearn.training.loggers import close_logger
 
+REPORT = "report.html"  # of one run, in its folder
 SHOWN = 16  # corrupted samples in the grid
 SPACE = ("method", "corruption", "discovery", "dataset", "model", "pretraining", "seed")
 """Columns that locate a run in the task space; also part of its W&B summary."""
@@ -147,6 +150,44 @@ def log_result(
             {**space, **numbers, "seconds": record.seconds}
             | {"status": record.status, "reason": record.reason}
         )
+
+
+def log_healed_model(loggers: Sequence[Logger], config: Mapping[str, Any], folder: Path) -> None:
+    """Log a run's healed model, card and report as an artifact, if ``logger.wandb.artifacts``.
+
+    Args:
+        loggers: Of the run.
+        config: Config of the run.
+        folder: The run's folder with a card.
+    """
+    if not (config["logger"].get("wandb") or {}).get("artifacts"):
+        return
+    card = read_card(folder)
+    report = folder / REPORT
+    files = [folder / card["file"], folder / CARD, *([report] if report.is_file() else [])]
+    facts = {**card["names"], **{k: card[k] for k in ("run_id", "sha256", "healed_of")}}
+    for run in get_wandb_runs(loggers):
+        log_files(run, f"healed-{card['run_id']}", "model", files, facts)
+
+
+def log_files(
+    run: Any, name: str, kind: str, files: Sequence[Path], facts: Mapping[str, Any]
+) -> None:
+    """Log files as one artifact of a W&B run; they are uploaded from where they are, not copied.
+
+    Args:
+        run: W&B run.
+        name: Name of the artifact.
+        kind: Its type, such as model or report.
+        files: Files, stored by their names.
+        facts: Its metadata.
+    """
+    import wandb  # slow to import, and only this logger needs it
+
+    artifact = wandb.Artifact(name, type=kind, metadata=dict(facts))
+    for path in files:
+        artifact.add_file(str(path), skip_cache=True, policy="immutable")
+    run.log_artifact(artifact)
 
 
 def log_curves(loggers: Sequence[Logger], path: Path) -> None:

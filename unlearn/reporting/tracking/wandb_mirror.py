@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from unlearn.reporting.tracking.run_tracking import log_files
 from unlearn.training.loggers import close_logger, wandb_logger
 
 
@@ -37,6 +38,7 @@ def mirror_report(
     folder: Path,
     run_id: str,
     options: Mapping[str, Any],
+    report: Path | None = None,
 ) -> None:
     """Log tables and figures to one run, offline when there is no key.
 
@@ -45,7 +47,8 @@ def mirror_report(
         figures: PNG files by name.
         folder: Parent of W&B's own folder.
         run_id: Id of the run; the same rows give the same run.
-        options: Options of ``wandb_logger``: project and entity.
+        options: Options of ``wandb_logger``: project, entity, artifacts.
+        report: The interactive report, logged as an artifact if ``artifacts``.
     """
     import wandb  # slow to import, and only this function needs it
 
@@ -56,6 +59,8 @@ def mirror_report(
     }
     content |= {f"figures/{name}": wandb.Image(str(path)) for name, path in figures.items()}
     logger.experiment.log(content)
+    if report is not None and options.get("artifacts"):
+        log_files(logger.experiment, f"report-{run_id}", "report", [report], {"run_id": run_id})
     close_logger(logger)
 
 
