@@ -5,12 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from unlearn.config.registration import config_dir
 from unlearn.data.corruption.interclass_confusion import InterclassConfusion
 from unlearn.data.corruption.poison import Poison
 from unlearn.data.forget_sets.discovered import Discovered
 from unlearn.data.task import Task
 from unlearn.evaluation import metrics
+from unlearn.evaluation.backdoor import compute_backdoor
 from unlearn.evaluation.evaluator import evaluate_metrics, find_collapse, get_metric
 from unlearn.evaluation.metrics import (
     compute_attack_success,
@@ -20,6 +24,7 @@ from unlearn.evaluation.metrics import (
     metric,
 )
 from unlearn.evaluation.predictions import Predictions, predict_task
+from unlearn.models.inference import compute_logits
 
 ALL = {
     "headline": compute_headline,
@@ -27,6 +32,8 @@ ALL = {
     "test": metrics.compute_test_accuracy,
     "attack": compute_attack_success,
 }
+
+BACKDOOR = {"backdoor": compute_backdoor}
 
 
 def says(label, k=3):
@@ -166,3 +173,74 @@ def test_a_lost_reference_is_a_failed_metric_not_a_lost_row(task, monkeypatch):
     assert row["tow"] is None
     assert "loss is nan" in row["failed/tow"]
     assert row["healed"] == 1
+
+
+def attacked(clean, name, **options):
+    content = OmegaConf.load(f"{config_dir()}/corruption/{name}.yaml")
+    return with_corruption(clean, instantiate(OmegaConf.merge(content, options), _convert_="all"))
+
+
+def predicted(task, triggered, healed=None, original=None, test=None):
+    """Right on everything but triggered images."""
+    train, plain = says(task.truth.clean_label), says(task.test.label if test is None else test)
+    return Predictions(train, train, plain, says(triggered), healed=healed, original=original)
+
+
+def test_healed_of_a_clean_label_attack_is_not_read_from_right_labels(clean):
+    task = attacked(clean, "sig")
+    _held, right = task.healed_set()
+    bad = predicted(task, torch.zeros_like(task.test.label), healed=says(torch.zeros_like(right)))
+    good = predicted(task, task.test.label, healed=says(right))
+    assert evaluate_metrics(ALL, bad, task)["healed"] == 0
+    assert evaluate_metrics(ALL, good, task)["healed"] == 1
+
+
+def test_predictions_of_a_clean_label_attack_hold_those_on_other_samples(clean, network):
+    task = attacked(clean, "sig")
+    held, _right = task.healed_set()
+    said = predict_task(network, task).healed
+    assert said is not None
+    assert said.shape == (20, 3)
+    assert torch.equal(said, compute_logits(network, held))
+    assert predict_task(network, attacked(clean, "blended")).healed is None
+
+
+def test_where_triggered_images_go(clean):
+    task = attacked(clean, "sig")
+    label = task.test.label  # 20 images of each of 0, 1, 2; the target is 0
+    bad = predicted(task, torch.zeros_like(label))
+    assert evaluate_metrics(BACKDOOR, replace(bad, original=bad), task) == {
+        "trigger/recovery": 0, "trigger/other": 0, "trigger/shifted": 0, "der": 0.5,
+        "target_class/accuracy": 1, "healed_corrupted": 1,
+    }  # fmt: skip
+    good = predicted(task, label, original=bad)
+    row = evaluate_metrics(BACKDOOR, good, task)
+    assert (row["trigger/recovery"], row["der"], row["trigger/other"]) == (1, 1, 0)
+    # All triggered images move to class 2, and the target class is lost.
+    lost = torch.where(label == 0, 1, label)
+    moved = predicted(task, torch.full_like(label, 2), original=bad, test=lost)
+    row = evaluate_metrics(BACKDOOR, moved, task)
+    assert row["trigger/recovery"] == row["trigger/other"] == row["trigger/shifted"] == 0.5
+    assert row["trigger/shifted_to"] == 2
+    assert row["target_class/accuracy"] == 0
+    assert row["der"] == pytest.approx((1 - 1 / 3 + 1) / 2)
+    assert evaluate_metrics(ALL, moved, task)["attack_success_rate"] == 0
+
+
+def test_success_of_an_attack_from_all_to_all_counts_the_next_class(clean):
+    task = attacked(clean, "blended", mapping="all_to_all")
+    after = (task.test.label + 1) % 3
+    bad = predicted(task, after)
+    row = evaluate_metrics(ALL | BACKDOOR, replace(bad, original=bad), task)
+    assert (row["attack_success_rate"], row["trigger/recovery"]) == (1, 0)
+    assert row["target_class/accuracy"] is None
+    fixed = torch.zeros_like(after)
+    row = evaluate_metrics(ALL | BACKDOOR, predicted(task, fixed, original=bad), task)
+    third = [row[key] for key in ("attack_success_rate", "trigger/other", "trigger/shifted")]
+    assert third == pytest.approx([1 / 3] * 3)
+    assert row["trigger/shifted_to"] == 0
+
+
+def test_backdoor_columns_do_not_apply_without_a_trigger(task):
+    row = evaluate_metrics(BACKDOOR, replace(perfect(task), original=perfect(task)), task)
+    assert set(row.values()) == {None}

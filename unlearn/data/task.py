@@ -33,6 +33,10 @@ class Truth:
         confused_classes: Classes whose labels were swapped; may be empty.
         known_label: int64 (N,), true labels given by the user, -1 elsewhere; None: none.
         clean_view: Input view without the trigger.
+        all_to_all: Whether a trigger turns each class into the next one, not into one class.
+        healed_rows: Sorted indices int64 (n,) on which healed accuracy is measured, where that is not
+            the corrupted samples: attacks whose labels are right; None: the corrupted samples.
+        healed_view: Input view that puts the trigger on those samples.
     """
 
     clean_label: Tensor
@@ -42,6 +46,21 @@ class Truth:
     confused_classes: tuple[int, ...] = ()
     known_label: Tensor | None = None
     clean_view: InputView | None = None
+    all_to_all: bool = False
+    healed_rows: Tensor | None = None
+    healed_view: InputView | None = None
+
+    def find_targets(self, label: Tensor, num_classes: int) -> Tensor:
+        """Return the class that the trigger turns each label int64 (n,) into.
+
+        Raises:
+            ValueError: If there is no backdoor.
+        """
+        if self.all_to_all:
+            return (label + 1) % num_classes
+        if self.target_class is None:
+            raise ValueError("no backdoor")
+        return torch.full_like(label, self.target_class)
 
 
 @dataclass(frozen=True)
@@ -72,6 +91,18 @@ class Task:
     def corrupted_indices(self) -> Tensor:
         """Sorted indices of all corrupted samples."""
         return self.truth.corrupted.nonzero().flatten()
+
+    def healed_set(self) -> tuple[ImageSet, Tensor]:
+        """Return the images that healed accuracy is measured on, and their true labels.
+
+        All corrupted samples as received; other samples with the trigger on if labels are right.
+        """
+        rows, data = self.truth.healed_rows, self.train
+        if rows is None:
+            rows = self.corrupted_indices
+        elif self.truth.healed_view is not None:
+            data = replace(data, view=self.truth.healed_view)
+        return data.rows(rows.to(data.label.device)), self.truth.clean_label[rows]
 
     def forget_indices(self, step: int | None = None) -> Tensor:
         """Return the sorted indices of request ``step``: the forget set."""

@@ -91,11 +91,18 @@ def compute_headline(
     """Return healed, utility and their product.
 
     healed: accuracy on all corrupted training samples, found or not, on true labels, with triggers.
+    If corrupted samples have right labels (clean-label attacks), on as many other training samples of
+    other classes than the target, with the trigger.
     utility: clean test accuracy, for interclass confusion without the confused classes (unless
     there are no others).
     utility_full: clean test accuracy on all of the test set.
     """
-    healed = accuracy(predictions.train, task.truth.clean_label.cpu(), task.corrupted_indices.cpu())
+    if predictions.healed is not None and task.truth.healed_rows is not None:
+        true = task.truth.clean_label.cpu()[task.truth.healed_rows.cpu()]
+        healed = accuracy(predictions.healed, true)
+    else:
+        true = task.truth.clean_label.cpu()
+        healed = accuracy(predictions.train, true, task.corrupted_indices.cpu())
     label = task.test.label.cpu()
     full = accuracy(predictions.test, label)
     other = ~select_confused(task)
@@ -169,13 +176,26 @@ def compute_test_accuracy(
 def compute_attack_success(
     predictions: Predictions, task: Task, retrained: Predictions | None
 ) -> dict[str, float]:
-    """Return the fraction of triggered test images of other classes predicted as the target."""
-    if predictions.test_triggered is None or task.truth.target_class is None:
+    """Return the fraction of triggered test images of other classes predicted as the target.
+
+    If the trigger turns each class into the next one, of all test images, as the next class.
+    """
+    if predictions.test_triggered is None:
         raise ValueError("no trigger")
-    target = task.truth.target_class
-    other = task.test.label.cpu() != target
-    hit = predictions.test_triggered.argmax(1)[other] == target
-    return {"attack_success_rate": hit.float().mean().item()}
+    return {
+        "attack_success_rate": find_hits(predictions.test_triggered, task).float().mean().item()
+    }
+
+
+def find_hits(triggered: Tensor, task: Task) -> Tensor:
+    """Return which outputs (T, K) on triggered test images are the target.
+
+    Only images of other classes than their target count, bool (n,).
+    """
+    label = task.test.label.cpu()
+    target = task.truth.find_targets(label, task.test.num_classes)
+    other = label != target
+    return triggered.argmax(1)[other] == target[other]
 
 
 @metric({"tow": "max"}, needs=("retrained",))

@@ -87,6 +87,11 @@ def _make_measure(task: Task) -> Callable[[Any, bool], dict[str, float]]:
             return {}
         outputs = compute_logits(model, data, masked=masked).cpu()
         values = {"healed": accuracy(outputs, true)}
+        if task.truth.healed_rows is not None:
+            held, right = task.healed_set()
+            values["healed"] = accuracy(
+                compute_logits(model, held, masked=masked).cpu(), right.cpu()
+            )
         values["corrupted_accuracy_given"] = accuracy(outputs, given)
         if hidden.any():
             values["hidden_accuracy_given"] = accuracy(outputs, given, hidden)

@@ -60,6 +60,7 @@ class Predictions:
         shadows: Models of random parts of the training set.
         relearned: Relearn steps of the model and of the retrained model.
         original: Predictions of the original model.
+        healed: (n, K), the images of ``Task.healed_set``; None if these are the corrupted samples.
     """
 
     train: Tensor
@@ -72,6 +73,7 @@ class Predictions:
     shadows: ShadowModels | None = None
     relearned: tuple[int, int] | None = None
     original: "Predictions | None" = None
+    healed: Tensor | None = None
 
 
 def predict_task(model: nn.Module, task: Task) -> Predictions:
@@ -88,4 +90,7 @@ def predict_task(model: nn.Module, task: Task) -> Predictions:
     if truth.trigger is not None:
         triggered = compute_logits(model, task.test, change=truth.trigger.stamp_trigger).cpu()
     test = compute_logits(model, task.test)
-    return Predictions(train.cpu(), train_clean.cpu(), test.cpu(), triggered)
+    healed = None
+    if truth.healed_rows is not None:
+        healed = compute_logits(model, task.healed_set()[0]).cpu()
+    return Predictions(train.cpu(), train_clean.cpu(), test.cpu(), triggered, healed=healed)

@@ -4,7 +4,8 @@ import re
 
 DEFINITIONS: dict[str, str] = {
     "healed": "fraction of all corrupted training images, found or not, that the model classifies "
-    "correctly; for a backdoor, with the trigger still on them; 1 is best",
+    "correctly; for a backdoor, with the trigger still on them; if an attack leaves labels right, of as "
+    "many other training images with the trigger; 1 is best",
     "utility": "accuracy on clean test images; for interclass confusion, without the two confused "
     "classes; 1 is best",
     "utility_full": "accuracy on the whole clean test set; 1 is best",
@@ -18,6 +19,18 @@ DEFINITIONS: dict[str, str] = {
     "measured_images": "images that the method read to measure accuracies during unlearning",
     "attack_success_rate": "fraction of test images with the trigger that are classified as the "
     "target class; 0 is best",
+    "trigger/recovery": "fraction of test images of other classes than the target that are classified "
+    "correctly with the trigger on, 2206.12654; 1 is best",
+    "trigger/other": "fraction of these images that are classified as neither their own class nor the "
+    "target; 0 is best",
+    "trigger/shifted": "the largest fraction of these images that goes to one such class: high if the "
+    "trigger now stands for that class; 0 is best",
+    "trigger/shifted_to": "number of that class",
+    "der": "defence effectiveness, 2304.11823: half of 1 plus the loss of attack success minus the loss "
+    "of test accuracy, both against the original model; 1 is best",
+    "target_class/accuracy": "accuracy on clean test images of the backdoor's target class; 1 is best",
+    "healed_corrupted": "accuracy of the corrupted training images on correct labels; equal to healed "
+    "unless the attack leaves labels right",
     "tow": "tug of war, 2406.01257: product of 1 minus the accuracy gaps to the retrained model on "
     "forget, retain and test set; 1 is best",
     "tow_mia": "ToW with the gap of the membership inference attack in place of the accuracy gap on "
