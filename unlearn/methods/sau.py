@@ -99,8 +99,6 @@ class SAU(TrustedMethod):
             )
             fooled, fooled_other = own.argmax(1) != label, other.argmax(1) != label
             shared = fooled & fooled_other & (own.argmax(1) == other.argmax(1))
-            if bool(shared.all()):
-                break
             fooling = sum(
                 -(F.cross_entropy(z, label, reduction="none") * ~done).sum() / (2 * len(label))
                 for z, done in ((own, fooled), (other, fooled_other))
