@@ -80,12 +80,13 @@ def test_the_candidate_that_heals_what_it_did_not_see_is_chosen(caplog):
     assert held.sum() == 6 and (trial.retain.label[held] == 1).all()  # stays, with its listed label
 
 
-def test_the_original_is_a_candidate():
+def test_the_original_is_a_candidate(caplog):
     original, _, _ = make_networks()
     dead = predict(dict.fromkeys([*range(CLASSES), *LISTED], 0))
     method = Auto(candidates={"dead": Fixed(dead)}, default="dead", force=False, seed=0)
     assert method.unlearn(original, make_request(LISTED), None) is original
     assert method.notes["chosen"] == "original"
+    assert "no candidate is better than the original on 6 listed samples" in caplog.text
 
 
 def test_a_short_list_is_not_split(caplog):

@@ -174,11 +174,19 @@ class Auto:
         self.notes |= {"held_out": len(held), "kept": found.kept, "healed": found.healed}
         self.notes["lost"] = trials[best].lost
         self.notes["trial_seconds"] = sum(trial.seconds for trial in trials.values())
+        if best == ORIGINAL:
+            log.warning(
+                "method=auto: no candidate is better than the original on %d listed samples that they "
+                "did not see; the original is returned; other candidates or options may do better",
+                len(held),
+            )
+            return best
+        lost = trials[best].lost
         log.info(
             "method=auto: %s is best (score %.2f). Of %d listed samples that it did not see, %.0f %% lost "
-            "their listed label and %.0f %% got the label that is expected without it: so much is to be "
-            "expected of bad samples that nobody found",
-            best, found.value, len(held), 100 * trials[best].lost, 100 * found.healed,
+            "their listed label, and at least %.0f %% got the label that is expected without it: so much is "
+            "to be expected of bad samples that nobody found",
+            best, found.value, len(held), 100 * lost, 100 * min(lost, found.healed),
         )  # fmt: skip
         return best
 
