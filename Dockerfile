@@ -1,7 +1,7 @@
 # The package from its source, for CPU (default) or CUDA:
 #   docker build -t unlearn .
 #   docker build -t unlearn:cuda --build-arg TORCH=cuda .
-#   docker run --rm -v "$PWD/outputs:/work/outputs" unlearn unlearn-run method=rem corruption=poison
+#   docker run --rm -v "$PWD/outputs:/home/user/outputs" unlearn unlearn-run method=rem corruption=poison
 ARG PYTHON=3.12
 FROM python:${PYTHON}-slim AS build
 WORKDIR /source
@@ -19,6 +19,6 @@ RUN if [ "$TORCH" = cpu ] && [ -n "$CPU_INDEX" ]; then \
     && pip install --no-cache-dir "$(echo /dist/*.whl)[timm,safetensors,hub]" && rm -r /dist
 RUN useradd --create-home --uid 1000 user
 USER user
-WORKDIR /work
-ENV UNLEARN_HOME=/work/outputs UNLEARN_DATA=/work/data
+WORKDIR /home/user
+ENV UNLEARN_HOME=/home/user/outputs UNLEARN_DATA=/home/user/data
 CMD ["unlearn-run", "--help"]
