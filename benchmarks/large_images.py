@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from benchmarks.measuring import Table, machine
+from unlearn.core.types import ImageSet
 
 SIZE = 224
 METHODS = ("finetune", "rem", "badt", "salun", "ssd", "del")
@@ -138,24 +139,28 @@ def measure_memory(
     return Table(f"store={store}", ("command", "peak private MB"), rows, note)
 
 
+def load_training_set(root: Path, home: Path, store: str) -> ImageSet:
+    """Return the training images of a folder, kept in a store."""
+    from unlearn.data.datasets.augmentation import Augment
+    from unlearn.data.datasets.image_folder import ImageFolder
+
+    folder = ImageFolder(
+        root=str(root), image_size=SIZE, mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=None,
+        num_train=None, num_test=None, test_fraction=0.2, unreadable="fail",
+        cache_dir=str(home / "data_cache"), augment=Augment(crop_padding=0, flip_rate=0.0, cutout=0),
+        store=store,
+    )  # fmt: skip
+    return folder.load().train
+
+
 def measure_loader(root: Path, home: Path, threads: int, rounds: int) -> Table:
     """Return images per second of reading, against the limits."""
     from unlearn.core.stored_images import StoredImages, read_batches
-    from unlearn.data.datasets.augmentation import Augment
     from unlearn.data.datasets.encoded_store import find_fast_decoder
-    from unlearn.data.datasets.image_folder import ImageFolder
     from unlearn.training.loader import ResidentLoader
 
     torch.set_num_threads(threads)
-    crop = Augment(crop_padding=0, flip_rate=0.0, cutout=0)
-    sets = {}
-    for store in ("pixels", "encoded"):
-        folder = ImageFolder(
-            root=str(root), image_size=SIZE, mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=None,
-            num_train=None, num_test=None, test_fraction=0.2, unreadable="fail",
-            cache_dir=str(home / "data_cache"), augment=crop, store=store,
-        )  # fmt: skip
-        sets[store] = folder.load().train
+    sets = {store: load_training_set(root, home, store) for store in ("pixels", "encoded")}
     images, files = sets["pixels"].image, sets["encoded"].image
     assert isinstance(images, StoredImages) and isinstance(files, StoredImages)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))

@@ -24,10 +24,8 @@ from unlearn.reporting.tables.frames import BANDS
 
 ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {
-    "Guides": (
-        "your_model.md", "heal_notebook.md", "discovery.md", "advice.md", "trusted.md", "tuning.md", "floors.md",
-        "scale.md", "security.md",
-    ),
+    "Guides": ("your_model.md", "heal_notebook.md", "discovery.md", "advice.md", "trusted.md",
+               "tuning.md", "floors.md", "scale.md", "security.md"),
     "Concepts": ("glossary.md", "architecture.md"),
     "Results": ("gallery.md", "results.md", "refined.md", "localized.md", "speed.md", "reproduce.md"),
     "Development": ("extend.md", "api.md"),
@@ -253,19 +251,6 @@ def navigation(pages: list[str], methods: list[str]) -> list[Any]:
     sections.insert(1, {"Methods": methods})
     named = {"index.md", *(page for own in SECTIONS.values() for page in own)}
     return [{"Overview": "index.md"}, *sections, *sorted(set(pages) - named)]
-
-
-WORKER = re.compile(r'<script src="https://unpkg[^>]*></script>')
-
-
-def on_post_page(output: str, page: Any, **_: Any) -> str:
-    """Return a page that loads our own stand-in for workers, not the one from elsewhere."""
-    return WORKER.sub(f'<script src="{"../" * page.url.count("/")}worker.js"></script>', output)
-
-
-def on_post_template(output_content: str, **_: Any) -> str:
-    """Return the page of unknown addresses without a script from elsewhere."""
-    return WORKER.sub("", output_content)
 
 
 def render_notebook(path: Path) -> str:
