@@ -8,7 +8,8 @@ import torch
 from tests.methods.components.test_removal_floor import CLASSES, make_set, predict
 from unlearn.core.errors import CollapsedError
 from unlearn.core.types import Request
-from unlearn.methods.auto import MIN_LISTED, Auto, hold_out, split_positions
+from unlearn.methods.auto import MIN_LISTED, Auto, hold_out
+from unlearn.methods.components.samples import split_positions
 
 LISTED = list(range(100, 112))
 

@@ -13,14 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
 from unlearn.core.errors import CollapsedError
 from unlearn.core.types import Fit, Request, Unlearner, join_sets
-from unlearn.methods.components.floors import estimate_floors
-from unlearn.methods.components.healing_score import HealingScore, ScoreParts
+from unlearn.methods.base import find_spread_obstacle
+from unlearn.methods.components.floors import Floors
+from unlearn.methods.components.healing_score import (
+    HealingScore,
+    ScoreParts,
+    build_healing_score,
+)
 from unlearn.methods.components.removal_stop import RemovalStop
+from unlearn.methods.components.samples import split_positions
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.models.inference import compute_accuracy
 
@@ -118,12 +123,7 @@ class Auto:
 
     def get_spread_obstacle(self, devices: int) -> str | None:
         """Return why a candidate cannot be trained on several devices; None if all can."""
-        for name, candidate in self.candidates.items():
-            find: Any = getattr(candidate, "get_spread_obstacle", None)
-            why = find(devices) if find is not None else None
-            if why is not None:
-                return f"{name}: {why}"
-        return None
+        return find_spread_obstacle(self.candidates.values(), devices)
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the modes to monitor: the model, which all candidates share."""
@@ -146,7 +146,8 @@ class Auto:
             )  # fmt: skip
             name = self.default
         else:
-            name = self._choose(model, request, fit)
+            assert stop.floors is not None
+            name = self._choose(model, request, stop.floors, fit)
         self.notes["chosen"] = name
         if name == ORIGINAL:
             return original
@@ -155,12 +156,14 @@ class Auto:
         self.notes |= {f"{name}/{k}": v for k, v in getattr(chosen, "notes", {}).items()}
         return healed
 
-    def _choose(self, model: nn.Module, request: Request, fit: Fit) -> str:
+    def _choose(self, model: nn.Module, request: Request, floors: Floors, fit: Fit) -> str:
         """Return the name of the candidate with the best score."""
         given, held = split_positions(len(request.forget), self.seed)
         half = hold_out(request, given, held)
-        score = build_held_out_score(remove_extra_channels(model), request, held)
-        trials = {ORIGINAL: _measure_trial(score, remove_extra_channels(model), 0.0)}
+        original = remove_extra_channels(model)
+        listed = request.forget.rows(held.to(request.forget.label.device))
+        score = build_healing_score(original, replace(request, forget=listed), floors.rows(held))
+        trials = {ORIGINAL: _measure_trial(score, original, 0.0)}
         for number, (name, candidate) in enumerate(self.candidates.items(), 1):
             trials[name] = self._try(candidate, model, half, score, fit)
             log.info(
@@ -208,27 +211,8 @@ def _measure_trial(score: HealingScore, model: nn.Module, seconds: float) -> _Tr
     return _Trial(score.measure(model), lost, seconds)
 
 
-def split_positions(size: int, seed: int) -> tuple[Tensor, Tensor]:
-    """Return two random halves of the positions of a forget set, each sorted: given, held out."""
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
-    return order[: size // 2].sort().values, order[size // 2 :].sort().values
-
-
 def hold_out(request: Request, given: Tensor, held: Tensor) -> Request:
     """Return the request whose forget set is ``given``; what is held out belongs to the retain set."""
     device = request.forget.label.device
     retain = join_sets(request.retain, request.forget.rows(held.to(device)))
     return replace(request, forget=request.forget.rows(given.to(device)), retain=retain)
-
-
-def build_held_out_score(original: nn.Module, request: Request, held: Tensor) -> HealingScore:
-    """Return the score on the held-out samples and on the retain set without them."""
-    listed = request.forget.rows(held.to(request.forget.label.device))
-    floors = estimate_floors(original, replace(request, forget=listed))
-    return HealingScore(
-        original,
-        listed=listed,
-        retain=request.retain,
-        floors=floors,
-        wrong_labels=request.wrong_labels,
-    )

@@ -5,7 +5,7 @@ Shapes: B batch.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import lightning.pytorch as L
@@ -173,6 +173,17 @@ class UnlearningMethod(L.Callback, ABC):
         if self.needs_training():
             fit(self, model, request)
         return self.finish(model)
+
+
+def find_spread_obstacle(methods: Iterable[Any], devices: int) -> str | None:
+    """Return why one of several methods cannot be trained on several devices; None if all can."""
+    for method in methods:
+        find = getattr(method, "get_spread_obstacle", None)
+        steps = getattr(method, "epochs", 1) > 0
+        why = find(devices) if find is not None and steps else None
+        if why is not None:
+            return f"{type(method).__name__}: {why}"
+    return None
 
 
 def can_use_batch_statistics(batch_norm: str, request: Request, batch_size: int) -> bool:

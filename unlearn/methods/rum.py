@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Fit, Request, Unlearner, join_sets
+from unlearn.methods.base import find_spread_obstacle
 from unlearn.scoring.memorization.partition import Partition
 
 log = logging.getLogger(__name__)
@@ -96,13 +97,7 @@ class RUM:
     def get_spread_obstacle(self, devices: int) -> str | None:
         """Return why one of the methods cannot be trained on several devices; None if all can."""
         used = list(self.steps.values()) if self.mode in PER_PART_MODES else [self.base]
-        for method in used:
-            find: Any = getattr(method, "get_spread_obstacle", None)
-            steps = getattr(method, "epochs", 1) > 0
-            why = find(devices) if find is not None and steps else None
-            if why is not None:
-                return f"{type(method).__name__}: {why}"
-        return None
+        return find_spread_obstacle(used, devices)
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the modes to monitor: the model, which is shared by all parts."""

@@ -7,12 +7,13 @@ much as the training between two measurements.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from torch import Tensor, nn
 
 from unlearn.core.types import ImageSet, Request
 from unlearn.methods.components.floors import Floors, estimate_floors
-from unlearn.methods.components.healing_score import HealingScore
+from unlearn.methods.components.healing_score import HealingScore, build_healing_score
 from unlearn.methods.components.samples import select_evenly_spaced
 
 SELECT_MODES = ("score", "proxy", "last")
@@ -79,13 +80,8 @@ class BestCheckpoint:
         if floors is None:
             floors = estimate_floors(original, self.request)
             images = floors.images
-        self.score = HealingScore(
-            original,
-            listed=self.request.forget,
-            retain=self.retain,
-            floors=floors,
-            wrong_labels=self.request.wrong_labels,
-        )
+        measured = replace(self.request, retain=self.retain)
+        self.score = build_healing_score(original, measured, floors)
         return images + len(self.retain)
 
     def update(self, model: nn.Module, forget_accuracy: float, epoch: int) -> int:

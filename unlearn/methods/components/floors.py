@@ -9,7 +9,7 @@ space.) docs/floors.md compares the estimators.
 Shapes: N samples, F forget samples, B batch, K classes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -50,6 +50,10 @@ class Floors:
     def mean(self) -> float:
         """Mean rate, in [0, 1]: the accuracy on given labels to which removal should lead."""
         return float(self.rate.mean())
+
+    def rows(self, keep: Tensor) -> "Floors":
+        """Return the estimates of the samples at positions ``keep``, int64 (n,)."""
+        return replace(self, index=self.index[keep], rate=self.rate[keep], guess=self.guess[keep])
 
     def make_table(self, size: int) -> Tensor:
         """Return the rates by index, float (size,); 0 for samples outside the forget set."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from unlearn.core.types import ImageSet
+from unlearn.core.types import ImageSet, Request
 from unlearn.methods.components.floors import Floors
 from unlearn.models.inference import compute_logits
 
@@ -81,6 +81,17 @@ class HealingScore:
         guess = self.floors.guess
         found = guess.gather(1, predicted[:, None]).mean()
         return float(found / guess.max(1).values.mean())
+
+
+def build_healing_score(original: nn.Module, request: Request, floors: Floors) -> HealingScore:
+    """Return the score on a request's forget set and retain set."""
+    return HealingScore(
+        original,
+        listed=request.forget,
+        retain=request.retain,
+        floors=floors,
+        wrong_labels=request.wrong_labels,
+    )
 
 
 def _measure_classes(model: nn.Module, data: ImageSet) -> Tensor:

@@ -1,6 +1,7 @@
 """Samples of a set, on which a method measures."""
 
 import torch
+from torch import Tensor
 
 from unlearn.core.types import ImageSet
 
@@ -11,3 +12,9 @@ def select_evenly_spaced(data: ImageSet, samples: int | None) -> ImageSet:
         return data
     keep = torch.linspace(0, len(data) - 1, samples).round().long()
     return data.rows(keep.to(data.label.device))
+
+
+def split_positions(size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Return two random halves of the positions of a list, each sorted: given, held out."""
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    return order[: size // 2].sort().values, order[size // 2 :].sort().values

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from unlearn.core.errors import CollapsedError
@@ -19,7 +18,12 @@ from unlearn.core.job import Job
 from unlearn.core.types import Request
 from unlearn.data.task import Task
 from unlearn.methods.components.floors import estimate_floors
-from unlearn.methods.components.healing_score import HealingScore, ScoreParts
+from unlearn.methods.components.healing_score import (
+    HealingScore,
+    ScoreParts,
+    build_healing_score,
+)
+from unlearn.methods.components.samples import split_positions
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline.context import RunContext, build_method, load_context, original_model_identity
 from unlearn.pipeline.trained_models import load_original
@@ -76,9 +80,8 @@ def split_forget_set(found: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         raise ValueError(
             f"tune.discoveries must find at least two samples, half are held out; got {len(found)}"
         )
-    order = torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))
-    half = len(found) // 2
-    return found[order[:half]].sort().values, found[order[half:]].sort().values
+    given, held = split_positions(len(found), seed)
+    return found[given].sort().values, found[held].sort().values
 
 
 def load_tasks(jobs: Sequence[Job], seed: int) -> list[HeldOutTask]:
@@ -109,13 +112,7 @@ def make_held_out_task(
         wrong_labels=task.wrong_labels,
     )
     original = remove_extra_channels(model)
-    score = HealingScore(
-        original,
-        listed=request.forget,
-        retain=request.retain,
-        floors=estimate_floors(original, request),
-        wrong_labels=task.wrong_labels,
-    )
+    score = build_healing_score(original, request, estimate_floors(original, request))
     return HeldOutTask(
         name=name,
         context=replace(setting, task=task),
