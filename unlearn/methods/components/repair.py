@@ -1,0 +1,119 @@
+"""A short training on the samples that an unlearned network agrees with.
+
+A network that has unlearned the discovered samples no longer gives many undiscovered ones their label:
+a retained sample whose label it contradicts is likely to be corrupted. The repair leaves these samples
+out. It starts from weights halfway between the network and a new one (shrink and perturb, arXiv
+1910.08475): from the network itself, features of a trigger remain.
+
+Shapes: N samples by index, B batch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from unlearn.core.types import Batch, Forward, ImageSet
+from unlearn.methods.components.floors import DRAWS, compute_shifted_probabilities
+from unlearn.methods.components.losses import sample_losses, share_weighted_mean
+from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
+from unlearn.models.inference import compute_logits
+from unlearn.models.surgery import draw_unrelated_network
+
+SHRINK = 0.5
+"""Weight of the network in the weights that a repair starts from; the new network has the rest."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepairRecipe:
+    """The training of a repair, by the recipe of pre-training.
+
+    Attributes:
+        share: Number of epochs as a fraction of those of pre-training, in (0, 1].
+        pretraining_epochs: Number of epochs of pre-training, at least 1.
+        batch_size: Images per step.
+        optimizer: Makes the optimizer from parameters.
+        schedule: Learning-rate factor over the steps.
+    """
+
+    share: float
+    pretraining_epochs: int
+    batch_size: int
+    optimizer: Callable[..., torch.optim.Optimizer]
+    schedule: Callable[[int, int], float]
+
+    def __post_init__(self) -> None:
+        """Check the share.
+
+        Raises:
+            ValueError: If it is out of range.
+        """
+        if not 0 < self.share <= 1:
+            raise ValueError(f"method.repair.share must be in (0, 1], got {self.share}")
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs, at least 1."""
+        return max(1, round(self.share * self.pretraining_epochs))
+
+
+class Repair(nn.Module):
+    """A repair in progress: its samples, its loss and its learning rate."""
+
+    agrees: Tensor
+
+    def __init__(self, recipe: RepairRecipe, size: int) -> None:
+        """Store the recipe and no sample yet; ``size`` is N, above every index."""
+        super().__init__()
+        self.recipe = recipe
+        self.steps = self.total = 0
+        self.register_buffer("agrees", torch.zeros(size, dtype=torch.bool))
+
+    def start(self, model: nn.Module, retain: ImageSet, *, seed: int) -> int:
+        """Select the samples and set the weights of the base network, in place.
+
+        Args:
+            model: The unlearned network.
+            retain: The retain set.
+            seed: Seed of the new weights.
+
+        Returns:
+            The number of images measured.
+        """
+        self.total = self.recipe.epochs * -(-len(retain) // self.recipe.batch_size)
+        agreed = find_agreeing_samples(model, retain)
+        self.agrees.zero_()
+        self.agrees[retain.index[agreed].to(self.agrees.device)] = True
+        shrink_and_perturb(model, seed=seed)
+        return (1 + DRAWS) * len(retain)
+
+    def get_rate_factor(self) -> float:
+        """Return the learning-rate factor of the next step."""
+        return self.recipe.schedule(min(self.steps, self.total - 1), self.total)
+
+    def compute_loss(self, forward: Forward, batch: Batch) -> Tensor:
+        """Return the cross-entropy of the selected samples, summed and divided by B, a scalar."""
+        losses = sample_losses(forward(batch.image), batch.label)
+        return share_weighted_mean(losses, self.agrees[batch.index])
+
+
+def find_agreeing_samples(model: nn.Module, data: ImageSet) -> Tensor:
+    """Return the positions of samples whose label the network gives them, int64 (n,).
+
+    Both the image as stored and the mean over shifted copies must get it: stored images may still be
+    memorized.
+    """
+    label = data.label.cpu()
+    stored = compute_logits(model, data).argmax(1).cpu() == label
+    shifted = compute_shifted_probabilities(model, data).argmax(1) == label
+    return (stored & shifted).nonzero().flatten()
+
+
+@torch.no_grad()
+def shrink_and_perturb(model: nn.Module, *, seed: int) -> None:
+    """Move the weights of the base network halfway to new ones, in place (arXiv 1910.08475)."""
+    fresh = dict(draw_unrelated_network(remove_extra_channels(model), seed).named_parameters())
+    own = model.base_state() if isinstance(model, Expanded) else dict(model.named_parameters())
+    for name, weight in fresh.items():
+        own[name].mul_(SHRINK).add_(weight.to(own[name]), alpha=1 - SHRINK)
