@@ -5,8 +5,7 @@
 full network on all data, so that the new channels learn undiscovered corruption, while the base
 network keeps unlearning the forget set. 4 drop the new channels.
 
-Ours: ``gamma=auto``, the choice of the checkpoint by score, and a repair at the end: a short training on
-the retained samples that the chosen network agrees with (``components/repair.py``; ``repair=0``: none).
+Ours: ``gamma=auto``, ``select=score``, and ``repair``, a short training on samples that the network agrees with.
 Differs: masks come from one table per seed with a reserved row for the forget set (the reference
 uses two ids by mistake); removal may use normalised steps and a separate forget batch, which runs
 with the new channels off in the same forward pass: batch statistics are then those of the joint
@@ -56,7 +55,7 @@ class REM(UnlearningMethod):
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[[int, int], float],
         removal_optimizer: Callable[..., torch.optim.Optimizer] | None,
-        repair: RepairRecipe | None,
+        repair: RepairRecipe | None = None,
         seed: int,
         **options: Any,
     ) -> None:
@@ -110,10 +109,11 @@ class REM(UnlearningMethod):
             for part in (request.forget.index, known)
         ]
         total = len(request.get_all_indices())
-        share = len(request.forget) / total
         size = int(request.get_all_indices().max()) + 1
         limits = self.stop.make_limits(size)
-        terms = REMObjective(o, frozen_copy(new), *tables, share=share, limits=limits)
+        terms = REMObjective(
+            o, frozen_copy(new), *tables, share=len(request.forget) / total, limits=limits
+        )
         device = next(new.parameters()).device
         self.terms = terms.to(device)
         self.repair = Repair(self.recipe, size).to(device) if self.recipe else None
@@ -192,7 +192,7 @@ class REM(UnlearningMethod):
         return [make(model.parameters()) for make in makers if make is not None]
 
     def get_optimizer_index(self) -> int:
-        """Return the index of the phase's optimizer: 0 redirection, 1 removal if it has its own."""
+        """Return the index of the phase's optimizer."""
         return self.mode if self.removal_optimizer else self.mode // 2
 
     def is_budget_step(self) -> bool:
@@ -215,7 +215,8 @@ class REM(UnlearningMethod):
 
     def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the objective with its frozen reference and sample tables, and the repair's."""
-        return {"terms": self.terms} | ({"repair": self.repair} if self.repair else {})
+        parts: dict[str, nn.Module] = {"terms": self.terms}
+        return parts | ({"repair": self.repair} if self.repair else {})
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss of the current phase."""
@@ -233,7 +234,12 @@ class REM(UnlearningMethod):
         set_batch_norm(pl_module.model, train=train)  # type: ignore[arg-type]
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, *rest: Any
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Count a step of the repair."""
         if self.repair and self.mode == REPAIR:
@@ -242,11 +248,11 @@ class REM(UnlearningMethod):
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the epoch, measure the accuracies and set the next phase."""
         model: Any = pl_module.model
-        if self.recipe and self.mode == REPAIR:
+        if self.repair and self.mode == REPAIR:
             self.repaired += 1
-            trainer.should_stop = self.repaired >= self.recipe.epochs
+            trainer.should_stop = self.repaired >= self.repair.recipe.epochs
             if trainer.should_stop:
-                self._offer_repaired(model)
+                self._offer_repaired(model, self.repair)
             return
         if self.mode == REMOVE:
             self.removals += 1
@@ -266,21 +272,25 @@ class REM(UnlearningMethod):
 
     def _start_repair(self, model: nn.Module) -> bool:
         """Return whether there is a repair: not of the original, which agrees with what it learned."""
-        if not self.repair:
-            return False
         self.best.restore_best_weights(model)
-        if not self.best.epoch:
+        if not self.repair or not self.best.epoch:
             return False
+        if self.best.score is not None:
+            self.repair.healed = self.best.score.measure_healed(model)
+            self.count_measured(len(self.request.forget))
         self.count_measured(self.repair.start(model, self.request.retain, seed=self.seed))
         self.notes["agreeing"] = float(self.repair.agrees.sum()) / len(self.request.retain)
         self.mode = REPAIR
         return True
 
-    def _offer_repaired(self, model: nn.Module) -> None:
-        """Make the repaired network a candidate of the choice of the checkpoint."""
+    def _offer_repaired(self, model: nn.Module, repair: Repair) -> None:
+        """Keep the repaired network if it is accepted."""
         self.forget_accuracy = self.measure_accuracy(model, self.request.forget)
         epoch = self.redirected + self.repaired
-        self.count_measured(self.best.update(model, self.forget_accuracy, epoch))
+        if self.best.score is None:
+            self.count_measured(self.best.update(model, self.forget_accuracy, epoch))
+        elif repair.is_accepted(model, self.request.retain, self.best.score):
+            self.best.keep(model, self.forget_accuracy, epoch)
         self.notes["repaired"] = self.best.epoch == epoch
 
     def finish(self, model: nn.Module) -> nn.Module:

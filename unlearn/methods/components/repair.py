@@ -8,6 +8,7 @@ out. It starts from weights halfway between the network and a new one (shrink an
 Shapes: N samples by index, B batch.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,11 @@ from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Forward, ImageSet
 from unlearn.methods.components.floors import DRAWS, compute_shifted_probabilities
+from unlearn.methods.components.healing_score import (
+    LEAST,
+    HealingScore,
+    measure_class_accuracies,
+)
 from unlearn.methods.components.losses import sample_losses, share_weighted_mean
 from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
 from unlearn.models.inference import compute_logits
@@ -59,7 +65,12 @@ class RepairRecipe:
 
 
 class Repair(nn.Module):
-    """A repair in progress: its samples, its loss and its learning rate."""
+    """A repair in progress: its samples, its loss and its learning rate.
+
+    Attributes:
+        healed: Agreement with the expected predictions before the repair, see ``HealingScore``.
+        steps: Number of steps taken.
+    """
 
     agrees: Tensor
 
@@ -68,6 +79,7 @@ class Repair(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.steps = self.total = 0
+        self.healed = 0.0
         self.register_buffer("agrees", torch.zeros(size, dtype=torch.bool))
 
     def start(self, model: nn.Module, retain: ImageSet, *, seed: int) -> int:
@@ -92,6 +104,24 @@ class Repair(nn.Module):
         """Return the learning-rate factor of the next step."""
         return self.recipe.schedule(min(self.steps, self.total - 1), self.total)
 
+    def is_accepted(self, model: nn.Module, retain: ImageSet, score: HealingScore) -> bool:
+        """Return whether the repaired network replaces the one before the repair.
+
+        Its score on the samples that it was trained on may be below that before by no more than the
+        standard error of the latter: there the accuracy before is 1 by the choice of the samples.
+
+        Args:
+            model: The repaired network.
+            retain: The retain set.
+            score: The score of listed samples.
+        """
+        trained = retain.rows(self.agrees[retain.index.to(self.agrees.device)].cpu())
+        classes = trained.label.unique().cpu()
+        accuracies = measure_class_accuracies(model, trained)[classes]
+        kept = float(accuracies.clamp(min=LEAST).log().mean().exp())
+        error = math.sqrt(self.healed * (1 - self.healed) / len(score.listed))
+        return kept * score.measure_healed(model) >= self.healed - error
+
     def compute_loss(self, forward: Forward, batch: Batch) -> Tensor:
         """Return the cross-entropy of the selected samples, summed and divided by B, a scalar."""
         losses = sample_losses(forward(batch.image), batch.label)
@@ -101,13 +131,13 @@ class Repair(nn.Module):
 def find_agreeing_samples(model: nn.Module, data: ImageSet) -> Tensor:
     """Return the positions of samples whose label the network gives them, int64 (n,).
 
-    Both the image as stored and the mean over shifted copies must get it: stored images may still be
-    memorized.
+    It must give it to the image as stored, and on average over the image and its shifted copies: the
+    image itself may still be memorized.
     """
     label = data.label.cpu()
-    stored = compute_logits(model, data).argmax(1).cpu() == label
-    shifted = compute_shifted_probabilities(model, data).argmax(1) == label
-    return (stored & shifted).nonzero().flatten()
+    stored = compute_logits(model, data).softmax(1).cpu()
+    mean = stored + DRAWS * compute_shifted_probabilities(model, data)
+    return ((stored.argmax(1) == label) & (mean.argmax(1) == label)).nonzero().flatten()
 
 
 @torch.no_grad()
