@@ -173,10 +173,8 @@ class REM(UnlearningMethod):
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return "forget" during removal, "all" during redirection, "retain" during the repair."""
-        if self.mode == REMOVE:
-            return ("forget",)
-        if self.mode == REPAIR:
-            return ("retain",)
+        if self.mode != REDIRECT:
+            return ("forget" if self.mode == REMOVE else "retain",)
         return ("all", "forget") if self.options.removal_batch_size else ("all",)
 
     def batch_sizes(self) -> dict[str, int]:
@@ -211,7 +209,7 @@ class REM(UnlearningMethod):
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the base and the full network."""
-        return {"base": False, "full": True} if self.options.expand else {"base": False}
+        return {"base": False} | ({"full": True} if self.options.expand else {})
 
     def get_loss_modules(self) -> dict[str, nn.Module]:
         """Return the objective with its frozen reference and sample tables, and the repair's."""

@@ -1,5 +1,8 @@
 """The repair after unlearning: which samples it trains on, its weights, when it is accepted."""
 
+from dataclasses import replace
+
+import pytest
 import torch
 from torch import nn
 
@@ -42,6 +45,7 @@ def view(image: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def make_repair(size: int = 20) -> Repair:
     recipe = RepairRecipe(
         share=0.2,
+        shrink=0.5,
         pretraining_epochs=12,
         batch_size=4,
         optimizer=torch.optim.SGD,
@@ -68,14 +72,14 @@ def test_the_recipe_has_a_share_of_the_epochs() -> None:
     assert make_repair().recipe.epochs == 2
 
 
-def test_weights_move_halfway_to_new_ones() -> None:
+def test_weights_move_towards_new_ones() -> None:
     network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.LazyLinear(2))
     network(torch.zeros(2, 1, 8, 8))
     before = {k: v.clone() for k, v in network.named_parameters()}
     fresh = dict(draw_unrelated_network(network, 5).named_parameters())
-    shrink_and_perturb(network, seed=5)
+    shrink_and_perturb(network, 0.75, seed=5)
     for name, weight in network.named_parameters():
-        torch.testing.assert_close(weight, 0.5 * before[name] + 0.5 * fresh[name])
+        torch.testing.assert_close(weight, 0.75 * before[name] + 0.25 * fresh[name])
 
 
 def test_a_repair_that_undoes_the_healing_is_not_accepted() -> None:
@@ -94,3 +98,9 @@ def test_a_repair_that_undoes_the_healing_is_not_accepted() -> None:
     assert repair.is_accepted(Threshold(0.5), retain, score)
     assert not repair.is_accepted(Threshold(0.15), retain, score)  # the listed get class 1 again
     assert not repair.is_accepted(Threshold(1.0), retain, score)  # class 1 is lost
+
+
+@pytest.mark.parametrize("key", ["share", "shrink"])
+def test_fractions_are_checked(key: str) -> None:
+    with pytest.raises(ValueError, match=rf"method.repair.{key} must be in \(0, 1\], got 0"):
+        replace(make_repair().recipe, **{key: 0.0})

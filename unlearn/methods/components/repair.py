@@ -2,8 +2,8 @@
 
 A network that has unlearned the discovered samples no longer gives many undiscovered ones their label:
 a retained sample whose label it contradicts is likely to be corrupted. The repair leaves these samples
-out. It starts from weights halfway between the network and a new one (shrink and perturb, arXiv
-1910.08475): from the network itself, features of a trigger remain.
+out. It starts from weights between those of the network and of a new one (shrink and perturb, arXiv
+1910.08475): from the network itself, it keeps features such as those of a trigger.
 
 Shapes: N samples by index, B batch.
 """
@@ -27,9 +27,6 @@ from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
 from unlearn.models.inference import compute_logits
 from unlearn.models.surgery import draw_unrelated_network
 
-SHRINK = 0.5
-"""Weight of the network in the weights that a repair starts from; the new network has the rest."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class RepairRecipe:
@@ -37,6 +34,8 @@ class RepairRecipe:
 
     Attributes:
         share: Number of epochs as a fraction of those of pre-training, in (0, 1].
+        shrink: Weight of the network in the weights that the training starts from, in (0, 1]; a new
+            network has the rest.
         pretraining_epochs: Number of epochs of pre-training, at least 1.
         batch_size: Images per step.
         optimizer: Makes the optimizer from parameters.
@@ -44,19 +43,21 @@ class RepairRecipe:
     """
 
     share: float
+    shrink: float
     pretraining_epochs: int
     batch_size: int
     optimizer: Callable[..., torch.optim.Optimizer]
     schedule: Callable[[int, int], float]
 
     def __post_init__(self) -> None:
-        """Check the share.
+        """Check the numbers.
 
         Raises:
-            ValueError: If it is out of range.
+            ValueError: If one is out of range.
         """
-        if not 0 < self.share <= 1:
-            raise ValueError(f"method.repair.share must be in (0, 1], got {self.share}")
+        for key in ("share", "shrink"):
+            if not 0 < getattr(self, key) <= 1:
+                raise ValueError(f"method.repair.{key} must be in (0, 1], got {getattr(self, key)}")
 
     @property
     def epochs(self) -> int:
@@ -97,7 +98,7 @@ class Repair(nn.Module):
         agreed = find_agreeing_samples(model, retain)
         self.agrees.zero_()
         self.agrees[retain.index[agreed].to(self.agrees.device)] = True
-        shrink_and_perturb(model, seed=seed)
+        shrink_and_perturb(model, self.recipe.shrink, seed=seed)
         return (1 + DRAWS) * len(retain)
 
     def get_rate_factor(self) -> float:
@@ -141,9 +142,12 @@ def find_agreeing_samples(model: nn.Module, data: ImageSet) -> Tensor:
 
 
 @torch.no_grad()
-def shrink_and_perturb(model: nn.Module, *, seed: int) -> None:
-    """Move the weights of the base network halfway to new ones, in place (arXiv 1910.08475)."""
+def shrink_and_perturb(model: nn.Module, shrink: float, *, seed: int) -> None:
+    """Scale the base network's weights by ``shrink`` and add new weights times 1 - ``shrink``, in place.
+
+    Source: arXiv 1910.08475.
+    """
     fresh = dict(draw_unrelated_network(remove_extra_channels(model), seed).named_parameters())
     own = model.base_state() if isinstance(model, Expanded) else dict(model.named_parameters())
     for name, weight in fresh.items():
-        own[name].mul_(SHRINK).add_(weight.to(own[name]), alpha=1 - SHRINK)
+        own[name].mul_(shrink).add_(weight.to(own[name]), alpha=1 - shrink)
