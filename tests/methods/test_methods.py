@@ -8,14 +8,14 @@ from torch.nn import functional as F
 
 from unlearn.core.types import Batch
 from unlearn.methods.components.checkpoint_selection import BestCheckpoint
-from unlearn.methods.components.losses import npo_losses, scaled_log_sigmoid
+from unlearn.methods.components.losses import npo_losses, scaled_log_sigmoid, share_weighted_mean
 from unlearn.methods.components.samples import select_evenly_spaced
 from unlearn.methods.finetune import Finetune
 from unlearn.methods.gradient_ascent import GradientAscent
 from unlearn.methods.npo import NPO
 from unlearn.methods.original import Original
 from unlearn.methods.rem import REM
-from unlearn.methods.rem_objective import redirect_losses, removal_losses, share_weighted_mean
+from unlearn.methods.rem_objective import redirect_losses, removal_losses
 from unlearn.methods.rem_options import ORACLE_RECORD
 from unlearn.methods.retrain import Retrain
 from unlearn.models.expansion.expanded import Expanded, remove_extra_channels

@@ -139,8 +139,23 @@ class UnlearningMethod(L.Callback, ABC):
         return [self.optimizer(model.parameters())]
 
     def get_optimizer_index(self) -> int:
-        """Return the index of the current optimizer; only steps of the first count as budget."""
+        """Return the index of the current optimizer."""
         return 0
+
+    def is_budget_step(self) -> bool:
+        """Return whether a step counts as budget, of which ``schedule`` is a function."""
+        return self.get_optimizer_index() == 0
+
+    def get_rate_factor(self, spent: int, total: int) -> float:
+        """Return the learning-rate factor of a step.
+
+        Args:
+            spent: Number of earlier steps that count as budget.
+            total: Their number in the whole training.
+        """
+        if not self.is_budget_step():
+            return 1.0
+        return self.schedule(min(spent, total - 1), total)
 
     def max_epochs(self) -> int:
         """Return the maximum number of epochs; -1: the method stops the trainer itself."""

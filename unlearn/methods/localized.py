@@ -145,6 +145,14 @@ class Localized(UnlearningMethod):
         """Return the method's optimizers."""
         return self.method.build_optimizers(model)
 
+    def is_budget_step(self) -> bool:
+        """Return whether a step of the method counts as budget."""
+        return self.method.is_budget_step()
+
+    def get_rate_factor(self, spent: int, total: int) -> float:
+        """Return the method's learning-rate factor."""
+        return self.method.get_rate_factor(spent, total)
+
     def get_optimizer_index(self) -> int:
         """Return the method's current optimizer index."""
         return self.method.get_optimizer_index()

@@ -5,6 +5,7 @@
 full network on all data, so that the new channels learn undiscovered corruption, while the base
 network keeps unlearning the forget set. 4 drop the new channels.
 
+Ours: ``gamma=auto``, ``select=score``, and ``repair``, a short training on samples that the network agrees with.
 Differs: masks come from one table per seed with a reserved row for the forget set (the reference
 uses two ids by mistake); removal may use normalised steps and a separate forget batch, which runs
 with the new channels off in the same forward pass: batch statistics are then those of the joint
@@ -24,6 +25,7 @@ from unlearn.methods.components.checkpoint_selection import BestCheckpoint
 from unlearn.methods.components.distillation import frozen_copy
 from unlearn.methods.components.losses import build_membership_table
 from unlearn.methods.components.removal_stop import RemovalStop
+from unlearn.methods.components.repair import Repair, RepairRecipe
 from unlearn.methods.rem_objective import REMObjective
 from unlearn.methods.rem_options import REMOptions
 from unlearn.models.expansion.expanded import (
@@ -34,7 +36,7 @@ from unlearn.models.expansion.expanded import (
 )
 from unlearn.models.surgery import iterate_shuffled_images, recalibrate_batch_norm
 
-REMOVE, REDIRECT = 1, 0
+REDIRECT, REMOVE, REPAIR = 0, 1, 2
 
 
 class REM(UnlearningMethod):
@@ -53,6 +55,7 @@ class REM(UnlearningMethod):
         optimizer: Callable[..., torch.optim.Optimizer],
         schedule: Callable[[int, int], float],
         removal_optimizer: Callable[..., torch.optim.Optimizer] | None,
+        repair: RepairRecipe | None = None,
         seed: int,
         **options: Any,
     ) -> None:
@@ -64,6 +67,7 @@ class REM(UnlearningMethod):
             optimizer: For redirection, and for removal if ``removal_optimizer`` is None.
             schedule: Learning-rate factor over the redirection steps.
             removal_optimizer: For removal; None: share ``optimizer`` and its momentum.
+            repair: Recipe of the repair; None: no repair.
             seed: Seed of new weights, masks and the order in which statistics are recomputed.
             options: See ``REMOptions``.
         """
@@ -71,12 +75,14 @@ class REM(UnlearningMethod):
             epochs=epochs, batch_size=batch_size, optimizer=optimizer, schedule=schedule
         )
         self.removal_optimizer = removal_optimizer
+        self.recipe = repair
         self.seed = seed
         self.options = REMOptions(**options)
         self.stop = RemovalStop(
             self.options.gamma, force=self.options.force, per_sample=self.options.per_sample
         )
         self.redirected = self.removals = self.removals_in_a_row = 0
+        self.repaired = 0
         self.mode = REDIRECT
 
     def check_model(self, model: nn.Module, image: Tensor) -> None:
@@ -103,10 +109,14 @@ class REM(UnlearningMethod):
             for part in (request.forget.index, known)
         ]
         total = len(request.get_all_indices())
-        share = len(request.forget) / total
-        limits = self.stop.make_limits(int(request.get_all_indices().max()) + 1)
-        terms = REMObjective(o, frozen_copy(new), *tables, share=share, limits=limits)
-        self.terms = terms.to(next(new.parameters()).device)
+        size = int(request.get_all_indices().max()) + 1
+        limits = self.stop.make_limits(size)
+        terms = REMObjective(
+            o, frozen_copy(new), *tables, share=len(request.forget) / total, limits=limits
+        )
+        device = next(new.parameters()).device
+        self.terms = terms.to(device)
+        self.repair = Repair(self.recipe, size).to(device) if self.recipe else None
         self.request = request
         self.best = BestCheckpoint(
             request,
@@ -162,25 +172,36 @@ class REM(UnlearningMethod):
         return super().get_spread_obstacle(devices)
 
     def uses(self, epoch: int) -> tuple[str, ...]:
-        """Return "forget" during removal, "all" during redirection."""
-        if self.mode == REMOVE:
-            return ("forget",)
+        """Return "forget" during removal, "all" during redirection, "retain" during the repair."""
+        if self.mode != REDIRECT:
+            return ("forget" if self.mode == REMOVE else "retain",)
         return ("all", "forget") if self.options.removal_batch_size else ("all",)
 
     def batch_sizes(self) -> dict[str, int]:
         """Return B; during redirection the forget batch may have its own size."""
         forget = self.options.removal_batch_size
         own = forget if self.mode == REDIRECT and forget else self.batch_size
-        return {"all": self.batch_size, "forget": own}
+        repair = self.recipe.batch_size if self.recipe else self.batch_size
+        return {"all": self.batch_size, "forget": own, "retain": repair}
 
     def build_optimizers(self, model: nn.Module) -> list[torch.optim.Optimizer]:
-        """Return the optimizer of redirection and, if there is a separate one, of removal."""
-        makers = [self.optimizer, self.removal_optimizer or None]
+        """Return the optimizers of redirection, of removal if it has its own, and of the repair."""
+        makers = [self.optimizer, self.removal_optimizer, self.recipe and self.recipe.optimizer]
         return [make(model.parameters()) for make in makers if make is not None]
 
     def get_optimizer_index(self) -> int:
-        """Return 1 during removal, else 0."""
-        return self.mode
+        """Return the index of the phase's optimizer."""
+        return self.mode if self.removal_optimizer else self.mode // 2
+
+    def is_budget_step(self) -> bool:
+        """Return whether the step is one of redirection."""
+        return self.mode == REDIRECT
+
+    def get_rate_factor(self, spent: int, total: int) -> float:
+        """Return the learning-rate factor: removal's is 1, the repair has its own schedule."""
+        if self.repair and self.mode == REPAIR:
+            return self.repair.get_rate_factor()
+        return super().get_rate_factor(spent, total)
 
     def max_epochs(self) -> int:
         """Return -1: the number of removal epochs is not known in advance."""
@@ -188,14 +209,17 @@ class REM(UnlearningMethod):
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the base and the full network."""
-        return {"base": False, "full": True} if self.options.expand else {"base": False}
+        return {"base": False} | ({"full": True} if self.options.expand else {})
 
     def get_loss_modules(self) -> dict[str, nn.Module]:
-        """Return the objective with its frozen reference and sample tables."""
-        return {"terms": self.terms}
+        """Return the objective with its frozen reference and sample tables, and the repair's."""
+        parts: dict[str, nn.Module] = {"terms": self.terms}
+        return parts | ({"repair": self.repair} if self.repair else {})
 
     def loss(self, forward: Forward, batch: Mapping[str, Batch]) -> Tensor:
         """Return the loss of the current phase."""
+        if self.repair and self.mode == REPAIR:
+            return self.repair.compute_loss(forward, batch["retain"])
         if self.mode == REMOVE:
             return self.terms.compute_removal_step_loss(forward, batch["forget"])
         if "forget" in batch:
@@ -204,12 +228,30 @@ class REM(UnlearningMethod):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set the batch-norm mode of the phase."""
-        train = self.mode == REDIRECT or self.removal_statistics
+        train = self.mode != REMOVE or self.removal_statistics
         set_batch_norm(pl_module.model, train=train)  # type: ignore[arg-type]
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count a step of the repair."""
+        if self.repair and self.mode == REPAIR:
+            self.repair.steps += 1
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Count the epoch, measure the accuracies and set the next phase."""
         model: Any = pl_module.model
+        if self.repair and self.mode == REPAIR:
+            self.repaired += 1
+            trainer.should_stop = self.repaired >= self.repair.recipe.epochs
+            if trainer.should_stop:
+                self._offer_repaired(model, self.repair)
+            return
         if self.mode == REMOVE:
             self.removals += 1
             self.removals_in_a_row += 1
@@ -223,7 +265,31 @@ class REM(UnlearningMethod):
             )
         self._update_mode(model)
         self.count_measured(self.best.update(model, self.forget_accuracy, self.redirected))
-        trainer.should_stop = self.redirected >= self.epochs
+        if self.redirected >= self.epochs:
+            trainer.should_stop = not self._start_repair(model)
+
+    def _start_repair(self, model: nn.Module) -> bool:
+        """Return whether there is a repair: not of the original, which agrees with what it learned."""
+        self.best.restore_best_weights(model)
+        if not self.repair or not self.best.epoch:
+            return False
+        if self.best.score is not None:
+            self.repair.healed = self.best.score.measure_healed(model)
+            self.count_measured(len(self.request.forget))
+        self.count_measured(self.repair.start(model, self.request.retain, seed=self.seed))
+        self.notes["agreeing"] = float(self.repair.agrees.sum()) / len(self.request.retain)
+        self.mode = REPAIR
+        return True
+
+    def _offer_repaired(self, model: nn.Module, repair: Repair) -> None:
+        """Keep the repaired network if it is accepted."""
+        self.forget_accuracy = self.measure_accuracy(model, self.request.forget)
+        epoch = self.redirected + self.repaired
+        if self.best.score is None:
+            self.count_measured(self.best.update(model, self.forget_accuracy, epoch))
+        elif repair.is_accepted(model, self.request.retain, self.best.score):
+            self.best.keep(model, self.forget_accuracy, epoch)
+        self.notes["repaired"] = self.best.epoch == epoch
 
     def finish(self, model: nn.Module) -> nn.Module:
         """Return the selected checkpoint without the new channels."""

@@ -8,7 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import Batch, Forward
-from unlearn.methods.components.losses import sample_losses, scaled_log_sigmoid
+from unlearn.methods.components.losses import (
+    sample_losses,
+    scaled_log_sigmoid,
+    share_weighted_mean,
+)
 from unlearn.methods.components.removal_stop import RemovalLimits
 from unlearn.methods.rem_options import REMOptions
 
@@ -157,11 +161,3 @@ def removal_losses(loss: Tensor, reference: Tensor, beta: float, form: str) -> T
         form: "npo" (arXiv 2404.05868) or "ga" (gradient ascent).
     """
     return -loss if form == "ga" else -scaled_log_sigmoid(loss - reference, beta)
-
-
-def share_weighted_mean(values: Tensor, keep: Tensor) -> Tensor:
-    """Return the sum of the kept values divided by the number of all values, a scalar.
-
-    This is their mean weighted by their share, as in the paper; ``values`` and ``keep`` are (B,).
-    """
-    return (values * keep).sum() / len(values)

@@ -84,10 +84,10 @@ class UnlearningModule(LeanModule):
         """Set the learning rate of a step and count it; return the index of its optimizer."""
         method = self.method[0]
         phase = min(method.get_optimizer_index(), len(self.own) - 1)
-        counts = method.get_optimizer_index() == 0
-        factor = method.schedule(min(self.spent, self.total_steps - 1), self.total_steps)
+        counts = method.is_budget_step()
+        factor = method.get_rate_factor(self.spent, self.total_steps)
         for group, rate in zip(self.own[phase].param_groups, self._rates[phase], strict=True):
-            group["lr"] = rate * (factor if counts else 1.0)
+            group["lr"] = rate * factor
         self.spent += counts
         return phase
 

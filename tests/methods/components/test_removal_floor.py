@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,14 @@ from unlearn.data.forget_sets.discovered import Discovered
 from unlearn.data.forget_sets.from_file import FromFile
 from unlearn.data.forget_sets.uniform import OfClass, Random, UniformForgetSet
 from unlearn.methods.components.checkpoint_selection import BestCheckpoint
-from unlearn.methods.components.floors import DRAWS, Floors, estimate_floors, exceeds_floor
+from unlearn.methods.components.floors import (
+    COVERS,
+    DRAWS,
+    Floors,
+    compute_covered_probabilities,
+    estimate_floors,
+    exceeds_floor,
+)
 from unlearn.methods.components.healing_score import LEAST, HealingScore
 from unlearn.methods.components.removal_stop import RemovalLimits, RemovalStop
 from unlearn.methods.gradient_ascent import GradientAscent
@@ -74,8 +82,31 @@ def test_the_floor_is_the_confusion_of_the_likely_true_class_with_the_given_one(
     assert floors.mean == pytest.approx(0.275)
     assert floors.guess.sum(1).tolist() == pytest.approx([1, 1])
     assert floors.guess[0].tolist() == pytest.approx([0.7 * 0.75, 0.3, 0.7 * 0.25, 0], abs=1e-6)
-    assert floors.images == DRAWS * 42
+    assert floors.images == DRAWS * 42 + COVERS**2 * 2
     assert floors.make_table(43).tolist() == pytest.approx([0.0] * 40 + [0.3, 0.25, 0.0])
+
+
+class Corner(nn.Module):
+    """Predicts class 0 for a bright corner, else class 1 for dark images and class 2 for bright ones."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(100.0))
+
+    def forward(self, image):
+        corner, mean = image[:, 0, 0, 0], image.mean((1, 2, 3))
+        return self.scale * torch.stack([corner * 2 - 1, 0.5 - mean, mean - 0.5], dim=1)
+
+
+def test_a_covered_trigger_shows_the_true_class():
+    data = make_set([20, 120], [0, 0], 40)
+    image = data.image.clone()
+    image[..., 0, 0] = 255
+    shown = compute_covered_probabilities(Corner(), replace(data, image=image, num_classes=3))
+    assert shown[:, 0].tolist() == pytest.approx(
+        [8 / 9] * 2, abs=1e-3
+    )  # one cover of nine hides it
+    assert shown[:, 1:].argmax(1).tolist() == [0, 0]
 
 
 def test_of_right_labels_the_floor_is_the_accuracy_of_their_class(confused):
@@ -253,7 +284,7 @@ def test_the_best_score_is_kept_and_the_original_counts(confused):
         measure=compute_accuracy,
     )  # fmt: skip
     images = best.start(model, None)
-    assert images == DRAWS * 42 + 40
+    assert images == DRAWS * 42 + COVERS**2 * 2 + 40
     assert best.update(model, 1.0, 0) == 2 + 40
     healed = predict({c: c for c in range(CLASSES)} | {10: 0, 11: 3})
     best.update(healed, 0.0, 1)

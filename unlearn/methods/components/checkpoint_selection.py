@@ -95,9 +95,14 @@ class BestCheckpoint:
             return 0
         value, images = self._measure_value(model, forget_accuracy)
         if value > self.best_value:
-            self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
-            self.best_value, self.epoch, self.forget_accuracy = value, epoch, forget_accuracy
+            self.best_value = value
+            self.keep(model, forget_accuracy, epoch)
         return images
+
+    def keep(self, model: nn.Module, forget_accuracy: float, epoch: int) -> None:
+        """Keep the weights after ``epoch``, whatever their value."""
+        self.state = {k: v.detach().clone() for k, v in model.state_dict().items()}
+        self.epoch, self.forget_accuracy = epoch, forget_accuracy
 
     def _measure_value(self, model: nn.Module, forget_accuracy: float) -> tuple[float, int]:
         """Return the criterion, or an upper bound that is not above the best, and measured images."""

@@ -9,6 +9,7 @@ space.) docs/floors.md compares the estimators.
 Shapes: N samples, F forget samples, B batch, K classes.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +26,8 @@ MIN_SHIFT = 1
 """Least maximum shift, in pixels."""
 DRAWS = 4
 """Number of shifts."""
+COVERS = 3
+"""Covers per side: squares with 1 / COVERS of the image side, evenly spaced."""
 MAX_IMAGES = 2_000
 """Number of retain samples from which confusions are counted, at most."""
 SIGNIFICANCE = 0.05
@@ -65,7 +68,8 @@ class Floors:
 def estimate_floors(model: nn.Module, request: Request) -> Floors:
     """Return the floors of a request's forget set.
 
-    The true class of a sample with a wrong label is taken to be the most probable other class. Any
+    The true class of a sample with a wrong label is taken to be the most probable other class over
+    shifted copies and copies of which a part is covered: a covered trigger shows the true class. Any
     label is right by chance with probability 1 / K, as on images of a backdoor's target class, so no
     rate is below the accuracy of the given class divided by K.
 
@@ -77,6 +81,7 @@ def estimate_floors(model: nn.Module, request: Request) -> Floors:
     classes = request.forget.num_classes
     confusion = _count_confusions(compute_shifted_probabilities(model, retain), retain)
     own = compute_shifted_probabilities(model, request.forget)
+    own += compute_covered_probabilities(model, request.forget)
     given = request.forget.label.cpu()
     other = own.scatter(1, given[:, None], 0)
     other = other / other.sum(1, keepdim=True).clamp(min=1e-12)
@@ -84,7 +89,7 @@ def estimate_floors(model: nn.Module, request: Request) -> Floors:
     rate = torch.maximum(confusion[other.argmax(1), given], right / classes)
     rate = rate if request.wrong_labels else right
     guess = ((1 - rate)[:, None] * other).scatter(1, given[:, None], rate[:, None])
-    images = DRAWS * (len(retain) + len(request.forget))
+    images = DRAWS * len(retain) + (DRAWS + COVERS**2) * len(request.forget)
     return Floors(request.forget.index.cpu(), rate, guess, images)
 
 
@@ -104,6 +109,26 @@ def compute_shifted_probabilities(model: nn.Module, data: ImageSet) -> Tensor:
 
         total += compute_logits(model, data, change=shift).softmax(1).cpu()
     return total / DRAWS
+
+
+def compute_covered_probabilities(model: nn.Module, data: ImageSet) -> Tensor:
+    """Return the mean predicted distribution over partly covered copies of each image, float32 (N, K).
+
+    Each copy has one square of the image's mean color; the squares are evenly spaced.
+    """
+    side = data.image.shape[-1]
+    width = -(-side // COVERS)
+    starts = [k * (side - width) // (COVERS - 1) for k in range(COVERS)]
+    total = torch.zeros(len(data), data.num_classes)
+    for top, left in itertools.product(starts, starts):
+
+        def cover(image: Tensor, top: int = top, left: int = left) -> Tensor:
+            square = torch.zeros_like(image, dtype=torch.bool)
+            square[..., top : top + width, left : left + width] = True
+            return torch.where(square, image.mean((-2, -1), keepdim=True), image)
+
+        total += compute_logits(model, data, change=cover).softmax(1).cpu()
+    return total / COVERS**2
 
 
 def _count_confusions(predicted: Tensor, data: ImageSet) -> Tensor:

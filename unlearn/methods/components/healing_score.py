@@ -58,7 +58,7 @@ class HealingScore:
         """
         self.listed, self.retain = listed, retain
         self.floors, self.wrong_labels = floors, wrong_labels
-        self.before = _measure_classes(original, retain)
+        self.before = measure_class_accuracies(original, retain)
 
     def measure(self, model: nn.Module) -> ScoreParts:
         """Return the score of a network."""
@@ -69,7 +69,7 @@ class HealingScore:
         counted = self.before > 0
         if not counted.any():
             return 1.0
-        now = _measure_classes(model, self.retain)[counted] / self.before[counted]
+        now = measure_class_accuracies(model, self.retain)[counted] / self.before[counted]
         return float(now.clamp(LEAST, 1).log().mean().exp())
 
     def measure_healed(self, model: nn.Module) -> float:
@@ -94,7 +94,7 @@ def build_healing_score(original: nn.Module, request: Request, floors: Floors) -
     )
 
 
-def _measure_classes(model: nn.Module, data: ImageSet) -> Tensor:
+def measure_class_accuracies(model: nn.Module, data: ImageSet) -> Tensor:
     """Return the accuracy on the given labels of each class, (K,); 0 for absent classes."""
     label, classes = data.label.cpu(), data.num_classes
     right = (compute_logits(model, data).argmax(1).cpu() == label).float()

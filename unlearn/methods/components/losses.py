@@ -18,6 +18,14 @@ def scaled_log_sigmoid(gap: Tensor, beta: float) -> Tensor:
     return (2 / beta) * F.logsigmoid(beta * gap)
 
 
+def share_weighted_mean(values: Tensor, keep: Tensor) -> Tensor:
+    """Return the sum of the kept values divided by the number of all values, a scalar.
+
+    This is their mean weighted by their share, as in the paper; ``values`` and ``keep`` are (B,).
+    """
+    return (values * keep).sum() / len(values)
+
+
 def npo_losses(loss: Tensor, reference: Tensor, beta: float) -> Tensor:
     """Return the NPO loss of each sample, whose gradient vanishes for forgotten samples (arXiv 2404.05868).
 
