@@ -35,7 +35,7 @@ from unlearn.pipeline.trusted_set import draw_trusted_set
 from unlearn.pipeline.unlearn_job import run_method
 from unlearn.pipeline.user_arrays import find_accelerator, read_scale
 from unlearn.pipeline.user_data import build_user_data, locate_data
-from unlearn.pipeline.user_model import make_healing
+from unlearn.pipeline.user_model import make_healing, warn_lost_classes
 from unlearn.pipeline.user_network import build_user_network
 from unlearn.reporting.pages.healing_page import write_healing
 from unlearn.storage.hub import is_hub_name
@@ -158,6 +158,8 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
         )
     said = None if outcome.model is None else predict_task(outcome.model, context.task)
     record = make_record(context, outcome, said, {}, started)
+    if said is not None:
+        warn_lost_classes(context, said)
     healed = None if outcome.model is None else outcome.model.to(home)
     return Result(healed, record, context, said)
 

@@ -113,8 +113,21 @@ def distributed_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: trainer[key] for key in ("devices", "sync_batchnorm")}
 
 
+def is_listed(config: Mapping[str, Any]) -> bool:
+    """Return whether the forget set is a user's list, whose share of the bad samples is unknown."""
+    node = config.get("forget_set") or {}
+    return str(node.get("_target_")).rpartition(".")[2] == "FromFile"
+
+
+def get_discovery(config: Mapping[str, Any]) -> float | None:
+    """Return the discovery rate; None if it is unknown or a detector chose the forget set."""
+    return None if is_listed(config) else config.get("discovery")
+
+
 def describe_discovery(config: Mapping[str, Any]) -> str:
-    """Return the discovery rate or the detector's name as text."""
+    """Return the discovery rate or the detector's name as text; "unknown" for a user's list."""
+    if is_listed(config):
+        return "unknown"
     return str(chosen_option(config, "detector") or config.get("discovery"))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from unlearn.core.files import hash_file
 from unlearn.core.job import Job
+from unlearn.evaluation.class_losses import compare_classes
 from unlearn.evaluation.evaluator import find_collapse
 from unlearn.evaluation.metrics import accuracy
 from unlearn.evaluation.predictions import Predictions
@@ -142,6 +143,16 @@ def export_forget_lists(folder: Path, context: RunContext) -> None:
     with (folder / "found.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([["file"], *([files[row]] for part in lists for row in part)])
+
+
+def warn_lost_classes(context: RunContext, after: Predictions) -> None:
+    """Log every class that lost accuracy, if the original's predictions are known."""
+    before = context.original_predictions
+    if before is None:
+        return
+    for one in compare_classes(before, after, context.task, context.dataset.class_names):
+        if one.is_lost:
+            log.warning("%s", one.describe())
 
 
 def _source_path(job: Job) -> str:

@@ -53,6 +53,16 @@ def test_rows_of_one_set(trained, data):
     torch.testing.assert_close(other.model[7].bias, whole.model[7].bias, rtol=1e-3, atol=1e-4)
 
 
+def test_a_class_that_a_method_ruins_is_said(trained, data, caplog):
+    """Whatever the method: here one that turns a class off."""
+    broken = {"epochs": 12, "optimizer.lr": 1.0, "select": "last", "gamma": 0.0, "batch_size": 60}
+    result = heal(trained, retain=data, forget=LISTED, test=data, **FEW | {"options": broken})
+    lost = result.metrics["worst_class/lost"]
+    assert lost
+    assert f"class {lost.split(', ')[0]} " in caplog.text
+    assert "held-out images" in caplog.text
+
+
 def test_a_folder_and_a_list(trained, photos, bad, tmp_path, monkeypatch):
     monkeypatch.setenv("UNLEARN_HOME", str(tmp_path))
     own = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "image_size": 12}

@@ -16,6 +16,7 @@ from unlearn.core.errors import ConfigError
 from unlearn.orchestration import runner
 from unlearn.orchestration.outcomes import JobCounts
 from unlearn.pipeline.forget_set import load_with_forget_set
+from unlearn.pipeline.run_record import describe_run
 from unlearn.pipeline.unlearn_job import unlearn_job
 
 
@@ -31,6 +32,10 @@ def test_a_model_is_healed_and_given_back_as_it_came(words, job, data, tmp_path)
     unlearn_job(made)
     row = json.loads((made.folder / "row-0.json").read_text())
     assert row["forget_set/size"] == 4
+    assert row["discovery"] is None  # nobody knows how many others are bad
+    assert "discovery unknown" in describe_run(made)
+    assert row["worst_class/name"] in ("<birch>", "ash", "cedar")
+    assert row["worst_class/low"] <= row["worst_class/loss"] <= row["worst_class/high"]
     assert row["model"] == "import(theirs:build)"
     for column in ("forget/agreement", "retain/kl_original", "test/accuracy", "seconds"):
         assert row[column] is not None
@@ -53,6 +58,8 @@ def test_a_model_is_healed_and_given_back_as_it_came(words, job, data, tmp_path)
 
     card = json.loads((made.folder / "card.json").read_text())
     assert card["healed_of"]["size"] == 4
+    assert card["healed_of"]["discovery"] is None
+    assert card["config"]["discovery"] is None
     assert card["file"] == "healed.ckpt"
     assert card["original"]["form"].startswith("state dict within 'state_dict'")
     assert card["classes"] == ["<birch>", "ash", "cedar"]
