@@ -5,6 +5,7 @@ Shapes: N samples, C H W image, K classes.
 
 import copy
 import json
+import logging
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -30,16 +31,19 @@ from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.healed_models import load_folder, load_from_hub
+from unlearn.pipeline.original_agreement import find_misfit
 from unlearn.pipeline.run_record import make_record
 from unlearn.pipeline.trusted_set import draw_trusted_set
 from unlearn.pipeline.unlearn_job import run_method
 from unlearn.pipeline.user_arrays import find_accelerator, read_scale
-from unlearn.pipeline.user_data import build_user_data, locate_data
+from unlearn.pipeline.user_data import build_user_data, complete_input, locate_data
 from unlearn.pipeline.user_model import make_healing, warn_lost_classes
 from unlearn.pipeline.user_network import build_user_network
 from unlearn.reporting.pages.healing_page import write_healing
 from unlearn.storage.hub import is_hub_name
 from unlearn.storage.record import RunRecord
+
+log = logging.getLogger(__name__)
 
 MODEL_SOURCE = "a model passed in Python"
 
@@ -117,7 +121,8 @@ def heal(
         overrides: Further options, as on the command line: "trainer.threads=2".
         mean: Channel means used in training, of images in [0, 1], (C,).
         std: Channel standard deviations used in training, of images in [0, 1], (C,).
-        image_size: Height and width in pixels to which a folder's images are resized.
+        image_size: Height and width in pixels to which a folder's images are resized; like mean and
+            std, it is required for images from files unless the model's card holds it.
         class_names: K names in the order of the outputs.
         seed: Seed of the unlearning, 0 or more.
         device: auto, cpu, gpu or cuda, or a ``torch.device``.
@@ -127,6 +132,7 @@ def heal(
     """
     mean, std = (read_scale(value, name) for value, name in ((mean, "mean"), (std, "std")))
     model, device = build_user_network(model, network), find_accelerator(device)
+    mean, std, image_size = complete_input(model, retain, mean, std, image_size)
     config = _compose_call(retain, method, options, overrides, seed, device, image_size, mean, std)
     job = _make_job(config, Path(tempfile.gettempdir()))
     dataset, rows, truth = build_user_data(job, model, forget, retain, test, mean, std, class_names)
@@ -148,6 +154,7 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
         few = next(context.task.train.rows(torch.arange(2)).batches())
         check.check_model(network, few.image.to(context.engine.device))
     context = replace(context, original_predictions=predict_task(network, context.task))
+    check_given_model(context, network)
     with tempfile.TemporaryDirectory() as folder:
         own = replace(context.job, folder=Path(folder))
         outcome = run_method(
@@ -162,6 +169,22 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
         warn_lost_classes(context, said)
     healed = None if outcome.model is None else outcome.model.to(home)
     return Result(healed, record, context, said)
+
+
+def check_given_model(context: RunContext, network: nn.Module) -> None:
+    """Log how a model agrees with its data; refuse it if another input fits much better.
+
+    Raises:
+        ValueError: If another input or order of classes fits much better.
+    """
+    assert context.original_predictions is not None
+    found = find_misfit(context, network, context.original_predictions)
+    if found is None:
+        return
+    reason = found.reason.replace("dataset.", "").replace("class_order", "class_names")
+    if found.certain:
+        raise ValueError(f"model {reason}")
+    log.warning("model %s", reason)
 
 
 def load(

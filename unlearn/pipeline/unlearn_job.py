@@ -19,6 +19,7 @@ from unlearn.pipeline import sequential_requests
 from unlearn.pipeline.context import RunContext, build_method, load_context
 from unlearn.pipeline.forget_set import add_forget_set, needs_original_model
 from unlearn.pipeline.healed_models import publish_model
+from unlearn.pipeline.original_agreement import check_agreement
 from unlearn.pipeline.run_method import UnlearningResult, run_method
 from unlearn.pipeline.run_record import describe_run, is_needed, make_record
 from unlearn.pipeline.sample_scores import compute_features
@@ -26,7 +27,6 @@ from unlearn.pipeline.spread_run import is_spread
 from unlearn.pipeline.trained_models import cpu_state, load_original
 from unlearn.pipeline.user_model import (
     check_method,
-    check_original,
     export_forget_lists,
     export_model,
     warn_lost_classes,
@@ -73,7 +73,7 @@ def unlearn_job(job: Job) -> float | None:
             context, original_predictions=predict_task(remove_extra_channels(model), context.task)
         )
     if given and context.original_predictions is not None:
-        check_original(context, context.original_predictions)
+        check_agreement(context, model, context.original_predictions)
     facts |= {"original_seconds": trained.notes["seconds"], **context.forget_set_facts}
     if is_needed(job, "embedding"):
         context = replace(context, embedding=compute_features(context))
