@@ -3,7 +3,6 @@
 Shapes: N samples, C H W image, K classes.
 """
 
-import copy
 import json
 import logging
 import tempfile
@@ -29,6 +28,7 @@ from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.data.task import Task
 from unlearn.evaluation.predictions import Predictions, predict_task
+from unlearn.models.adapted import Adaptation, copy_network, restore_network, use_logits
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.healed_models import load_folder, load_from_hub
 from unlearn.pipeline.original_agreement import find_misfit
@@ -42,6 +42,7 @@ from unlearn.pipeline.user_network import build_user_network
 from unlearn.reporting.pages.healing_page import write_healing
 from unlearn.storage.hub import is_hub_name
 from unlearn.storage.record import RunRecord
+from unlearn.training.network_trial import try_training
 
 log = logging.getLogger(__name__)
 
@@ -135,24 +136,31 @@ def heal(
     mean, std, image_size = complete_input(model, retain, mean, std, image_size)
     config = _compose_call(retain, method, options, overrides, seed, device, image_size, mean, std)
     job = _make_job(config, Path(tempfile.gettempdir()))
-    dataset, rows, truth = build_user_data(job, model, forget, retain, test, mean, std, class_names)
+    own, did = copy_network(model)
+    dataset, rows, truth = build_user_data(job, own, forget, retain, test, mean, std, class_names)
     task = Task(dataset.train, dataset.test, truth, (rows,))
     engine = build_engine(config, dataset.train.image.shape[-2])
     context = RunContext(job, dataset, task, engine, "")
     task, forget_sets, facts = draw_trusted_set(context, (rows,))
     task = replace(task, forget=forget_sets)
     context = replace(context, task=task, forget_set_facts=facts)
-    return _run_heal(context, model)
+    return _run_heal(context, own, did, next(model.parameters()).device)
 
 
-def _run_heal(context: RunContext, model: nn.Module) -> Result:
+def _run_heal(
+    context: RunContext, network: nn.Module, did: Adaptation, home: torch.device
+) -> Result:
+    """Return the result of healing ``network``, a copy of the given model, which was on ``home``."""
     started = time.perf_counter()
-    home = next(model.parameters()).device
-    network = context.engine.place_model(copy.deepcopy(model)).eval()
+    few = next(context.task.train.rows(torch.arange(2)).batches()).image
+    notes = did.notes + use_logits(network, few.to(next(network.parameters()).device))
+    notes += try_training(network, few, context.engine)
+    for note in notes:
+        log.info("%s", note)
+    network = context.engine.place_model(network).eval()
     check = build_method(context.job)
     if hasattr(check, "check_model"):
-        few = next(context.task.train.rows(torch.arange(2)).batches())
-        check.check_model(network, few.image.to(context.engine.device))
+        check.check_model(network, few.to(context.engine.device))
     context = replace(context, original_predictions=predict_task(network, context.task))
     check_given_model(context, network)
     with tempfile.TemporaryDirectory() as folder:
@@ -164,10 +172,11 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
             loggers=[],
         )
     said = None if outcome.model is None else predict_task(outcome.model, context.task)
-    record = make_record(context, outcome, said, {}, started)
+    facts = {"network/adapted": "; ".join(notes)} if notes else {}
+    record = make_record(context, outcome, said, facts, started)
     if said is not None:
         warn_lost_classes(context, said)
-    healed = None if outcome.model is None else outcome.model.to(home)
+    healed = None if outcome.model is None else restore_network(outcome.model.to(home), did)
     return Result(healed, record, context, said)
 
 

@@ -28,6 +28,7 @@ from unlearn.models.inference import limit_batch_bytes
 from unlearn.pipeline.trusted_set import check_trusted_set, draw_trusted_set
 from unlearn.scoring.detection.base import Detector
 from unlearn.training.engine import Engine
+from unlearn.training.network_trial import try_training
 from unlearn.training.recipe import Pretraining
 
 log = logging.getLogger(__name__)
@@ -186,10 +187,33 @@ def new_network(context: RunContext) -> tuple[Pretraining, nn.Module]:
     network = recipe.build_initial_network(
         factory, context.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
+    if hasattr(network, "build_again"):  # a network of the user, of torchvision or timm
+        _fit_layout(context, network)
     said = _describe_input(context.job.config, network)
     if said is not None:
         _log_once(*said)
     return recipe, network
+
+
+_LAYOUTS: dict[str, bool] = {}
+"""Whether a network needs contiguous memory, by its config; tried once per process."""
+
+
+def _fit_layout(context: RunContext, network: nn.Module) -> None:
+    """Check that a network can be trained, and mark one that needs contiguous memory.
+
+    Raises:
+        ValueError: If it cannot be trained.
+    """
+    shape = tuple(context.task.train.image.shape[1:])
+    key = json.dumps([context.job.config["model"], shape, str(context.engine.device)], default=str)
+    if key not in _LAYOUTS:
+        few = next(context.task.train.rows(torch.arange(2)).batches())
+        for note in try_training(network, few.image, context.engine):
+            log.info("%s", note)
+        _LAYOUTS[key] = hasattr(network, "keep_contiguous")
+    if _LAYOUTS[key]:
+        network.keep_contiguous = True  # type: ignore[assignment]
 
 
 def _describe_input(config: Mapping[str, Any], network: nn.Module) -> tuple[int, str] | None:

@@ -18,6 +18,7 @@ from unlearn.data.datasets.in_memory import make_image_set
 from unlearn.data.forget_sets.from_file import restore_listed
 from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list, read_names
 from unlearn.data.task import Truth
+from unlearn.models.adapted import use_logits
 from unlearn.models.surgery import eval_mode
 from unlearn.pipeline.user_arrays import read_indices, read_pairs, read_scale
 
@@ -184,7 +185,9 @@ def _num_classes(
     batch = next(data.batches())
     try:
         with eval_mode(model):
-            out = model(batch.image.to(next(model.parameters()).device))
+            image = batch.image.to(next(model.parameters()).device)
+            use_logits(model, image)
+            out = model(image)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"model cannot read images {tuple(batch.image.shape[1:])} (C, H, W): "

@@ -55,7 +55,10 @@ class Grown(Expanded):
         self._skeleton = ()
         self._own = {}
         self._switch = GateState()
-        extra = [max(1, round(ratio * group.width)) for group in chosen]
+        extra = [
+            group.step * -(-max(1, round(ratio * group.width)) // group.step) for group in chosen
+        ]
+        dims = {name: dim for group in chosen for name, dim in group.carriers.items()}
         reads = {
             name: (g, extra[g], times)
             for g, group in enumerate(chosen)
@@ -67,7 +70,11 @@ class Grown(Expanded):
         for name in self._names:
             layer = network.get_submodule(name)
             twin = ExtraChannelHook(
-                layer, self._switch, reads=reads.get(name), makes=makes.get(name)
+                layer,
+                self._switch,
+                reads=reads.get(name),
+                makes=makes.get(name),
+                dim=dims.get(name),
             )
             self.twins.append(twin.train(layer.training))
             layer.register_forward_pre_hook(twin.split_input)
@@ -151,20 +158,31 @@ def find_growable_groups(network: nn.Module, image: Tensor) -> list[ChannelGroup
         ValueError: If there is none, naming layers and why.
     """
     with torch.random.fork_rng(devices=[]):  # trial weights do not change the global state
-        found = find_groups(network, image)
-        chosen = select_groups(found)
-        if chosen and not _runs_grown(network, chosen, image):
-            for group in found:
-                if not group.blocked and not _runs_grown(network, [group], image):
-                    group.blocked = "the network does not run with more of them"
-            chosen = select_groups(found)
-            if not _runs_grown(network, chosen, image):
-                chosen = []
+        for parted in (False, True):
+            found, chosen = _search_groups(network, image, parted)
+            if chosen:
+                break
     if not chosen:
         raise ValueError(
             f"{type(network).__name__} cannot be expanded: {_explain_refusal(found)}; {REMAINING}"
         )
     return chosen
+
+
+def _search_groups(
+    network: nn.Module, image: Tensor, parted: bool
+) -> tuple[list[ChannelGroup], list[ChannelGroup]]:
+    """Return the groups of channels, and those of them that can grow; see ``find_groups``."""
+    found = find_groups(network, image, parted=parted)
+    chosen = select_groups(found)
+    if chosen and not _runs_grown(network, chosen, image):
+        for group in found:
+            if not group.blocked and not _runs_grown(network, [group], image):
+                group.blocked = "the network does not run with more of them"
+        chosen = select_groups(found)
+        if not _runs_grown(network, chosen, image):
+            chosen = []
+    return found, chosen
 
 
 def _explain_refusal(found: Sequence[ChannelGroup]) -> str:
