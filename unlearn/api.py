@@ -3,8 +3,10 @@
 Shapes: N samples, C H W image, K classes.
 """
 
+import functools
 import json
 import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from unlearn.config.checkpoint_input import add_training_defaults
 from unlearn.config.command_line import Arguments
 from unlearn.config.composition import (
     check_jobs,
@@ -31,14 +34,17 @@ from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.models.adapted import Adaptation, copy_network, restore_network, use_logits
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.healed_models import load_folder, load_from_hub
-from unlearn.pipeline.original_agreement import find_misfit
 from unlearn.pipeline.run_record import make_record
 from unlearn.pipeline.trusted_set import draw_trusted_set
 from unlearn.pipeline.unlearn_job import run_method
 from unlearn.pipeline.user_arrays import find_accelerator, read_scale
 from unlearn.pipeline.user_data import build_user_data, complete_input, locate_data
 from unlearn.pipeline.user_model import make_healing, warn_lost_classes
-from unlearn.pipeline.user_network import build_user_network
+from unlearn.pipeline.user_network import (
+    build_user_network,
+    check_given_model,
+    set_initial_weights,
+)
 from unlearn.reporting.pages.healing_page import write_healing
 from unlearn.storage.hub import is_hub_name
 from unlearn.storage.record import RunRecord
@@ -97,6 +103,7 @@ def heal(
     std: Sequence[float] | None = None,
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
+    init: "nn.Module | str | Path | Mapping[str, Tensor] | None" = None,
     seed: int = 0,
     device: "str | torch.device" = "auto",
 ) -> Result:
@@ -125,6 +132,8 @@ def heal(
         image_size: Height and width in pixels to which a folder's images are resized; like mean and
             std, it is required for images from files unless the model's card holds it.
         class_names: K names in the order of the outputs.
+        init: Weights that the model's training began from, such as pre-trained ones: a file, a state
+            dict or a network. Methods that retrain all or part of it start there; None: at random.
         seed: Seed of the unlearning, 0 or more.
         device: auto, cpu, gpu or cuda, or a ``torch.device``.
 
@@ -134,9 +143,13 @@ def heal(
     mean, std = (read_scale(value, name) for value, name in ((mean, "mean"), (std, "std")))
     model, device = build_user_network(model, network), find_accelerator(device)
     mean, std, image_size = complete_input(model, retain, mean, std, image_size)
-    config = _compose_call(retain, method, options, overrides, seed, device, image_size, mean, std)
+    begun = init is not None
+    config = _compose_call(
+        retain, method, options, overrides, seed, device, image_size, mean, std, begun
+    )
     job = _make_job(config, Path(tempfile.gettempdir()))
     own, did = copy_network(model)
+    set_initial_weights(own, init)
     dataset, rows, truth = build_user_data(job, own, forget, retain, test, mean, std, class_names)
     task = Task(dataset.train, dataset.test, truth, (rows,))
     engine = build_engine(config, dataset.train.image.shape[-2])
@@ -178,22 +191,6 @@ def _run_heal(
         warn_lost_classes(context, said)
     healed = None if outcome.model is None else restore_network(outcome.model.to(home), did)
     return Result(healed, record, context, said)
-
-
-def check_given_model(context: RunContext, network: nn.Module) -> None:
-    """Log how a model agrees with its data; refuse it if another input fits much better.
-
-    Raises:
-        ValueError: If another input or order of classes fits much better.
-    """
-    assert context.original_predictions is not None
-    found = find_misfit(context, network, context.original_predictions)
-    if found is None:
-        return
-    reason = found.reason.replace("dataset.", "").replace("class_order", "class_names")
-    if found.certain:
-        raise ValueError(f"model {reason}")
-    log.warning("model %s", reason)
 
 
 def load(
@@ -239,8 +236,9 @@ def _compose_call(
     image_size: int | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    begun: bool,
 ) -> dict[str, Any]:
-    """Return the resolved and checked config of the call."""
+    """Return the resolved and checked config of the call; ``begun``: initial weights are given."""
     data = {"image_size": image_size, "mean": mean, "std": std}
     kind, key = locate_data(retain)
     place = str(retain) if key == "path" else "handed_over"
@@ -263,11 +261,26 @@ def _compose_call(
         *(f"method.{k}={json.dumps(v)}" for k, v in (options or {}).items()),
         *overrides,
     ]
-    check_jobs("unlearn", Arguments(words, False, False, None, [config_dir()]), files=False)
+    marked = ["init=handed_over", *words] if begun else words
+    words = [word for word in add_training_defaults(marked) if word != "init=handed_over"]
+    text = _resolve_words(tuple(words), os.environ.get("UNLEARN_HOME"), os.getcwd())
+    return json.loads(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _resolve_words(words: tuple[str, ...], home: str | None, folder: str) -> str:
+    """Return the resolved and checked config of a command line as JSON; cached, which takes seconds.
+
+    Args:
+        words: The command line.
+        home: The variable that paths depend on, for the cache.
+        folder: The working directory, likewise.
+    """
+    check_jobs("unlearn", Arguments(list(words), False, False, None, [config_dir()]), files=False)
     with enable_composition([config_dir()]):
-        config = resolve_config(compose_config("unlearn", words, [config_dir()]))
+        config = resolve_config(compose_config("unlearn", list(words), [config_dir()]))
     config.pop("tune")
-    return config
+    return json.dumps(config)
 
 
 def _make_job(config: dict[str, Any], folder: Path) -> Job:

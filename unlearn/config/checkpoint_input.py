@@ -1,4 +1,4 @@
-"""Input of a user's checkpoint: the size and scale of its images, given or known, never assumed."""
+"""What a user's checkpoint implies: its input, given or known, and how it is trained again."""
 
 import json
 from collections.abc import Sequence
@@ -41,6 +41,32 @@ def add_checkpoint_input(argv: Sequence[str]) -> list[str]:
             "and std are of images in [0, 1], without normalization dataset.mean=[0,0,0] "
             "dataset.std=[1,1,1]"
         )
+    return [*argv, *added]
+
+
+FINE_TUNING = {"epochs": "6", "batch_size": "32", "optimizer.lr": "0.01"}
+"""Recipe of trainings that start from given weights, assumed unless one is given."""
+
+GIVEN_ELSEWHERE = ("experiment", "method_defaults", "pretraining_defaults")
+
+
+def add_training_defaults(argv: Sequence[str]) -> list[str]:
+    """Return the command line of a user's model with the recipe and the budgets that it implies.
+
+    A model that began from given weights is trained again by fine-tuning; default budgets are fitted
+    to the data unless the user gives epochs or batches.
+    """
+    given = dict(word.partition("=")[::2] for word in argv if "=" in word)
+    if any(key.partition("@")[0] in GIVEN_ELSEWHERE for key in given):
+        return list(argv)
+    added = []
+    began = given.get("init", "null") != "null" or "timm_pretrained" in given.get("model", "")
+    began |= given.get("model.pretrained", "false").lower() == "true"
+    if began and not any(key.startswith("pretraining") for key in given):
+        added = [f"pretraining.{key}={value}" for key, value in FINE_TUNING.items()]
+    if "fit_budget" not in given:
+        fixed = "method.epochs" in given or "method.batch_size" in given
+        added.append(f"fit_budget={str(not fixed).lower()}")
     return [*argv, *added]
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unlearn.core.files import hash_file
 from unlearn.core.source_hash import hash_user_code
 
 ID_FORMAT = 3
@@ -28,6 +29,8 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     held = {} if config.get("validation") is None else {"validation": config["validation"]}
     joined = distributed_identity(config)
     held |= {"together": joined} if joined else {}
+    if config.get("init") is not None:
+        held["init"] = identify_file(config["init"])
     chosen = ("corruption", "corrupted", "model", "pretraining")
     return {
         **held,
@@ -39,6 +42,11 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         },
         "seeds": {key: config["seeds"][key] for key in ("data", "train", "mask")},
     }
+
+
+def identify_file(value: str) -> str:
+    """Return the hash of a file's content; the value itself if there is none, or it is a hash."""
+    return hash_file(Path(value)) if Path(value).is_file() else value
 
 
 def drop_later_keys(part: str, node: Any) -> Any:

@@ -10,10 +10,13 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from unlearn.core.types import ImageSet
+from unlearn.models.initial_weights import load_initial_weights
 
 
 def reinitialize_network(model: nn.Module, seed: int) -> nn.Module:
-    """Return a network of the same architecture with new random weights.
+    """Return a network of the same architecture with new random weights, or its initial ones.
+
+    Initial weights are those of ``start_from``; frozen parameters keep their values.
 
     Args:
         model: A network with ``arguments`` of its constructor, with a function ``build_again``, or
@@ -27,6 +30,7 @@ def reinitialize_network(model: nn.Module, seed: int) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         new = _build_network(model).to(device)
+    load_initial_weights(new, model)
     if hasattr(model, "keep_contiguous"):
         new.keep_contiguous = model.keep_contiguous
     own = {n: p for n, p in model.named_parameters() if not p.requires_grad}
@@ -54,6 +58,7 @@ def _build_network(model: nn.Module) -> nn.Module:
         assert isinstance(again, nn.Module)
         return again
     new = copy.deepcopy(model).cpu()
+    started = hasattr(model, "initial_weights")  # which replace what cannot be drawn
     for name, module in new.named_modules():
         reset = getattr(module, "reset_parameters", None)
         if parametrize.is_parametrized(module):
@@ -62,7 +67,7 @@ def _build_network(model: nn.Module) -> nn.Module:
             continue  # by its layer
         elif callable(reset):
             reset()
-        elif any(True for _ in module.parameters(recurse=False)):
+        elif any(True for _ in module.parameters(recurse=False)) and not started:
             raise ValueError(
                 f"cannot draw new weights: layer '{name or type(new).__name__}' has "
                 "parameters but no reset_parameters()"
@@ -76,9 +81,10 @@ def _reset_parametrized(layer: nn.Module) -> None:
     Raises:
         ValueError: If the layer has no ``reset_parameters``.
     """
-    plain: Any = copy.copy(layer)
+    kind = parametrize.type_before_parametrizations(layer)
+    plain: Any = kind.__new__(kind)
+    plain.__dict__.update(vars(layer))
     plain._parameters, plain._modules = dict(layer._parameters), {}
-    plain.__class__ = parametrize.type_before_parametrizations(layer)
     names = list(layer.parametrizations)  # type: ignore[arg-type]
     for name in names:
         plain.register_parameter(name, nn.Parameter(getattr(layer, name).detach().clone()))

@@ -4,11 +4,38 @@ Shapes: B batch, C H W image.
 """
 
 import copy
+import logging
 
 import torch
 from torch import Tensor, nn
 
 from unlearn.training.engine import Engine
+
+log = logging.getLogger(__name__)
+
+_needs_contiguous: dict[tuple[str, tuple[int, ...], str], bool] = {}
+"""By network, shape of the images and device; tried once per process."""
+
+
+def fit_layout(network: nn.Module, image: Tensor, engine: Engine, key: str) -> None:
+    """Check that a network can be trained, and mark one that needs contiguous memory.
+
+    Args:
+        network: A network that returns logits.
+        image: Example input, (B, C, H, W), B at least 2.
+        engine: Device and memory layout.
+        key: Identifies networks of the same code; each is tried once.
+
+    Raises:
+        ValueError: If it cannot be trained.
+    """
+    case = (key, tuple(image.shape[1:]), str(engine.device))
+    if case not in _needs_contiguous:
+        for note in try_training(network, image, engine):
+            log.info("%s", note)
+        _needs_contiguous[case] = hasattr(network, "keep_contiguous")
+    if _needs_contiguous[case]:
+        network.keep_contiguous = True  # type: ignore[assignment]
 
 
 def try_training(network: nn.Module, image: Tensor, engine: Engine) -> list[str]:

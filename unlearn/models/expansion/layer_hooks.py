@@ -14,6 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from unlearn.models.expansion.channel_groups import CONV, NORM, PARTED, count_channels
+from unlearn.models.surgery import eval_mode
 
 NORMS = (NORM, *PARTED)
 
@@ -36,6 +37,8 @@ def _copy_plain(layer: nn.Module) -> Any:
     for hook in list(new._forward_pre_hooks.values()):
         if isinstance(hook, WeightNorm | SpectralNorm):
             hook.remove(new)
+            new._state_dict_hooks.clear()
+            new._load_state_dict_pre_hooks.clear()
     new._forward_hooks.clear()
     new._forward_pre_hooks.clear()
     return new
@@ -157,3 +160,47 @@ class ExtraChannelHook(nn.Module):
             whole = torch.cat([old, new], self.dim) if len(new) else old
             out = torch.cat([out, self.new(whole)], self.dim)
         return out
+
+
+class IdleLayerHook:
+    """Hook of a layer that does not run in eval mode, such as of an auxiliary output.
+
+    Its outputs are not used here, so it reads the old channels alone.
+    """
+
+    def __init__(self, gates: GateState) -> None:
+        """Store the gates of the network."""
+        self.gates = gates
+
+    def __call__(self, layer: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...] | None:
+        """Return the arguments with the input's old channels."""
+        if self.gates.now is None or not args:
+            return None
+        dim = -1 if isinstance(layer, nn.Linear) else 1
+        return (args[0].narrow(dim, 0, _count_inputs(layer)), *args[1:])
+
+
+def _count_inputs(layer: nn.Module) -> int:
+    if isinstance(layer, nn.Linear):
+        return layer.in_features
+    return layer.in_channels if isinstance(layer, CONV) else count_channels(layer)
+
+
+def list_idle_layers(network: nn.Module, image: Tensor) -> list[str]:
+    """Return the names of the convolutions, linear maps and batch norms that do not run in eval mode.
+
+    Args:
+        network: Any classifier.
+        image: Example input, (B, C, H, W), on its device.
+    """
+    kinds = (CONV, nn.Linear, NORM)
+    layers = {name: m for name, m in network.named_modules() if isinstance(m, kinds)}
+    run: set[nn.Module] = set()
+    handles = [m.register_forward_pre_hook(lambda m, _: run.add(m)) for m in layers.values()]
+    try:
+        with eval_mode(network):
+            network(image)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [name for name, layer in layers.items() if layer not in run]
