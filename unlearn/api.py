@@ -30,6 +30,7 @@ from unlearn.config.identity import compute_run_id
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.data.task import Task
+from unlearn.evaluation.evaluator import Row
 from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.models.adapted import Adaptation, copy_network, restore_network, use_logits
 from unlearn.pipeline.context import RunContext, build_engine, build_method
@@ -185,7 +186,7 @@ def _run_heal(
             loggers=[],
         )
     said = None if outcome.model is None else predict_task(outcome.model, context.task)
-    facts = {"network/adapted": "; ".join(notes)} if notes else {}
+    facts: Row = {"network/adapted": "; ".join(notes)} if notes else {}
     record = make_record(context, outcome, said, facts, started)
     if said is not None:
         warn_lost_classes(context, said)

@@ -58,7 +58,7 @@ def test_without_held_out_images_the_retain_set_is_compared(clean):
     after[label == 2] = 0
     none = logits(label[:0])
     made = [Predictions(logits(x), logits(x), none, None) for x in (label, after)]
-    losses = compare_classes(*made, task, ["a", "b", "c"])
+    losses = compare_classes(made[0], made[1], task, ["a", "b", "c"])
     assert losses[0].name == "c"
     assert losses[0].images == "retain images"
     assert losses[0].count == int((label[20:] == 2).sum())

@@ -24,7 +24,7 @@ def add_checkpoint_input(argv: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: If mean, deviation or size of the user's images are neither given nor known.
     """
-    given = dict(word.partition("=")[::2] for word in argv if "=" in word)
+    given = _read_words(argv)
     missing = [key for key in KEYS if f"dataset.{key}" not in given]
     model = given.get("model", "")
     elsewhere = "experiment" in given or any(word.startswith("--config") for word in argv)
@@ -56,7 +56,7 @@ def add_training_defaults(argv: Sequence[str]) -> list[str]:
     A model that began from given weights is trained again by fine-tuning; default budgets are fitted
     to the data unless the user gives epochs or batches.
     """
-    given = dict(word.partition("=")[::2] for word in argv if "=" in word)
+    given = _read_words(argv)
     if any(key.partition("@")[0] in GIVEN_ELSEWHERE for key in given):
         return list(argv)
     added = []
@@ -68,6 +68,12 @@ def add_training_defaults(argv: Sequence[str]) -> list[str]:
         fixed = "method.epochs" in given or "method.batch_size" in given
         added.append(f"fit_budget={str(not fixed).lower()}")
     return [*argv, *added]
+
+
+def _read_words(argv: Sequence[str]) -> dict[str, str]:
+    """Return the value of each option of a command line."""
+    parts = [word.partition("=") for word in argv if "=" in word]
+    return {key: value for key, _, value in parts}
 
 
 def _read_card(checkpoint: Path) -> dict[str, str]:

@@ -105,7 +105,7 @@ def measure_losses(
         a, b = (logits[own].argmax(1) == k for logits in (before, after))
         low, high = paired_interval(a, b, z)
         share = [x.double().mean().item() for x in (a, b)]
-        out.append(ClassLoss(names[k], images, int(own.sum()), *share, low=-high, high=-low))
+        out.append(ClassLoss(names[int(k)], images, int(own.sum()), *share, low=-high, high=-low))
     return out
 
 

@@ -82,7 +82,7 @@ def _reset_parametrized(layer: nn.Module) -> None:
         ValueError: If the layer has no ``reset_parameters``.
     """
     kind = parametrize.type_before_parametrizations(layer)
-    plain: Any = kind.__new__(kind)
+    plain: Any = object.__new__(kind)
     plain.__dict__.update(vars(layer))
     plain._parameters, plain._modules = dict(layer._parameters), {}
     names = list(layer.parametrizations)  # type: ignore[arg-type]

@@ -214,7 +214,9 @@ def test_group_norms_grow_by_whole_groups_and_normalize_old_channels_by_themselv
     network = made(group_norms)
     new = grown(network, ratio=0.2)
     assert new._split == [2, 2]  # two channels a group; round(1.6) of the norm over all
-    first, second = (t for t in new.twins if isinstance(t.new, nn.GroupNorm))
+    first, second = (
+        t for t in new.get_submodule("twins").children() if isinstance(t.new, nn.GroupNorm)
+    )
     assert (first.new.num_groups, first.new.num_channels) == (1, 2)
     assert (second.new.num_groups, second.new.num_channels) == (1, 2)
     x = torch.randn(3, 10, 4, 4)

@@ -54,8 +54,8 @@ class Named(Plain):
 class Fields(Plain):
     """As networks of transformers: an object with fields, and optional arguments."""
 
-    def forward(self, pixel_values=None, labels=None, return_dict=True):
-        return SimpleNamespace(logits=self.head(self.body(pixel_values)), loss=None)
+    def forward(self, x=None, labels=None, return_dict=True):
+        return SimpleNamespace(logits=self.head(self.body(x)), loss=None)
 
 
 class Auxiliary(Plain):
@@ -76,7 +76,7 @@ class Optional(Plain):
 
 
 class ByName(Plain):
-    def forward(self, *, pixel_values, labels=None):
+    def forward(self, *, pixel_values, labels=None):  # type: ignore[override]
         return super().forward(pixel_values)
 
 
