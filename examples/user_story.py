@@ -217,7 +217,8 @@ def main() -> None:
     )
     usual = [
         "dataset=imagefolder", f"dataset.root={out / 'photos'}", "model=torchvision",
-        "model.name=resnet18", f"checkpoint={out / 'mine.pt'}", *options.more,
+        "model.name=resnet18", f"checkpoint={out / 'mine.pt'}", "dataset.image_size=32",
+        "dataset.mean=[0.4914,0.4822,0.4465]", "dataset.std=[0.2470,0.2435,0.2616]", *options.more,
     ]  # fmt: skip
     by_list = ["forget_set=file", f"forget_set.path={out / 'bad.csv'}"]
 

@@ -3,8 +3,10 @@
 Shapes: N samples, C H W image, K classes.
 """
 
-import copy
+import functools
 import json
+import logging
+import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +18,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
+from unlearn.config.checkpoint_input import add_training_defaults
 from unlearn.config.command_line import Arguments
 from unlearn.config.composition import (
     check_jobs,
@@ -27,19 +30,28 @@ from unlearn.config.identity import compute_run_id
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.data.task import Task
+from unlearn.evaluation.evaluator import Row
 from unlearn.evaluation.predictions import Predictions, predict_task
+from unlearn.models.adapted import Adaptation, copy_network, restore_network, use_logits
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.healed_models import load_folder, load_from_hub
 from unlearn.pipeline.run_record import make_record
 from unlearn.pipeline.trusted_set import draw_trusted_set
 from unlearn.pipeline.unlearn_job import run_method
 from unlearn.pipeline.user_arrays import find_accelerator, read_scale
-from unlearn.pipeline.user_data import build_user_data, locate_data
-from unlearn.pipeline.user_model import make_healing
-from unlearn.pipeline.user_network import build_user_network
+from unlearn.pipeline.user_data import build_user_data, complete_input, locate_data
+from unlearn.pipeline.user_model import make_healing, warn_lost_classes
+from unlearn.pipeline.user_network import (
+    build_user_network,
+    check_given_model,
+    set_initial_weights,
+)
 from unlearn.reporting.pages.healing_page import write_healing
 from unlearn.storage.hub import is_hub_name
 from unlearn.storage.record import RunRecord
+from unlearn.training.network_trial import try_training
+
+log = logging.getLogger(__name__)
 
 MODEL_SOURCE = "a model passed in Python"
 
@@ -92,6 +104,7 @@ def heal(
     std: Sequence[float] | None = None,
     image_size: int | None = None,
     class_names: Sequence[str] | None = None,
+    init: "nn.Module | str | Path | Mapping[str, Tensor] | None" = None,
     seed: int = 0,
     device: "str | torch.device" = "auto",
 ) -> Result:
@@ -117,8 +130,11 @@ def heal(
         overrides: Further options, as on the command line: "trainer.threads=2".
         mean: Channel means used in training, of images in [0, 1], (C,).
         std: Channel standard deviations used in training, of images in [0, 1], (C,).
-        image_size: Height and width in pixels to which a folder's images are resized.
+        image_size: Height and width in pixels to which a folder's images are resized; like mean and
+            std, it is required for images from files unless the model's card holds it.
         class_names: K names in the order of the outputs.
+        init: Weights that the model's training began from, such as pre-trained ones: a file, a state
+            dict or a network. Methods that retrain all or part of it start there; None: at random.
         seed: Seed of the unlearning, 0 or more.
         device: auto, cpu, gpu or cuda, or a ``torch.device``.
 
@@ -127,27 +143,40 @@ def heal(
     """
     mean, std = (read_scale(value, name) for value, name in ((mean, "mean"), (std, "std")))
     model, device = build_user_network(model, network), find_accelerator(device)
-    config = _compose_call(retain, method, options, overrides, seed, device, image_size, mean, std)
+    mean, std, image_size = complete_input(model, retain, mean, std, image_size)
+    begun = init is not None
+    config = _compose_call(
+        retain, method, options, overrides, seed, device, image_size, mean, std, begun
+    )
     job = _make_job(config, Path(tempfile.gettempdir()))
-    dataset, rows, truth = build_user_data(job, model, forget, retain, test, mean, std, class_names)
+    own, did = copy_network(model)
+    set_initial_weights(own, init)
+    dataset, rows, truth = build_user_data(job, own, forget, retain, test, mean, std, class_names)
     task = Task(dataset.train, dataset.test, truth, (rows,))
     engine = build_engine(config, dataset.train.image.shape[-2])
     context = RunContext(job, dataset, task, engine, "")
     task, forget_sets, facts = draw_trusted_set(context, (rows,))
     task = replace(task, forget=forget_sets)
     context = replace(context, task=task, forget_set_facts=facts)
-    return _run_heal(context, model)
+    return _run_heal(context, own, did, next(model.parameters()).device)
 
 
-def _run_heal(context: RunContext, model: nn.Module) -> Result:
+def _run_heal(
+    context: RunContext, network: nn.Module, did: Adaptation, home: torch.device
+) -> Result:
+    """Return the result of healing ``network``, a copy of the given model, which was on ``home``."""
     started = time.perf_counter()
-    home = next(model.parameters()).device
-    network = context.engine.place_model(copy.deepcopy(model)).eval()
+    few = next(context.task.train.rows(torch.arange(2)).batches()).image
+    notes = did.notes + use_logits(network, few.to(next(network.parameters()).device))
+    notes += try_training(network, few, context.engine)
+    for note in notes:
+        log.info("%s", note)
+    network = context.engine.place_model(network).eval()
     check = build_method(context.job)
     if hasattr(check, "check_model"):
-        few = next(context.task.train.rows(torch.arange(2)).batches())
-        check.check_model(network, few.image.to(context.engine.device))
+        check.check_model(network, few.to(context.engine.device))
     context = replace(context, original_predictions=predict_task(network, context.task))
+    check_given_model(context, network)
     with tempfile.TemporaryDirectory() as folder:
         own = replace(context.job, folder=Path(folder))
         outcome = run_method(
@@ -157,8 +186,11 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
             loggers=[],
         )
     said = None if outcome.model is None else predict_task(outcome.model, context.task)
-    record = make_record(context, outcome, said, {}, started)
-    healed = None if outcome.model is None else outcome.model.to(home)
+    facts: Row = {"network/adapted": "; ".join(notes)} if notes else {}
+    record = make_record(context, outcome, said, facts, started)
+    if said is not None:
+        warn_lost_classes(context, said)
+    healed = None if outcome.model is None else restore_network(outcome.model.to(home), did)
     return Result(healed, record, context, said)
 
 
@@ -205,8 +237,9 @@ def _compose_call(
     image_size: int | None,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
+    begun: bool,
 ) -> dict[str, Any]:
-    """Return the resolved and checked config of the call."""
+    """Return the resolved and checked config of the call; ``begun``: initial weights are given."""
     data = {"image_size": image_size, "mean": mean, "std": std}
     kind, key = locate_data(retain)
     place = str(retain) if key == "path" else "handed_over"
@@ -229,11 +262,26 @@ def _compose_call(
         *(f"method.{k}={json.dumps(v)}" for k, v in (options or {}).items()),
         *overrides,
     ]
-    check_jobs("unlearn", Arguments(words, False, False, None, [config_dir()]), files=False)
+    marked = ["init=handed_over", *words] if begun else words
+    words = [word for word in add_training_defaults(marked) if word != "init=handed_over"]
+    text = _resolve_words(tuple(words), os.environ.get("UNLEARN_HOME"), os.getcwd())
+    return json.loads(text)
+
+
+@functools.lru_cache(maxsize=8)
+def _resolve_words(words: tuple[str, ...], home: str | None, folder: str) -> str:
+    """Return the resolved and checked config of a command line as JSON; cached, which takes seconds.
+
+    Args:
+        words: The command line.
+        home: The variable that paths depend on, for the cache.
+        folder: The working directory, likewise.
+    """
+    check_jobs("unlearn", Arguments(list(words), False, False, None, [config_dir()]), files=False)
     with enable_composition([config_dir()]):
-        config = resolve_config(compose_config("unlearn", words, [config_dir()]))
+        config = resolve_config(compose_config("unlearn", list(words), [config_dir()]))
     config.pop("tune")
-    return config
+    return json.dumps(config)
 
 
 def _make_job(config: dict[str, Any], folder: Path) -> Job:

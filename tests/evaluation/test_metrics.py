@@ -137,6 +137,9 @@ def test_collapse_is_guessing():
     assert find_collapse({"test/accuracy": 0.12}, 10) is not None
     assert find_collapse({"test/accuracy": 0.9}, 10) is None
     assert find_collapse({"test/accuracy": None}, 10) is None
+    low = {"test/accuracy": 0.12, "test/accuracy_original": 0.12}
+    assert find_collapse(low, 10) is None  # the untouched original
+    assert find_collapse(low | {"test/accuracy_original": 0.5}, 10) is not None
 
 
 def test_predictions_of_triggers(poisoned, network):

@@ -35,6 +35,14 @@ def record(**changes: Any) -> RunRecord:
     return RunRecord(**(values | changes))
 
 
+def test_the_rate_of_a_user_s_list_is_unknown():
+    listed = {"_target_": "unlearn.data.forget_sets.from_file.FromFile", "path": "bad.csv"}
+    row = record(config=CONFIG | {"forget_set": listed}).to_row()
+    assert row["discovery"] is None
+    assert row["config/discovery"] is None
+    assert record().to_row()["discovery"] == 0.5
+
+
 def test_a_row_is_flat():
     assert record().to_row() == {
         "run_id": "0123456789ab",

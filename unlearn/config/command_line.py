@@ -10,6 +10,7 @@ from typing import NoReturn
 from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 
+from unlearn.config.checkpoint_input import add_checkpoint_input, add_training_defaults
 from unlearn.config.help_layout import find_topic
 from unlearn.config.options import EXPERIMENTS, has_option, option_names
 from unlearn.config.registration import config_dir
@@ -157,10 +158,15 @@ CHECKPOINT_DEFAULTS = {"corruption": "none", "evaluation": "change"}
 
 
 def add_checkpoint_defaults(name: str, argv: Sequence[str]) -> list[str]:
-    """Return the command line with the defaults that a user's checkpoint implies."""
+    """Return the command line with the defaults that a user's checkpoint implies.
+
+    Raises:
+        ConfigError: If the input of the checkpoint is not known.
+    """
     own = [w for w in argv if w.startswith("checkpoint=") and w not in ("checkpoint=null",)]
     if name != "unlearn" or not own:
         return list(argv)
+    argv = add_training_defaults(add_checkpoint_input(argv))
     return [*argv, *(f"{group}={option}" for group, option in CHECKPOINT_DEFAULTS.items()
                      if not any(w.startswith(f"{group}=") for w in argv))]  # fmt: skip
 

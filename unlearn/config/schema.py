@@ -121,6 +121,10 @@ class Common:
             "all class names in the order of the model's outputs; null: sorted order"
         ),
     )
+    init: str | None = _make_option(
+        None,
+        "file of the weights that trainings start from, such as pre-trained ones; null: random",
+    )
     dataset: Any = MISSING
     corruption: Any = MISSING
     model: Any = MISSING
@@ -154,6 +158,11 @@ class UnlearnConfig(Common):
     )
     checkpoint: str | None = _make_option(
         None, "your own model to heal instead of one trained here; see docs/your_model.md"
+    )
+    fit_budget: bool | None = _make_option(
+        None,
+        "with a checkpoint: fit default epochs and batches to the data and the cost of one retraining; "
+        "null: true if neither is given",
     )
     save_model: bool = _make_option(True, "save the healed model as model.pt in the run's folder")
     hub: str | None = _make_option(

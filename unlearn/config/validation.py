@@ -59,7 +59,11 @@ def check_checkpoint(config: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: If the file is absent, or another option needs a model trained here.
     """
-    checkpoint = config.get("checkpoint")
+    checkpoint, init = config.get("checkpoint"), config.get("init")
+    if init is not None and not Path(init).is_file():
+        raise ConfigError(f"init must be a file, got {init}, which does not exist")
+    if init is not None and (config.get("pretraining") or {}).get("capacity", 1) != 1:
+        raise ConfigError("init needs a pretraining without extra channels: pretraining=standard")
     if checkpoint is None:
         return
     if not Path(checkpoint).is_file():

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unlearn.core.files import hash_file
 from unlearn.core.source_hash import hash_user_code
 
 ID_FORMAT = 3
@@ -28,6 +29,8 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     held = {} if config.get("validation") is None else {"validation": config["validation"]}
     joined = distributed_identity(config)
     held |= {"together": joined} if joined else {}
+    if config.get("init") is not None:
+        held["init"] = identify_file(config["init"])
     chosen = ("corruption", "corrupted", "model", "pretraining")
     return {
         **held,
@@ -39,6 +42,11 @@ def original_identity(config: Mapping[str, Any]) -> dict[str, Any]:
         },
         "seeds": {key: config["seeds"][key] for key in ("data", "train", "mask")},
     }
+
+
+def identify_file(value: str) -> str:
+    """Return the hash of a file's content; the value itself if there is none, or it is a hash."""
+    return hash_file(Path(value)) if Path(value).is_file() else value
 
 
 def drop_later_keys(part: str, node: Any) -> Any:
@@ -113,8 +121,21 @@ def distributed_identity(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: trainer[key] for key in ("devices", "sync_batchnorm")}
 
 
+def is_listed(config: Mapping[str, Any]) -> bool:
+    """Return whether the forget set is a user's list, whose share of the bad samples is unknown."""
+    node = config.get("forget_set") or {}
+    return str(node.get("_target_")).rpartition(".")[2] == "FromFile"
+
+
+def get_discovery(config: Mapping[str, Any]) -> float | None:
+    """Return the discovery rate; None if it is unknown or a detector chose the forget set."""
+    return None if is_listed(config) else config.get("discovery")
+
+
 def describe_discovery(config: Mapping[str, Any]) -> str:
-    """Return the discovery rate or the detector's name as text."""
+    """Return the discovery rate or the detector's name as text; "unknown" for a user's list."""
+    if is_listed(config):
+        return "unknown"
     return str(chosen_option(config, "detector") or config.get("discovery"))
 
 

@@ -65,8 +65,13 @@ def evaluate_metrics(
 
 
 def find_collapse(row: Row, num_classes: int) -> str | None:
-    """Return the reason if a model is collapsed (test accuracy at chance level), else None."""
-    value = row.get("test/accuracy")
+    """Return the reason if a model is collapsed (test accuracy at chance level), else None.
+
+    A model that is no worse than a known original has not collapsed.
+    """
+    value, before = row.get("test/accuracy"), row.get("test/accuracy_original")
+    if isinstance(value, float) and isinstance(before, float) and value >= before:
+        return None
     chance = 1 / num_classes
     if isinstance(value, float) and value <= chance + 0.1 * (1 - chance):
         return f"test accuracy {value:.3f} is at chance level for {num_classes} classes"

@@ -23,8 +23,8 @@ def wilson_interval(hits: int, total: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def paired_interval(before: Tensor, after: Tensor) -> tuple[float, float]:
-    """Return the 95 % interval of the change of a share between two paired measurements.
+def paired_interval(before: Tensor, after: Tensor, z: float = Z) -> tuple[float, float]:
+    """Return the interval of the change of a share between two paired measurements.
 
     Agresti and Min (2005, doi 10.1002/sim.1781): two pairs are added, half a sample to each outcome,
     so that the interval has a positive width if no sample changed.
@@ -32,11 +32,12 @@ def paired_interval(before: Tensor, after: Tensor) -> tuple[float, float]:
     Args:
         before: Bool (n,), samples counted before.
         after: Bool (n,), samples counted after.
+        z: Quantile of the normal distribution; by default of a two-sided 95 % interval.
     """
     n = len(before) + 2
     rose, fell = ((a & ~b).sum().item() + 0.5 for a, b in ((after, before), (before, after)))
     middle = (rose - fell) / n
-    half = Z * math.sqrt(rose + fell - (rose - fell) ** 2 / n) / n
+    half = z * math.sqrt(rose + fell - (rose - fell) ** 2 / n) / n
     return max(-1.0, middle - half), min(1.0, middle + half)
 
 

@@ -26,6 +26,7 @@ class BadT(UnlearningMethod):
     mean_loss = True
     full_precision: ClassVar[bool] = False
     budget_pass: ClassVar[str] = "all"
+    step_cost: ClassVar[float] = 1.7  # two teachers
 
     def __init__(self, *, kl_reduction: str, seed: int, **recipe: Any) -> None:
         """Store the options; see ``UnlearningMethod`` for the rest.

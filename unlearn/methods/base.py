@@ -44,6 +44,7 @@ class UnlearningMethod(L.Callback, ABC):
         uses_forget_set: Whether the result depends on the forget set.
         uses_retain_set: Whether the result depends on the retain set.
         needs_trusted: Whether the method needs a trusted set; only then its request holds one.
+        step_cost: Cost of one image of the budget, relative to one of plain training.
         notes: Values recorded in the run's row, JSON-serialisable.
     """
 
@@ -58,6 +59,7 @@ class UnlearningMethod(L.Callback, ABC):
     role: ClassVar[str] = "unlearning"
     uses_forget_set: ClassVar[bool] = True
     uses_retain_set: ClassVar[bool] = True
+    step_cost: ClassVar[float] = 1.0
     needs_trusted: bool = False
     mask: Any = None
 

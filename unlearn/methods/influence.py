@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unlearn.core.types import ImageSet, Request
 from unlearn.methods.components.one_shot import OneShot
 from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
+from unlearn.models.layers import get_trainable_parameters
 
 
 def compute_leave_out_gradient(forget: Tensor, retain: Tensor, counts: tuple[int, int]) -> Tensor:
@@ -79,7 +80,7 @@ class Influence(OneShot):
         step = compute_inverse_fisher_product(
             start, self._iterate_sample_gradients(model, request.retain), self.num_samples
         )
-        weights = list(model.parameters())
+        weights = list(get_trainable_parameters(model).values())
         with torch.no_grad():
             for weight, part in zip(weights, step.split([w.numel() for w in weights]), strict=True):
                 weight += self.alpha * part.view(weight.shape)
@@ -88,7 +89,7 @@ class Influence(OneShot):
 
     def _compute_flat_gradient(self, model: nn.Module, data: ImageSet) -> Tensor:
         """Return the gradient of the summed cross-entropy in eval mode, (P,)."""
-        parameters, batches = dict(model.named_parameters()), data.batches(self.batch_size)
+        parameters, batches = get_trainable_parameters(model), data.batches(self.batch_size)
         found = gradient_sums(model, parameters, batches, summed_cross_entropy)[0]
         return torch.cat([slope.flatten() for slope in found.values()])
 

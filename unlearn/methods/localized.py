@@ -79,7 +79,7 @@ class Localized(UnlearningMethod):
         self.method, self.localizer, self.budget = method, localizer, budget
         self.batch_norm, self.head_mode = batch_norm, head or method.head
         self.trainable = list(trainable or ())
-        for name in ("full_precision", "budget_pass", "needs_trusted", "notes"):
+        for name in ("full_precision", "budget_pass", "step_cost", "needs_trusted", "notes"):
             setattr(self, name, getattr(method, name))
         self.stackable, self.compilable = method.stackable, method.compilable
         self.mean_loss = method.mean_loss

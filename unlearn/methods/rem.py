@@ -45,6 +45,7 @@ class REM(UnlearningMethod):
     stackable = True
     mean_loss = True
     budget_pass: ClassVar[str] = "all"
+    step_cost: ClassVar[float] = 3.0  # twice the channels, and the frozen reference
     localizable: ClassVar[bool] = False
 
     def __init__(

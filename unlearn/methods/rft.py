@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from unlearn.core.types import Request
 from unlearn.methods.finetune import Finetune
+from unlearn.models.layers import get_trainable_parameters
 from unlearn.models.surgery import draw_unrelated_network, reinitialize_network
 
 RESET_MODES = ("fresh", "original_init", "zero", "perturb", "none")
@@ -74,6 +75,6 @@ class RFT(Finetune):
         """Return the model with all parameters reset; a localization restores entries outside the mask."""
         model = super().prepare(model, request)
         new = compute_reset_values(model, self.reset_to, **self.options)  # type: ignore[arg-type]
-        for name, parameter in model.named_parameters():
+        for name, parameter in get_trainable_parameters(model).items():
             parameter.copy_(new[name])
         return model

@@ -8,6 +8,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import logging
 import os
 import re
 import sys
@@ -18,7 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.timm_input import read_network_input
+from unlearn.models.adapted import adapt_network, add_hooks, list_hooks, use_logits
 from unlearn.models.surgery import eval_mode
+
+log = logging.getLogger(__name__)
 
 Build = Callable[..., nn.Module]
 
@@ -39,8 +43,10 @@ def _try_network(
         raise ValueError(f"{what} cannot be built: {_error_line(error)}") from error
     if not isinstance(network, nn.Module) or not any(True for _ in network.parameters()):
         raise ValueError(f"{what} must be a torch.nn.Module with weights, got {type(network)}")
+    network, did = adapt_network(network)
     c, size, k = shape["in_channels"], shape["image_size"], shape["num_classes"]
     try:
+        notes = did.notes + use_logits(network, torch.zeros(2, c, size, size))
         with eval_mode(network):
             out = network(torch.zeros(2, c, size, size))
     except (TypeError, RuntimeError, AssertionError, ValueError) as error:
@@ -50,8 +56,22 @@ def _try_network(
     if not isinstance(out, Tensor) or out.shape != (2, k):
         got = tuple(out.shape) if isinstance(out, Tensor) else type(out).__name__
         raise ValueError(f"{what} must return (2, {k}) logits for two images, got {got}")
-    network.build_again = functools.partial(build, **shape)  # type: ignore[assignment]
+    for note in notes:
+        _log_once(f"{what}: {note}")
+    network.build_again = functools.partial(_build_alike, build, list_hooks(network), **shape)  # type: ignore[assignment]
     return network
+
+
+def _build_alike(build: Build, hooks: Sequence[str], **shape: int) -> nn.Module:
+    """Return the network again, adapted in the same way."""
+    network, _ = adapt_network(build(**shape))
+    add_hooks(network, hooks)
+    return network
+
+
+@functools.lru_cache(maxsize=64)
+def _log_once(line: str) -> None:
+    log.info("%s", line)
 
 
 def _error_line(error: Exception) -> str:

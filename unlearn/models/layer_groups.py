@@ -4,6 +4,7 @@ Found by a forward pass, not by registration order. Differs: arXiv 2412.02432 st
 is that of ``group_by_layer``. Shapes: B batch, C H W image.
 """
 
+import copy
 from dataclasses import dataclass, field
 
 import torch
@@ -37,7 +38,8 @@ def list_executed_modules(model: nn.Module, image: Tensor) -> list[tuple[str, nn
     found: dict[str, nn.Module] = {}
     handles = []
     for name, module in model.named_modules():
-        if any(True for _ in module.children()) and not module._parameters:
+        inner = any(True for _ in module.children()) and not isinstance(module, COUNTED)
+        if inner and not module._parameters:
             continue
 
         def note_module(module: nn.Module, _: object, name: str = name) -> None:
@@ -91,12 +93,30 @@ def group_by_layer(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
             groups[-1].titles += [path] if counted else []
         else:
             waiting += own
+    if groups and any(n not in placed for n in wanted):
+        late = _list_training_parameters(model, image) - placed
+        groups[-1].names += [n for n in wanted if n in late]  # auxiliary outputs: the last layer
+        placed |= late
     for name in [n for n in wanted if n not in placed]:  # used by a parent without calling forward
         parents = [p for p in place if name.startswith(f"{p}." if p else "")]
         if not parents or not groups:
             raise ValueError(f"'{name}' belongs to no layer that {type(model).__name__} runs")
         groups[place[max(parents, key=len)]].names.append(name)
     return {(g.titles or g.names)[0]: g.names for g in groups if g.names}
+
+
+def _list_training_parameters(model: nn.Module, image: Tensor) -> set[str]:
+    """Return the names of the parameters of layers that run in train mode; the model does not change."""
+    own = copy.deepcopy(model).train()
+    run: set[str] = set()
+    for path, module in own.named_modules():
+        names = [f"{path}.{n}" for n, _ in module.named_parameters(recurse=False)]
+        if isinstance(module, COUNTED):
+            module.register_forward_pre_hook(lambda _, __, names=names: run.update(names))
+    devices = [image.device] if image.device.type == "cuda" else []
+    with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        own(image.to(next(own.parameters()).device))
+    return run
 
 
 def group_by_block(model: nn.Module, image: Tensor) -> dict[str, list[str]]:
@@ -133,7 +153,7 @@ def list_head_parameters(model: nn.Module, image: Tensor) -> list[str]:
     run = [
         (n, m)
         for n, m in list_executed_modules(model, image)
-        if not any(True for _ in m.children())
+        if not any(True for _ in m.children()) or isinstance(m, COUNTED)
     ]
     last = max((i for i, (_, m) in enumerate(run) if isinstance(m, COUNTED)), default=None)
     if last is None:
@@ -142,5 +162,5 @@ def list_head_parameters(model: nn.Module, image: Tensor) -> list[str]:
     return [
         f"{path}.{name}" if path else name
         for path, module in run[first : last + 1]
-        for name, _ in module.named_parameters(recurse=False)
+        for name, _ in module.named_parameters(recurse=isinstance(module, COUNTED))
     ]

@@ -3,15 +3,20 @@
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from unlearn.core.types import ImageSet
+from unlearn.models.initial_weights import load_initial_weights
 
 
 def reinitialize_network(model: nn.Module, seed: int) -> nn.Module:
-    """Return a network of the same architecture with new random weights.
+    """Return a network of the same architecture with new random weights, or its initial ones.
+
+    Initial weights are those of ``start_from``; frozen parameters keep their values.
 
     Args:
         model: A network with ``arguments`` of its constructor, with a function ``build_again``, or
@@ -24,25 +29,73 @@ def reinitialize_network(model: nn.Module, seed: int) -> nn.Module:
     device = next(model.parameters()).device
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        arguments = getattr(model, "arguments", None)
-        if isinstance(arguments, dict):
-            return type(model)(**arguments).to(device)
-        build_again = getattr(model, "build_again", None)
-        if callable(build_again):
-            again = build_again()
-            assert isinstance(again, nn.Module)
-            return again.to(device)
-        new = copy.deepcopy(model).cpu()
-        for name, module in new.named_modules():
-            reset = getattr(module, "reset_parameters", None)
-            if callable(reset):
-                reset()
-            elif any(True for _ in module.parameters(recurse=False)):
-                raise ValueError(
-                    f"cannot draw new weights: layer '{name or type(new).__name__}' has "
-                    "parameters but no reset_parameters()"
-                )
-        return new.to(device)
+        new = _build_network(model).to(device)
+    load_initial_weights(new, model)
+    if hasattr(model, "keep_contiguous"):
+        new.keep_contiguous = model.keep_contiguous
+    own = {n: p for n, p in model.named_parameters() if not p.requires_grad}
+    if len(own) == len(list(model.parameters())):
+        return new
+    with torch.no_grad():
+        for name, value in new.named_parameters():
+            if name in own:  # such as a fixed backbone
+                value.copy_(own[name]).requires_grad_(False)
+    return new
+
+
+def _build_network(model: nn.Module) -> nn.Module:
+    """Return a network of the same architecture with new weights, on any device.
+
+    Raises:
+        ValueError: If a layer has parameters but no ``reset_parameters``.
+    """
+    arguments = getattr(model, "arguments", None)
+    if isinstance(arguments, dict):
+        return type(model)(**arguments)
+    build_again = getattr(model, "build_again", None)
+    if callable(build_again):
+        again = build_again()
+        assert isinstance(again, nn.Module)
+        return again
+    new = copy.deepcopy(model).cpu()
+    started = hasattr(model, "initial_weights")  # which replace what cannot be drawn
+    for name, module in new.named_modules():
+        reset = getattr(module, "reset_parameters", None)
+        if parametrize.is_parametrized(module):
+            _reset_parametrized(module)
+        elif isinstance(module, parametrize.ParametrizationList):
+            continue  # by its layer
+        elif callable(reset):
+            reset()
+        elif any(True for _ in module.parameters(recurse=False)) and not started:
+            raise ValueError(
+                f"cannot draw new weights: layer '{name or type(new).__name__}' has "
+                "parameters but no reset_parameters()"
+            )
+    return new
+
+
+def _reset_parametrized(layer: nn.Module) -> None:
+    """Draw new weights of a layer with weight or spectral norm.
+
+    Raises:
+        ValueError: If the layer has no ``reset_parameters``.
+    """
+    kind = parametrize.type_before_parametrizations(layer)
+    plain: Any = object.__new__(kind)
+    plain.__dict__.update(vars(layer))
+    plain._parameters, plain._modules = dict(layer._parameters), {}
+    names = list(layer.parametrizations)  # type: ignore[arg-type]
+    for name in names:
+        plain.register_parameter(name, nn.Parameter(getattr(layer, name).detach().clone()))
+    if not callable(getattr(plain, "reset_parameters", None)):
+        raise ValueError(
+            f"cannot draw new weights: {type(plain).__name__} has no reset_parameters()"
+        )
+    plain.reset_parameters()
+    with torch.no_grad():
+        for name in names:
+            setattr(layer, name, getattr(plain, name).detach())
 
 
 def draw_unrelated_network(model: nn.Module, seed: int) -> nn.Module:

@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,9 +26,12 @@ from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
 from unlearn.methods.retrain import Retrain
 from unlearn.models.inference import limit_batch_bytes
+from unlearn.models.initial_weights import start_from
 from unlearn.pipeline.trusted_set import check_trusted_set, draw_trusted_set
 from unlearn.scoring.detection.base import Detector
+from unlearn.storage.initial_weights import read_initial_weights
 from unlearn.training.engine import Engine
+from unlearn.training.network_trial import fit_layout
 from unlearn.training.recipe import Pretraining
 
 log = logging.getLogger(__name__)
@@ -186,6 +190,14 @@ def new_network(context: RunContext) -> tuple[Pretraining, nn.Module]:
     network = recipe.build_initial_network(
         factory, context.task.train, seed=seeds["train"], mask_seed=seeds["mask"]
     )
+    if context.job.config.get("init") is not None:
+        path = Path(context.job.config["init"])
+        absent = start_from(network, read_initial_weights(path, network), f"init={path}")
+        new = f"; drawn at random: {', '.join(absent[:4])}" if absent else ""
+        _log_once(logging.INFO, f"trainings start from {path}{new}")
+    if hasattr(network, "build_again"):  # a network of the user, of torchvision or timm
+        few = next(context.task.train.rows(torch.arange(2)).batches()).image
+        fit_layout(network, few, context.engine, json.dumps(context.job.config["model"]))
     said = _describe_input(context.job.config, network)
     if said is not None:
         _log_once(*said)

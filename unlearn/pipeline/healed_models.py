@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from unlearn.core.files import hash_file
+from unlearn.models.adapted import release_logits
 from unlearn.models.trusted_factories import build_card_network
 from unlearn.storage import hub
 from unlearn.storage.hub_card import write_model_card
@@ -52,6 +53,7 @@ def _build_model(card: dict[str, Any], path: Path, trust: Sequence[str]) -> nn.M
         card["model"], trust, **shape, num_classes=len(card["classes"])
     )
     match_checkpoint(path, network, f"the model of {card['run_id']}").load_into(network)
+    release_logits(network)  # its own outputs, as its code expects them
     network.card = card
     return network.eval()
 

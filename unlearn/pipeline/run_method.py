@@ -18,6 +18,7 @@ from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline.context import RunContext, build_method
+from unlearn.pipeline.default_budget import apply_budget
 from unlearn.pipeline.trusted_set import build_request
 from unlearn.training.engine import Engine
 from unlearn.training.unlearning import LightningFit
@@ -81,6 +82,7 @@ def build_run(
         title=context.job.names["method"],
     )
     request = build_request(context.task, method, oracle=context.job.config["oracle"])
+    apply_budget(context, method, request)
     return method, monitor, fit, request
 
 

@@ -10,6 +10,7 @@ from torch import nn
 from unlearn.core import environment
 from unlearn.core.errors import CollapsedError
 from unlearn.core.job import Job, chosen_option, describe_discovery
+from unlearn.evaluation.class_losses import compare_classes, summarize_worst_class
 from unlearn.evaluation.evaluator import Row, evaluate_metrics, find_collapse, get_metric
 from unlearn.evaluation.predictions import REFERENCE_NEEDS, Predictions
 from unlearn.pipeline.context import RunContext
@@ -84,7 +85,7 @@ def make_record(
         more = collect_references(context, outcome.model)
         own = {"embedding": context.embedding, "original": context.original_predictions}
         predictions = replace(said, seconds=outcome.seconds, **own, **more)
-        row = evaluate_run(context, predictions)
+        row = evaluate_run(context, predictions) | _compare_classes(context, said)
         reason = find_collapse(row, context.task.train.num_classes)
     row |= {"images_seen": outcome.images_seen} | facts
     row["wall_seconds"] = time.perf_counter() - started
@@ -109,6 +110,15 @@ def make_record(
         data_digest=context.dataset_digest,
         **_collect_facts(context),
     )
+
+
+def _compare_classes(context: RunContext, said: Predictions) -> Row:
+    """Return the columns about the class that lost most, if the original's predictions are known."""
+    before = context.original_predictions
+    if before is None:
+        return {}
+    losses = compare_classes(before, said, context.task, context.dataset.class_names)
+    return dict(summarize_worst_class(losses))
 
 
 def collect_references(context: RunContext, model: nn.Module) -> dict[str, Any]:

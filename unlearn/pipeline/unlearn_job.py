@@ -19,6 +19,7 @@ from unlearn.pipeline import sequential_requests
 from unlearn.pipeline.context import RunContext, build_method, load_context
 from unlearn.pipeline.forget_set import add_forget_set, needs_original_model
 from unlearn.pipeline.healed_models import publish_model
+from unlearn.pipeline.original_agreement import check_agreement
 from unlearn.pipeline.run_method import UnlearningResult, run_method
 from unlearn.pipeline.run_record import describe_run, is_needed, make_record
 from unlearn.pipeline.sample_scores import compute_features
@@ -26,9 +27,9 @@ from unlearn.pipeline.spread_run import is_spread
 from unlearn.pipeline.trained_models import cpu_state, load_original
 from unlearn.pipeline.user_model import (
     check_method,
-    check_original,
     export_forget_lists,
     export_model,
+    warn_lost_classes,
 )
 from unlearn.reporting import run_summary
 from unlearn.reporting.tracking import run_tracking
@@ -72,7 +73,7 @@ def unlearn_job(job: Job) -> float | None:
             context, original_predictions=predict_task(remove_extra_channels(model), context.task)
         )
     if given and context.original_predictions is not None:
-        check_original(context, context.original_predictions)
+        check_agreement(context, model, context.original_predictions)
     facts |= {"original_seconds": trained.notes["seconds"], **context.forget_set_facts}
     if is_needed(job, "embedding"):
         context = replace(context, embedding=compute_features(context))
@@ -90,7 +91,7 @@ def unlearn_job(job: Job) -> float | None:
             record = make_record(now, outcome, said, facts | now.forget_set_facts, started)
             if outcome.model is not None and said is not None:
                 export_model(now, record, outcome.model, said)
-            steps.append(_Step(record, now.task, model, said))
+            steps.append(_Step(record, now, model, said))
             if outcome.model is None or record.status != "ok":
                 break  # no model to continue from
             model, started = outcome.model, time.perf_counter()
@@ -107,10 +108,10 @@ def unlearn_job(job: Job) -> float | None:
 
 @dataclass(frozen=True)
 class _Step:
-    """A request that was unlearned: its row, task, model before and predictions after."""
+    """A request that was unlearned: its row, context, model before and predictions after."""
 
     record: RunRecord
-    task: Task
+    context: RunContext
     before: nn.Module
     after: Predictions | None
 
@@ -129,6 +130,8 @@ def _record_steps(job: Job, steps: Sequence[_Step], loggers: Sequence[Logger]) -
     for step in steps:
         _log_record(loggers, step)
         _print_record(job, step.record, len(steps))
+        if step.after is not None:
+            warn_lost_classes(step.context, step.after)
 
 
 def _check_references(job: Job, context: RunContext | None = None) -> None:
@@ -165,5 +168,6 @@ def _print_record(job: Job, record: RunRecord, steps: int) -> None:
 def _log_record(loggers: Sequence[Logger], step: _Step) -> None:
     """Log the row and the models' predictions to the loggers that support it."""
     if run_tracking.get_wandb_runs(loggers):
-        before = predict_task(step.before, step.task)
-        run_tracking.log_result(loggers, step.record, step.task, before, step.after)
+        task = step.context.task
+        before = predict_task(step.before, task)
+        run_tracking.log_result(loggers, step.record, task, before, step.after)

@@ -18,6 +18,7 @@ from unlearn.data.datasets.in_memory import make_image_set
 from unlearn.data.forget_sets.from_file import restore_listed
 from unlearn.data.forget_sets.sample_list import ImageIndex, parse_list, read_names
 from unlearn.data.task import Truth
+from unlearn.models.adapted import use_logits
 from unlearn.models.surgery import eval_mode
 from unlearn.pipeline.user_arrays import read_indices, read_pairs, read_scale
 
@@ -35,8 +36,6 @@ def build_user_data(
     """Return the data as one set, the rows of the forget set, and their true labels if known."""
     forget = read_indices(forget)
     if isinstance(retain, str | Path):
-        if mean is None or std is None:
-            raise ValueError("retain: images from files need mean and std as used in training")
         node = job.config["dataset"] | {locate_data(retain)[1]: str(retain), "num_classes": None}
         dataset: Dataset = job.build(node).load()
         if class_names is not None:
@@ -72,6 +71,33 @@ def build_user_data(
     if bad is None:
         return _select_listed(dataset, forget)
     return dataset, torch.arange(len(bad[1])), _make_truth(train, None)
+
+
+def complete_input(
+    model: nn.Module,
+    retain: Any,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    image_size: int | None,
+) -> tuple[Sequence[float] | None, Sequence[float] | None, int | None]:
+    """Return mean, deviation and size of images from files, from the model's card where not given.
+
+    Raises:
+        ValueError: If one of them is neither given nor known.
+    """
+    if not isinstance(retain, str | Path):
+        return mean, std, image_size
+    card = getattr(model, "card", None)
+    known = card["input"] if isinstance(card, dict) else {}
+    given = {"mean": mean, "std": std, "image_size": image_size}
+    found = {key: known.get(key) if value is None else value for key, value in given.items()}
+    absent = [key for key, value in found.items() if value is None]
+    if absent:
+        raise ValueError(
+            "retain: images from files need mean, std and image_size as used in training; "
+            f"{', '.join(absent)} not given"
+        )
+    return found["mean"], found["std"], found["image_size"]
 
 
 def locate_data(retain: Any) -> tuple[str, str]:
@@ -159,7 +185,9 @@ def _num_classes(
     batch = next(data.batches())
     try:
         with eval_mode(model):
-            out = model(batch.image.to(next(model.parameters()).device))
+            image = batch.image.to(next(model.parameters()).device)
+            use_logits(model, image)
+            out = model(image)
     except (RuntimeError, ValueError, TypeError) as error:
         raise ValueError(
             f"model cannot read images {tuple(batch.image.shape[1:])} (C, H, W): "

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import nn
 
 from unlearn.core.files import hash_file
 from unlearn.core.job import Job
-from unlearn.evaluation.evaluator import find_collapse
-from unlearn.evaluation.metrics import accuracy
+from unlearn.evaluation.class_losses import compare_classes
 from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
 from unlearn.pipeline.context import RunContext, build_untrained_network
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
     from unlearn.reporting.pages.healing_page import HealingReport
 
 REPORT = "report.html"
-MIN_ORDER_GAIN = 0.2  # minimum gain in accuracy for suggesting another class order
 
 
 def check_method(context: RunContext, method: Any) -> None:
@@ -46,46 +43,6 @@ def check_method(context: RunContext, method: Any) -> None:
     network = context.engine.place_model(build_untrained_network(context)).eval()
     batch = next(context.task.train.rows(torch.arange(2)).batches())
     method.check_model(network, batch.image.to(context.engine.device))
-
-
-def check_original(context: RunContext, before: Predictions) -> None:
-    """Check that a given model fits its data; log it if another class order fits better.
-
-    Raises:
-        ValueError: If it is no better than chance.
-    """
-    k, names = context.task.train.num_classes, context.dataset.class_names
-    given = context.task.train.label.cpu()
-    value = accuracy(before.train, given)
-    order = best_order(before.train.argmax(1), given, k)
-    other = float((torch.tensor(order)[before.train.argmax(1)] == given).float().mean())
-    hint = ""
-    if other > value + MIN_ORDER_GAIN:
-        named = ",".join(names[c] for c in order)
-        hint = f"class_order=[{named}] fits its outputs better (accuracy {other:.2f})"
-    path = context.job.config["checkpoint"]
-    reason = find_collapse({"test/accuracy": value}, k)
-    if reason is not None:
-        hint = hint or "check dataset.mean, dataset.std, dataset.image_size and class_order"
-        raise ValueError(
-            f"checkpoint {path} labels only {value:.1%} of the training images as their folders do, "
-            f"no better than chance with {k} classes; {hint}"
-        )
-    if hint:
-        log.warning("checkpoint %s: accuracy %.2f on the training images; %s", path, value, hint)
-
-
-def best_order(predicted: Tensor, given: Tensor, num_classes: int) -> list[int]:
-    """Return the best matching class of each output, one to one (Hungarian algorithm).
-
-    Args:
-        predicted: Index of the largest output, (N,).
-        given: Class, (N,).
-        num_classes: K.
-    """
-    pairs = torch.bincount(predicted * num_classes + given, minlength=num_classes**2)
-    _, columns = linear_sum_assignment(-pairs.view(num_classes, num_classes).numpy())
-    return [int(c) for c in columns]
 
 
 def export_model(
@@ -142,6 +99,16 @@ def export_forget_lists(folder: Path, context: RunContext) -> None:
     with (folder / "found.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerows([["file"], *([files[row]] for part in lists for row in part)])
+
+
+def warn_lost_classes(context: RunContext, after: Predictions) -> None:
+    """Log every class that lost accuracy, if the original's predictions are known."""
+    before = context.original_predictions
+    if before is None:
+        return
+    for one in compare_classes(before, after, context.task, context.dataset.class_names):
+        if one.is_lost:
+            log.warning("%s", one.describe())
 
 
 def _source_path(job: Job) -> str:

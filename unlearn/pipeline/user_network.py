@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import logging
 import os
 import sys
 from collections.abc import Callable, Mapping
@@ -10,9 +11,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from unlearn.models.initial_weights import start_from
+from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.healed_models import load_from_hub
+from unlearn.pipeline.original_agreement import find_misfit
 from unlearn.storage.hub import WEIGHT_FILES, download_file, is_hub_name
+from unlearn.storage.initial_weights import read_initial_weights
 from unlearn.storage.user_checkpoint import match_checkpoint, match_content
+
+log = logging.getLogger(__name__)
 
 Source = nn.Module | str | Path | Mapping[str, Tensor]
 
@@ -85,3 +92,36 @@ def _import_function(path: str) -> Any:
         raise ValueError(
             f"network must be a torch.nn.Module or module:function, cannot import {path}: {error}"
         ) from error
+
+
+def set_initial_weights(network: nn.Module, init: Any) -> None:
+    """Let networks that are built anew like ``network`` start from given weights.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    if init is None:
+        return
+    source = init.state_dict() if isinstance(init, nn.Module) else init
+    source = dict(source) if isinstance(source, Mapping) else Path(source).expanduser()
+    if isinstance(source, Path) and not source.is_file():
+        raise ValueError(f"init: no file {source}")
+    trial = copy.deepcopy(network)
+    start_from(trial, read_initial_weights(source, network), "init")
+    network.initial_weights = trial.initial_weights
+
+
+def check_given_model(context: RunContext, network: nn.Module) -> None:
+    """Log how a model agrees with its data; refuse it if another input fits much better.
+
+    Raises:
+        ValueError: If another input or order of classes fits much better.
+    """
+    assert context.original_predictions is not None
+    found = find_misfit(context, network, context.original_predictions)
+    if found is None:
+        return
+    reason = found.reason.replace("dataset.", "").replace("class_order", "class_names")
+    if found.certain:
+        raise ValueError(f"model {reason}")
+    log.warning("model %s", reason)

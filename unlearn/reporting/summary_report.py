@@ -19,6 +19,7 @@ from unlearn.reporting.tables import (
     detectors,
     formats,
     frames,
+    merged_planes,
     oracle_gaps,
     refined,
     summary,
@@ -109,22 +110,23 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
         measured = frames.on_plane(frames.prepare_rows(rows))
     if not measured.empty:
         measured = measured[~refined.is_uncorrupted(measured)]
-    if not measured.empty and measured["method"].nunique() > 1:
-        table, source = advice.aggregate_plane(measured), f"rows of {store.root}"
-    else:
-        table = advice.load_shipped_plane()
-        source = f"the package's own table (revision {table['revision'].mode()[0]})"
+    shipped = advice.load_shipped_plane()
+    own = pd.DataFrame() if measured.empty else advice.aggregate_plane(measured)
+    table = merged_planes.merge_planes(own, shipped)
     fitting = table if config["checkpoint"] is None else advice.for_trained(table)
     kind = config["names"]["corruption"]
     case = advice.Case(None if kind == "none" else kind, config["discovery"])
     if regularity is not None:
         alike = [c for c, v in regularity_levels(table).items() if v == regularity.level]
         case = replace(case, corruption=next(iter(alike), case.corruption))
-    cells = advice.select_nearest(_of_setting(fitting, config), case)
+    setting = merged_planes.choose_setting(fitting, config["names"], case.corruption)
+    cells = advice.select_nearest(setting, case)
     found = advice.make_advice(cells)
+    revision = str(shipped["revision"].mode()[0])[:8]
+    source = merged_planes.describe_sources(cells, fitting, str(store.root), revision)
     title = advice.describe_case(case, cells, source)
     title = title if regularity is None else f"{regularity.describe_estimate()}\n{title}"
-    formats.print_table(found, title)
+    formats.print_table(advice.shorten_advice(found), title)
     folder = Path(config["paths"]["reports"])
     paths = [*formats.save_tables(found, folder / "advice"), folder / "plane.csv"]
     text = f"{title}\n\n{formats.to_markdown(found)}"
@@ -133,17 +135,6 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     plane.to_csv(paths[-1], index=False, float_format="%.4g", lineterminator="\n")
     log.info("in %s: advice, plane.csv (all measured cells)", folder)
     return paths
-
-
-def _of_setting(table: pd.DataFrame, config: Mapping[str, Any]) -> pd.DataFrame:
-    """Return the cells of the config's data set and network, else data set, else most rows."""
-    for wanted in (("dataset", "model"), ("dataset",)):
-        own = table[[all(r[k] == config["names"][k] for k in wanted) for _, r in table.iterrows()]]
-        if len(own):
-            table = own
-            break
-    setting = frames.existing_columns(table, advice.SETTING)
-    return max((part for _, part in table.groupby(setting, dropna=False)), key=len)
 
 
 def _corrective_tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unlearn.core.files import write_text_atomically
+from unlearn.core.job import get_discovery
 from unlearn.storage.record import RunRecord, mask_environment_secrets, mask_secrets, to_json_value
 
 NAME = "card.json"
@@ -33,6 +34,7 @@ def make_card(
         classes: K names in the order of its outputs.
     """
     config = {k: v for k, v in record.config.items() if k not in ("paths", "logger")}
+    config["discovery"] = get_discovery(record.config)
     config = mask_environment_secrets(mask_secrets(config))
     facts = {k: v for k, v in record.metrics.items() if k.startswith("forget_set/")}
     content = {
@@ -48,7 +50,7 @@ def make_card(
         "original": dict(original),
         "healed_of": {
             "corruption": record.names.get("corruption"),
-            "discovery": config.get("discovery"),
+            "discovery": config["discovery"],
             **{k.removeprefix("forget_set/"): v for k, v in facts.items()},
         },
         "names": dict(record.names),

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from unlearn.core.job import get_discovery
+
 Value = float | int | bool | str | None
 
 SECRET = ("key", "token", "password", "secret")  # suffixes of keys whose values are not stored
@@ -83,12 +85,13 @@ class RunRecord:
             ValueError: If a value is not a JSON value; names the column.
         """
         row: dict[str, Any] = {"run_id": self.run_id, "step": self.step, **self.names}
-        row |= {key: self.config.get(key) for key in SHORT}
+        config = {**self.config, "discovery": get_discovery(self.config)}
+        row |= {key: config.get(key) for key in SHORT}
         row |= {key: getattr(self, key) for key in FACTS}
         row |= {"status": self.status, "reason": self.reason, "seconds": self.seconds}
         row |= self.metrics
         row |= {"peak_bytes": self.peak_bytes, "revision": self.revision, "created": self.created}
-        row |= iterate_leaves(mask_environment_secrets(mask_secrets(self.config)), "config/")
+        row |= iterate_leaves(mask_environment_secrets(mask_secrets(config)), "config/")
         row |= {"data/digest": self.data_digest}
         row |= {f"machine/{k}": v for k, v in self.machine.items()}
         row |= {f"versions/{k}": v for k, v in self.versions.items()}

@@ -107,6 +107,8 @@ class Engine:
     def place_model(self, model: nn.Module) -> nn.Module:
         """Return the model on the device, in the chosen memory layout where that is safe."""
         model = model.to(self.device)
+        if any(getattr(part, "keep_contiguous", False) for part in model.modules()):
+            return model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         if self.device.type == "cpu" and has_unsafe_convolution(model):
             return model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
         return model.to(memory_format=torch.channels_last) if self.channels_last else model  # type: ignore[call-overload]

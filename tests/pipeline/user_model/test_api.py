@@ -11,6 +11,8 @@ from torch.utils.data import TensorDataset
 
 import unlearn
 from unlearn import heal
+from unlearn.data.datasets.in_memory import make_image_set
+from unlearn.pipeline.original_agreement import score_linear_map
 
 FEW = {
     "method": "npo",
@@ -53,6 +55,16 @@ def test_rows_of_one_set(trained, data):
     torch.testing.assert_close(other.model[7].bias, whole.model[7].bias, rtol=1e-3, atol=1e-4)
 
 
+def test_a_class_that_a_method_ruins_is_said(trained, data, caplog):
+    """Whatever the method: here one that turns a class off."""
+    broken = {"epochs": 12, "optimizer.lr": 1.0, "select": "last", "gamma": 0.0, "batch_size": 60}
+    result = heal(trained, retain=data, forget=LISTED, test=data, **FEW | {"options": broken})
+    lost = result.metrics["worst_class/lost"]
+    assert lost
+    assert f"class {lost.split(', ')[0]} " in caplog.text
+    assert "held-out images" in caplog.text
+
+
 def test_a_folder_and_a_list(trained, photos, bad, tmp_path, monkeypatch):
     monkeypatch.setenv("UNLEARN_HOME", str(tmp_path))
     own = {"mean": (0.5,) * 3, "std": (0.5,) * 3, "image_size": 12}
@@ -76,11 +88,46 @@ def test_a_folder_and_a_list(trained, photos, bad, tmp_path, monkeypatch):
         ({"options": {"gama": 1}}, "unknown key 'method.gama'"),
         ({"method": "remm"}, "unknown method 'remm'"),
         ({"class_names": ["a"]}, "class_names must have 3"),
+        ({"class_names": ["a", "b", "c"], "retain": "x"}, "need mean, std and image_size"),
     ],
 )
 def test_wrong_input(trained, data, more, message):
     with pytest.raises(ValueError, match=message):
         heal(trained, **{"retain": data, "forget": LISTED, "method": "npo"} | more)
+
+
+class Brightness(nn.Module):
+    """Whether an image in [0, 1] is brighter than 0.5."""
+
+    def __init__(self):
+        super().__init__()
+        self.limit = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x):
+        bright = x.mean((1, 2, 3)) - self.limit
+        return torch.stack([-bright, bright], 1)
+
+
+def test_images_of_another_scale_are_noticed():
+    label = torch.arange(40) % 2
+    images = (0.2 + 0.6 * label)[:, None, None, None].expand(40, 3, 4, 4)
+    assert heal(Brightness(), retain=(images, label), forget=[1], method="original").model
+    with pytest.raises(ValueError, match=r"another input fits better .*: divide the images by 255"):
+        heal(Brightness(), retain=(255 * images, label), forget=[1], method="original")
+
+
+def test_a_linear_map_of_small_images_says_what_data_allow():
+    label = torch.arange(120) % 3
+    image = torch.zeros(120, 3, 16, 16)
+    image[torch.arange(120), label] = 1.0
+    mixed = label[torch.randperm(120, generator=torch.Generator().manual_seed(0))]
+    sets = [
+        make_image_set(image, x, num_classes=3, mean=None, std=None, what="x")
+        for x in (label, mixed)
+    ]
+    assert score_linear_map(sets[0]) == 1.0
+    assert score_linear_map(sets[1]) < 0.6
+    assert score_linear_map(sets[0].rows(torch.arange(50))) is None  # too few to say
 
 
 def test_bytes_need_the_model_s_own_scale(trained, data):

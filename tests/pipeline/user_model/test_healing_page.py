@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,6 +69,27 @@ def test_what_it_says():
     assert re.search(
         r"With 30 held-out images, a change of accuracy below about [\d.]+ points", told
     )
+
+
+def test_a_class_that_is_lost_is_said_though_the_accuracy_has_not_changed():
+    """One class rises as another falls: overall nothing that could not be chance."""
+    made = healing()
+    label = made.task.test.label
+    was, now = label.clone(), label.clone()
+    was[(label == 0).nonzero().flatten()[:8]] = 2
+    now[(label == 2).nonzero().flatten()[:8]] = 0
+    both = [
+        replace(made.before, test=3.0 * torch.nn.functional.one_hot(x, 3).float())
+        for x in (was, now)
+    ]
+    page = healing_page(replace(made, before=both[0], after=both[1]))
+    assert "not statistically significant" in page
+    assert (
+        '<p class="bad">Class dog is almost gone: 100% to 20% of 10 held-out images (-80 ' in page
+    )
+    assert page.count("Class dog is almost gone") == 2  # also in the summary
+    assert 'class="bad"' not in healing_page(healing())
+    assert "Class cat changed: 100% to 90% of 10 held-out images" in healing_page(healing())
 
 
 def test_the_page_holds_everything_and_runs_nothing():

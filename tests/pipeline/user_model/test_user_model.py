@@ -9,13 +9,15 @@ import torch
 from PIL import Image
 
 import unlearn
-from unlearn.config.command_line import expand_shorthand
+from unlearn.config.command_line import add_checkpoint_defaults, expand_shorthand
+from unlearn.config.composition import compose_config, enable_composition, resolve_config
 from unlearn.config.registration import config_dir
 from unlearn.core import file_digests, source_hash
 from unlearn.core.errors import ConfigError
 from unlearn.orchestration import runner
 from unlearn.orchestration.outcomes import JobCounts
 from unlearn.pipeline.forget_set import load_with_forget_set
+from unlearn.pipeline.run_record import describe_run
 from unlearn.pipeline.unlearn_job import unlearn_job
 
 
@@ -31,6 +33,10 @@ def test_a_model_is_healed_and_given_back_as_it_came(words, job, data, tmp_path)
     unlearn_job(made)
     row = json.loads((made.folder / "row-0.json").read_text())
     assert row["forget_set/size"] == 4
+    assert row["discovery"] is None  # nobody knows how many others are bad
+    assert "discovery unknown" in describe_run(made)
+    assert row["worst_class/name"] in ("<birch>", "ash", "cedar")
+    assert row["worst_class/low"] <= row["worst_class/loss"] <= row["worst_class/high"]
     assert row["model"] == "import(theirs:build)"
     for column in ("forget/agreement", "retain/kl_original", "test/accuracy", "seconds"):
         assert row[column] is not None
@@ -53,6 +59,8 @@ def test_a_model_is_healed_and_given_back_as_it_came(words, job, data, tmp_path)
 
     card = json.loads((made.folder / "card.json").read_text())
     assert card["healed_of"]["size"] == 4
+    assert card["healed_of"]["discovery"] is None
+    assert card["config"]["discovery"] is None
     assert card["file"] == "healed.ckpt"
     assert card["original"]["form"].startswith("state dict within 'state_dict'")
     assert card["classes"] == ["<birch>", "ash", "cedar"]
@@ -154,6 +162,51 @@ def test_wrong_input_costs_a_line(words, job, capsys, tmp_path, bad):
         line, code = refused(job, capsys, *words)
         assert code == 2
         assert message in line
+
+
+def test_another_normalization_than_that_of_the_training_is_refused(words, job, capsys):
+    """The original is not called collapsed: what fits is tried and said."""
+    wrong = ["dataset.mean=[2,2,2]", "dataset.std=[.1,.1,.1]"]
+    line, code = refused(job, capsys, *words, *wrong)
+    assert code == 2
+    assert "another input fits better" in line
+    assert "dataset.mean=[0.5,0.5,0.5] dataset.std=[0.5,0.5,0.5] (-1 to 1)" in line
+
+
+def test_the_agreement_with_the_labels_is_said_first(words, job, caplog):
+    with caplog.at_level("INFO"):
+        unlearn_job(job(*words))
+    (said,) = [
+        r.getMessage() for r in caplog.records if r.getMessage().startswith("original model:")
+    ]
+    assert "of the images outside the list and 100.0% of those on it are labelled as given" in said
+
+
+def test_size_and_scale_of_a_checkpoint_are_given_or_known(words, job, tmp_path):
+    bare = [w for w in words if not w.startswith(("dataset.mean", "dataset.std", "dataset.image"))]
+    with pytest.raises(
+        ConfigError, match=r"input that it was trained on: dataset.mean, dataset.std"
+    ):
+        job(*bare)
+    with pytest.raises(ConfigError, match=r": dataset.image_size not given"):
+        job(*bare, "dataset.mean=[.5,.5,.5]", "dataset.std=[.5,.5,.5]")
+    card = {"file": "mine.ckpt", "input": {"mean": [0.25] * 3, "std": [0.5] * 3, "image_size": 12}}
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    made = job(*bare, "dataset.image_size=10").config["dataset"]
+    assert (made["mean"], made["std"], made["image_size"]) == ([0.25] * 3, [0.5] * 3, 10)
+    (tmp_path / "card.json").write_text(json.dumps(card | {"file": "other.ckpt"}))
+    with pytest.raises(ConfigError, match="not given"):
+        job(*bare)
+
+
+def test_networks_of_timm_know_their_input(words):
+    timm = pytest.importorskip("timm")
+    bare = [w for w in words if not w.startswith(("dataset.mean", "dataset.std", "model"))]
+    every = add_checkpoint_defaults("unlearn", [*bare, "model=timm", "model.name=mixer_b16_224"])
+    with enable_composition([config_dir()]):
+        config = resolve_config(compose_config("unlearn", every, [config_dir()]))
+    assert tuple(config["dataset"]["mean"]) == timm.get_pretrained_cfg("mixer_b16_224").mean
+    assert config["dataset"]["image_size"] == 12
 
 
 def test_a_network_without_room_is_refused_before_any_training(words, job, capsys, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from unlearn.core.console import make_console
 from unlearn.reporting.tables.advice import (
     Case,
     aggregate_plane,
@@ -17,8 +18,15 @@ from unlearn.reporting.tables.advice import (
     load_shipped_plane,
     make_advice,
     select_nearest,
+    shorten_advice,
 )
+from unlearn.reporting.tables.formats import print_table, text_table
 from unlearn.reporting.tables.frames import prepare_rows
+from unlearn.reporting.tables.merged_planes import (
+    choose_setting,
+    describe_sources,
+    merge_planes,
+)
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 NOTHING, GOOD = (0.1, 0.98), (0.9, 0.97)
@@ -126,6 +134,74 @@ def test_a_model_that_is_trained_already_has_its_own_methods():
     assert set(load_shipped_plane()["method"]) - left == {
         "etd", "rem(etd)", "npo(etd)", "badt(etd)", "scrub(etd)"
     }  # fmt: skip
+
+
+def rows_of(frame, *cells):
+    """Return the plane of the digits for (method, corruption, rate, seed, healed, utility)."""
+    rows = frame(*[(m, c, d, s, "ok", h, u, 1.0) for m, c, d, s, h, u in cells])
+    setting = {"dataset": "digits", "model": "resnet9", "corrupted": 0.05}
+    return aggregate_plane(prepare_rows(rows.assign(**setting)))
+
+
+def test_own_rows_are_joined_with_the_package_s_by_cell(frame):
+    own = rows_of(
+        frame,
+        ("original", "poison", 0.5, 7, 0.1, 0.98),
+        ("ssd", "poison", 0.5, 7, 0.9, 1.0),
+        ("mine", "poison", 0.5, 7, 0.5, 1.0),
+    )
+    shipped = load_shipped_plane()
+    table = merge_planes(own, shipped)
+    assert len(table) == len(shipped) + 1  # of the method that the package has not measured
+    assert not table.duplicated(["corruption", "discovery", "method"]).any()
+
+    def cell(plane, name):
+        at = (plane["method"] == name) & (plane["corruption"] == "poison")
+        return plane[at & (plane["discovery"] == 0.5)].iloc[0]
+
+    old, new = cell(shipped, "ssd"), cell(table, "ssd")
+    assert new["healed_utility"] == pytest.approx((3 * old["healed_utility"] + 0.9) / 4)
+    assert (new["n"], new["own"]) == (4, 1)
+    assert new["healed_utility_sem"] == pytest.approx(  # one seed has the deviation of the others
+        math.hypot(3 * old["healed_utility_sem"], 3**0.5 * old["healed_utility_sem"]) / 4
+    )
+    assert cell(table, "rem")["own"] == 0
+    assert cell(table, "mine")["own"] == 1
+    out = make_advice(select_nearest(table, Case("poison", 0.5))).set_index("method")
+    assert out.loc["ssd", "rows"] == "3 + 1 own"
+    assert out.loc["mine", "rows"] == "1 own"
+    assert out.loc["rem", "rows"] == "3"
+    assert out.loc["ssd", "why"] != "best"
+    names = {"dataset": "digits", "model": "resnet9"}
+    other = choose_setting(table, names, "random_label")  # not among the own rows
+    assert len(make_advice(select_nearest(other, Case("random_label", 0.5)))) == 22
+    told = describe_sources(select_nearest(table, Case("poison", 0.5)), table, "here", "abc")
+    assert told == "3 rows of here and 66 rows of the package's own table (revision abc)"
+
+
+def test_few_methods_of_another_setting_do_not_replace_the_package_s_cells(frame):
+    cells = [(m, "poison", 0.5, 0, "ok", 0.9, 1.0, 1.0) for m in ("original", "ssd")]
+    photos = prepare_rows(frame(*cells)).assign(dataset="photos", model="timm", corrupted=0.1)
+    table = merge_planes(aggregate_plane(photos), load_shipped_plane())
+    names = {"dataset": "photos", "model": "timm"}
+    assert set(choose_setting(table, names, "poison")["dataset"]) == {"digits"}
+    assert set(choose_setting(table, names, "random_label")["dataset"]) == {"digits"}
+    more = [(m, "poison", 0.5, 0, "ok", 0.9, 1.0, 1.0) for m in ("original", "ssd", "npo")]
+    photos = prepare_rows(frame(*more)).assign(dataset="photos", model="timm", corrupted=0.1)
+    table = merge_planes(aggregate_plane(photos), load_shipped_plane())
+    assert set(choose_setting(table, names, "poison")["dataset"]) == {"photos"}
+    assert set(choose_setting(table, names, "random_label")["dataset"]) == {"digits"}
+
+
+def test_the_printed_table_fits_80_columns():
+    out = shorten_advice(make_advice(select_nearest(load_shipped_plane(), Case(None, None))))
+    with (console := make_console(width=80)).capture() as captured:
+        print_table(out, "title", console)
+    assert text_table(out).shape[1] == 5
+    lines = captured.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    for row in text_table(out).itertuples(index=False):
+        assert any(all(str(cell) in line for cell in row[:4]) for line in lines)  # not wrapped
 
 
 def test_the_command_needs_no_rows_and_no_knowledge(tmp_path: Path):

@@ -13,11 +13,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from unlearn.core.types import Batch, Forward, ImageSet
 from unlearn.methods.components.losses import sample_losses
 from unlearn.models.gradient_sums import gradient_sums, summed_cross_entropy
+from unlearn.models.layers import get_trainable_parameters
 
 
 def compute_summed_gradient(model: nn.Module, data: ImageSet, batch_size: int) -> dict[str, Tensor]:
     """Return the gradient of the summed cross-entropy on a set, in eval mode, by parameter name."""
-    parameters = dict(model.named_parameters())
+    parameters = get_trainable_parameters(model)
     return gradient_sums(model, parameters, data.batches(batch_size), summed_cross_entropy)[0]
 
 
@@ -32,7 +33,7 @@ def compute_drifting_gradient(
     Reproduces a defect of published code: the sum is not the gradient of a single model.
     """
     own = copy.deepcopy(model)
-    parameters = dict(own.named_parameters())
+    parameters = get_trainable_parameters(own)
     climber = optimizer(own.parameters(), maximize=True)
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
     for batch in data.batches(batch_size):

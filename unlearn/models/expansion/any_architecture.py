@@ -13,10 +13,16 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils.checkpoint import CheckpointError
 
 from unlearn.models.expansion.channel_groups import ChannelGroup, find_groups
 from unlearn.models.expansion.expanded import Expanded, expand_network, is_native
-from unlearn.models.expansion.layer_hooks import ExtraChannelHook, GateState
+from unlearn.models.expansion.layer_hooks import (
+    ExtraChannelHook,
+    GateState,
+    IdleLayerHook,
+    list_idle_layers,
+)
 from unlearn.models.surgery import eval_mode
 
 log = logging.getLogger(__name__)
@@ -39,6 +45,7 @@ class Grown(Expanded):
         num_samples: int,
         density: float,
         seed: int,
+        idle: Sequence[str] = (),
     ) -> None:
         """Add hook modules to the layers of the chosen groups.
 
@@ -49,13 +56,17 @@ class Grown(Expanded):
             num_samples: N.
             density: Probability that a new channel is active for a sample, in [0, 1].
             seed: Mask seed.
+            idle: Names of layers that do not run in eval mode; they read old channels alone.
         """
         nn.Module.__init__(self)
         self.network = network
         self._skeleton = ()
         self._own = {}
         self._switch = GateState()
-        extra = [max(1, round(ratio * group.width)) for group in chosen]
+        extra = [
+            group.step * -(-max(1, round(ratio * group.width)) // group.step) for group in chosen
+        ]
+        dims = {name: dim for group in chosen for name, dim in group.carriers.items()}
         reads = {
             name: (g, extra[g], times)
             for g, group in enumerate(chosen)
@@ -67,11 +78,17 @@ class Grown(Expanded):
         for name in self._names:
             layer = network.get_submodule(name)
             twin = ExtraChannelHook(
-                layer, self._switch, reads=reads.get(name), makes=makes.get(name)
+                layer,
+                self._switch,
+                reads=reads.get(name),
+                makes=makes.get(name),
+                dim=dims.get(name),
             )
             self.twins.append(twin.train(layer.training))
             layer.register_forward_pre_hook(twin.split_input)
             layer.register_forward_hook(twin.add_output)
+        for name in idle:
+            network.get_submodule(name).register_forward_pre_hook(IdleLayerHook(self._switch))
         self._setup_masks(extra, num_samples, density, seed)
 
     def forward(self, image: Tensor, index: Tensor | None = None) -> Tensor:
@@ -104,7 +121,7 @@ def _remove_hooks(network: nn.Module) -> nn.Module:
             for key in [
                 k
                 for k, h in hooks.items()
-                if isinstance(getattr(h, "__self__", 0), ExtraChannelHook)
+                if isinstance(getattr(h, "__self__", h), ExtraChannelHook | IdleLayerHook)
             ]:
                 del hooks[key]
     return network
@@ -125,11 +142,41 @@ def select_groups(found: Sequence[ChannelGroup]) -> list[ChannelGroup]:
     return out
 
 
+def _build_trial(network: nn.Module, chosen: Sequence[ChannelGroup], image: Tensor) -> Grown:
+    """Return a grown copy of a network, with a mask per image."""
+    own = copy.deepcopy(network)
+    idle = list_idle_layers(own, image)
+    return Grown(own, chosen, ratio=0.5, num_samples=len(image), density=1.0, seed=0, idle=idle).to(
+        image.device
+    )
+
+
+def _check_training(network: nn.Module, chosen: Sequence[ChannelGroup], image: Tensor) -> None:
+    """Check that the grown network can be trained.
+
+    Raises:
+        ValueError: If it cannot, for example because its code recomputes parts (checkpointing).
+    """
+    trial = _build_trial(network, chosen, image).train()
+    name = type(network).__name__
+    try:
+        with torch.enable_grad():
+            trial(image, torch.arange(len(image), device=image.device)).float().sum().backward()
+    except CheckpointError as error:
+        raise ValueError(
+            f"{name} cannot be expanded: its code uses gradient checkpointing; switch that off, or use "
+            f"another form: {REMAINING}"
+        ) from error
+    except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
+        raise ValueError(
+            f"{name} cannot be expanded: it does not run in training with more channels "
+            f"({str(error)[:120]}); {REMAINING}"
+        ) from error
+
+
 def _runs_grown(network: nn.Module, chosen: Sequence[ChannelGroup], image: Tensor) -> bool:
     """Return whether the network runs with these groups grown and ignores inactive channels."""
-    trial = Grown(
-        copy.deepcopy(network), chosen, ratio=0.5, num_samples=len(image), density=1.0, seed=0
-    )
+    trial = _build_trial(network, chosen, image)
     off = torch.full((len(image),), -1, device=image.device)
     with eval_mode(trial):
         try:
@@ -151,20 +198,32 @@ def find_growable_groups(network: nn.Module, image: Tensor) -> list[ChannelGroup
         ValueError: If there is none, naming layers and why.
     """
     with torch.random.fork_rng(devices=[]):  # trial weights do not change the global state
-        found = find_groups(network, image)
-        chosen = select_groups(found)
-        if chosen and not _runs_grown(network, chosen, image):
-            for group in found:
-                if not group.blocked and not _runs_grown(network, [group], image):
-                    group.blocked = "the network does not run with more of them"
-            chosen = select_groups(found)
-            if not _runs_grown(network, chosen, image):
-                chosen = []
+        for parted in (False, True):
+            found, chosen = _search_groups(network, image, parted)
+            if chosen:
+                _check_training(network, chosen, image)
+                break
     if not chosen:
         raise ValueError(
             f"{type(network).__name__} cannot be expanded: {_explain_refusal(found)}; {REMAINING}"
         )
     return chosen
+
+
+def _search_groups(
+    network: nn.Module, image: Tensor, parted: bool
+) -> tuple[list[ChannelGroup], list[ChannelGroup]]:
+    """Return the groups of channels, and those of them that can grow; see ``find_groups``."""
+    found = find_groups(network, image, parted=parted)
+    chosen = select_groups(found)
+    if chosen and not _runs_grown(network, chosen, image):
+        for group in found:
+            if not group.blocked and not _runs_grown(network, [group], image):
+                group.blocked = "the network does not run with more of them"
+        chosen = select_groups(found)
+        if not _runs_grown(network, chosen, image):
+            chosen = []
+    return found, chosen
 
 
 def _explain_refusal(found: Sequence[ChannelGroup]) -> str:
@@ -214,7 +273,8 @@ def grow_network(
     chosen = find_growable_groups(network, image.to(device))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        new = Grown(network, chosen, **options).to(device)  # type: ignore[arg-type]
+        idle = list_idle_layers(network, image.to(device))
+        new = Grown(network, chosen, idle=idle, **options).to(device)  # type: ignore[arg-type]
     told = ", ".join(f"{g.makers[0]} ({g.width})" for g in chosen)
     log.info("expanded channel groups (%d): %s", len(chosen), told)
     return new.train(network.training)

@@ -8,23 +8,26 @@ are traced at run time, so that any code is supported; unknown operations block 
 Shapes: B batch, c channels.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from unlearn.models.expansion.channel_labels import ChannelLabel, move_label
 from unlearn.models.surgery import eval_mode
 
 CONV = nn.modules.conv._ConvNd
-NORM = nn.modules.batchnorm._BatchNorm
+NORM = nn.modules.batchnorm._NormBase  # batch norm and instance norm
+PARTED = (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
+"""Further norms: old and new channels are normalised apart, new ones in whole groups."""
+
 SUMS = {"add", "add_", "sub", "mul", "mul_", "div", "__add__", "__iadd__", "__radd__", "__mul__",
         "__imul__", "__rmul__", "__sub__", "__truediv__"}  # fmt: skip
-FLAT = {"flatten", "view", "reshape"}
 
 
 @dataclass
@@ -35,37 +38,37 @@ class ChannelGroup:
         width: c.
         makers: Names of the dense layers whose outputs are these channels.
         readers: Names of the dense layers that read them, with the number of inputs per channel.
-        carriers: Names of the channelwise layers with weights.
+        carriers: Names of the channelwise layers with weights, with their dimension of channels.
         blocked: Reason why they cannot grow; None if they can.
+        step: New channels come in multiples of this number (group norms).
     """
 
     width: int
     makers: list[str] = field(default_factory=list)
     readers: dict[str, int] = field(default_factory=dict)
-    carriers: list[str] = field(default_factory=list)
+    carriers: dict[str, int] = field(default_factory=dict)
     blocked: str | None = None
+    step: int = 1
 
     def list_dense_layers(self) -> set[str]:
         """Return the dense layers that the group touches."""
         return {*self.makers, *self.readers}
 
 
-@dataclass(frozen=True)
-class ChannelLabel:
-    """Position of a group's channels in a tensor: dimension ``dim``, ``times`` entries each."""
-
-    group: int
-    dim: int
-    times: int = 1
-
-
 class ChannelTracer(TorchFunctionMode):
     """Trace channels while a network runs."""
 
-    def __init__(self, model: nn.Module, batch: int) -> None:
-        """Prepare tracing of ``model`` on ``batch`` images."""
+    def __init__(self, model: nn.Module, batch: int, parted: bool = False) -> None:
+        """Prepare tracing of ``model`` on ``batch`` images.
+
+        Args:
+            model: Any classifier.
+            batch: Number of images.
+            parted: Whether norms that mix channels carry them, see ``PARTED``.
+        """
         super().__init__()
         self.batch = batch
+        self.channelwise = (NORM, *PARTED) if parted else (NORM,)
         self.groups: list[ChannelGroup] = []
         self.parent: list[int] = []
         self.labels: dict[int, ChannelLabel] = {}
@@ -95,7 +98,8 @@ class ChannelTracer(TorchFunctionMode):
         self.parent[other] = one
         a.makers += b.makers
         a.readers |= b.readers
-        a.carriers += b.carriers
+        a.carriers |= b.carriers
+        a.step = math.lcm(a.step, b.step)
         a.blocked = a.blocked or b.blocked
         if a.width != b.width:
             self.block_group(one, "its widths differ")
@@ -132,7 +136,7 @@ class ChannelTracer(TorchFunctionMode):
                 args, f"{self.describe_module(module)} is called in an unknown way"
             )
         depthwise = isinstance(module, CONV) and module.groups > 1
-        if isinstance(module, NORM) or depthwise:
+        if isinstance(module, self.channelwise) or depthwise:
             self.trace_channelwise(module, given, out)
         else:
             self.trace_dense(module, given, out)
@@ -146,15 +150,16 @@ class ChannelTracer(TorchFunctionMode):
         label = self.get_label(given)
         if label is None:
             return
-        width = module.num_features if isinstance(module, NORM) else module.groups
-        same = given.shape[1] == out.shape[1] == width
-        if not same or label.dim != 1 or label.times != 1:
+        dim = label.dim if isinstance(module, nn.LayerNorm | nn.RMSNorm) else 1
+        same = given.shape[dim] == out.shape[dim] == count_channels(module)
+        if not same or label.dim != dim or label.times != 1:
             return self.block_group(
                 label.group, f"{self.describe_module(module)} mixes groups of channels"
             )
-        carriers = self.groups[self.find_root(label.group)].carriers
-        if self.names[module] not in carriers:
-            carriers.append(self.names[module])
+        group = self.groups[self.find_root(label.group)]
+        group.carriers.setdefault(self.names[module], dim if dim < given.ndim - 1 else -1)
+        if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
+            group.step = math.lcm(group.step, module.num_channels // module.num_groups)
         self.set_label(out, label)
 
     def trace_dense(self, module: nn.Module, given: Tensor, out: Tensor) -> None:
@@ -198,7 +203,7 @@ class ChannelTracer(TorchFunctionMode):
         found = [(t, label) for t in given if (label := self.get_label(t)) is not None]
         first, label = found[0]
         out = made[0]
-        moved = _move_label(name, first, out, label, args) if len(made) == 1 else None
+        moved = move_label(name, first, out, label, args) if len(made) == 1 else None
         if name in SUMS:
             return self.trace_sum(name, given, out)
         if moved is None or len(given) > 1:
@@ -232,42 +237,20 @@ class ChannelTracer(TorchFunctionMode):
                 self.block_group(label.group, why)
 
 
-def _move_label(
-    name: str, given: Tensor, out: Tensor, label: ChannelLabel, args: tuple[Any, ...]
-) -> ChannelLabel | None:
-    """Return the position of the channels after a function of one tensor; None if unknown."""
-    before, after, dim = given.shape, out.shape, label.dim
-    if name == "permute":
-        order = args[1] if isinstance(args[1], tuple | list | torch.Size) else args[1:]
-        return ChannelLabel(label.group, [d % given.ndim for d in order].index(dim), label.times)
-    if name in ("transpose", "swapaxes"):
-        a, b = (int(d) % given.ndim for d in args[1:3])
-        return ChannelLabel(label.group, {a: b, b: a}.get(dim, dim), label.times)
-    if name in FLAT and before != after:
-        # Trailing dimensions are merged into the channels, so that new channels come last.
-        rest = before[dim:].numel()
-        if after[:dim] == before[:dim] and len(after) == dim + 1 and after[dim] == rest:
-            return ChannelLabel(label.group, dim, label.times * rest // before[dim])
-        flat = before[dim + 1 :].numel()
-        if after[: dim + 1] == before[: dim + 1] and after[dim + 1 :].numel() == flat:
-            return label
-        return None
-    if before == after:
-        return label  # assumed elementwise; the trial of the grown network detects other cases
-    if given.ndim == out.ndim and before[: dim + 1] == after[: dim + 1] and dim <= 1:
-        return label  # pooling, resizing
-    if given.ndim > out.ndim and dim == 1 and after == before[: len(after)] and len(after) == 2:
-        return label  # mean over height and width
-    if given.ndim == out.ndim + 1 and dim == given.ndim - 1 and after[-1] == before[-1]:
-        return ChannelLabel(label.group, out.ndim - 1, label.times)  # one token, or the mean of all
-    return None
+def count_channels(module: nn.Module) -> int:
+    """Return c of a norm or a depthwise convolution; 0 of a norm over several dimensions."""
+    if isinstance(module, nn.LayerNorm | nn.RMSNorm):
+        shape = tuple(module.normalized_shape)
+        return shape[0] if len(shape) == 1 else 0
+    name = "num_channels" if isinstance(module, nn.GroupNorm) else "num_features"
+    return int(getattr(module, "groups" if isinstance(module, CONV) else name))
 
 
 @contextmanager
 def _attach_hooks(model: nn.Module, follower: ChannelTracer) -> Iterator[None]:
     handles = []
     for module in model.modules():
-        if isinstance(module, CONV | NORM | nn.Linear):
+        if isinstance(module, (CONV, nn.Linear, *follower.channelwise)):
             handles += [
                 module.register_forward_pre_hook(follower.enter_module),
                 module.register_forward_hook(follower.leave_module),
@@ -279,14 +262,15 @@ def _attach_hooks(model: nn.Module, follower: ChannelTracer) -> Iterator[None]:
             handle.remove()
 
 
-def find_groups(model: nn.Module, image: Tensor) -> list[ChannelGroup]:
+def find_groups(model: nn.Module, image: Tensor, *, parted: bool = False) -> list[ChannelGroup]:
     """Return the groups of channels of a network, in order of creation.
 
     Args:
         model: Any classifier.
         image: Example input, (B, C, H, W), B at least 2.
+        parted: Whether norms that mix channels carry them, see ``PARTED``.
     """
-    follower = ChannelTracer(model, len(image))
+    follower = ChannelTracer(model, len(image), parted)
     with _attach_hooks(model, follower), eval_mode(model), follower:
         out = model(image)
     follower.block_inputs(out, "they are the outputs")

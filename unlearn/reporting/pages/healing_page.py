@@ -18,8 +18,10 @@ from torch import Tensor
 from unlearn.core.files import write_text_atomically
 from unlearn.core.types import ImageSet
 from unlearn.data.task import Task
+from unlearn.evaluation.class_losses import compare_classes
 from unlearn.evaluation.prediction_change import compare_by_class, compare_shares, known_rows
 from unlearn.evaluation.predictions import Predictions
+from unlearn.reporting.pages.class_sentences import format_losses, summarize_worst
 from unlearn.reporting.pages.thumbnails import SIDE, encode_png, to_viewable
 
 SHOWN = 24
@@ -73,6 +75,9 @@ def healing_page(healing: HealingReport) -> str:
     lost = ""
     if healing.status != "ok":
         lost = f'<p class="bad">The healed model is not usable: {escape(healing.status)}.</p>'
+    losses = compare_classes(healing.before, healing.after, healing.task, healing.class_names)
+    lost += format_losses(losses)
+    told = [*describe_detector(healing), *summarize_changes(found), *summarize_worst(losses)]
     return Template(html).substitute(
         style=style,
         title=escape(healing.title),
@@ -81,9 +86,7 @@ def healing_page(healing: HealingReport) -> str:
             f"{healing.run_id}. " + ", ".join(f"{k} {v}" for k, v in healing.versions.items())
         ),
         lost=lost,
-        short="".join(
-            f"<li>{line}</li>" for line in [*describe_detector(healing), *summarize_changes(found)]
-        ),
+        short="".join(f"<li>{line}</li>" for line in told),
         sure="".join(f"<li>{line}</li>" for line in describe_certainty(found)),
         parts=format_table("Set", found),
         classes=format_table("Class", _class_rows(healing)),

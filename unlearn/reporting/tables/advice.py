@@ -1,6 +1,6 @@
 """Advice from measured rows: expected results of each method in the most similar measured case.
 
-Rows come from the store; if it is empty, from the package's measurements on the embedded digits
+Rows come from the store, joined with the package's measurements on the embedded digits
 (``plane_digits.csv``: written as ``plane.csv`` by ``python evaluate.py advise=true`` after
 ``sweeps/plane_digits.sh``). Values are means over seeds of arXiv 2505.17730's measures.
 """
@@ -27,12 +27,10 @@ from unlearn.reporting.tables.frames import (
     on_plane,
     standard_error,
 )
+from unlearn.reporting.tables.merged_planes import CELL, MEASURES, SETTING
 from unlearn.reporting.tables.trusted import is_trusted
 
 SHIPPED = Path(__file__).with_name("plane_digits.csv")
-SETTING = ("dataset", "model", "corrupted")
-CELL = ("corruption", "discovery")
-MEASURES = ("healed", "utility", "healed_utility")
 MARGIN = 0.05  # smaller differences are negligible
 ADVICE = ("use", "possible", "avoid")
 
@@ -126,9 +124,9 @@ def make_advice(cells: pd.DataFrame) -> pd.DataFrame:
         cells: Cells of one table, as from ``select_nearest``.
 
     Returns:
-        ``method``, ``n`` cells, the means of the measures over the cells with the error over seeds of
-        the product, the ``lowest`` product of a run and its cell, ``time``, ``advice`` and ``why``;
-        the best first.
+        ``method``, ``n`` cells, ``rows`` (``66 + 2 own``), the means of the measures over the cells
+        with the error over seeds of the product, the ``lowest`` product of a run and its cell,
+        ``time``, ``advice`` and ``why``; the best first.
     """
     rows = [_expected_result(str(name), group) for name, group in cells.groupby("method")]
     rows.sort(key=lambda row: -row["healed_utility"])
@@ -147,7 +145,10 @@ def _expected_result(method: str, cells: pd.DataFrame) -> dict[str, Any]:
     lowest = cells.iloc[int(cells["lowest"].to_numpy().argmin())]
     errors = cells["healed_utility_sem"]
     role = read_fact(cells, "role").iloc[0]
-    row: dict[str, Any] = {"method": method, "role": role, "n": len(cells)}
+    own = int(cells["own"].sum()) if "own" in cells else 0
+    others = int(cells["n"].sum()) - own
+    told = " + ".join([*([f"{others}"] if others else []), *([f"{own} own"] if own else [])])
+    row: dict[str, Any] = {"method": method, "role": role, "n": len(cells), "rows": told}
     row |= {name: cells[name].mean() for name in MEASURES}
     row["healed_utility_sem"] = math.sqrt(errors.pow(2).sum(skipna=False)) / len(cells)
     row["lowest"] = lowest["lowest"]
@@ -193,6 +194,11 @@ def _advice_hint(row: dict[str, Any]) -> str:
     """Return the further option that a label needs besides the method."""
     kind = str(row["method"]).removeprefix(plain_name(str(row["method"]))).strip("()")
     return f"; needs pretraining={kind}" if kind else ""
+
+
+def shorten_advice(table: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns of the advice that fit a terminal of 80 columns; files hold the others."""
+    return table[["method", "advice", "healed_utility", "healed_utility_sem", "rows", "why"]]
 
 
 def describe_case(case: Case, cells: pd.DataFrame, source: str) -> str:

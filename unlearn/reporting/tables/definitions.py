@@ -44,6 +44,9 @@ DEFINITIONS: dict[str, str] = {
     "test/accuracy_original": "the same of the original model",
     "test/accuracy_lost": "loss of test accuracy against the original model; 0 is best",
     "test/accuracy_lost_worst_class": "the largest loss of test accuracy in any class",
+    "worst_class/loss": "loss of accuracy of the class that lost most; worst_class/low and high: its "
+    "95 % interval, for all classes at once",
+    "worst_class/lost": "names of the classes that lost accuracy that chance does not explain",
     "healed_utility_full": "healed accuracy times the accuracy on the whole test set; 1 is best",
     "clean/accuracy": "accuracy on the training images that are not corrupted",
     "train/accuracy_clean": "accuracy of the original's training on the correct labels",

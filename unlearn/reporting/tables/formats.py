@@ -44,7 +44,7 @@ LATEX = str.maketrans(
 def text_table(table: pd.DataFrame, errors: bool = True) -> pd.DataFrame:
     """Return a table as text, ``mean ± error``, without uninformative columns."""
     names = [str(c) for c in table]
-    groups = names[: names.index("n")]
+    groups = names[: names.index("n")] if "n" in names else names[:1]
     out = {}
     for name in select_shown(table):
         known = [name + end for end in ERRORS if errors and name + end in table]

@@ -101,7 +101,14 @@ def drop_text_values(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def prepare_rows(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the store's rows, labelled and spread over rates, for tables and figures."""
+    """Return the store's rows, labelled and spread over rates, for tables and figures.
+
+    The discovery rate of a user's list is unknown, whatever earlier versions recorded.
+    """
+    if "forget_set/kind" in frame:
+        listed = frame["forget_set/kind"] == "file"
+        rates = existing_columns(frame, ("discovery", "config/discovery"))
+        frame = frame.assign(**{c: frame[c].astype(object).mask(listed, None) for c in rates})
     if "discovery" in frame:  # a column of only None cannot be sorted
         frame = frame.assign(discovery=frame["discovery"].astype(float))
     return spread_rates(label_pretraining(frame))
