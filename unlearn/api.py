@@ -27,6 +27,7 @@ from unlearn.config.identity import compute_run_id
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.data.task import Task
+from unlearn.evaluation.found_next import Suspect, find_suspects
 from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.healed_models import load_folder, load_from_hub
@@ -37,7 +38,7 @@ from unlearn.pipeline.user_arrays import find_accelerator, read_scale
 from unlearn.pipeline.user_data import build_user_data, locate_data
 from unlearn.pipeline.user_model import make_healing
 from unlearn.pipeline.user_network import build_user_network
-from unlearn.reporting.pages.healing_page import write_healing
+from unlearn.reporting.pages.healing_page import HealingReport, write_healing
 from unlearn.storage.hub import is_hub_name
 from unlearn.storage.record import RunRecord
 
@@ -65,6 +66,19 @@ class Result:
         """Return the changes by column; see ``unlearn.evaluation.prediction_change``."""
         return dict(self.record.metrics)
 
+    @property
+    def summary(self) -> list[str]:
+        """Return what ``method="auto"`` says of the result, in sentences; empty for other methods.
+
+        Expected share of healed images that nobody found, cost in accuracy, what was tried, why it was
+        chosen.
+        """
+        return [] if self.after is None else self._make_report().describe_proof()
+
+    def suggest_next(self) -> list[Suspect]:
+        """Return images outside the list to look at next, those most probably bad first."""
+        return [] if self.after is None else find_suspects(self.after.train, self.context.task)
+
     def report(self, path: str | Path = "healed.html") -> Path:
         """Write the report, one HTML file, and return its path.
 
@@ -73,9 +87,13 @@ class Result:
         """
         if self.after is None:
             raise ValueError(f"no healed model to report on: {self.record.reason}")
+        return write_healing(Path(path), self._make_report())
+
+    def _make_report(self) -> HealingReport:
+        assert self.after is not None
         healing = make_healing(self.context, self.record, self.after, MODEL_SOURCE)
         title = f"{self.record.names['method']} on {type(self.model).__name__}"
-        return write_healing(Path(path), replace(healing, title=title))
+        return replace(healing, title=title)
 
 
 def heal(
@@ -85,7 +103,7 @@ def heal(
     forget: Any,
     retain: Any,
     test: Any = None,
-    method: str = "rem",
+    method: str = "auto",
     options: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     mean: Sequence[float] | None = None,
@@ -112,9 +130,12 @@ def heal(
             tensors or NumPy arrays (N, C, H, W): floating-point network input, or uint8 with ``mean``
             and ``std``; labels are whole numbers (N,) in 0..K-1.
         test: Held-out data in the same form; None: the folder's test set if there is one.
-        method: Name of a method of conf/method: rem, npo, finetune, ...
+        method: Name of a method of conf/method: rem, npo, finetune, ...; auto: the one that does best on
+            listed images that the methods do not see.
         options: Options of the method, such as {"epochs": 3, "optimizer.lr": 0.01}.
-        overrides: Further options, as on the command line: "trainer.threads=2".
+        overrides: Further options, as on the command line: "trainer.threads=2". With
+            "paths.checkpoints=folder", finished trials of ``method="auto"`` are kept there, and a call
+            that was interrupted continues after them.
         mean: Channel means used in training, of images in [0, 1], (C,).
         std: Channel standard deviations used in training, of images in [0, 1], (C,).
         image_size: Height and width in pixels to which a folder's images are resized.
@@ -136,10 +157,12 @@ def heal(
     task, forget_sets, facts = draw_trusted_set(context, (rows,))
     task = replace(task, forget=forget_sets)
     context = replace(context, task=task, forget_set_facts=facts)
-    return _run_heal(context, model)
+    keeps = any(word.startswith("paths.") for word in overrides)
+    return _run_heal(context, model, keeps=keeps)
 
 
-def _run_heal(context: RunContext, model: nn.Module) -> Result:
+def _run_heal(context: RunContext, model: nn.Module, *, keeps: bool) -> Result:
+    """Run the method; ``keeps``: finished trials of ``method="auto"`` outlast the call."""
     started = time.perf_counter()
     home = next(model.parameters()).device
     network = context.engine.place_model(copy.deepcopy(model)).eval()
@@ -149,7 +172,10 @@ def _run_heal(context: RunContext, model: nn.Module) -> Result:
         check.check_model(network, few.image.to(context.engine.device))
     context = replace(context, original_predictions=predict_task(network, context.task))
     with tempfile.TemporaryDirectory() as folder:
-        own = replace(context.job, folder=Path(folder))
+        config = context.job.config
+        if not keeps:
+            config = config | {"paths": config["paths"] | {"checkpoints": f"{folder}/trials"}}
+        own = replace(context.job, folder=Path(folder), config=config)
         outcome = run_method(
             replace(context, job=own),
             network,
