@@ -39,7 +39,7 @@ def measure_cell(options: Sequence[str], corruption: str, rate: float, seed: int
     """Return what the row of a cell states, the truth, and the yield of the next images."""
     words = [*options, "method=auto", f"corruption={corruption}"]
     job = make_job(words, seed=seed, discovery=rate)
-    row = json.loads((job.folder / "row-0.json").read_text())
+    row: dict[str, Any] = json.loads((job.folder / "row-0.json").read_text())
     low, high, true = (
         row.get(k) for k in ("auto/healed_low", "auto/healed_high", "hidden/accuracy_true")
     )
@@ -47,8 +47,10 @@ def measure_cell(options: Sequence[str], corruption: str, rate: float, seed: int
     found |= {"method": row["auto/method"], "stated": row.get("auto/healed"), "low": low}
     found |= {"high": high, "true": true, "product": row["healed_utility"]}
     found["cost"] = row.get("auto/cost", 0.0) + row.get("auto/heal_cost", 0.0)
-    known = low is not None and true is not None
-    found["inside"] = low <= true <= high if known else None
+    if low is None or high is None or true is None:
+        found["inside"] = None
+    else:
+        found["inside"] = bool(low <= true <= high)
     return found | measure_yield(job)
 
 

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from scipy.stats import betabinom
 
 from tests.methods.components.test_removal_floor import make_set
 from unlearn.core.types import Request
@@ -90,16 +91,16 @@ def test_the_expected_share_counts_agreement_and_chance():
 
 def test_the_interval_widens_with_dispersion_and_narrows_with_samples():
     plain = make_interval([15], [20], dispersion=0.0)
-    from scipy.stats import beta
-
-    assert plain.low == pytest.approx(beta.ppf(0.05, 15.5, 5.5), abs=1e-9)
-    assert plain.high == pytest.approx(beta.ppf(0.95, 15.5, 5.5), abs=1e-9)
+    exact = betabinom(100, 15.5, 5.5)  # Jeffreys' posterior, and a hundred further images
+    assert plain.low == pytest.approx(exact.ppf(0.05) / 100)
+    assert plain.high == pytest.approx(exact.ppf(0.95) / 100)
     wide, more = make_interval([15], [20]), make_interval([15, 15], [20, 20])
     assert wide.high - wide.low > plain.high - plain.low
     assert more.high - more.low < wide.high - wide.low
     for hits in (0, 20):
         edge = make_interval([hits], [20])
         assert 0 <= edge.low < edge.mean < edge.high <= 1
+    assert make_interval([20], [20]).high == 1  # none of a hundred may be left
 
 
 def halve(values, *, costs, budget=100.0):

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import beta
+from scipy.stats import betabinom
 from torch import Tensor
 
 from unlearn.core.types import ImageSet
@@ -31,6 +31,8 @@ PRIOR = 0.5
 """Jeffreys' prior counts of healed and of other samples."""
 LEVEL = 0.9
 """Probability that the stated interval holds the rate."""
+IMAGES = 100
+"""Number of bad images for which the interval is stated."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +108,9 @@ def expect_classes(
         if id(trial) not in skipped and not trial.collapsed
     ]
     weights = [1.0] * len(votes)
+    total = votes[0][1]
     for _ in range(ROUNDS):
-        total = torch.zeros_like(votes[0][1])
+        total = torch.zeros_like(total)
         for weight, (held, vote) in zip(weights, votes, strict=True):
             total[held] += weight * vote
         total = total / total.sum(1, keepdim=True).clamp(min=1e-12)
@@ -226,7 +229,8 @@ def make_interval(
 
     Samples of one unlearning are correlated by ``dispersion``, and another one, with the whole list,
     differs as much: a beta-binomial model. Its effective numbers of samples update Jeffreys' prior,
-    and the variance between unlearnings is added to that of the mean.
+    and the variance between unlearnings is added to that of the mean. The interval is that of the
+    number among ``IMAGES`` bad ones.
 
     Args:
         hits: Healed held-out samples by trial.
@@ -240,7 +244,8 @@ def make_interval(
     variance = mean * (1 - mean) * ((1 - dispersion) / (a + b + 1) + dispersion)
     size = mean * (1 - mean) / variance - 1  # of the beta distribution with this mean and variance
     tail = (1 - LEVEL) / 2
-    low, high = (float(beta.ppf(q, mean * size, (1 - mean) * size)) for q in (tail, 1 - tail))
+    number = betabinom(IMAGES, mean * size, (1 - mean) * size)
+    low, high = (float(number.ppf(q)) / IMAGES for q in (tail, 1 - tail))
     return HealedRate(mean, low, high, sum(hits), sum(sizes))
 
 
