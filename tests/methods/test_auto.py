@@ -101,13 +101,17 @@ def test_the_original_is_a_candidate(caplog):
     assert "no candidate is better than the original" in caplog.text
 
 
-def test_a_candidate_that_fails_with_the_whole_list_is_followed_by_the_next(caplog):
+@pytest.mark.parametrize("collapses", [False, True])
+def test_a_candidate_that_fails_with_the_whole_list_is_followed_by_the_next(caplog, collapses):
     _, healed, _ = make_networks()
     dead = predict(dict.fromkeys([*range(CLASSES), *LISTED], 0))
 
     class Failing(Fixed):
         def unlearn(self, model, request, fit):
-            self.network = healed if len(request.forget) == 6 else dead
+            whole = len(request.forget) != 6
+            if whole and collapses:
+                raise CollapsedError("NaN")
+            self.network = dead if whole else healed
             return super().unlearn(model, request, fit)
 
     second = predict(RIGHT | dict.fromkeys(LISTED[:-2], 0) | dict.fromkeys(LISTED[-2:], 1))

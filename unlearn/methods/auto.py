@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from unlearn.core.errors import CollapsedError
 from unlearn.core.types import Fit, Request, Unlearner
 from unlearn.methods.base import find_spread_obstacle
 from unlearn.methods.components.floors import Floors
@@ -205,10 +206,15 @@ class Auto:
         original = remove_extra_channels(model)
         score = build_healing_score(original, _limit_retain(request), floors)
         least = score.measure(original).value
-        healed = remove_extra_channels(method.unlearn(copy.deepcopy(model), request, fit)).eval()
+        try:
+            healed = remove_extra_channels(
+                method.unlearn(copy.deepcopy(model), request, fit)
+            ).eval()
+        except CollapsedError:
+            healed = None
         images = getattr(fit, "images_seen", 0) - before + count_read(method)
         self.notes["auto/heal_cost"] = self.notes.get("auto/heal_cost", 0.0) + images / unit
-        if score.measure(healed).value <= least:
+        if healed is None or score.measure(healed).value <= least:
             log.warning(
                 "method=auto: %s with the whole list leaves a model that is no better than the original",
                 arm.label,
