@@ -31,6 +31,7 @@ from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.data.task import Task
 from unlearn.evaluation.evaluator import Row
+from unlearn.evaluation.found_next import Suspect, find_suspects
 from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.models.adapted import Adaptation, copy_network, restore_network, use_logits
 from unlearn.pipeline.context import RunContext, build_engine, build_method
@@ -46,7 +47,7 @@ from unlearn.pipeline.user_network import (
     check_given_model,
     set_initial_weights,
 )
-from unlearn.reporting.pages.healing_page import write_healing
+from unlearn.reporting.pages.healing_page import HealingReport, write_healing
 from unlearn.storage.hub import is_hub_name
 from unlearn.storage.record import RunRecord
 from unlearn.training.network_trial import try_training
@@ -77,6 +78,19 @@ class Result:
         """Return the changes by column; see ``unlearn.evaluation.prediction_change``."""
         return dict(self.record.metrics)
 
+    @property
+    def summary(self) -> list[str]:
+        """Return what ``method="auto"`` says of the result, in sentences; empty for other methods.
+
+        Expected share of healed images that nobody found, cost in accuracy, what was tried, why it was
+        chosen.
+        """
+        return [] if self.after is None else self._make_report().describe_proof()
+
+    def suggest_next(self) -> list[Suspect]:
+        """Return images outside the list to look at next, those most probably bad first."""
+        return [] if self.after is None else find_suspects(self.after.train, self.context.task)
+
     def report(self, path: str | Path = "healed.html") -> Path:
         """Write the report, one HTML file, and return its path.
 
@@ -85,9 +99,13 @@ class Result:
         """
         if self.after is None:
             raise ValueError(f"no healed model to report on: {self.record.reason}")
+        return write_healing(Path(path), self._make_report())
+
+    def _make_report(self) -> HealingReport:
+        assert self.after is not None
         healing = make_healing(self.context, self.record, self.after, MODEL_SOURCE)
         title = f"{self.record.names['method']} on {type(self.model).__name__}"
-        return write_healing(Path(path), replace(healing, title=title))
+        return replace(healing, title=title)
 
 
 def heal(
@@ -97,7 +115,7 @@ def heal(
     forget: Any,
     retain: Any,
     test: Any = None,
-    method: str = "rem",
+    method: str = "auto",
     options: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
     mean: Sequence[float] | None = None,
@@ -125,9 +143,12 @@ def heal(
             tensors or NumPy arrays (N, C, H, W): floating-point network input, or uint8 with ``mean``
             and ``std``; labels are whole numbers (N,) in 0..K-1.
         test: Held-out data in the same form; None: the folder's test set if there is one.
-        method: Name of a method of conf/method: rem, npo, finetune, ...
+        method: Name of a method of conf/method: rem, npo, finetune, ...; auto: the one that does best on
+            listed images that the methods do not see.
         options: Options of the method, such as {"epochs": 3, "optimizer.lr": 0.01}.
-        overrides: Further options, as on the command line: "trainer.threads=2".
+        overrides: Further options, as on the command line: "trainer.threads=2". With
+            "paths.checkpoints=folder", finished trials of ``method="auto"`` are kept there, and a call
+            that was interrupted continues after them.
         mean: Channel means used in training, of images in [0, 1], (C,).
         std: Channel standard deviations used in training, of images in [0, 1], (C,).
         image_size: Height and width in pixels to which a folder's images are resized; like mean and
@@ -158,13 +179,17 @@ def heal(
     task, forget_sets, facts = draw_trusted_set(context, (rows,))
     task = replace(task, forget=forget_sets)
     context = replace(context, task=task, forget_set_facts=facts)
-    return _run_heal(context, own, did, next(model.parameters()).device)
+    keeps = any(word.startswith("paths.") for word in overrides)
+    return _run_heal(context, own, did, next(model.parameters()).device, keeps=keeps)
 
 
 def _run_heal(
-    context: RunContext, network: nn.Module, did: Adaptation, home: torch.device
+    context: RunContext, network: nn.Module, did: Adaptation, home: torch.device, *, keeps: bool
 ) -> Result:
-    """Return the result of healing ``network``, a copy of the given model, which was on ``home``."""
+    """Return the result of healing ``network``, a copy of the given model, which was on ``home``.
+
+    ``keeps``: finished trials of ``method="auto"`` outlast the call.
+    """
     started = time.perf_counter()
     few = next(context.task.train.rows(torch.arange(2)).batches()).image
     notes = did.notes + use_logits(network, few.to(next(network.parameters()).device))
@@ -178,7 +203,10 @@ def _run_heal(
     context = replace(context, original_predictions=predict_task(network, context.task))
     check_given_model(context, network)
     with tempfile.TemporaryDirectory() as folder:
-        own = replace(context.job, folder=Path(folder))
+        config = context.job.config
+        if not keeps:
+            config = config | {"paths": config["paths"] | {"checkpoints": f"{folder}/trials"}}
+        own = replace(context.job, folder=Path(folder), config=config)
         outcome = run_method(
             replace(context, job=own),
             network,

@@ -78,11 +78,28 @@ def test_what_is_chosen_by_name_is_merged():
 
 def test_candidates_have_the_options_of_their_methods():
     candidates = content("method=auto")["method"]["candidates"]
-    assert list(candidates) == ["finetune", "npo", "rem"]
-    for name, node in candidates.items():
-        assert node == content(f"method={name}")["method"], name
+    assert list(candidates) == ["rem", "gradient_ascent", "npo", "neggrad_plus", "finetune"]
+    for name in ("rem", "neggrad_plus", "finetune"):  # tuned for the digits
+        assert candidates[name] == content(f"method={name}")["method"], name
+    plain = content("method=auto", "~method_defaults")["method"]["candidates"]
+    own = content("method=rem", "method_defaults=rem/cifar10_folder_resnet9")["method"]
+    assert plain["rem"] == own
     more = content("method=auto", "+method@method.candidates.scrub=scrub")["method"]["candidates"]
     assert more["scrub"] == content("method=scrub", "~method_defaults")["method"]
+
+
+def test_settings_stay_in_the_search_ranges_of_the_methods():
+    rates = content("method=auto")["method"]["rates"]
+    assert set(rates) == {"rem", "gradient_ascent", "npo"}
+    for name, (low, high) in rates.items():
+        text = (Path(config_dir()) / "method" / f"{name}.yaml").read_text()
+        assert f"method.optimizer.lr=tag(log, interval({low}, {high}))" in text, name
+
+
+def test_a_budget_in_retrainings_may_exceed_one():
+    assert content("method=auto", "method.budget=2.5")["method"]["budget"] == 2.5
+    with pytest.raises(errors.ConfigError, match=r"method.budget must be a number above 0, got 0"):
+        checked("method=auto", "method.budget=0")
 
 
 def test_own_defaults_are_found(tmp_path: Path):

@@ -8,8 +8,8 @@ import torch
 from tests.methods.components.test_removal_floor import CLASSES, make_set, predict
 from unlearn.core.errors import CollapsedError
 from unlearn.core.types import Request
-from unlearn.methods.auto import MIN_LISTED, Auto, hold_out
-from unlearn.methods.components.samples import split_positions
+from unlearn.methods.auto import MIN_LISTED, Auto
+from unlearn.methods.components.trials import hold_out, split_list
 
 LISTED = list(range(100, 112))
 
@@ -54,9 +54,16 @@ def make_request(listed):
     return Request(forget=make_set(listed, [1] * len(listed), 40), retain=make_set(greys, greys))
 
 
+def make_auto(default, **candidates):
+    return Auto(
+        candidates=candidates, default=default, force=False, seed=0, budget=1.0,
+        retraining_epochs=10, factors=(), rates={},
+    )  # fmt: skip
+
+
 def choose(request, **candidates):
     original = make_networks()[0]
-    method = Auto(candidates=candidates, default=next(iter(candidates)), force=False, seed=0)
+    method = make_auto(next(iter(candidates)), **candidates)
     return method, method.unlearn(original, request, None)
 
 
@@ -66,16 +73,20 @@ def test_the_candidate_that_heals_what_it_did_not_see_is_chosen(caplog):
     request = make_request(LISTED)
     with caplog.at_level(logging.INFO):
         method, model = choose(request, bad=bad, good=good, lost=lost)
+    notes = method.notes
     assert model is healed
-    assert method.notes["chosen"] == "good"
-    assert method.notes["score/lost"] == 0 and method.notes["held_out"] == 6
-    assert method.notes["score/good"] > method.notes["score/bad"] > 0
-    assert method.notes["lost"] == 1 and method.notes["healed"] == pytest.approx(1)
-    assert method.notes["good/calls"] == 2
-    assert "Of 6 listed samples that it did not see, 100 % lost their listed label" in caplog.text
-    trial, final = good.seen
+    assert notes["auto/method"] == "good"
+    assert notes["auto/tried"].startswith("good 1.00 ± 0.0") and "lost 0.00" in notes["auto/tried"]
+    assert notes["auto/score"] == pytest.approx(1) and notes["auto/kept"] == pytest.approx(1)
+    assert notes["auto/held_out"] == 24  # four halves of twelve
+    assert notes["auto/held_out_healed"] == pytest.approx(24)
+    assert notes["auto/healed_low"] < notes["auto/healed"] < notes["auto/healed_high"] <= 1
+    assert notes["auto/precision"] == 1
+    assert notes["good/calls"] == 5
+    assert "Of 100 bad samples that nobody found" in caplog.text
+    trial, final = good.seen[0], good.seen[-1]
     assert final is request
-    assert len(bad.seen) == 1  # only the best unlearns the whole list
+    assert all(len(one.forget) == 6 for one in bad.seen)  # only the best unlearns the whole list
     assert len(trial.forget) == 6 and len(trial.retain) == 46
     held = torch.isin(trial.retain.index, request.forget.index)
     assert held.sum() == 6 and (trial.retain.label[held] == 1).all()  # stays, with its listed label
@@ -84,40 +95,89 @@ def test_the_candidate_that_heals_what_it_did_not_see_is_chosen(caplog):
 def test_the_original_is_a_candidate(caplog):
     original, _, _ = make_networks()
     dead = predict(dict.fromkeys([*range(CLASSES), *LISTED], 0))
-    method = Auto(candidates={"dead": Fixed(dead)}, default="dead", force=False, seed=0)
+    method = make_auto("dead", dead=Fixed(dead))
     assert method.unlearn(original, make_request(LISTED), None) is original
-    assert method.notes["chosen"] == "original"
-    assert "no candidate is better than the original on 6 listed samples" in caplog.text
+    assert method.notes["auto/method"] == "original" and method.notes["auto/score"] is None
+    assert "no candidate is better than the original" in caplog.text
+
+
+@pytest.mark.parametrize("collapses", [False, True])
+def test_a_candidate_that_fails_with_the_whole_list_is_followed_by_the_next(caplog, collapses):
+    _, healed, _ = make_networks()
+    dead = predict(dict.fromkeys([*range(CLASSES), *LISTED], 0))
+
+    class Failing(Fixed):
+        def unlearn(self, model, request, fit):
+            whole = len(request.forget) != 6
+            if whole and collapses:
+                raise CollapsedError("NaN")
+            self.network = dead if whole else healed
+            return super().unlearn(model, request, fit)
+
+    second = predict(RIGHT | dict.fromkeys(LISTED[:-2], 0) | dict.fromkeys(LISTED[-2:], 1))
+    method, model = choose(make_request(LISTED), first=Failing(None), second=Fixed(second))
+    assert model is second and method.notes["auto/method"] == "second"
+    assert "first with the whole list leaves a model that is no better" in caplog.text
 
 
 def test_a_short_list_is_not_split(caplog):
     _, healed, other = make_networks()
     request = make_request(LISTED[: MIN_LISTED - 1])
     method, model = choose(request, good=Fixed(healed), bad=Fixed(other))
-    assert model is healed and method.notes["chosen"] == "good"
-    assert "7 listed samples are too few to hold half of them out (at least 8)" in caplog.text
+    assert model is healed and method.notes["auto/method"] == "good"
+    assert "auto/healed" not in method.notes
+    assert "nothing can be proved with 7 listed samples (at least 8)" in caplog.text
 
 
 def test_what_was_not_memorized_is_left_alone():
     _, healed, _ = make_networks()
     candidate = Fixed(healed)
-    method = Auto(candidates={"one": candidate}, default="one", force=False, seed=0)
+    method = make_auto("one", one=candidate)
     assert method.unlearn(healed, make_request(LISTED), None) is healed
     assert method.notes["nothing_to_unlearn"] is True and candidate.seen == []
-    forced = Auto(candidates={"one": candidate}, default="one", force=True, seed=0)
+    forced = make_auto("one", one=candidate)
+    forced.force = True
     forced.unlearn(healed, make_request(LISTED), None)
     assert len(candidate.seen) >= 1
 
 
-def test_halves_cover_the_list_and_depend_on_the_seed():
-    given, held = split_positions(11, 3)
-    assert (len(given), len(held)) == (5, 6)
-    assert torch.cat([given, held]).sort().values.equal(torch.arange(11))
-    assert not split_positions(99, 0)[0].equal(split_positions(99, 1)[0])
-    half = hold_out(make_request(LISTED), *split_positions(12, 0))
+def test_splits_hold_each_sample_out_equally_often():
+    first, second = split_list(11, 0, 3), split_list(11, 1, 3)
+    assert first[0].equal(second[1]) and first[1].equal(second[0])
+    assert torch.cat(first).sort().values.equal(torch.arange(11))
+    assert not split_list(99, 0, 3)[0].equal(split_list(99, 2, 3)[0])
+    half = hold_out(make_request(LISTED), *split_list(12, 0, 0))
     assert half.retain.index.equal(half.retain.index.sort().values)
 
 
-def test_the_default_is_a_candidate():
+def test_finished_trials_are_not_run_again():
+    _, healed, other = make_networks()
+    kept = {}
+
+    def store(identity, run):
+        key = tuple(sorted(identity.items()))
+        if key not in kept:
+            kept[key] = run()
+        return kept[key]
+
+    answers = []
+    for _ in range(2):
+        good, bad = Fixed(healed), Fixed(other)
+        method = make_auto("good", good=good, bad=bad)
+        method.store = store
+        method.unlearn(make_networks()[0], make_request(LISTED), None)
+        seconds = ("auto/seconds", "good/calls", "measured_images")
+        notes = {k: v for k, v in method.notes.items() if k not in seconds}
+        answers.append((notes, len(good.seen), len(bad.seen)))
+    assert answers[0][0] == answers[1][0]
+    assert answers[0][1:] == (3, 1) and answers[1][1:] == (1, 0)
+
+
+def test_options_are_checked():
     with pytest.raises(ValueError, match=r"method.default must be one of the candidates a, got b"):
-        Auto(candidates={"a": Fixed(None)}, default="b", force=False, seed=0)
+        make_auto("b", a=Fixed(None))
+    with pytest.raises(ValueError, match=r"method.budget must be above 0, got 0"):
+        Auto(
+            candidates={"a": Fixed(None)}, default="a", force=False, seed=0, budget=0,
+            retraining_epochs=1, factors=(), rates={},
+        )  # fmt: skip

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -142,6 +143,15 @@ def test_states_plan_and_status(home):
     assert plan[1] == "original models: 2 needed, 0 cached, 2 to train"
     # five cells; original has rows of 2 and 4 seconds, npo none; two trainings of 10 seconds
     assert plan[-1].startswith("time: about 35 s on one process; no row of npo yet")
+
+
+def test_a_plan_says_what_trials_cost(home):
+    node = {"_target_": "unlearn.methods.auto.Auto", "budget": 1.5, "retraining_epochs": 30}
+    node["candidates"] = {"rem": {}, "npo": {}}
+    one = replace(cells()[0], content={"method": node})
+    lines = progress.describe_auto_cost([one, one, cells()[1]])
+    assert len(lines) == 1
+    assert "trials of rem, npo cost at most 1.5 retrainings of 30 epochs" in lines[0]
 
 
 def test_an_estimate_takes_the_median_of_each_method(home):

@@ -153,8 +153,8 @@ DETECTOR = "detector@forget_set"
 """The group of detectors with its package: a detector replaces the forget set."""
 
 
-CHECKPOINT_DEFAULTS = {"corruption": "none", "evaluation": "change"}
-"""Defaults with a user's own checkpoint: uncorrupted data, no ground truth."""
+CHECKPOINT_DEFAULTS = {"corruption": "none", "evaluation": "change", "method": "auto"}
+"""Defaults with a user's own checkpoint: uncorrupted data, no ground truth, a method that is chosen."""
 
 
 def add_checkpoint_defaults(name: str, argv: Sequence[str]) -> list[str]:
@@ -167,8 +167,10 @@ def add_checkpoint_defaults(name: str, argv: Sequence[str]) -> list[str]:
     if name != "unlearn" or not own:
         return list(argv)
     argv = add_training_defaults(add_checkpoint_input(argv))
-    return [*argv, *(f"{group}={option}" for group, option in CHECKPOINT_DEFAULTS.items()
-                     if not any(w.startswith(f"{group}=") for w in argv))]  # fmt: skip
+    given = {w.partition("=")[0] for w in argv}
+    if "experiment" in given:  # it may choose the method
+        given.add("method")
+    return [*argv, *(f"{k}={v}" for k, v in CHECKPOINT_DEFAULTS.items() if k not in given)]
 
 
 def read_running_command() -> Arguments:

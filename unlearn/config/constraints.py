@@ -60,6 +60,7 @@ RULES: dict[str, Rule] = {
     "image_size": COUNT,
     "beta": POSITIVE,
     "gamma": SHARE_OR_AUTO,
+    "retraining_epochs": COUNT,
     "alpha": NOT_NEGATIVE,
     "ce_weight": NOT_NEGATIVE,
     "temperature": POSITIVE,
@@ -149,6 +150,8 @@ def get_rule(path: str) -> Rule | None:
         return None
     if path.startswith("seeds."):
         return FROM_ZERO
+    if path == "method.budget":  # in units of one retraining
+        return POSITIVE
     if leaf in RULES:
         return RULES[leaf]
     if leaf.endswith(("_rate", "_fraction")):

@@ -1,58 +1,67 @@
 """Automatic choice of the method, by samples of the forget set that the methods do not see.
 
 Half of the forget set is held out: it stays in the retain set with its labels and stands for the bad
-samples that nobody found. Each candidate unlearns the other half and is scored on the held-out one
-(``HealingScore``: no truth, no test data). The best candidate then unlearns the whole forget set; the
-original is a candidate as well.
+samples that nobody found. Candidates unlearn the other half and are scored on the held-out one
+(``trial_scores``: no truth, no test data); the better ones go on with other halves. The best then
+unlearns the whole forget set; the original is a candidate as well.
 """
 
 import copy
 import logging
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
 from unlearn.core.errors import CollapsedError
-from unlearn.core.types import Fit, Request, Unlearner, join_sets
+from unlearn.core.types import Fit, Request, Unlearner
 from unlearn.methods.base import find_spread_obstacle
 from unlearn.methods.components.floors import Floors
-from unlearn.methods.components.healing_score import (
-    HealingScore,
-    ScoreParts,
-    build_healing_score,
+from unlearn.methods.components.healing_score import HealingScore, build_healing_score
+from unlearn.methods.components.list_estimates import (
+    describe_list,
+    order_candidates,
+    rank_arms,
 )
+from unlearn.methods.components.race import Race
+from unlearn.methods.components.race_notes import summarize_best, summarize_race
 from unlearn.methods.components.removal_stop import RemovalStop
-from unlearn.methods.components.samples import split_positions
+from unlearn.methods.components.samples import select_evenly_spaced
+from unlearn.methods.components.trial_scores import (
+    ArmScore,
+    expect_classes,
+    score_arm,
+)
+from unlearn.methods.components.trials import (
+    MAX_MEASURED,
+    Arm,
+    Trial,
+    TrialStore,
+    check_trial,
+    count_images,
+    count_read,
+    get_rate,
+    hold_out,
+    prepare_arm,
+    run_trial,
+    run_unstored,
+    split_list,
+)
 from unlearn.models.expansion.expanded import remove_extra_channels
-from unlearn.models.inference import compute_accuracy
+from unlearn.models.inference import compute_accuracy, compute_logits
 
 log = logging.getLogger(__name__)
 
 MIN_LISTED = 8
 """Least number of listed samples from which half can be held out and still say something."""
+MAX_SHARE = 0.5
+"""Largest share of the budget that one trial, or the final unlearning, may take."""
 ORIGINAL = "original"
 
 
-@dataclass(frozen=True)
-class _Trial:
-    """A candidate on the held-out half.
-
-    Attributes:
-        score: Its score.
-        lost: Share of the held-out samples that no longer get their listed label.
-        seconds: Duration of its unlearning.
-    """
-
-    score: ScoreParts
-    lost: float = 0.0
-    seconds: float = 0.0
-
-
 class Auto:
-    """Try candidates on half of the forget set, unlearn all of it with the best.
+    """Try candidates on halves of the forget set, unlearn all of it with the best.
 
     Attributes:
         role: Role in comparisons, see ``UnlearningMethod``.
@@ -60,6 +69,8 @@ class Auto:
         uses_retain_set: Whether the result depends on the retain set.
         needs_trusted: False: candidates with a trusted set could not be compared with others.
         notes: Values recorded in the run's row, JSON-serialisable.
+        store: Keeps finished trials, see ``TrialStore``.
+        evidence: Expected healed x utility by method, by level of regularity; empty: none is known.
     """
 
     role: ClassVar[str] = "unlearning"
@@ -68,7 +79,16 @@ class Auto:
     needs_trusted: ClassVar[bool] = False
 
     def __init__(
-        self, *, candidates: Mapping[str, Unlearner], default: str, force: bool, seed: int
+        self,
+        *,
+        candidates: Mapping[str, Unlearner],
+        default: str,
+        force: bool,
+        seed: int,
+        budget: float,
+        retraining_epochs: int,
+        factors: Sequence[float],
+        rates: Mapping[str, Sequence[float]],
     ) -> None:
         """Store the candidates.
 
@@ -77,9 +97,13 @@ class Auto:
             default: Candidate for forget sets that are too small to hold half of them out.
             force: Unlearn although the forget set is not memorized beyond its floor.
             seed: Seed of the halves.
+            budget: Images of all trials, in units of one retraining.
+            retraining_epochs: Epochs of one retraining.
+            factors: Further learning rates to try, as factors on each candidate's own.
+            rates: Range of the learning rate by candidate; settings outside are not tried.
 
         Raises:
-            ValueError: If ``default`` is no candidate.
+            ValueError: If ``default`` is no candidate, or a candidate needs a trusted set.
         """
         if default not in candidates:
             raise ValueError(
@@ -92,11 +116,19 @@ class Auto:
             raise ValueError(
                 f"method.candidates must not need a trusted set, got {', '.join(with_set)}"
             )
+        if budget <= 0:
+            raise ValueError(f"method.budget must be above 0, got {budget}")
         self.candidates = dict(candidates)
         self.default = default
         self.force = force
         self.seed = seed
+        self.budget = budget
+        self.retraining_epochs = retraining_epochs
+        self.factors = tuple(factors)
+        self.rates = dict(rates)
         self.notes: dict[str, Any] = {}
+        self.store: TrialStore = run_unstored
+        self.evidence: Mapping[str, Mapping[str, float]] = {}
 
     def check_model(self, model: nn.Module, image: Tensor) -> None:
         """Leave out the candidates that do not support the network, before any computation.
@@ -135,84 +167,125 @@ class Auto:
         original = remove_extra_channels(model)
         stop = RemovalStop("auto", force=self.force)
         stop.start(original, request, compute_accuracy, self.notes)
+        self.notes |= {"auto/method": ORIGINAL, "auto/tried": "", "auto/score": None}
         if stop.nothing:
-            self.notes["chosen"] = ORIGINAL
             return original
+        assert stop.floors is not None
+        facts = describe_list(request, stop.floors, stop.forget_accuracy)
+        self.notes |= {f"auto/{key}": value for key, value in facts.items()}
+        unit = self.retraining_epochs * (len(request.forget) + len(request.retain))
         if len(request.forget) < MIN_LISTED:
             log.warning(
-                "method=auto uses %s without a comparison: %d listed samples are too few to hold half "
-                "of them out (at least %d); what is not listed cannot be judged",
-                self.default, len(request.forget), MIN_LISTED,
+                "nothing can be proved with %d listed samples (at least %d): method=auto uses %s, which "
+                "fails least, without a comparison; what is not listed cannot be judged",
+                len(request.forget), MIN_LISTED, self.default,
             )  # fmt: skip
-            name = self.default
+            ranked = [Arm(self.default)]
         else:
-            assert stop.floors is not None
-            name = self._choose(model, request, stop.floors, fit)
-        self.notes["chosen"] = name
-        if name == ORIGINAL:
-            return original
-        chosen = copy.deepcopy(self.candidates[name])
-        healed = chosen.unlearn(model, request, fit)
-        self.notes |= {f"{name}/{k}": v for k, v in getattr(chosen, "notes", {}).items()}
+            ranked = self._choose(model, request, stop.floors, fit, unit)
+        for arm in ranked:
+            healed = self._heal(arm, model, request, stop.floors, fit, unit)
+            if healed is not None:
+                return healed
+        self.notes["auto/method"] = ORIGINAL
+        return original
+
+    def _heal(
+        self,
+        arm: Arm,
+        model: nn.Module,
+        request: Request,
+        floors: Floors,
+        fit: Fit,
+        unit: float,
+    ) -> nn.Module | None:
+        """Return the model that an arm makes with the whole list; None if the original scores more."""
+        most = MAX_SHARE * self.budget * unit
+        method = prepare_arm(self.candidates[arm.name], arm, request, most)
+        before = getattr(fit, "images_seen", 0)
+        original = remove_extra_channels(model)
+        score = build_healing_score(original, _limit_retain(request), floors)
+        least = score.measure(original).value
+        try:
+            healed = remove_extra_channels(
+                method.unlearn(copy.deepcopy(model), request, fit)
+            ).eval()
+        except CollapsedError:
+            healed = None
+        images = getattr(fit, "images_seen", 0) - before + count_read(method)
+        self.notes["auto/heal_cost"] = self.notes.get("auto/heal_cost", 0.0) + images / unit
+        if healed is None or score.measure(healed).value <= least:
+            log.warning(
+                "method=auto: %s with the whole list leaves a model that is no better than the original",
+                arm.label,
+            )
+            return None
+        self.notes["auto/method"] = arm.label
+        self.notes |= {f"{arm.name}/{k}": v for k, v in getattr(method, "notes", {}).items()}
         return healed
 
-    def _choose(self, model: nn.Module, request: Request, floors: Floors, fit: Fit) -> str:
-        """Return the name of the candidate with the best score."""
-        given, held = split_positions(len(request.forget), self.seed)
-        half = hold_out(request, given, held)
+    def _choose(
+        self, model: nn.Module, request: Request, floors: Floors, fit: Fit, unit: float
+    ) -> list[Arm]:
+        """Return the arms that are better than the original, the best first."""
         original = remove_extra_channels(model)
-        listed = request.forget.rows(held.to(request.forget.label.device))
-        score = build_healing_score(original, replace(request, forget=listed), floors.rows(held))
-        trials = {ORIGINAL: _measure_trial(score, original, 0.0)}
-        for number, (name, candidate) in enumerate(self.candidates.items(), 1):
-            trials[name] = self._try(candidate, model, half, score, fit)
-            log.info(
-                "method=auto: %s (%d of %d) keeps %.2f and heals %.2f of the held-out half, %.0f s",
-                name, number, len(self.candidates), trials[name].score.kept,
-                trials[name].score.healed, trials[name].seconds,
-            )  # fmt: skip
-        best = max(trials, key=lambda name: trials[name].score.value)
-        found = trials[best].score
-        self.notes |= {f"score/{name}": trial.score.value for name, trial in trials.items()}
-        self.notes |= {"held_out": len(held), "kept": found.kept, "healed": found.healed}
-        self.notes["lost"] = trials[best].lost
-        self.notes["trial_seconds"] = sum(trial.seconds for trial in trials.values())
-        if best == ORIGINAL:
+        listed, size = request.forget, len(request.forget)
+        before = compute_logits(original, listed).argmax(1).cpu()
+        measured = _limit_retain(request)
+        most = MAX_SHARE * self.budget * unit
+
+        def run(arm: Arm, split: int) -> Trial:
+            given, held = split_list(size, split, self.seed)
+            half = hold_out(request, given, held)
+            own = replace(measured, forget=listed.rows(held.to(listed.label.device)))
+            method = prepare_arm(self.candidates[arm.name], arm, half, most)
+            who = {"candidate": arm.name, "factor": arm.factor, "split": split, "seed": self.seed}
+            who["most"] = most
+            score: HealingScore = build_healing_score(original, own, floors.rows(held))
+            trial = self.store(who, lambda: run_trial(method, model, half, score, held, fit))
+            return check_trial(trial, size, listed.num_classes)
+
+        def rate(trials: Mapping[Arm, Sequence[Trial]]) -> dict[Arm, ArmScore]:
+            every = [trial for own in trials.values() for trial in own]
+            return {
+                arm: score_arm(
+                    own, before, expect_classes(floors, listed.label, every, own), listed, floors,
+                    wrong_labels=request.wrong_labels,
+                )
+                for arm, own in trials.items()
+            }  # fmt: skip
+
+        def cost(arm: Arm) -> float:
+            return min(most, count_images(self.candidates[arm.name], request))
+
+        def rank(scores: Mapping[Arm, ArmScore]) -> list[Arm]:
+            return rank_arms(scores, self.evidence.get(self.notes["auto/regularity"], {}))
+
+        race = Race(run, rate, rank, cost, self.budget * unit)
+        scores = race.hold(self._list_arms())
+        self.notes |= summarize_race(race, scores, unit)
+        better = [arm for arm in rank(scores) if scores[arm].better]
+        if better:
+            self.notes |= summarize_best(better[0], race, scores, request, floors)
+        else:
             log.warning(
-                "method=auto: no candidate is better than the original on %d listed samples that they "
-                "did not see; the original is returned; other candidates or options may do better",
-                len(held),
+                "method=auto: no candidate is better than the original by more than its standard error on "
+                "listed samples that they did not see; the original is returned; other candidates or "
+                "options may do better",
             )
-            return best
-        lost = trials[best].lost
-        log.info(
-            "method=auto: %s is best (score %.2f). Of %d listed samples that it did not see, %.0f %% lost "
-            "their listed label, and at least %.0f %% got the label that is expected without it: so much is "
-            "to be expected of bad samples that nobody found",
-            best, found.value, len(held), 100 * lost, 100 * min(lost, found.healed),
-        )  # fmt: skip
-        return best
+        return better
 
-    def _try(
-        self, candidate: Unlearner, model: nn.Module, half: Request, score: HealingScore, fit: Fit
-    ) -> _Trial:
-        started = time.perf_counter()
-        try:
-            healed = copy.deepcopy(candidate).unlearn(copy.deepcopy(model), half, fit)
-        except CollapsedError:
-            seconds = time.perf_counter() - started
-            return _Trial(ScoreParts(kept=0.0, healed=0.0), seconds=seconds)
-        seconds = time.perf_counter() - started
-        return _measure_trial(score, remove_extra_channels(healed).eval(), seconds)
+    def _list_arms(self) -> list[Arm]:
+        """Return candidates that suit, then their settings, in the order of preference."""
+        level = self.notes["auto/regularity"]
+        names = order_candidates(self.candidates, self.evidence.get(level, {}))
+        arms = [Arm(name) for name in names]
+        for name in names:
+            rate, span = get_rate(self.candidates[name]), self.rates.get(name)
+            if rate is not None and span is not None:
+                arms += [Arm(name, f) for f in self.factors if span[0] <= rate * f <= span[1]]
+        return arms
 
 
-def _measure_trial(score: HealingScore, model: nn.Module, seconds: float) -> _Trial:
-    lost = 1 - compute_accuracy(model, score.listed)
-    return _Trial(score.measure(model), lost, seconds)
-
-
-def hold_out(request: Request, given: Tensor, held: Tensor) -> Request:
-    """Return the request whose forget set is ``given``; what is held out belongs to the retain set."""
-    device = request.forget.label.device
-    retain = join_sets(request.retain, request.forget.rows(held.to(device)))
-    return replace(request, forget=request.forget.rows(given.to(device)), retain=retain)
+def _limit_retain(request: Request) -> Request:
+    return replace(request, retain=select_evenly_spaced(request.retain, MAX_MEASURED))

@@ -113,6 +113,7 @@ def describe_plan(cells: Sequence[Cell]) -> list[str]:
     lines += [
         f"  {method}: {count_noun(count, 'cell')}" for method, count in sorted(methods.items())
     ]
+    lines += describe_auto_cost(missing)
     if not missing:
         return lines
     if guess.cell_seconds is None:
@@ -121,6 +122,22 @@ def describe_plan(cells: Sequence[Cell]) -> list[str]:
     if guess.unknown_methods:
         text += f"; no row of {', '.join(guess.unknown_methods)} yet, using the mean of the others"
     return [*lines, text]
+
+
+def describe_auto_cost(cells: Iterable[Cell]) -> list[str]:
+    """Return lines that say what the trials of ``method=auto`` cost at most, without repetition."""
+    lines: dict[str, None] = {}
+    for cell in cells:
+        method = cell.content.get("method") or {}
+        if not str(method.get("_target_", "")).endswith(".Auto"):
+            continue
+        budget, epochs = method["budget"], method["retraining_epochs"]
+        names = ", ".join(method["candidates"])
+        lines[
+            f"method=auto: trials of {names} cost at most {budget:g} retrainings of {epochs} epochs for each "
+            f"run, and unlearning with the whole list at most {budget / 2:g}; method.budget sets it"
+        ] = None
+    return list(lines)
 
 
 def describe_status(cells: Sequence[Cell]) -> tuple[list[list[str]], list[str]]:

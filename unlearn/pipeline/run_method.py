@@ -90,11 +90,12 @@ def run_method(
     context: RunContext, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
 ) -> UnlearningResult:
     """Run the method on a copy of ``model``, timed without evaluation."""
-    from unlearn.pipeline import spread_run
+    from unlearn.pipeline import auto_runs, spread_run
 
     if spread_run.is_spread(context.job, build_method(context.job)):
         return spread_run.run_spread(context, model, seed=seed)
     method, monitor, fit, request = build_run(context, seed=seed, loggers=loggers)
+    auto_runs.equip_auto(method, context, model)
     return run_timed(method, copy.deepcopy(model), request, monitor, fit, context.engine)
 
 

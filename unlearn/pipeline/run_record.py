@@ -90,7 +90,7 @@ def make_record(
     row |= {"images_seen": outcome.images_seen} | facts
     row["wall_seconds"] = time.perf_counter() - started
     row |= describe_trusted_set(context)
-    row |= {f"method/{k}": v for k, v in outcome.notes.items()}
+    row |= {k if k.startswith("auto/") else f"method/{k}": v for k, v in outcome.notes.items()}
     return RunRecord(
         run_id=context.job.run_id,
         step=context.task.step,

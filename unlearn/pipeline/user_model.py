@@ -15,6 +15,7 @@ from torch import nn
 from unlearn.core.files import hash_file
 from unlearn.core.job import Job
 from unlearn.evaluation.class_losses import compare_classes
+from unlearn.evaluation.found_next import find_suspects
 from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
 from unlearn.pipeline.context import RunContext, build_untrained_network
@@ -49,13 +50,16 @@ def export_model(
     context: RunContext, record: RunRecord, model: nn.Module, after: Predictions
 ) -> None:
     """Write the healed model in the given form, its card and, if possible, a report."""
+    said: list[str] = []
     if context.original_predictions is not None:
         from unlearn.reporting.pages.healing_page import write_healing
 
-        write_healing(
-            context.job.folder / REPORT,
-            make_healing(context, record, after, _source_path(context.job)),
-        )
+        healing = make_healing(context, record, after, _source_path(context.job))
+        said = healing.describe_proof()
+        for line in said:
+            log.info("%s", line)
+        write_healing(context.job.folder / REPORT, healing)
+        export_suspects(context.job.folder, context, after)
     if not context.job.config["save_model"]:
         return
     given = read_user_checkpoint(context.job, model)
@@ -82,6 +86,7 @@ def export_model(
         original=original,
         inputs=inputs,
         classes=context.dataset.class_names,
+        summary=said,
     )
     write_card(context.job.folder, content)
 
@@ -111,6 +116,20 @@ def warn_lost_classes(context: RunContext, after: Predictions) -> None:
             log.warning("%s", one.describe())
 
 
+def export_suspects(folder: Path, context: RunContext, after: Predictions) -> None:
+    """Write ``found_next.csv``: images outside the list to look at next, the most promising first.
+
+    Checked bad ones can be added to the list and passed to ``forget_set=file``.
+    """
+    files, names = context.dataset.files, context.dataset.class_names
+    with (folder / "found_next.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file" if files else "id", "given", "suggested", "margin"])
+        for one in find_suspects(after.train, context.task):
+            who = files[one.row] if files else one.row
+            writer.writerow([who, names[one.given], names[one.suggested], f"{one.margin:.4f}"])
+
+
 def _source_path(job: Job) -> str:
     path = job.config["checkpoint"]
     return "a model that was trained here" if path is None else str(path)
@@ -136,4 +155,5 @@ def make_healing(
         run_id=record.run_id,
         versions=record.versions,
         found_by=record.metrics.get("discovery/by"),  # type: ignore[arg-type]
+        metrics=record.metrics,
     )

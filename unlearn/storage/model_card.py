@@ -1,7 +1,7 @@
 """The card of a healed model: its data, results and software versions."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ def make_card(
     original: Mapping[str, Any],
     inputs: Mapping[str, Any],
     classes: tuple[str, ...],
+    summary: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the card of a healed model, JSON values.
 
@@ -32,6 +33,7 @@ def make_card(
         original: Origin of the model.
         inputs: Channels, size, mean and deviation of its input.
         classes: K names in the order of its outputs.
+        summary: What ``method=auto`` says of the result, in sentences.
     """
     config = {k: v for k, v in record.config.items() if k not in ("paths", "logger")}
     config["discovery"] = get_discovery(record.config)
@@ -58,6 +60,7 @@ def make_card(
         "reason": record.reason,
         "metrics": {k: v for k, v in record.metrics.items() if k not in facts},
         "seconds": record.seconds,
+        **({"summary": list(summary)} if summary else {}),
         "config": config,
         "versions": dict(record.versions),
         "revision": record.revision,

@@ -143,6 +143,47 @@ def test_a_network_without_room_is_refused(data):
     assert heal(flat, retain=data, forget=LISTED, **FEW).model is not None
 
 
+def test_the_default_chooses_and_says_what_to_expect(trained, data, tmp_path, monkeypatch):
+    monkeypatch.setenv("UNLEARN_HOME", str(tmp_path / "home"))
+    kept = tmp_path / "trials"
+    call = {
+        "retain": data, "forget": torch.arange(20, 28), "test": data, "device": "cpu",
+        "options": {"force": True, "factors": [], "retraining_epochs": 40},
+        "overrides": [f"paths.checkpoints={kept}"], "class_names": ["ash", "birch", "cedar"],
+    }  # fmt: skip
+    result = heal(trained, **call)
+    metrics = result.metrics
+    count = len(list(kept.glob("*/model.pt")))
+    assert count >= 2
+    assert metrics["auto/listed"] == 8 and 0 < metrics["auto/cost"]
+    assert len(metrics["auto/tried"].split(", ")) >= 2
+    lines = result.summary
+    assert "Held-out accuracy: " in lines[1] and "Worst class: " in lines[1]
+    assert "Tried (score ± standard error)" in lines[2]
+    text = result.report(tmp_path / "healed.html").read_text()
+    assert text.index("Held-out accuracy: ") < text.index("Of the 8 listed images")
+    rows = [one.row for one in result.suggest_next()]
+    assert not set(rows) & set(range(20, 28))
+    assert all(one.suggested != one.given == int(data[1][one.row]) for one in result.suggest_next())
+    again = heal(trained, **call)  # trials are finished: the same choice at a lower cost
+    assert len(list(kept.glob("*/model.pt"))) == count
+    assert again.metrics["auto/tried"] == metrics["auto/tried"]
+    assert again.metrics["images_seen"] <= metrics["images_seen"]
+    for name, value in result.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+
+
+def test_few_listed_images_prove_nothing(trained, data, tmp_path, monkeypatch, caplog):
+    monkeypatch.setenv("UNLEARN_HOME", str(tmp_path))
+    result = heal(trained, retain=data, forget=LISTED, options={"force": True}, device="cpu")
+    assert result.metrics["auto/method"] in ("rem", "original")
+    assert "nothing can be proved with 4 listed samples" in caplog.text
+    if result.metrics["auto/method"] == "rem":
+        assert result.summary[0].startswith("Nothing can be proved about bad images")
+    assert "Agreement with the labels of images that are not listed" in result.summary[1]
+    assert not (tmp_path / "checkpoints").exists()  # a call leaves no files
+
+
 def test_importing_the_package_loads_nothing_heavy():
     code = "import sys, unlearn; sys.exit(bool({'torch', 'hydra', 'lightning'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", code], check=True)

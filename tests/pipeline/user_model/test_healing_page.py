@@ -92,6 +92,41 @@ def test_a_class_that_is_lost_is_said_though_the_accuracy_has_not_changed():
     assert "Class cat changed: 100% to 90% of 10 held-out images" in healing_page(healing())
 
 
+AUTO = {
+    "auto/method": "rem", "auto/tried": "rem 0.86 ± 0.05, npo 0.40 ± 0.10", "auto/score": 0.86,
+    "auto/gain": 0.66, "auto/healed": 0.87, "auto/healed_low": 0.64, "auto/healed_high": 0.98,
+    "auto/held_out": 32, "auto/cost": 0.95, "auto/left_out": "finetune", "auto/precision": 0.9,
+    "auto/listed": 32,
+}  # fmt: skip
+
+
+def test_the_choice_and_its_proof_come_first():
+    report = healing(metrics=AUTO, class_names=("ash", EVIL, "dog"))
+    share, cost, choice, listed = report.describe_proof()
+    assert share.startswith("Of 100 bad images that nobody found, 87 are expected to be healed")
+    assert "(90 % interval 64 to 98), judged by 32 held-out predictions" in share
+    assert "Held-out accuracy: 96.7% before, 93.3% after (-3.3 points)" in cost
+    assert "Worst class: ash, 100.0% before, 90.0% after (-10.0 points, 10 images)" in cost
+    assert "Chosen: rem, since its score" in choice and "that of the original 0.20" in choice
+    assert "npo 0.40 ± 0.10. Not tried, for want of budget: finetune." in choice
+    assert listed.startswith("At least 90% of the list is bad")
+    page = healing_page(report)
+    assert page.index("87 are expected") < page.index("listed images, the original labelled")
+    assert EVIL not in page
+
+
+def test_what_cannot_be_proved_is_said():
+    few = AUTO | {"auto/healed": None, "auto/tried": "", "auto/precision": None, "auto/listed": 5}
+    assert "with 5 listed images none could be held out" in healing(metrics=few).describe_proof()[0]
+    kept = AUTO | {"auto/method": "original", "auto/score": None, "auto/precision": None}
+    lines = healing(metrics=kept).describe_proof()
+    assert lines[0].startswith("The original model is returned: no candidate was better")
+    assert "since no candidate was better by more than its standard error" in lines[2]
+    none = {"auto/method": "original", "method/nothing_to_unlearn": True}
+    assert healing(metrics=none).describe_proof()[0].startswith("Nothing was unlearned")
+    assert healing().describe_proof() == []  # another method
+
+
 def test_the_page_holds_everything_and_runs_nothing():
     page = healing_page(healing())
     assert EVIL not in page

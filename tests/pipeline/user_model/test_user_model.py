@@ -77,6 +77,28 @@ def test_a_model_is_healed_and_given_back_as_it_came(words, job, data, tmp_path)
         unlearn.load("r000000000000")
 
 
+def test_the_method_is_chosen_unless_it_is_given(words, job):
+    own = [w for w in words if not w.startswith("method")]
+    assert job(*own).config["method"]["default"] == "rem"
+    assert job(*own, "method=npo").config["names"]["method"] == "npo"
+    assert "method=auto" not in add_checkpoint_defaults("unlearn", [*own, "experiment=mine"])
+
+
+def test_the_card_and_the_next_images(words, job):
+    own = [w for w in words if not w.startswith("method")]
+    made = job(*own, "method.force=true")  # four listed images: REM without trials
+    unlearn_job(made)
+    row = json.loads((made.folder / "row-0.json").read_text())
+    card = json.loads((made.folder / "card.json").read_text())
+    assert row["auto/method"] in ("rem", "original") and row["auto/tried"] == ""
+    assert "Worst class" in card["summary"][1]
+    head, *rows = (made.folder / "found_next.csv").read_text().splitlines()
+    assert head == "file,given,suggested,margin"
+    margins = [float(line.rpartition(",")[2]) for line in rows]
+    assert margins == sorted(margins, reverse=True) and all(0 < m <= 1 for m in margins)
+    assert not {line.partition(",")[0] for line in rows} & {f"ash/0{i}.png" for i in range(4)}
+
+
 def test_what_files_hold_is_part_of_a_run_s_identity(words, job, bad, tmp_path):
     first = job(*words).run_id
     moved = tmp_path / "elsewhere.csv"

@@ -27,7 +27,6 @@ from unlearn.models.expansion.expanded import Expanded, remove_extra_channels
 from unlearn.models.inference import compute_logits
 from unlearn.models.surgery import draw_unrelated_network
 
-
 QUANTILE = 1.645
 """Standard errors by which the score of a repaired network may be lower."""
 

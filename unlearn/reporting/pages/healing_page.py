@@ -5,7 +5,7 @@ Shapes: N training samples, T test samples, C H W image.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -45,6 +45,7 @@ class HealingReport:
         run_id: Id of the run.
         versions: Versions by package.
         found_by: The detector that flagged the list; None if the user gave it.
+        metrics: Columns of the row; those of ``method=auto`` make the first lines.
     """
 
     title: str
@@ -59,6 +60,13 @@ class HealingReport:
     run_id: str
     versions: Mapping[str, str]
     found_by: str | None = None
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def describe_proof(self) -> list[str]:
+        """Return what ``method=auto`` says first; nothing for other methods."""
+        from unlearn.reporting.pages.healing_proof import describe_proof
+
+        return describe_proof(self.metrics, self.task, self.before, self.after, self.class_names)
 
 
 def write_healing(path: Path, healing: HealingReport) -> Path:
@@ -77,7 +85,13 @@ def healing_page(healing: HealingReport) -> str:
         lost = f'<p class="bad">The healed model is not usable: {escape(healing.status)}.</p>'
     losses = compare_classes(healing.before, healing.after, healing.task, healing.class_names)
     lost += format_losses(losses)
-    told = [*describe_detector(healing), *summarize_changes(found), *summarize_worst(losses)]
+    proof = [escape(line) for line in healing.describe_proof()]
+    told = [
+        *proof,
+        *describe_detector(healing),
+        *summarize_changes(found),
+        *summarize_worst(losses),
+    ]
     return Template(html).substitute(
         style=style,
         title=escape(healing.title),
@@ -179,7 +193,7 @@ def describe_certainty(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         lines.append("Without a held-out set, the effect on other images is unknown.")
     lines.append(
         "Whether bad images that you did not list are healed is unknown without their true "
-        "labels. The last group of pictures shows candidates."
+        "labels; method=auto says what share to expect. The last group of pictures shows candidates."
     )
     lines.append(
         "A lower share on the forget set shows that the listed labels are no longer predicted, not that "
