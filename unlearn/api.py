@@ -65,15 +65,22 @@ class Result:
         """Return the changes by column; see ``unlearn.evaluation.prediction_change``."""
         return dict(self.record.metrics)
 
-    def report(self, path: str | Path = "healed.html") -> Path:
+    def report(self, path: str | Path = "healed.html", *, compliance: bool = False) -> Path:
         """Write the report, one HTML file, and return its path.
+
+        Args:
+            path: Where to write it.
+            compliance: Whether it has a page for audits: what was found and how, what was removed,
+                evidence, residual risk.
 
         Raises:
             ValueError: If there is no healed model.
         """
         if self.after is None:
             raise ValueError(f"no healed model to report on: {self.record.reason}")
-        healing = make_healing(self.context, self.record, self.after, MODEL_SOURCE)
+        healing = make_healing(
+            self.context, self.record, self.after, MODEL_SOURCE, compliance=compliance
+        )
         title = f"{self.record.names['method']} on {type(self.model).__name__}"
         return write_healing(Path(path), replace(healing, title=title))
 

@@ -48,6 +48,9 @@ REFUSED = [
     (["trainer.devices=5"], "trainer.devices=5 needs several processes: trainer=ddp"),
     ([*FOLDER, "dataset.root=photos", "forget_set.path=bad.csv"],
      "dataset.root: empty class folder: photos/train/cat;"),
+    (["method=anp"], "method=anp needs a trusted set, images known to be right: trusted=clean_rows,"),
+    (["method=sap", "method.source=trusted"], "method=sap needs a trusted set"),
+    (["method=rum", "method@method.steps.low=nad"], "method=rum needs a trusted set"),
     (["-sc", "install=csh"], "one of bash, zsh, fish, got 'install=csh'"),
     (["--help", "trainr"], "--help trainr: not a group of options; did you mean 'trainer' or 'pretraining'; --help all"),
 ]  # fmt: skip

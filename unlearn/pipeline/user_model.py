@@ -21,6 +21,7 @@ from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
 from unlearn.pipeline.context import RunContext, build_untrained_network
 from unlearn.pipeline.trained_models import cpu_state, read_user_checkpoint
+from unlearn.storage.compliance import make_compliance
 from unlearn.storage.model_card import make_card, write_card
 from unlearn.storage.record import RunRecord
 from unlearn.storage.state_dicts import save_state
@@ -97,7 +98,13 @@ def export_model(
 
         write_healing(
             context.job.folder / REPORT,
-            make_healing(context, record, after, _source_path(context.job)),
+            make_healing(
+                context,
+                record,
+                after,
+                _source_path(context.job),
+                compliance=bool(context.job.config.get("compliance")),
+            ),
         )
     if not context.job.config["save_model"]:
         return
@@ -150,9 +157,17 @@ def _source_path(job: Job) -> str:
 
 
 def make_healing(
-    context: RunContext, record: RunRecord, after: Predictions, source: str
+    context: RunContext,
+    record: RunRecord,
+    after: Predictions,
+    source: str,
+    *,
+    compliance: bool = False,
 ) -> "HealingReport":
-    """Return the data of a run's report; the context holds the original's predictions."""
+    """Return the data of a run's report, with the page for audits if ``compliance``.
+
+    The context holds the predictions of the original.
+    """
     from unlearn.reporting.pages.healing_page import HealingReport
 
     assert context.original_predictions is not None
@@ -169,4 +184,5 @@ def make_healing(
         run_id=record.run_id,
         versions=record.versions,
         found_by=record.metrics.get("discovery/by"),  # type: ignore[arg-type]
+        compliance=make_compliance(record, origin=source) if compliance else (),
     )

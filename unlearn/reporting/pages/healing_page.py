@@ -1,7 +1,6 @@
 """The report of one healed model: what changed, and with which uncertainty.
 
-One HTML file with pictures and style; no script, no network access, no ground truth.
-Shapes: N training samples, T test samples, C H W image.
+One HTML file without script, network access or ground truth. C H W image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,7 +19,9 @@ from unlearn.core.types import ImageSet
 from unlearn.data.task import Task
 from unlearn.evaluation.prediction_change import compare_by_class, compare_shares, known_rows
 from unlearn.evaluation.predictions import Predictions
+from unlearn.reporting.pages.compliance_section import format_compliance
 from unlearn.reporting.pages.thumbnails import SIDE, encode_png, to_viewable
+from unlearn.storage.compliance import AuditEntry
 
 SHOWN = 24
 """Pictures per group."""
@@ -43,6 +44,7 @@ class HealingReport:
         run_id: Id of the run.
         versions: Versions by package.
         found_by: The detector that flagged the list; None if the user gave it.
+        compliance: Answers to the questions of an audit; empty: no such section.
     """
 
     title: str
@@ -57,6 +59,7 @@ class HealingReport:
     run_id: str
     versions: Mapping[str, str]
     found_by: str | None = None
+    compliance: Sequence[AuditEntry] = ()
 
 
 def write_healing(path: Path, healing: HealingReport) -> Path:
@@ -70,9 +73,7 @@ def healing_page(healing: HealingReport) -> str:
     folder = resources.files("unlearn.reporting.pages") / "healing"
     html, style = ((folder / n).read_text(encoding="utf-8") for n in ("page.html", "page.css"))
     found = compute_set_shares(healing)
-    lost = ""
-    if healing.status != "ok":
-        lost = f'<p class="bad">The healed model is not usable: {escape(healing.status)}.</p>'
+    lost = f'<p class="bad">The healed model is not usable: {escape(healing.status)}.</p>'
     return Template(html).substitute(
         style=style,
         title=escape(healing.title),
@@ -80,7 +81,7 @@ def healing_page(healing: HealingReport) -> str:
             f"Original: {healing.source}. Unlearning took {healing.seconds:.1f} s. Run "
             f"{healing.run_id}. " + ", ".join(f"{k} {v}" for k, v in healing.versions.items())
         ),
-        lost=lost,
+        lost="" if healing.status == "ok" else lost,
         short="".join(
             f"<li>{line}</li>" for line in [*describe_detector(healing), *summarize_changes(found)]
         ),
@@ -88,6 +89,7 @@ def healing_page(healing: HealingReport) -> str:
         parts=format_table("Set", found),
         classes=format_table("Class", _class_rows(healing)),
         pictures="".join(format_pictures(healing)),
+        compliance=format_compliance(healing.compliance),
     )
 
 
@@ -179,8 +181,8 @@ def describe_certainty(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "labels. The last group of pictures shows candidates."
     )
     lines.append(
-        "A lower share on the forget set shows that the listed labels are no longer predicted, not that "
-        "the new ones are correct. Small counts per class give wide intervals."
+        "A lower share on the forget set shows that the listed labels are no longer predicted, not "
+        "that the new ones are correct. Small counts per class give wide intervals."
     )
     return lines
 
