@@ -76,6 +76,11 @@ def make_compliance(
     ]  # fmt: skip
 
 
+def name_identifier(key: str) -> str:
+    """Return an identifier with the catalogue that it is of: NIST or ATLAS."""
+    return f"{'NIST' if key in NIST else 'ATLAS'} {key}"
+
+
 def to_json(entries: list[AuditEntry]) -> list[dict[str, Any]]:
     """Return the entries as JSON values, for the card."""
     return [{**asdict(entry), "facts": list(entry.facts)} for entry in entries]

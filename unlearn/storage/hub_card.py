@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from unlearn.storage.compliance import MEASURED, NOTE
+from unlearn.storage.compliance import MEASURED, NOTE, name_identifier
 
 
 def write_model_card(card: Mapping[str, Any], *, name: str, license: str | None) -> str:
@@ -64,7 +64,9 @@ def _format_compliance(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     lines = ["| question | facts | identifiers |", "| --- | --- | --- |"]
     for entry in entries:
         facts = " ".join(_escape(fact).rstrip(".") + "." for fact in entry["facts"])
-        named = "; ".join(f"{key}: {_escape(text)}" for key, text in entry["identifiers"].items())
+        named = "; ".join(
+            f"{name_identifier(key)}: {_escape(text)}" for key, text in entry["identifiers"].items()
+        )
         lines.append(f"| {_escape(entry['question'])} | {facts} | {named} |")
     return ["## Compliance", "\n".join(lines), NOTE]
 

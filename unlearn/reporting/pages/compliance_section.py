@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from html import escape
 
-from unlearn.storage.compliance import NOTE, AuditEntry
+from unlearn.storage.compliance import NOTE, AuditEntry, name_identifier
 
 
 def format_compliance(entries: Sequence[AuditEntry]) -> str:
@@ -26,5 +26,6 @@ def format_compliance(entries: Sequence[AuditEntry]) -> str:
 
 def _format_identifiers(entry: AuditEntry) -> str:
     return "".join(
-        f"<div><b>{escape(key)}</b> {escape(text)}</div>" for key, text in entry.identifiers.items()
+        f"<div><b>{name_identifier(key)}</b> {escape(text)}</div>"
+        for key, text in entry.identifiers.items()
     )
