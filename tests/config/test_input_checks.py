@@ -76,6 +76,13 @@ def test_is_refused_in_one_line_without_torch(tmp_path: Path, words: list[str], 
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_a_dashboard_without_its_logger_is_refused_by_the_config_alone():
+    with pytest.raises(errors.ConfigError, match="dashboard=true needs logger=wandb"):
+        composition.check_jobs("evaluate", parse_command_line(["dashboard=true"], "evaluate"))
+    words = ["dashboard=true", "logger=wandb"]
+    assert len(composition.check_jobs("evaluate", parse_command_line(words, "evaluate"))) == 1
+
+
 @pytest.mark.parametrize(
     "words",
     [

@@ -35,6 +35,7 @@ def check_inputs(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     check_hub(config)
     check_loggers(config)
     check_trusted_set(config)
+    check_dashboard(config)
 
 
 def check_list(config: Mapping[str, Any]) -> None:
@@ -217,6 +218,16 @@ def check_trusted_set(config: Mapping[str, Any]) -> None:
     raise ConfigError(
         f"method={name} needs a trusted set, images known to be right: trusted={TRUSTED_SOURCES}"
     )
+
+
+def check_dashboard(config: Mapping[str, Any]) -> None:
+    """Check that a dashboard of W&B is asked for with the logger of W&B.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if config.get("dashboard") and not (config.get("logger") or {}).get("wandb"):
+        raise ConfigError("dashboard=true needs logger=wandb, whose project and entity it uses")
 
 
 def _needs_trusted(node: Any) -> bool:

@@ -1,6 +1,7 @@
 """Loggers of experiment trackers beside W&B: MLflow, by Lightning's own class, and trackio."""
 
 import contextlib
+import importlib
 import io
 import logging
 import os
@@ -13,8 +14,8 @@ from lightning.fabric.utilities.logger import (
     _convert_params,  # pyright: ignore[reportPrivateUsage]
     _flatten_dict,  # pyright: ignore[reportPrivateUsage]
 )
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers import Logger, MLFlowLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from unlearn.training.engine import silence_lightning
 
@@ -48,7 +49,7 @@ def mlflow_logger(
     """
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read when mlflow is imported
     try:
-        from mlflow.exceptions import MlflowException
+        refused: type[Exception] = importlib.import_module("mlflow.exceptions").MlflowException
     except ModuleNotFoundError as error:
         raise ValueError(
             "logger=mlflow needs the package mlflow: pip install 'unlearn-bench[mlflow]'"
@@ -67,9 +68,9 @@ def mlflow_logger(
             )
             try:
                 _ = logger.experiment
-            except MlflowException:  # another process has created the experiment meanwhile
+            except refused:  # another process has created the experiment meanwhile
                 _ = logger.experiment
-    except (MlflowException, OSError) as error:
+    except (refused, OSError) as error:
         line = " ".join(str(error).split())
         raise ValueError(f"logger.mlflow.tracking_uri={tracking_uri}: {line:.200}") from error
     return logger
@@ -90,7 +91,7 @@ class TrackioLogger(Logger):
             config: First entries of its config.
         """
         super().__init__()
-        import trackio  # slow to import, and only this logger needs it
+        trackio = importlib.import_module("trackio")  # slow, and only this logger needs it
 
         self._project = project
         with _hide_output():

@@ -63,7 +63,7 @@ def test_a_model_is_published_and_loaded(words, job, data, trained, server):
     assert "| clean test accuracy (`test/accuracy`) |" in body
     assert "## Compliance" in body and "AML.M0007" in body and "MANAGE 1.4" in body
     assert "## Compliance" not in write_model_card(
-        {k: v for k, v in model.card.items() if k != "compliance"}, name="x", license=None
+        {k: v for k, v in dict(model.card).items() if k != "compliance"}, name="x", license=None
     )
     report = (made.folder / "report.html").read_text()
     assert "<h2>Compliance</h2>" in report and "AML.T0020" in report
