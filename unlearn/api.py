@@ -91,19 +91,26 @@ class Result:
         """Return images outside the list to look at next, those most probably bad first."""
         return [] if self.after is None else find_suspects(self.after.train, self.context.task)
 
-    def report(self, path: str | Path = "healed.html") -> Path:
+    def report(self, path: str | Path = "healed.html", *, compliance: bool = False) -> Path:
         """Write the report, one HTML file, and return its path.
+
+        Args:
+            path: Where to write it.
+            compliance: Whether it has a page for audits: what was found and how, what was removed,
+                evidence, residual risk.
 
         Raises:
             ValueError: If there is no healed model.
         """
         if self.after is None:
             raise ValueError(f"no healed model to report on: {self.record.reason}")
-        return write_healing(Path(path), self._make_report())
+        return write_healing(Path(path), self._make_report(compliance=compliance))
 
-    def _make_report(self) -> HealingReport:
+    def _make_report(self, *, compliance: bool = False) -> HealingReport:
         assert self.after is not None
-        healing = make_healing(self.context, self.record, self.after, MODEL_SOURCE)
+        healing = make_healing(
+            self.context, self.record, self.after, MODEL_SOURCE, compliance=compliance
+        )
         title = f"{self.record.names['method']} on {type(self.model).__name__}"
         return replace(healing, title=title)
 

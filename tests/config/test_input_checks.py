@@ -48,6 +48,9 @@ REFUSED = [
     (["trainer.devices=5"], "trainer.devices=5 needs several processes: trainer=ddp"),
     ([*FOLDER, "dataset.root=photos", "forget_set.path=bad.csv"],
      "dataset.root: empty class folder: photos/train/cat;"),
+    (["method=anp"], "method=anp needs a trusted set, images known to be right: trusted=clean_rows,"),
+    (["method=sap", "method.source=trusted"], "method=sap needs a trusted set"),
+    (["method=rum", "method@method.steps.low=nad"], "method=rum needs a trusted set"),
     (["-sc", "install=csh"], "one of bash, zsh, fish, got 'install=csh'"),
     (["--help", "trainr"], "--help trainr: not a group of options; did you mean 'trainer' or 'pretraining'; --help all"),
 ]  # fmt: skip
@@ -71,6 +74,13 @@ def test_is_refused_in_one_line_without_torch(tmp_path: Path, words: list[str], 
     assert result.stderr.startswith("error: ") and expected in result.stderr
     assert result.stdout == ""
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_dashboard_without_its_logger_is_refused_by_the_config_alone():
+    with pytest.raises(errors.ConfigError, match="dashboard=true needs logger=wandb"):
+        composition.check_jobs("evaluate", parse_command_line(["dashboard=true"], "evaluate"))
+    words = ["dashboard=true", "logger=wandb"]
+    assert len(composition.check_jobs("evaluate", parse_command_line(words, "evaluate"))) == 1
 
 
 @pytest.mark.parametrize(

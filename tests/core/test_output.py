@@ -34,6 +34,20 @@ def test_a_table_can_be_printed_in_every_encoding(
     assert expected in text and ("\u2502" in text) == (encoding == "utf-8")
 
 
+@pytest.mark.parametrize(("value", "expected"), [(None, "\x1b[1;31mx"), ("1", "\x1b[1mx")])
+def test_no_color_leaves_no_colour(
+    monkeypatch: pytest.MonkeyPatch, value: str | None, expected: str
+):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NO_COLOR", value)
+    stream = io.StringIO()
+    make_console(file=stream, force_terminal=True, color_system="standard").print(
+        "x", style="bold red"
+    )
+    assert stream.getvalue().startswith(expected)
+
+
 @pytest.mark.parametrize("value", ["=1+1", "+a", "-cmd", "@SUM(A1)", "\tx", "\r=1", "-1+2"])
 def test_text_that_begins_like_a_formula_is_escaped(value: str):
     assert escape_formula(value) == "'" + value

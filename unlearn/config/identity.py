@@ -23,6 +23,7 @@ KEYS_OUTSIDE_IDENTITY = (
     "hub",
     "hub_private",
     "hub_license",
+    "compliance",
     "plan",
     "status",
     "dashboard",

@@ -14,6 +14,8 @@ from unlearn.core.folder_layout import find_layout, list_classes
 
 UTF_16_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 FROM_FILE = "FromFile"
+LOGGER_PACKAGES = {"mlflow": "mlflow", "trackio": "trackio", "tensorboard": "tensorboard"}
+TRUSTED_SOURCES = "clean_rows, audit, held_out, or your own images: folder, file"
 
 
 def check_inputs(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
@@ -31,6 +33,9 @@ def check_inputs(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     check_localization(config)
     check_devices(config, defaults)
     check_hub(config)
+    check_loggers(config)
+    check_trusted_set(config)
+    check_dashboard(config)
 
 
 def check_list(config: Mapping[str, Any]) -> None:
@@ -184,3 +189,51 @@ def check_hub(config: Mapping[str, Any]) -> None:
     for package in ("safetensors", *(() if local else ("huggingface_hub",))):
         if importlib.util.find_spec(package) is None:
             raise ConfigError(f"hub={target} needs {package}: pip install 'unlearn-bench[hub]'")
+
+
+def check_loggers(config: Mapping[str, Any]) -> None:
+    """Check that the packages of the loggers are installed.
+
+    Raises:
+        ConfigError: At the first that is not.
+    """
+    for name, node in (config.get("logger") or {}).items():
+        package = LOGGER_PACKAGES.get(name) if node else None
+        if package is not None and importlib.util.find_spec(package) is None:
+            raise ConfigError(
+                f"logger={name} needs {package}: pip install 'unlearn-bench[{package}]'"
+            )
+
+
+def check_trusted_set(config: Mapping[str, Any]) -> None:
+    """Check that a method that needs a trusted set, itself or in a part of it, gets one.
+
+    Raises:
+        ConfigError: If there is none.
+    """
+    node = config.get("method")
+    if node is None or config.get("trusted") is not None or not _needs_trusted(node):
+        return
+    name = (config.get("names") or {}).get("method", str(node.get("_target_")).rpartition(".")[2])
+    raise ConfigError(
+        f"method={name} needs a trusted set, images known to be right: trusted={TRUSTED_SOURCES}"
+    )
+
+
+def check_dashboard(config: Mapping[str, Any]) -> None:
+    """Check that a dashboard of W&B is asked for with the logger of W&B.
+
+    Raises:
+        ConfigError: If it is not.
+    """
+    if config.get("dashboard") and not (config.get("logger") or {}).get("wandb"):
+        raise ConfigError("dashboard=true needs logger=wandb, whose project and entity it uses")
+
+
+def _needs_trusted(node: Any) -> bool:
+    """Return whether the node of a method, or one within it, needs a trusted set."""
+    if not isinstance(node, Mapping) or str(node.get("_target_")).endswith(".auto.Auto"):
+        return False  # auto refuses such candidates by name
+    if read_class_flag(node.get("_target_"), "needs_trusted") or node.get("source") == "trusted":
+        return True
+    return any(_needs_trusted(part) for part in node.values())

@@ -172,6 +172,9 @@ class UnlearnConfig(Common):
     hub_license: str | None = _make_option(
         None, "hub: licence of the weights, such as apache-2.0; null: not stated"
     )
+    compliance: bool = _make_option(
+        False, "add a page for audits to report.html and the card; see docs/your_model.md"
+    )
     tune: Tune = field(
         default_factory=Tune, metadata=_make_help("hyperparameter tuning, in place of a run")
     )

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from unlearn.config.input_checks import TRUSTED_SOURCES
 from unlearn.core.errors import ConfigError
 from unlearn.core.job import Job
 from unlearn.core.types import Request
@@ -14,8 +15,6 @@ from unlearn.data.trusted_sets.base import TrustedSource
 
 if TYPE_CHECKING:
     from unlearn.pipeline.context import RunContext
-
-SOURCES = "clean_rows, audit, held_out, or your own images: folder, file"
 
 
 def check_trusted_set(job: Job, method: Any) -> None:
@@ -27,7 +26,7 @@ def check_trusted_set(job: Job, method: Any) -> None:
     if getattr(method, "needs_trusted", False) and job.config.get("trusted") is None:
         name = job.names.get("method", type(method).__name__)
         raise ConfigError(
-            f"method={name} needs a trusted set, images known to be right: trusted={SOURCES}"
+            f"method={name} needs a trusted set, images known to be right: trusted={TRUSTED_SOURCES}"
         )
 
 

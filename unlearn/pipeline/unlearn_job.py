@@ -167,7 +167,10 @@ def _print_record(job: Job, record: RunRecord, steps: int) -> None:
 
 def _log_record(loggers: Sequence[Logger], step: _Step) -> None:
     """Log the row and the models' predictions to the loggers that support it."""
+    record = step.record
+    row = {**record.metrics, "seconds": record.seconds, "status": record.status}
+    run_tracking.log_numbers(loggers, row, record.step)
     if run_tracking.get_wandb_runs(loggers):
         task = step.context.task
         before = predict_task(step.before, task)
-        run_tracking.log_result(loggers, step.record, task, before, step.after)
+        run_tracking.log_result(loggers, record, task, before, step.after)

@@ -20,6 +20,7 @@ from unlearn.evaluation.predictions import Predictions
 from unlearn.methods.base import UnlearningMethod
 from unlearn.pipeline.context import RunContext, build_untrained_network
 from unlearn.pipeline.trained_models import cpu_state, read_user_checkpoint
+from unlearn.storage.compliance import make_compliance
 from unlearn.storage.model_card import make_card, write_card
 from unlearn.storage.record import RunRecord
 from unlearn.storage.state_dicts import save_state
@@ -54,7 +55,9 @@ def export_model(
     if context.original_predictions is not None:
         from unlearn.reporting.pages.healing_page import write_healing
 
-        healing = make_healing(context, record, after, _source_path(context.job))
+        asked = bool(context.job.config.get("compliance"))
+        source = _source_path(context.job)
+        healing = make_healing(context, record, after, source, compliance=asked)
         said = healing.describe_proof()
         for line in said:
             log.info("%s", line)
@@ -136,9 +139,17 @@ def _source_path(job: Job) -> str:
 
 
 def make_healing(
-    context: RunContext, record: RunRecord, after: Predictions, source: str
+    context: RunContext,
+    record: RunRecord,
+    after: Predictions,
+    source: str,
+    *,
+    compliance: bool = False,
 ) -> "HealingReport":
-    """Return the data of a run's report; the context holds the original's predictions."""
+    """Return the data of a run's report, with the page for audits if ``compliance``.
+
+    The context holds the predictions of the original.
+    """
     from unlearn.reporting.pages.healing_page import HealingReport
 
     assert context.original_predictions is not None
@@ -156,4 +167,5 @@ def make_healing(
         versions=record.versions,
         found_by=record.metrics.get("discovery/by"),  # type: ignore[arg-type]
         metrics=record.metrics,
+        compliance=make_compliance(record, origin=source) if compliance else (),
     )

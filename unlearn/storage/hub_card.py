@@ -1,19 +1,11 @@
 """The README of a healed model on the Hub: what it was healed of, before and after, limits."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
-ROWS = (
-    ("healed", "corrupted images classified correctly"),
-    ("utility", "clean test accuracy"),
-    ("test/accuracy", "clean test accuracy"),
-    ("forget/agreement", "forget set classified as its given label"),
-    ("forget/accuracy_known", "forget set classified as its true label"),
-    ("retain/agreement", "retain set classified as its given label"),
-)
-"""Columns of the table, with what they are; ``<column>_original`` is the value before."""
+from unlearn.storage.compliance import MEASURED, NOTE, name_identifier
 
 
 def write_model_card(card: Mapping[str, Any], *, name: str, license: str | None) -> str:
@@ -56,6 +48,7 @@ def write_model_card(card: Mapping[str, Any], *, name: str, license: str | None)
             "the model.\n- The numbers above hold for the data of the run; they give no guarantee "
             "for other data.\n- This is no proof of deletion: the weights may still carry "
             "information about the removed images.",
+            *_format_compliance(card.get("compliance") or ()),
             f"## Licence\n\nWeights: {license or 'not stated by the publisher'}. The original model "
             "and its data may have conditions of their own.",
             f"Run `{card['run_id']}`, {card['created']}; torch {card['versions'].get('torch')}. The "
@@ -64,9 +57,23 @@ def write_model_card(card: Mapping[str, Any], *, name: str, license: str | None)
     ) + "\n"  # fmt: skip
 
 
+def _format_compliance(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the section of an audit: title, table and note; none without entries."""
+    if not entries:
+        return []
+    lines = ["| question | facts | identifiers |", "| --- | --- | --- |"]
+    for entry in entries:
+        facts = " ".join(_escape(fact).rstrip(".") + "." for fact in entry["facts"])
+        named = "; ".join(
+            f"{name_identifier(key)}: {_escape(text)}" for key, text in entry["identifiers"].items()
+        )
+        lines.append(f"| {_escape(entry['question'])} | {facts} | {named} |")
+    return ["## Compliance", "\n".join(lines), NOTE]
+
+
 def _format_changes(metrics: Mapping[str, Any]) -> str:
     lines = []
-    for key, text in ROWS:
+    for key, text in MEASURED:
         after, before = metrics.get(key), metrics.get(f"{key}_original")
         if after is not None:
             lines.append(f"| {text} (`{key}`) | {_format(before)} | {_format(after)} |")

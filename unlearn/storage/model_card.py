@@ -7,6 +7,7 @@ from typing import Any
 
 from unlearn.core.files import write_text_atomically
 from unlearn.core.job import get_discovery
+from unlearn.storage.compliance import make_compliance, to_json
 from unlearn.storage.record import RunRecord, mask_environment_secrets, mask_secrets, to_json_value
 
 NAME = "card.json"
@@ -65,7 +66,17 @@ def make_card(
         "versions": dict(record.versions),
         "revision": record.revision,
     }
+    if record.config.get("compliance"):
+        content["compliance"] = to_json(
+            make_compliance(record, origin=_describe_original(original), weights=sha256)
+        )
     return {k: to_json_value(v) for k, v in content.items()}
+
+
+def _describe_original(original: Mapping[str, Any]) -> str:
+    if "checkpoint" not in original:
+        return "a model that was trained here"
+    return f"{original['checkpoint']} (SHA-256 {original['sha256']})"
 
 
 def write_card(folder: Path, content: Mapping[str, Any]) -> Path:

@@ -10,10 +10,9 @@ from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger, Wand
 
 from unlearn.core.connection import can_connect
 from unlearn.training.engine import silence_lightning
+from unlearn.training.trackers import TrackioLogger, name_run
 
 log = logging.getLogger(__name__)
-
-NAME = ("method", "corruption", "discovery", "dataset", "seed")  # parts of a W&B run's name
 
 
 def csv_logger(*, folder: Path, run_id: str, tags: dict[str, str]) -> Logger:
@@ -84,7 +83,7 @@ def wandb_logger(
         dir=folder,
         project=project,
         entity=entity,
-        name=" ".join(tags[key] for key in NAME if key in tags),
+        name=name_run(tags),
         group=tags.get("dataset"),
         job_type=tags.get("method", "train"),
         tags=[f"{k}={v}" for k, v in tags.items()],
@@ -101,6 +100,8 @@ def close_logger(logger: Logger, *, failed: bool = False) -> None:
     logger.save()
     if isinstance(logger, WandbLogger):
         logger.experiment.finish(exit_code=int(failed))
+    elif isinstance(logger, TrackioLogger):
+        logger.close()
 
 
 @functools.cache

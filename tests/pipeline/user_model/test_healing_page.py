@@ -22,6 +22,8 @@ from unlearn.reporting.pages.healing_page import (
     write_healing,
 )
 from unlearn.reporting.pages.thumbnails import to_viewable
+from unlearn.storage.compliance import ATLAS, NIST, make_compliance
+from unlearn.storage.record import RunRecord
 
 BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 EVIL = "</figure><script>window.hacked = 1</script>"
@@ -149,6 +151,57 @@ def test_images_kept_as_floats_can_be_looked_at():
     assert torch.equal(next(data.batches()).image, image)
 
 
+def row(**more) -> RunRecord:
+    usual = {
+        "run_id": "r0123", "step": 0, "names": {"method": "npo", "corruption": "none"}, "config": {},
+        "metrics": {"forget_set/size": 10, "forget/agreement_original": 1.0, "forget/agreement": 0.6},
+        "status": "ok", "reason": None, "seconds": 3.2, "peak_bytes": 1, "versions": {"torch": "2"},
+        "revision": None, "created": "2026-01-01T00:00:00", "access": "forget+retain",
+    }  # fmt: skip
+    return RunRecord(**usual | more)
+
+
+def test_the_page_of_an_audit_is_optional_and_answers_each_question():
+    assert "Compliance" not in healing_page(healing())
+    entries = make_compliance(row(), origin="mine<b>.pt", weights="ab" * 32)
+    page = healing_page(healing(compliance=entries))
+    said = {entry.question: " ".join(entry.facts) for entry in entries}
+    assert list(said) == [
+        "What was found", "How it was found", "What was removed", "Evidence", "Residual risk",
+        "Traceability",
+    ]  # fmt: skip
+    assert "10 training images were listed" in said["What was found"]
+    assert said["How it was found"] == "By the user, who gave the list."
+    assert "by the unlearning method npo in 3.2 s" in said["What was removed"]
+    assert "(forget/agreement): 1.000 before, 0.600 after" in said["Evidence"]
+    assert "this is no proof of deletion" in said["Residual risk"]
+    assert "No trigger is known" in said["Residual risk"]
+    assert "ab" * 32 in said["Traceability"] and "r0123" in said["Traceability"]
+    assert "mine&lt;b&gt;.pt" in page and "no assessment of conformity" in page
+    for key in NIST | ATLAS:
+        assert key in page, key
+
+
+def test_the_audit_tells_a_detector_a_simulation_a_collapse_and_retraining():
+    found = {"forget_set/size": 4, "discovery/by": "cleanlab", "discovery/recall": 0.25}
+    said = {e.question: " ".join(e.facts) for e in make_compliance(row(metrics=found), origin="x")}
+    assert "By the detector cleanlab; no person has checked the list." in said["How it was found"]
+    assert "25.0% of all corrupted images were found" in said["How it was found"]
+    assert said["Evidence"] == "Nothing was measured."
+    simulated = row(
+        names={"method": "retrain", "corruption": "poison"}, config={"discovery": 1.0},
+        metrics={"discovery/recall": 1.0, "attack_success_rate": 0.5}, status="collapsed", reason="NaN",
+    )  # fmt: skip
+    said = {e.question: " ".join(e.facts) for e in make_compliance(simulated, origin="x")}
+    assert "An unknown number of training images were listed." in said["What was found"]
+    assert "simulated (poison)" in said["What was found"]
+    assert "simulated discovery (rate 1.0)" in said["How it was found"]
+    assert "the model was trained again without them" in said["What was removed"]
+    assert "not usable: NaN" in said["Residual risk"]
+    assert "not found can still" not in said["Residual risk"]
+    assert "No trigger is known" not in said["Residual risk"]
+
+
 @pytest.mark.skipif(BROWSER is None or DRIVER is None, reason="no chromium or no chromedriver")
 def test_in_a_browser(tmp_path: Path):
     from selenium import webdriver
@@ -160,9 +213,12 @@ def test_in_a_browser(tmp_path: Path):
                  "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"):  # fmt: skip
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    audit = make_compliance(row(), origin="mine.pt")
     driver = webdriver.Chrome(options=options, service=Service(DRIVER))
     try:
-        driver.get(write_healing(tmp_path / "a" / "report.html", healing()).as_uri())
+        driver.get(
+            write_healing(tmp_path / "a" / "report.html", healing(compliance=audit)).as_uri()
+        )
         wide = driver.execute_script("return [...document.images].map(i => i.naturalWidth)")
         assert wide == [12] * 6
         assert driver.execute_script("return window.hacked") is None

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from unlearn.config.command_line import parse_command_line
 from unlearn.core.errors import ConfigError
 from unlearn.pipeline.unlearn_job import unlearn_job
 from unlearn.storage import hub
+from unlearn.storage.hub_card import write_model_card
 
 pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
 SPEC = importlib.util.spec_from_file_location(
@@ -43,7 +45,7 @@ def healed(job, words, *more):
 
 
 def test_a_model_is_published_and_loaded(words, job, data, trained, server):
-    made = healed(job, words, "hub=ann/leaves", "hub_license=mit")
+    made = healed(job, words, "hub=ann/leaves", "hub_license=mit", "compliance=true")
     assert set(server.repositories["ann/leaves"]) == {hub.WEIGHTS, hub.CONFIG, hub.README}
     assert server.private == {"ann/leaves": True}
     with pytest.raises(ValueError, match="pass trust=\\['theirs'\\]"):
@@ -60,6 +62,13 @@ def test_a_model_is_published_and_loaded(words, job, data, trained, server):
     assert "machine-unlearning" in yaml.safe_load(head)["tags"]
     assert 'unlearn.load("hf://ann/leaves")' in body and "## Limits" in body
     assert "| clean test accuracy (`test/accuracy`) |" in body
+    assert "## Compliance" in body and "AML.M0007" in body and "MANAGE 1.4" in body
+    card: Any = model.card
+    plain_card = {k: v for k, v in card.items() if k != "compliance"}
+    assert "## Compliance" not in write_model_card(plain_card, name="x", license=None)
+    report = (made.folder / "report.html").read_text()
+    assert "<h2>Compliance</h2>" in report and "AML.T0020" in report
+    assert job(*words, "compliance=true").run_id == job(*words).run_id
     assert "<birch>" not in body and "&lt;birch>" in body  # a class name is no HTML
 
     plain = __import__("theirs").build(3)

@@ -1,7 +1,6 @@
 """The report of one healed model: what changed, and with which uncertainty.
 
-One HTML file with pictures and style; no script, no network access, no ground truth.
-Shapes: N training samples, T test samples, C H W image.
+One HTML file without script, network access or ground truth. C H W image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,9 @@ from unlearn.evaluation.class_losses import compare_classes
 from unlearn.evaluation.prediction_change import compare_by_class, compare_shares, known_rows
 from unlearn.evaluation.predictions import Predictions
 from unlearn.reporting.pages.class_sentences import format_losses, summarize_worst
+from unlearn.reporting.pages.compliance_section import format_compliance
 from unlearn.reporting.pages.thumbnails import SIDE, encode_png, to_viewable
+from unlearn.storage.compliance import AuditEntry
 
 SHOWN = 24
 """Pictures per group."""
@@ -46,6 +47,7 @@ class HealingReport:
         versions: Versions by package.
         found_by: The detector that flagged the list; None if the user gave it.
         metrics: Columns of the row; those of ``method=auto`` make the first lines.
+        compliance: Answers to the questions of an audit; empty: no such section.
     """
 
     title: str
@@ -61,6 +63,7 @@ class HealingReport:
     versions: Mapping[str, str]
     found_by: str | None = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    compliance: Sequence[AuditEntry] = ()
 
     def describe_proof(self) -> list[str]:
         """Return what ``method=auto`` says first; nothing for other methods."""
@@ -105,6 +108,7 @@ def healing_page(healing: HealingReport) -> str:
         parts=format_table("Set", found),
         classes=format_table("Class", _class_rows(healing)),
         pictures="".join(format_pictures(healing)),
+        compliance=format_compliance(healing.compliance),
     )
 
 
@@ -196,8 +200,8 @@ def describe_certainty(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         "labels; method=auto says what share to expect. The last group of pictures shows candidates."
     )
     lines.append(
-        "A lower share on the forget set shows that the listed labels are no longer predicted, not that "
-        "the new ones are correct. Small counts per class give wide intervals."
+        "A lower share on the forget set shows that the listed labels are no longer predicted, not "
+        "that the new ones are correct. Small counts per class give wide intervals."
     )
     return lines
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger, MLFlowLogger, WandbLogger
 from torch import Tensor
 
 from unlearn.core import environment
@@ -21,6 +21,7 @@ from unlearn.storage.model_card import NAME as CARD
 from unlearn.storage.model_card import read_card
 from unlearn.storage.record import RunRecord, mask_environment_secrets, mask_secrets
 from unlearn.training.loggers import close_logger
+from unlearn.training.trackers import TrackioLogger
 
 REPORT = "report.html"  # of one run, in its folder
 SHOWN = 16  # corrupted samples in the grid
@@ -105,11 +106,18 @@ def get_wandb_runs(loggers: Sequence[Logger]) -> list[Any]:
     return [logger.experiment for logger in loggers if isinstance(logger, WandbLogger)]
 
 
+def get_trackers(loggers: Sequence[Logger]) -> list[Any]:
+    """Return the loggers that take a config and a row as numbers: MLflow and trackio."""
+    return [logger for logger in loggers if isinstance(logger, MLFlowLogger | TrackioLogger)]
+
+
 def log_config(loggers: Sequence[Logger], config: Mapping[str, Any], revision: str | None) -> None:
     """Log the resolved config and the git revision."""
+    shown = mask_environment_secrets(mask_secrets(config))
+    for logger in get_trackers(loggers):
+        logger.log_hyperparams({**shown, "git_revision": revision})
     for run in get_wandb_runs(loggers):
         # Values set by a sweep's agent are the same, since they come from the command line.
-        shown = mask_environment_secrets(mask_secrets(config))
         run.config.update({**shown, "git_revision": revision}, allow_val_change=True)
 
 
@@ -150,6 +158,23 @@ def log_result(
             {**space, **numbers, "seconds": record.seconds}
             | {"status": record.status, "reason": record.reason}
         )
+
+
+def log_numbers(loggers: Sequence[Logger], row: Mapping[str, Any], step: int = 0) -> None:
+    """Log the numbers of a row to MLflow and trackio as ``row/<column>``, its status as a tag.
+
+    Without the prefix, a curve of the same name, such as seconds, would hide a number of the row.
+
+    Args:
+        loggers: Of the run.
+        row: Metrics, seconds and status of the row.
+        step: Number of the request.
+    """
+    numbers = {f"row/{k}": float(v) for k, v in row.items() if isinstance(v, int | float)}
+    for logger in get_trackers(loggers):
+        logger.log_metrics(numbers, step=step)
+        if isinstance(logger, MLFlowLogger) and "status" in row:
+            logger.experiment.set_tag(str(logger.run_id), "status", row["status"])
 
 
 def log_healed_model(loggers: Sequence[Logger], config: Mapping[str, Any], folder: Path) -> None:
@@ -205,6 +230,7 @@ def log_original(
     loggers: Sequence[Logger], row: Mapping[str, Any], task: Task, said: Predictions
 ) -> None:
     """Log an original model's row as the run's summary, and its confusion matrices."""
+    log_numbers(loggers, row)
     for run in get_wandb_runs(loggers):
         import wandb  # slow to import, and only this logger needs it
 
