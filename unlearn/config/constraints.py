@@ -77,6 +77,7 @@ RULES: dict[str, Rule] = {
     "tries": COUNT,
     "seed": FROM_ZERO,
     "devices": COUNT,
+    "accumulate": COUNT,
     "threads": COUNT_OR_NULL,
     "accelerator": one_of("auto", "cpu", "gpu"),
     "precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),

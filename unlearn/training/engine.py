@@ -56,6 +56,7 @@ class Engine:
         checkpoint_seconds: Seconds between resumable pre-training checkpoints.
         image_size: Pixels per side; small images gain nothing from bf16.
         sync_batchnorm: With several devices, batch norm over all of them (GPUs only).
+        accumulate: Micro-batches that each training batch is split into on each device.
     """
 
     accelerator: str
@@ -68,6 +69,7 @@ class Engine:
     checkpoint_seconds: float
     image_size: int
     sync_batchnorm: bool = False
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         """Check the number of devices.
@@ -130,10 +132,12 @@ class Engine:
         total: int | None,
         rank: Rank = SINGLE_PROCESS,
         joins: bool = True,
+        parts: int = 1,
     ) -> L.Trainer:
         """Return a trainer without the defaults that cost time or write files.
 
-        ``rank``: rank of this process, which Lightning joins to the others by DDP if ``joins``.
+        ``rank``: rank of this process, which Lightning joins to the others by DDP if ``joins``;
+        ``parts``: batches of the loader that Lightning accumulates gradients over.
         """
         bar = [EpochProgress(title, total)] if self.progress and rank.number == 0 else []
         joined: dict[str, Any] = {}
@@ -158,6 +162,7 @@ class Engine:
                 use_distributed_sampler=False,
                 log_every_n_steps=1_000_000_000,
                 inference_mode=False,
+                accumulate_grad_batches=parts,
                 profiler=NullProfiler(),
                 **joined,
             )

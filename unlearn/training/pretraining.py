@@ -69,9 +69,9 @@ def pretrain(
     }  # fmt: skip
     if resume is not None:
         epochs_done(resume)  # sets a broken one aside
+    _check_share(data, recipe, engine, recorders)
     if engine.devices == 1:
         return _train_rank(SINGLE_PROCESS, model, data, **plan)[0]
-    _check_share(data, recipe, engine, recorders)
     notes, states = run_distributed(
         _as_rank, model.cpu(), data.to("cpu"), plan,
         count=engine.devices, threads=torch.get_num_threads(),
@@ -89,8 +89,9 @@ def _check_objective(engine: Engine, recorders: Sequence[Recorder]) -> None:
     Raises:
         ValueError: If it runs on several devices, or values are recorded during it.
     """
-    if engine.devices != 1:
-        raise ValueError("pretraining with an objective of its own needs trainer.devices=1")
+    for key in ("devices", "accumulate"):
+        if getattr(engine, key) != 1:
+            raise ValueError(f"pretraining with an objective of its own needs trainer.{key}=1")
     if recorders:
         raise ValueError(
             f"the score's recorder {recorders[0].name} needs pretraining with cross-entropy: "
@@ -101,23 +102,26 @@ def _check_objective(engine: Engine, recorders: Sequence[Recorder]) -> None:
 def _check_share(
     data: ImageSet, recipe: Pretraining, engine: Engine, recorders: Sequence[Recorder]
 ) -> None:
-    """Check that the training can run in several processes.
+    """Check that the training can run in several processes, or in micro-batches.
 
     Raises:
         ValueError: If a batch is too small, or a recorder needs whole batches.
     """
-    least = 2 * engine.devices
-    for key, size in (("batch_size", recipe.batch_size), ("the training set", len(data))):
-        if size < least:
+    for key, parts in (("devices", engine.devices), ("accumulate", engine.accumulate)):
+        if parts == 1:
+            continue
+        least = 2 * engine.devices * (engine.accumulate if key == "accumulate" else 1)
+        for name, size in (("batch_size", recipe.batch_size), ("the training set", len(data))):
+            if size < least:
+                raise ValueError(
+                    f"{name} must be at least {least} for trainer.{key}={parts} (batch norm needs "
+                    f"two images in each part of a batch), got {size}"
+                )
+        alone = [recorder.name for recorder in recorders if not recorder.joins]
+        if alone:
             raise ValueError(
-                f"{key} must be at least {least} for trainer.devices={engine.devices} (batch norm "
-                f"needs two images on each), got {size}"
+                f"the score's recorder {alone[0]} needs whole batches: set trainer.{key}=1"
             )
-    alone = [recorder.name for recorder in recorders if not recorder.joins]
-    if alone:
-        raise ValueError(
-            f"the score's recorder {alone[0]} needs whole batches: set trainer.devices=1"
-        )
 
 
 def _as_rank(
@@ -166,11 +170,13 @@ def _train_rank(
         seed=seed,
         device=engine.device,
         rank=rank,
+        parts=engine.accumulate,
     )
     log = EpochLog(loggers)
-    module = ClassifierModule(model, recipe, recipe.epochs * len(loader), log)
-    if rank != SINGLE_PROCESS:
-        module.weight = loader.batch_weight
+    steps = loader.count_batches()
+    module = ClassifierModule(model, recipe, recipe.epochs * steps, log)
+    if engine.accumulate > 1:
+        log.steps, module.parts = steps, engine.accumulate
     if module.objective is not None:
         module.objective.start(model, data, seed=seed)
         module.objective.augment = augment
@@ -190,6 +196,7 @@ def _train_rank(
         title=title,
         total=recipe.epochs,
         rank=rank,
+        parts=engine.accumulate,
     )
     start = str(resume) if resume is not None and resume.exists() else None
     with use_torch_seed(seed + rank.number), silence_lightning():
