@@ -76,6 +76,8 @@ RULES: dict[str, Rule] = {
     "growth": (lambda v: is_number(v) and v > 1, "a number above 1"),
     "tries": COUNT,
     "seed": FROM_ZERO,
+    "resized_crop": (lambda v: is_number(v) and 0 < v <= 1, "in (0, 1]"),
+    "color_jitter": (lambda v: is_number(v) and 0 <= v < 1, "in [0, 1)"),
     "devices": COUNT,
     "accumulate": COUNT,
     "threads": COUNT_OR_NULL,

@@ -17,6 +17,7 @@ from unlearn.models.expansion.expanded import Expanded
 from unlearn.training.callbacks import EpochLog
 from unlearn.training.engine import LeanModule
 from unlearn.training.optimizers import use_fast_step
+from unlearn.training.sharding import shard_network
 
 if TYPE_CHECKING:
     from unlearn.training.recipe import Pretraining
@@ -37,12 +38,18 @@ class ClassifierModule(LeanModule):
         self.masked = isinstance(model, Expanded)
         self.objective = copy.deepcopy(recipe.objective)  # a module: saved with the weights
         self.recorded = False  # whether recorders need the logits
+        self.sharded = False  # whether ranks divide the weights
         self.parts = 1  # micro-batches that a batch is trained in
         self.started = time.perf_counter()
         self.seconds_before = 0.0  # time spent before an interruption
         self._compiled: tuple[Callable[..., Tensor]] = (
             model,
         )  # in a tuple, so that it is not registered as a submodule
+
+    def configure_model(self) -> None:
+        """Divide the weights among the ranks, if that is asked."""
+        if self.sharded:
+            shard_network(self.model, self.device_mesh["data_parallel"])  # type: ignore[index]
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer."""

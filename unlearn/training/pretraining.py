@@ -1,6 +1,6 @@
 """Pre-training of the original model on the data as received.
 
-With several devices, one process per device trains on a part of every batch (DDP).
+With several devices, one process per device trains on a part of every batch (DDP or FSDP).
 
 Shapes: B batch, N samples.
 """
@@ -25,6 +25,7 @@ from unlearn.training.distributed import SINGLE_PROCESS, Rank, run_distributed
 from unlearn.training.engine import Engine, enable_determinism, silence_lightning, use_torch_seed
 from unlearn.training.loader import Augmentation, ResidentLoader
 from unlearn.training.recipe import Pretraining
+from unlearn.training.sharding import check_sharding, gather_weights
 
 
 def pretrain(
@@ -72,6 +73,8 @@ def pretrain(
     _check_share(data, recipe, engine, recorders)
     if engine.devices == 1:
         return _train_rank(SINGLE_PROCESS, model, data, **plan)[0]
+    if engine.shard_weights:
+        check_sharding(model)
     notes, states = run_distributed(
         _as_rank, model.cpu(), data.to("cpu"), plan,
         count=engine.devices, threads=torch.get_num_threads(),
@@ -141,8 +144,9 @@ def _as_rank(
     if rank.number:  # only rank 0 writes
         plan = plan | {"loggers": ()}
     notes, states = _train_rank(rank, own, data, **plan)
+    weights = gather_weights(own)
     if rank.number == 0:
-        model.load_state_dict(own.state_dict())
+        model.load_state_dict(weights)
     return notes, states
 
 
@@ -162,7 +166,10 @@ def _train_rank(
 ) -> tuple[dict[str, Any], list[Any]]:
     """Train in one process, alone or as a rank; see ``pretrain``."""
     started = time.perf_counter()
+    sharded = engine.shard_weights and rank != SINGLE_PROCESS
     engine.place_model(model).train()
+    if sharded:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     loader = ResidentLoader(
         data,
         batch_size=recipe.batch_size,
@@ -181,6 +188,7 @@ def _train_rank(
         module.objective.start(model, data, seed=seed)
         module.objective.augment = augment
         module.objective.to(engine.device).train()
+    module.sharded = sharded
     module._compiled = (engine.compile_if_enabled(model),)
     module.recorded = bool(recorders)
     for recorder in recorders:
@@ -204,7 +212,9 @@ def _train_rank(
     states = [_on_cpu(r.state_dict()) for r in recorders] if rank != SINGLE_PROCESS else []
     if resume is not None and rank.number == 0:
         resume.unlink(missing_ok=True)
-    engine.place_model(model).eval()  # Lightning moves it to the CPU
+    if not sharded:
+        engine.place_model(model)  # Lightning moves it to the CPU
+    model.eval()
     seconds = module.seconds_before + time.perf_counter() - started
     notes = {"seconds": seconds, "images_seen": recipe.epochs * len(data)}
     return notes | {f"seconds/{r.name}": r.seconds for r in recorders}, states
