@@ -78,6 +78,7 @@ RULES: dict[str, Rule] = {
     "seed": FROM_ZERO,
     "resized_crop": (lambda v: is_number(v) and 0 < v <= 1, "in (0, 1]"),
     "color_jitter": (lambda v: is_number(v) and 0 <= v < 1, "in [0, 1)"),
+    "decode": one_of("cpu", "device"),
     "devices": COUNT,
     "accumulate": COUNT,
     "threads": COUNT_OR_NULL,

@@ -19,6 +19,7 @@ for the same options, so that recorded rows and cached models are not taken for 
 
 LATER_KEYS = {
     "dataset.classes": None,
+    "dataset.decode": "cpu",
     "model.pretrained": False,
     "trainer.accumulate": 1,
     "trainer.shard_weights": False,
