@@ -9,6 +9,8 @@ import torch
 from lightning.pytorch.loggers import CSVLogger
 
 from unlearn.core.types import Batch, ImageSet
+from unlearn.data.task import Task
+from unlearn.methods.finetune import Finetune
 from unlearn.models.vit import ViT
 from unlearn.scoring.memorization.learning_events import LearningEvents
 from unlearn.training.distributed import SINGLE_PROCESS, Rank
@@ -16,7 +18,8 @@ from unlearn.training.engine import Engine
 from unlearn.training.loader import ResidentLoader
 from unlearn.training.pretraining import pretrain
 from unlearn.training.recipe import Pretraining
-from unlearn.training.schedules import WarmupLinear
+from unlearn.training.schedules import Constant, WarmupLinear
+from unlearn.training.unlearning import LightningFit
 
 
 def recipe(batch_size: int = 35) -> Pretraining:
@@ -118,3 +121,20 @@ def test_what_cannot_be_accumulated_is_refused(clean: tuple, vit: ViT, engine: E
     seen.joins = False
     with pytest.raises(ValueError, match=r"needs whole batches: set trainer.accumulate=1"):
         pretrain(vit, clean[0], recipe(), three, augment=None, seed=1, recorders=[seen])
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_mixed_precision_computes_in_16_bits(task: Task, vit: ViT, engine: Engine, parts: int):
+    mixed = accumulate(engine, parts, precision="bf16-mixed", unlearning_precision="bf16-mixed")
+    layer = next(part for part in vit.modules() if isinstance(part, torch.nn.Linear))
+    before, seen = layer.weight.detach().clone(), set[torch.dtype]()
+    layer.register_forward_hook(lambda module, inputs, output: seen.add(output.dtype))
+    pretrain(vit, task.train, recipe(), mixed, augment=None, seed=1)
+    middle = layer.weight.detach().clone()
+    assert seen == {torch.bfloat16} and not torch.equal(middle, before)
+    optimizer = functools.partial(torch.optim.SGD, lr=0.05)
+    method = Finetune(epochs=1, batch_size=35, optimizer=optimizer, schedule=Constant())
+    vit.train()
+    LightningFit(mixed, augment=None, seed=1)(method, vit, task.request())
+    assert seen == {torch.bfloat16} and not torch.equal(layer.weight, middle)
+    assert all(value.dtype == torch.float32 for value in vit.state_dict().values())
