@@ -18,6 +18,7 @@ from unlearn.config.registration import config_dir
 from unlearn.core.stored_images import StoredImages, read_batches
 from unlearn.core.types import ImageSet
 from unlearn.data.corruption.poison import SquareTrigger, StampedView
+from unlearn.data.datasets import augmentation
 from unlearn.data.datasets.augmentation import Augment
 from unlearn.data.datasets.encoded_store import (
     EncodedStore,
@@ -133,6 +134,15 @@ def test_each_augmentation_for_large_images_is_an_option(name: str):
     made = instantiate(node["dataset"]["augment"])
     assert isinstance(made, Augment) and made.flip_rate == 1 and made.crop_padding == 0
     assert (made.resized_crop < 1, made.color_jitter > 0) == (name != "none", name == LARGE[2])
+
+
+def test_crops_of_parts_of_a_batch_are_those_of_the_batch(monkeypatch: pytest.MonkeyPatch):
+    draw = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (7, 3, 16, 16), dtype=torch.uint8, generator=draw)
+    augment = replace(NOTHING, crop_padding=3, flip_rate=0.5)
+    whole = augment(image, torch.Generator().manual_seed(1))
+    monkeypatch.setattr(augmentation, "GATHERED", 3 * 256)
+    assert torch.equal(augment(image, torch.Generator().manual_seed(1)), whole)
 
 
 def test_large_images_follow_seed_and_epoch_and_the_trigger_stays():
