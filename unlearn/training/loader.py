@@ -101,7 +101,7 @@ class ResidentLoader:
         noise = epoch_generator(self.seed + 1 + 1009 * self.rank.number, self.epoch, self.device)
         order = torch.randperm(len(self.data), generator=generator, device=source)
         parts = list[Tensor]()
-        count = self.count_batches()
+        count, augment = self.count_batches(), self.augment
         for number in range(count):
             last = number == count - 1
             start = number * self.batch_size
@@ -113,8 +113,8 @@ class ResidentLoader:
                 t[rows].to(self.device, non_blocking=True)
                 for t in (self.data.label, self.data.index)
             )
-            if self.augment is not None:
-                image = self.augment(image, noise)
+            if augment is not None:
+                image = augment(image, noise)
             weight = 1.0 if self.rank == SINGLE_PROCESS else self.batch_weight(number)
             batch = Batch(self.data.view(image, index), label, index, weight)
             if self.parts == 1:
