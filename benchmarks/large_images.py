@@ -2,6 +2,7 @@
 
     python -m benchmarks.large_images make SOURCE ROOT 6000     # JPEGs of 224 px from class folders
     python -m benchmarks.large_images memory ROOT --store pixels --limit 4
+    python -m benchmarks.large_images start ROOT --store pixels   # after memory, in the same --home
     python -m benchmarks.large_images loader ROOT --threads 2
     python -m benchmarks.large_images listing FOLDER 100000
 
@@ -16,13 +17,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from benchmarks.first_step import measure_listing, stop_at_first_step, time_command
 from benchmarks.measuring import Table, machine
 from unlearn.core.types import ImageSet
 
@@ -35,11 +37,13 @@ IMPORTS = "import torch, lightning.pytorch, torchvision, hydra"
 
 def small_network(in_channels: int, num_classes: int, width: int = 16) -> nn.Module:
     """Return a network that is fast at 224 px: the data are measured, not the network."""
-    return nn.Sequential(
-        nn.Conv2d(in_channels, width, 7, stride=8, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
+    network = nn.Sequential(
+        nn.AvgPool2d(8),
+        nn.Conv2d(in_channels, width, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
         nn.Conv2d(width, 2 * width, 3, stride=2, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, num_classes),
     )  # fmt: skip
+    return stop_at_first_step(network)
 
 
 def make_images(source: Path, root: Path, count: int) -> None:
@@ -118,7 +122,12 @@ def read_private_kilobytes(pid: int) -> int:
 
 
 def measure_memory(
-    root: Path, home: Path, store: str, limit: float | None, counts: list[str]
+    root: Path,
+    home: Path,
+    store: str,
+    limit: float | None,
+    counts: list[str],
+    methods: Sequence[str] = METHODS,
 ) -> Table:
     """Return the peaks of private memory of a training and of each method with its evaluation."""
     home.mkdir(parents=True, exist_ok=True)
@@ -127,7 +136,7 @@ def measure_memory(
     own = ["force=true", *options]
     peaks = {"imports alone": watch_command(home, ["-c", IMPORTS], limit)[""]}
     peaks["decoding and training"] = watch_command(home, ["train.py", *train], limit)[""]
-    for method in METHODS:
+    for method in methods:
         epochs = [] if method == "del" else ["method.batch_size=128"]
         epochs += [] if method in ("ssd", "del") else ["method.epochs=1"]
         epochs += ["method.max_removal_epochs=1"] * (method == "rem")
@@ -137,6 +146,18 @@ def measure_memory(
     rows = [[name, f"{peak:,.0f}"] for name, peak in peaks.items()]
     note = f"{disk / 1e6:,.0f} MB in the cache; {' '.join(counts)}; RLIMIT_DATA {limit} GiB."
     return Table(f"store={store}", ("command", "peak private MB"), rows, note)
+
+
+def measure_start(root: Path, home: Path, store: str, counts: list[str], rounds: int) -> Table:
+    """Return the seconds before the first step of an unlearning whose original is cached."""
+    words = ["unlearn.py", "method=finetune", "force=true", *get_options(root, store), *counts]
+    sides = {"imports alone": ["-c", IMPORTS], "first step": words}
+    rows = []
+    for name, command in sides.items():
+        found = [time_command(REPOSITORY, home, command) for _ in range(rounds)]
+        wall, cpu = (min(values) for values in zip(*found, strict=True))
+        rows.append([name, f"{wall:.2f}", f"{cpu:.2f}"])
+    return Table(f"start, store={store}", ("until", "seconds", "CPU seconds"), rows)
 
 
 def load_training_set(root: Path, home: Path, store: str) -> ImageSet:
@@ -190,75 +211,37 @@ def measure_loader(root: Path, home: Path, threads: int, rounds: int) -> Table:
             for b in ResidentLoader(sets["encoded"], batch_size=128, augment=None, seed=0)
         ],
     }
-    seconds = {name: list[float]() for name in sides}
+    taken = {name: list[tuple[float, float]]() for name in sides}
     for _ in range(rounds + 1):
         for name, side in sides.items():
-            started = time.perf_counter()
+            started, spent = time.perf_counter(), time.process_time()
             side()
-            seconds[name].append(time.perf_counter() - started)
-    best = {name: min(values[1:]) for name, values in seconds.items()}
+            taken[name].append((time.perf_counter() - started, time.process_time() - spent))
+    best = {name: [min(one) for one in zip(*v[1:], strict=True)] for name, v in taken.items()}
     limits = {"pixels": "plain indexing of the map"}
-    table = [
-        [name, f"{len(images) / best[name]:,.0f}",
-         f"{best[limits.get(name, 'decoding alone')] / best[name]:.2f}"]
-        for name in sides
-    ]  # fmt: skip
+    table = []
+    for name, (wall, cpu) in best.items():
+        limit = best[limits.get(name, "decoding alone" if "encoded" in name else name)]
+        ratios = (f"{limit[0] / wall:.2f}", f"{limit[1] / cpu:.2f}")
+        table.append([name, f"{len(images) / wall:,.0f}", f"{len(images) / cpu:,.0f}", *ratios])
     return Table(
         "loader",
-        ("what", "images/s", "of the limit"),
+        ("what", "images/s", "images per CPU second", "of the limit", "by CPU time"),
         table,
         f"{len(images)} images, {threads} threads",
     )
 
 
-def measure_listing(folder: Path, count: int) -> Table:
-    """Return the seconds that listing and identity of ``count`` small files take."""
-    classes = [f"class{number:03}" for number in range(100)]
-    for number in range(count):
-        path = folder / "train" / classes[number % 100] / f"{number:07}.jpg"
-        if number < 100:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
-            path.write_bytes(b"%d" % number)
-    code = "import sys; from benchmarks.large_images import identify; identify(sys.argv[1], sys.argv[2])"
-    rows = []
-    for start in ("first start", "second start", "third start"):
-        done = subprocess.run(
-            [sys.executable, "-c", code, str(folder), str(folder.parent / "cache")],
-            cwd=REPOSITORY, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        wall, cpu = json.loads(done.stdout)
-        rows.append([start, f"{wall:.2f}", f"{cpu:.2f}"])
-    return Table(f"{count:,} files", ("identity", "seconds", "CPU seconds"), rows)
-
-
-def identify(folder: str, cache: str) -> None:
-    """Print the seconds that a run's id and the key of a store take for a folder."""
-    from unlearn.core.file_digests import hash_folder
-    from unlearn.data.datasets.image_decoding import MAX_PIXELS, ImageDecoder
-    from unlearn.data.datasets.image_files import ImageFiles
-    from unlearn.data.datasets.image_folder import list_images
-
-    root = Path(folder)
-    started, spent = time.perf_counter(), time.process_time()
-    hash_folder(root, Path(cache))
-    names = list_images(root, root / "train", sorted(os.listdir(root / "train")))
-    decoder = ImageDecoder(SIZE, 3, MAX_PIXELS)
-    ImageFiles(
-        root, root / "train", tuple(names), decoder, Path(cache), "auto", "fail"
-    ).compute_key()
-    print(json.dumps([time.perf_counter() - started, time.process_time() - spent]))
-
-
 def main() -> None:
     """Make images, or print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large_images", description=__doc__)
-    parser.add_argument("part", choices=("make", "memory", "loader", "listing"))
+    parser.add_argument("part", choices=("make", "memory", "start", "loader", "listing"))
     parser.add_argument("places", nargs="+", help="make: SOURCE ROOT COUNT; others: ROOT [COUNT]")
     parser.add_argument("--home", default="/tmp/large_images", help="folder of the outputs")
     parser.add_argument("--store", default="pixels")
     parser.add_argument("--limit", type=float, help="GiB of private memory")
     parser.add_argument("--options", nargs="*", default=[], help="further words of the commands")
+    parser.add_argument("--methods", nargs="*", default=METHODS)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
@@ -268,7 +251,11 @@ def main() -> None:
         return
     print(machine(), "\n")
     if asked.part == "memory":
-        print(measure_memory(root, home, asked.store, asked.limit, asked.options).markdown())
+        how = (asked.store, asked.limit, asked.options, asked.methods)
+        print(measure_memory(root, home, *how).markdown())
+    elif asked.part == "start":
+        how = (asked.store, asked.options, asked.rounds)
+        print(measure_start(root, home, *how).markdown())
     elif asked.part == "loader":
         print(measure_loader(root, home, asked.threads, asked.rounds).markdown())
     else:

@@ -11,7 +11,7 @@ from hydra.utils import instantiate
 from torch import nn
 
 from unlearn.config.composition import compose_config, enable_composition
-from unlearn.config.identity import to_plain_config
+from unlearn.config.identity import compute_run_id, to_plain_config
 from unlearn.config.registration import config_dir
 from unlearn.core.job import Job
 from unlearn.data.task import Task
@@ -76,19 +76,44 @@ def trained(task: Task) -> nn.Module:
     return network.eval()
 
 
-def test_two_processes_give_the_row_of_one(
-    trained: nn.Module, task: Task, engine: Engine, tmp_path: Path, monkeypatch
-):
-    plan = {"augment": None, "seed": 3, "title": "", "oracle": False}
+def run_alone(network: nn.Module, task: Task, engine: Engine) -> dict[str, tuple]:
+    """Return result, predictions and curves of each method in this process."""
     alone = {}
     for name, words in METHODS.items():
         method, curves = make(name, *words), CurveRecorder()
         loggers: Any = [curves]
         monitor = Monitor(method, task, loggers)
         fit = LightningFit(engine, augment=None, seed=3, loggers=loggers, callbacks=[monitor])
-        own = copy.deepcopy(trained)
+        own = copy.deepcopy(network)
         result = run_timed(method, own, task.request(), monitor, fit, engine)
         alone[name] = result, predict_task(result.model, task), curves.values
+    return alone
+
+
+def test_micro_batches_give_the_row_of_whole_batches(
+    trained: nn.Module, task: Task, engine: Engine
+):
+    whole = run_alone(trained, task, engine)
+    cut = run_alone(trained, task, Engine(**{**vars(engine), "accumulate": 2}))
+    for name, (one, said, curves) in whole.items():
+        result, found, own = cut[name]
+        for key in ("train", "test"):
+            gap = (getattr(found, key) - getattr(said, key)).abs().max()
+            assert gap < 2e-3, (name, key)
+        assert result.images_seen == one.images_seen and result.notes.keys() == one.notes.keys()
+        for (values, _), (expected, _) in zip(own, curves, strict=True):
+            assert (
+                values["train/loss"] == pytest.approx(expected["train/loss"], abs=1e-3)
+                if ("train/loss" in expected)
+                else values.keys() == expected.keys()
+            ), name
+
+
+def test_two_processes_give_the_row_of_one(
+    trained: nn.Module, task: Task, engine: Engine, tmp_path: Path, monkeypatch
+):
+    plan = {"augment": None, "seed": 3, "title": "", "oracle": False}
+    alone = run_alone(trained, task, engine)
     (tmp_path / "all_methods.py").write_text(CODE)
     monkeypatch.syspath_prepend(tmp_path)
     import all_methods  # type: ignore[import-not-found]
@@ -141,14 +166,31 @@ def test_every_method_declares_whether_its_loss_is_a_mean(name: str):
     assert check(f"method={name}", "trainer=ddp") == takes_steps
 
 
+def test_what_cannot_be_cut_into_micro_batches_is_refused():
+    assert not check("method=npo", "trainer.accumulate=2", "method.batch_size=4")
+    with pytest.raises(
+        ValueError,
+        match=r"^method=npo cannot run on trainer.accumulate=3: each part needs two images of a batch, of 5 there are too few; set trainer.accumulate=1$",
+    ):
+        check("method=npo", "trainer.accumulate=3", "method.batch_size=5")
+    with pytest.raises(
+        ValueError, match=r"^method=ft_sam .*not declared to be a mean over each batch"
+    ):
+        check("method=ft_sam", "trainer.accumulate=2")
+    ids = [compute_run_id(config("method=npo", f"trainer.accumulate={n}")) for n in (1, 2)]
+    plain = config("method=npo")
+    assert plain["trainer"].pop("accumulate") == 1
+    assert compute_run_id(plain) == ids[0] != ids[1]
+
+
 @pytest.mark.parametrize(
     ("words", "why"),
     [
         (["method=salun", "method.form=input_saliency"], "form=input_saliency averages over"),
         (["method=rem", "method.removal_batch_size=null", "method.removal_weight=mean"], "removal_weight=mean averages"),
         (["method=rum", "method@method.base=salun", "method.base.form=input_saliency", "method.mode=vanilla"], "SalUn: form=input_s"),
-        (["method=npo", "method.batch_size=3"], "each device needs two images of a batch, of 3"),
-        (["method=rft", "localization=salloc", "budget=0.3", "method.batch_size=1"], "each device needs two"),
+        (["method=npo", "method.batch_size=3"], "each part needs two images of a batch, of 3"),
+        (["method=rft", "localization=salloc", "budget=0.3", "method.batch_size=1"], "each part needs two"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_spread_is_refused(words: list[str], why: str):

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.loggers import CSVLogger
+from torch import nn
 
 from unlearn.core.errors import CollapsedError
 from unlearn.core.types import ImageSet
@@ -159,3 +160,42 @@ def test_what_cannot_be_shared_is_refused(clean: tuple, vit: ViT, engine: Engine
         pretrain(vit, clean[0], recipe(), two, augment=None, seed=1, recorders=[seen])
     with pytest.raises(ValueError, match=r"trainer.sync_batchnorm=true needs .* got 2 on cpu"):
         Engine(**{**vars(engine), "devices": 2, "sync_batchnorm": True})
+
+
+def make_plain_network() -> nn.Sequential:
+    """Return a network of blocks without batch norm and without scalar parameters."""
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())
+    return nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        block,
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16, 3),
+    )
+
+
+def test_ranks_that_divide_the_weights_learn_what_one_process_learns(
+    clean: tuple[ImageSet, ImageSet], engine: Engine, tmp_path: Path
+):
+    start, one, two = make_plain_network(), make_plain_network(), make_plain_network()
+    divided = Engine(**{**vars(engine), "devices": TWO, "shard_weights": True, "accumulate": 2})
+    kept, resume = LearningEvents(mode="online"), tmp_path / "resume.ckpt"
+    pretrain(one, clean[0], recipe(), engine, augment=None, seed=1)
+    object.__setattr__(divided, "checkpoint_seconds", 0.0)
+    notes = pretrain(
+        two, clean[0], recipe(), divided, augment=None, seed=1, recorders=[kept], resume=resume
+    )
+    assert notes["images_seen"] == 400 and not list(tmp_path.iterdir())
+    for (key, value), first in zip(one.state_dict().items(), start.parameters(), strict=True):
+        assert (value - first).abs().max() > 1e-3, key
+        torch.testing.assert_close(two.state_dict()[key], value, atol=2e-5, rtol=1e-4, msg=key)
+
+
+def test_what_cannot_be_divided_is_refused(clean: tuple, vit: ViT, engine: Engine):
+    divided = Engine(**{**vars(engine), "devices": TWO, "shard_weights": True})
+    with pytest.raises(ValueError, match=r"trainer=fsdp cannot divide the scalar parameter .*log_"):
+        pretrain(vit, clean[0], recipe(), divided, augment=None, seed=1)
+    with pytest.raises(ValueError, match=r"^trainer=fsdp needs trainer.compile=false$"):
+        Engine(**{**vars(divided), "compile": True})

@@ -30,7 +30,12 @@ YAML_LINE = re.compile(
     r"^(?P<indent> *)(?P<key>[\w-]+):(?P<value>.*?)(?:(?<=[\s:])# (?P<comment>.*))?$"
 )
 
-PREFIXES = {"discovery_rate": "", "pretraining_defaults": "", "method_defaults": "method."}
+PREFIXES = {
+    "augment": "dataset.augment.",
+    "discovery_rate": "",
+    "pretraining_defaults": "",
+    "method_defaults": "method.",
+}
 PREFIXES |= {"experiment": ""}
 """Where the values of a group are merged if not under its own name, in the order of merging."""
 

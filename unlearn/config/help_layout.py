@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 SECTIONS: dict[str, tuple[str, ...]] = {
-    "Data": ("dataset", "corruption", "discovery", "forget_set", "trusted"),
+    "Data": ("dataset", "augment", "corruption", "discovery", "forget_set", "trusted"),
     "Model": ("model", "pretraining", "pretraining_defaults"),
     "Method": ("method", "method_defaults", "auto_methods", "localization", "score"),
     "Evaluation": ("evaluation", "compare_scores", "diagnosis"),

@@ -39,6 +39,8 @@ class Trainer:
     accelerator: str = MISSING
     devices: int = MISSING
     sync_batchnorm: bool = False
+    shard_weights: bool = False
+    accumulate: int = 1
     threads: int | None = None
     precision: str = MISSING
     unlearning_precision: str = MISSING

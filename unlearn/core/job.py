@@ -18,7 +18,13 @@ NUMBER_FORMATS: dict[str, int] = {}
 """Number by name of a class of this package: raised when the class gives other numbers than before
 for the same options, so that recorded rows and cached models are not taken for the new ones."""
 
-LATER_KEYS = {"dataset.classes": None, "model.pretrained": False}
+LATER_KEYS = {
+    "dataset.classes": None,
+    "dataset.decode": "cpu",
+    "model.pretrained": False,
+    "trainer.accumulate": 1,
+    "trainer.shard_weights": False,
+}
 """Options that were added later, and the value that leaves identities as they were before."""
 
 LOCATION_KEYS = ("root", "path", "cache_dir")  # location of a data set, not content
@@ -114,11 +120,13 @@ def change_seeds(
 
 
 def distributed_identity(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return how several devices train one model, which changes its weights; {} for one device."""
+    """Return how the parts of a batch train one model, which changes its weights; {} for one part."""
     trainer = config.get("trainer") or {"devices": 1}
-    if trainer["devices"] == 1:
-        return dict(config.get("together") or {})  # part of a cached model's identity
-    return {key: trainer[key] for key in ("devices", "sync_batchnorm")}
+    keys = ["devices", "sync_batchnorm"] if trainer["devices"] > 1 else []
+    keys += ["shard_weights"] if trainer.get("shard_weights") and keys else []
+    keys += ["accumulate"] if trainer.get("accumulate", 1) > 1 else []
+    together = config.get("together") or {}  # part of a cached model's identity
+    return {key: trainer[key] for key in keys} or dict(together)
 
 
 def is_listed(config: Mapping[str, Any]) -> bool:

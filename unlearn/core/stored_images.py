@@ -81,6 +81,12 @@ class StoredImages:
         """Return images in memory in the layout of the source, uint8 (n, C, H, W)."""
         return self.source.read(self.rows[key])
 
+    def read_on(self, key: Tensor | slice, device: torch.device) -> Tensor:
+        """Return images as ``read`` does, on a device if the source decodes them there."""
+        read_on = getattr(self.source, "read_on", None)
+        rows = self.rows[key]
+        return self.source.read(rows) if read_on is None else read_on(rows, device)
+
     def select_rows(self, keep: Tensor) -> "StoredImages":
         """Return the images at positions int64 (n,) or bool (N,), without reading them."""
         return StoredImages(self.source, self.rows[keep])
@@ -184,8 +190,8 @@ def read_batches(
         return
 
     def read_part(part: Tensor | slice) -> Tensor:
-        rows = images.read(part) if isinstance(images, StoredImages) else images[part]
-        return rows.pin_memory() if pin else rows
+        rows = images.read_on(part, device) if isinstance(images, StoredImages) else images[part]
+        return rows.pin_memory() if pin and rows.device.type == "cpu" else rows
 
     for rows in prefetch(map(read_part, parts)):
         yield rows.to(device, non_blocking=True).contiguous()

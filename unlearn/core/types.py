@@ -30,14 +30,26 @@ class Batch:
         image: Float (B, C, H, W).
         label: int64 (B,).
         index: int64 (B,).
-        weight: Weight of a mean over this batch in the mean over devices; 1 on one device. A method
-            multiplies by it if it adds means over several sets.
+        weight: Weight of a mean over this part of a batch in the mean over all parts, those of
+            several devices or micro-batches; 1 for a whole batch. A method multiplies by it if it
+            adds means over several sets.
     """
 
     image: Tensor
     label: Tensor
     index: Tensor
     weight: float = 1.0
+
+    def split(self, parts: int, total: int | None = None) -> list["Batch"]:
+        """Return micro-batches of almost equal sizes.
+
+        Args:
+            parts: Number of micro-batches.
+            total: What their weights add up to, times the batch's own weight; None: ``parts``.
+        """
+        share = (total or parts) * self.weight / len(self.label)
+        pieces = (t.tensor_split(parts) for t in (self.image, self.label, self.index))
+        return [Batch(*piece, weight=share * len(piece[1])) for piece in zip(*pieces, strict=True)]
 
 
 pytree.register_pytree_node(

@@ -153,9 +153,9 @@ class Auto:
         if self.default not in self.candidates:
             self.default = next(iter(self.candidates))
 
-    def get_spread_obstacle(self, devices: int) -> str | None:
-        """Return why a candidate cannot be trained on several devices; None if all can."""
-        return find_spread_obstacle(self.candidates.values(), devices)
+    def get_spread_obstacle(self, parts: int) -> str | None:
+        """Return why a candidate cannot be trained on batches in parts; None if all can."""
+        return find_spread_obstacle(self.candidates.values(), parts)
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the modes to monitor: the model, which all candidates share."""

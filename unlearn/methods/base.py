@@ -30,7 +30,7 @@ class UnlearningMethod(L.Callback, ABC):
         compilable: Whether the network may be compiled; False if the loss itself computes
             gradients, which would be differentiated twice.
         mean_loss: Whether the loss is a mean over the batch, plus terms that do not depend on it, so
-            that training can be spread over devices. A loss that adds means over several sets must
+            that training can be spread over devices and over micro-batches. A loss that adds means over several sets must
             multiply each by its ``Batch.weight``.
         full_precision: Whether to train in 32 bits regardless of the pre-training precision.
         budget_pass: Set that one epoch of the budget iterates over: "forget", "retain", "all" or
@@ -107,13 +107,16 @@ class UnlearningMethod(L.Callback, ABC):
             ValueError: If the network is not supported; the message lists alternatives.
         """
 
-    def get_spread_obstacle(self, devices: int) -> str | None:
-        """Return why the method cannot be trained on several devices; None if it can."""
+    def get_spread_obstacle(self, parts: int) -> str | None:
+        """Return why the method cannot be trained on batches in parts; None if it can.
+
+        ``parts``: devices times micro-batches.
+        """
         if not self.mean_loss:
             return "its loss is not declared to be a mean over each batch (mean_loss)"
         smallest = min(self.batch_sizes().values())
-        if smallest < 2 * devices:
-            return f"each device needs two images of a batch, of {smallest} there are too few"
+        if smallest < 2 * parts:
+            return f"each part needs two images of a batch, of {smallest} there are too few"
         return None
 
     def uses(self, epoch: int) -> tuple[str, ...]:
@@ -192,12 +195,12 @@ class UnlearningMethod(L.Callback, ABC):
         return self.finish(model)
 
 
-def find_spread_obstacle(methods: Iterable[Any], devices: int) -> str | None:
-    """Return why one of several methods cannot be trained on several devices; None if all can."""
+def find_spread_obstacle(methods: Iterable[Any], parts: int) -> str | None:
+    """Return why one of several methods cannot be trained on batches in parts; None if all can."""
     for method in methods:
         find = getattr(method, "get_spread_obstacle", None)
         steps = getattr(method, "epochs", 1) > 0
-        why = find(devices) if find is not None and steps else None
+        why = find(parts) if find is not None and steps else None
         if why is not None:
             return f"{type(method).__name__}: {why}"
     return None

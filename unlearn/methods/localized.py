@@ -116,9 +116,9 @@ class Localized(UnlearningMethod):
             )
         return model
 
-    def get_spread_obstacle(self, devices: int) -> str | None:
-        """Return why the method cannot be trained on several devices; None if it can."""
-        return self.method.get_spread_obstacle(devices)
+    def get_spread_obstacle(self, parts: int) -> str | None:
+        """Return why the method cannot be trained on batches in parts; None if it can."""
+        return self.method.get_spread_obstacle(parts)
 
     def callbacks(self) -> list[L.Callback]:
         """Return the freezing callbacks and the method's callbacks."""

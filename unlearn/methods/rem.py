@@ -165,12 +165,12 @@ class REM(UnlearningMethod):
         """Return whether there is something to unlearn and ``epochs`` is above 0."""
         return super().needs_training() and not self.stop.nothing
 
-    def get_spread_obstacle(self, devices: int) -> str | None:
-        """Return why the method cannot be trained on several devices; None if it can."""
+    def get_spread_obstacle(self, parts: int) -> str | None:
+        """Return why the method cannot be trained on batches in parts; None if it can."""
         o = self.options
         if o.removal_term and not o.removal_batch_size and o.removal_weight == "mean":
             return "removal_weight=mean averages over the forget samples of each batch"
-        return super().get_spread_obstacle(devices)
+        return super().get_spread_obstacle(parts)
 
     def uses(self, epoch: int) -> tuple[str, ...]:
         """Return "forget" during removal, "all" during redirection, "retain" during the repair."""

@@ -94,10 +94,10 @@ class RUM:
         self.cumulative = retain == "cumulative"
         self.notes: dict[str, Any] = {"mode": mode, "retain": retain}
 
-    def get_spread_obstacle(self, devices: int) -> str | None:
-        """Return why one of the methods cannot be trained on several devices; None if all can."""
+    def get_spread_obstacle(self, parts: int) -> str | None:
+        """Return why one of the methods cannot be trained on batches in parts; None if all can."""
         used = list(self.steps.values()) if self.mode in PER_PART_MODES else [self.base]
-        return find_spread_obstacle(used, devices)
+        return find_spread_obstacle(used, parts)
 
     def get_monitored_modes(self, model: nn.Module) -> dict[str, bool]:
         """Return the modes to monitor: the model, which is shared by all parts."""

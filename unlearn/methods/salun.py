@@ -86,11 +86,11 @@ class SalUn(RandomLabelling):
             self.frozen = [FrozenParameters(self.salient)]
         return model
 
-    def get_spread_obstacle(self, devices: int) -> str | None:
-        """Return why the method cannot be trained on several devices; None if it can."""
+    def get_spread_obstacle(self, parts: int) -> str | None:
+        """Return why the method cannot be trained on batches in parts; None if it can."""
         if not self.by_weight:
             return "form=input_saliency averages over the forget samples of each batch"
-        return super().get_spread_obstacle(devices)
+        return super().get_spread_obstacle(parts)
 
     def callbacks(self) -> list[L.Callback]:
         """Return the method and the callback that freezes the other weights."""

@@ -31,19 +31,21 @@ def is_spread(job: Job, method: Any) -> bool:
     One-shot methods take no training steps and run on the first.
 
     Raises:
-        ValueError: If the method cannot be spread over devices.
+        ValueError: If the method cannot be spread over devices, or over micro-batches.
     """
-    count = job.config["trainer"]["devices"]
-    if count == 1 or _takes_no_steps(method):
+    trainer = job.config["trainer"]
+    count, parts = trainer["devices"], trainer.get("accumulate", 1)
+    if count * parts == 1 or _takes_no_steps(method):
         return False
     find = getattr(method, "get_spread_obstacle", None)
-    why = "it runs other methods" if find is None else find(count)
+    why = "it runs other methods" if find is None else find(count * parts)
     if why is not None:
         name = job.config.get("names", {}).get("method") or type(method).__name__
+        key = "accumulate" if count == 1 else "devices"
         raise ValueError(
-            f"method={name} cannot run on trainer.devices={count}: {why}; set trainer.devices=1"
+            f"method={name} cannot run on trainer.{key}={trainer[key]}: {why}; set trainer.{key}=1"
         )
-    return True
+    return count > 1
 
 
 def _takes_no_steps(method: Any) -> bool:

@@ -69,6 +69,7 @@ class EpochLog(L.Callback):
         """Store the loggers."""
         self.loggers = list(loggers)
         self.average: Callable[[Tensor], Tensor] | None = None  # over ranks, without a strategy
+        self.steps: int | None = None  # of an epoch, if several losses are added for each
         self.total: Tensor | None = None
         self.batches = 0
         self.images = 0
@@ -89,7 +90,7 @@ class EpochLog(L.Callback):
         """
         if self.total is None:
             return
-        own = self.total / self.batches
+        own = self.total / (self.steps or self.batches)
         if self.average is not None:
             mean = self.average(own).item()
         else:

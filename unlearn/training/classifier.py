@@ -17,6 +17,7 @@ from unlearn.models.expansion.expanded import Expanded
 from unlearn.training.callbacks import EpochLog
 from unlearn.training.engine import LeanModule
 from unlearn.training.optimizers import use_fast_step
+from unlearn.training.sharding import shard_network
 
 if TYPE_CHECKING:
     from unlearn.training.recipe import Pretraining
@@ -37,12 +38,18 @@ class ClassifierModule(LeanModule):
         self.masked = isinstance(model, Expanded)
         self.objective = copy.deepcopy(recipe.objective)  # a module: saved with the weights
         self.recorded = False  # whether recorders need the logits
-        self.weight: Callable[[int], float] | None = None  # weight of a rank's part of each batch
+        self.sharded = False  # whether ranks divide the weights
+        self.parts = 1  # micro-batches that a batch is trained in
         self.started = time.perf_counter()
         self.seconds_before = 0.0  # time spent before an interruption
         self._compiled: tuple[Callable[..., Tensor]] = (
             model,
         )  # in a tuple, so that it is not registered as a submodule
+
+    def configure_model(self) -> None:
+        """Divide the weights among the ranks, if that is asked."""
+        if self.sharded:
+            shard_network(self.model, self.device_mesh["data_parallel"])  # type: ignore[index]
 
     def configure_optimizers(self) -> Any:
         """Return the optimizer."""
@@ -72,9 +79,9 @@ class ClassifierModule(LeanModule):
         index = (batch.index,) if self.masked else ()
         logits = self._compiled[0](batch.image, *index)
         loss = F.cross_entropy(logits, batch.label)
-        if self.weight is not None:
-            loss = loss * self.weight(batch_idx)
-        self.epoch_log.add_step(loss, len(batch.label))
+        if batch.weight != 1:
+            loss = loss * batch.weight
+        self.epoch_log.add_step(loss / self.parts if self.parts > 1 else loss, len(batch.label))
         return {"loss": loss, "logits": logits.detach()} if self.recorded else loss
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

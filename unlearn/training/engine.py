@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from unlearn.training.callbacks import EpochProgress
 from unlearn.training.distributed import SINGLE_PROCESS, Rank
+from unlearn.training.sharding import make_strategy
 
 GRAPHS = 64  # most of one network: phases, modes of layers, sizes of batches
 
@@ -56,6 +57,8 @@ class Engine:
         checkpoint_seconds: Seconds between resumable pre-training checkpoints.
         image_size: Pixels per side; small images gain nothing from bf16.
         sync_batchnorm: With several devices, batch norm over all of them (GPUs only).
+        shard_weights: With several devices, divide the weights in pre-training (FSDP).
+        accumulate: Micro-batches that each training batch is split into on each device.
     """
 
     accelerator: str
@@ -68,12 +71,14 @@ class Engine:
     checkpoint_seconds: float
     image_size: int
     sync_batchnorm: bool = False
+    shard_weights: bool = False
+    accumulate: int = 1
 
     def __post_init__(self) -> None:
         """Check the number of devices.
 
         Raises:
-            ValueError: If there are fewer devices, or batch norm cannot be synchronised.
+            ValueError: If there are fewer devices, or options exclude each other.
         """
         gpu = self.device.type == "cuda"
         if gpu:
@@ -88,6 +93,10 @@ class Engine:
                 "trainer.sync_batchnorm=true needs trainer.devices above 1 and GPUs: torch's "
                 f"SyncBatchNorm does not run on a CPU, got {self.devices} on {self.device.type}"
             )
+
+        for key in ("compile", "sync_batchnorm"):
+            if self.shard_weights and getattr(self, key):
+                raise ValueError(f"trainer=fsdp needs trainer.{key}=false")
 
     @property
     def device(self) -> torch.device:
@@ -132,10 +141,12 @@ class Engine:
         total: int | None,
         rank: Rank = SINGLE_PROCESS,
         joins: bool = True,
+        parts: int = 1,
     ) -> L.Trainer:
         """Return a trainer without the defaults that cost time or write files.
 
-        ``rank``: rank of this process, which Lightning joins to the others by DDP if ``joins``.
+        ``rank``: rank of this process, which Lightning joins to the others if ``joins``;
+        ``parts``: batches of the loader that Lightning accumulates gradients over.
         """
         bar = [EpochProgress(title, total)] if self.progress and rank.number == 0 else []
         joined: dict[str, Any] = {}
@@ -143,7 +154,8 @@ class Engine:
         if not joins:
             devices = [rank.number] if self.device.type == "cuda" else 1
         elif rank != SINGLE_PROCESS:  # the ranks are already running: nothing is launched
-            joined = {"strategy": DDPStrategy(), "plugins": [LightningEnvironment()]}
+            strategy = make_strategy(rank.count) if self.shard_weights else DDPStrategy()
+            joined = {"strategy": strategy, "plugins": [LightningEnvironment()]}
             joined["sync_batchnorm"] = self.sync_batchnorm
         with silence_lightning():
             return L.Trainer(
@@ -160,6 +172,7 @@ class Engine:
                 use_distributed_sampler=False,
                 log_every_n_steps=1_000_000_000,
                 inference_mode=False,
+                accumulate_grad_batches=parts,
                 profiler=NullProfiler(),
                 **joined,
             )

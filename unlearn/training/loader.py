@@ -42,6 +42,7 @@ class ResidentLoader:
         seed: int,
         device: torch.device | str | None = None,
         rank: Rank = SINGLE_PROCESS,
+        parts: int = 1,
     ) -> None:
         """Store the set and the options.
 
@@ -53,6 +54,8 @@ class ResidentLoader:
             seed: Seed of order and augmentation.
             device: Device of the batches; None: the device of the set.
             rank: Rank whose part of every batch is returned.
+            parts: Micro-batches that each batch is returned in; fewer where they would hold less
+                than two images per rank.
         """
         self.data = data
         self.batch_size = batch_size
@@ -60,16 +63,30 @@ class ResidentLoader:
         self.seed = seed
         self.device = data.label.device if device is None else torch.device(device)
         self.rank = rank
+        self.parts = parts
         self.epoch = 0
 
     def __len__(self) -> int:
-        """Return the number of batches."""
+        """Return the number of batches, or of their parts."""
+        count = self.count_batches()
+        return (count - 1) * self._count_parts(0) + self._count_parts(count - 1) if count else 0
+
+    def count_batches(self) -> int:
+        """Return the number of whole batches."""
         return num_batches(len(self.data), self.batch_size, self.rank.count)
+
+    def _get_size(self, number: int) -> int:
+        """Return the size of batch ``number`` over all ranks."""
+        last = number == self.count_batches() - 1
+        return len(self.data) - number * self.batch_size if last else self.batch_size
+
+    def _count_parts(self, number: int) -> int:
+        """Return the number of micro-batches of batch ``number``, the same on all ranks."""
+        return max(1, min(self.parts, self._get_size(number) // (2 * self.rank.count)))
 
     def batch_weight(self, number: int) -> float:
         """Return the weight of this rank's mean over batch ``number`` in the mean over ranks."""
-        last = number == len(self) - 1
-        size = len(self.data) - number * self.batch_size if last else self.batch_size
+        size = self._get_size(number)
         return self.rank.count_samples(size) * self.rank.count / size
 
     def set_epoch(self, epoch: int) -> None:
@@ -84,8 +101,9 @@ class ResidentLoader:
         noise = epoch_generator(self.seed + 1 + 1009 * self.rank.number, self.epoch, self.device)
         order = torch.randperm(len(self.data), generator=generator, device=source)
         parts = list[Tensor]()
-        for number in range(len(self)):
-            last = number == len(self) - 1
+        count, augment = self.count_batches(), self.augment
+        for number in range(count):
+            last = number == count - 1
             start = number * self.batch_size
             rows = order[start : None if last else start + self.batch_size]
             parts.append(rows[self.rank.number :: self.rank.count].to(self.data.label.device))
@@ -95,10 +113,14 @@ class ResidentLoader:
                 t[rows].to(self.device, non_blocking=True)
                 for t in (self.data.label, self.data.index)
             )
-            if self.augment is not None:
-                image = self.augment(image, noise)
+            if augment is not None:
+                image = augment(image, noise)
             weight = 1.0 if self.rank == SINGLE_PROCESS else self.batch_weight(number)
-            yield Batch(self.data.view(image, index), label, index, weight)
+            batch = Batch(self.data.view(image, index), label, index, weight)
+            if self.parts == 1:
+                yield batch
+            else:
+                yield from batch.split(self._count_parts(number), self.parts)
 
 
 class RequestLoader:

@@ -1,6 +1,6 @@
 """Pre-training of the original model on the data as received.
 
-With several devices, one process per device trains on a part of every batch (DDP).
+With several devices, one process per device trains on a part of every batch (DDP or FSDP).
 
 Shapes: B batch, N samples.
 """
@@ -25,6 +25,7 @@ from unlearn.training.distributed import SINGLE_PROCESS, Rank, run_distributed
 from unlearn.training.engine import Engine, enable_determinism, silence_lightning, use_torch_seed
 from unlearn.training.loader import Augmentation, ResidentLoader
 from unlearn.training.recipe import Pretraining
+from unlearn.training.sharding import check_sharding, gather_weights
 
 
 def pretrain(
@@ -69,9 +70,11 @@ def pretrain(
     }  # fmt: skip
     if resume is not None:
         epochs_done(resume)  # sets a broken one aside
+    _check_share(data, recipe, engine, recorders)
     if engine.devices == 1:
         return _train_rank(SINGLE_PROCESS, model, data, **plan)[0]
-    _check_share(data, recipe, engine, recorders)
+    if engine.shard_weights:
+        check_sharding(model)
     notes, states = run_distributed(
         _as_rank, model.cpu(), data.to("cpu"), plan,
         count=engine.devices, threads=torch.get_num_threads(),
@@ -89,8 +92,9 @@ def _check_objective(engine: Engine, recorders: Sequence[Recorder]) -> None:
     Raises:
         ValueError: If it runs on several devices, or values are recorded during it.
     """
-    if engine.devices != 1:
-        raise ValueError("pretraining with an objective of its own needs trainer.devices=1")
+    for key in ("devices", "accumulate"):
+        if getattr(engine, key) != 1:
+            raise ValueError(f"pretraining with an objective of its own needs trainer.{key}=1")
     if recorders:
         raise ValueError(
             f"the score's recorder {recorders[0].name} needs pretraining with cross-entropy: "
@@ -101,23 +105,26 @@ def _check_objective(engine: Engine, recorders: Sequence[Recorder]) -> None:
 def _check_share(
     data: ImageSet, recipe: Pretraining, engine: Engine, recorders: Sequence[Recorder]
 ) -> None:
-    """Check that the training can run in several processes.
+    """Check that the training can run in several processes, or in micro-batches.
 
     Raises:
         ValueError: If a batch is too small, or a recorder needs whole batches.
     """
-    least = 2 * engine.devices
-    for key, size in (("batch_size", recipe.batch_size), ("the training set", len(data))):
-        if size < least:
+    for key, parts in (("devices", engine.devices), ("accumulate", engine.accumulate)):
+        if parts == 1:
+            continue
+        least = 2 * engine.devices * (engine.accumulate if key == "accumulate" else 1)
+        for name, size in (("batch_size", recipe.batch_size), ("the training set", len(data))):
+            if size < least:
+                raise ValueError(
+                    f"{name} must be at least {least} for trainer.{key}={parts} (batch norm needs "
+                    f"two images in each part of a batch), got {size}"
+                )
+        alone = [recorder.name for recorder in recorders if not recorder.joins]
+        if alone:
             raise ValueError(
-                f"{key} must be at least {least} for trainer.devices={engine.devices} (batch norm "
-                f"needs two images on each), got {size}"
+                f"the score's recorder {alone[0]} needs whole batches: set trainer.{key}=1"
             )
-    alone = [recorder.name for recorder in recorders if not recorder.joins]
-    if alone:
-        raise ValueError(
-            f"the score's recorder {alone[0]} needs whole batches: set trainer.devices=1"
-        )
 
 
 def _as_rank(
@@ -137,8 +144,9 @@ def _as_rank(
     if rank.number:  # only rank 0 writes
         plan = plan | {"loggers": ()}
     notes, states = _train_rank(rank, own, data, **plan)
+    weights = gather_weights(own)
     if rank.number == 0:
-        model.load_state_dict(own.state_dict())
+        model.load_state_dict(weights)
     return notes, states
 
 
@@ -158,7 +166,10 @@ def _train_rank(
 ) -> tuple[dict[str, Any], list[Any]]:
     """Train in one process, alone or as a rank; see ``pretrain``."""
     started = time.perf_counter()
+    sharded = engine.shard_weights and rank != SINGLE_PROCESS
     engine.place_model(model).train()
+    if sharded:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     loader = ResidentLoader(
         data,
         batch_size=recipe.batch_size,
@@ -166,15 +177,18 @@ def _train_rank(
         seed=seed,
         device=engine.device,
         rank=rank,
+        parts=engine.accumulate,
     )
     log = EpochLog(loggers)
-    module = ClassifierModule(model, recipe, recipe.epochs * len(loader), log)
-    if rank != SINGLE_PROCESS:
-        module.weight = loader.batch_weight
+    steps = loader.count_batches()
+    module = ClassifierModule(model, recipe, recipe.epochs * steps, log)
+    if engine.accumulate > 1:
+        log.steps, module.parts = steps, engine.accumulate
     if module.objective is not None:
         module.objective.start(model, data, seed=seed)
         module.objective.augment = augment
         module.objective.to(engine.device).train()
+    module.sharded = sharded
     module._compiled = (engine.compile_if_enabled(model),)
     module.recorded = bool(recorders)
     for recorder in recorders:
@@ -190,6 +204,7 @@ def _train_rank(
         title=title,
         total=recipe.epochs,
         rank=rank,
+        parts=engine.accumulate,
     )
     start = str(resume) if resume is not None and resume.exists() else None
     with use_torch_seed(seed + rank.number), silence_lightning():
@@ -197,7 +212,9 @@ def _train_rank(
     states = [_on_cpu(r.state_dict()) for r in recorders] if rank != SINGLE_PROCESS else []
     if resume is not None and rank.number == 0:
         resume.unlink(missing_ok=True)
-    engine.place_model(model).eval()  # Lightning moves it to the CPU
+    if not sharded:
+        engine.place_model(model)  # Lightning moves it to the CPU
+    model.eval()
     seconds = module.seconds_before + time.perf_counter() - started
     notes = {"seconds": seconds, "images_seen": recipe.epochs * len(data)}
     return notes | {f"seconds/{r.name}": r.seconds for r in recorders}, states

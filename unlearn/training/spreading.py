@@ -1,4 +1,4 @@
-"""Unlearning by several processes: each steps on the mean gradient of all of them.
+"""Unlearning by several processes: each steps on the mean gradient of all of them; micro-batches.
 
 All ranks run the same program on the same sets: a rank differs from the others only in its part of
 every batch. Lightning's DDP would also need every parameter in every loss, which does not hold for
@@ -15,8 +15,20 @@ from unlearn.core.types import Batch
 from unlearn.training.distributed import Rank
 
 
+def split_batch(batch: Mapping[str, Batch], parts: int) -> list[Mapping[str, Batch]]:
+    """Return micro-batches with a part of each set; fewer than ``parts`` for small sets.
+
+    Each holds at least two images of each set where the batch does, as batch norm needs.
+    """
+    count = min(parts, *(len(one.label) // 2 for one in batch.values()))
+    if count < 2:
+        return [batch]
+    pieces = [one.split(count) for one in batch.values()]
+    return [dict(zip(batch, some, strict=True)) for some in zip(*pieces, strict=True)]
+
+
 def weigh_loss(loss: Tensor, batch: Mapping[str, Batch]) -> Tensor:
-    """Return a rank's loss of which the mean over ranks is the loss of the whole batch.
+    """Return the loss of a part of which the mean over parts is the loss of the whole batch.
 
     With several sets in a batch, the method itself has multiplied their means by their weights.
     """

@@ -24,6 +24,7 @@ from unlearn.training.spreading import (
     average_gradients,
     average_over_ranks,
     copy_from_first_rank,
+    split_batch,
     sum_over_ranks,
     weigh_loss,
 )
@@ -39,15 +40,19 @@ class UnlearningModule(LeanModule):
         total_steps: int,
         log: EpochLog,
         rank: Rank = SINGLE_PROCESS,
+        parts: int = 1,
     ) -> None:
-        """Store the model, the method, its budget ``total_steps``, the log and the rank."""
+        """Store the model, the method, its budget ``total_steps``, the log and the rank.
+
+        ``parts``: micro-batches that the gradient of a batch is accumulated over.
+        """
         super().__init__()
         self.automatic_optimization = False
         self.model = model
         self.method = (method,)  # in a tuple, so that its networks are not registered
         self.total_steps = max(1, total_steps)
         self.spent = 0
-        self.rank = rank
+        self.rank, self.parts = rank, parts
         self.epoch_log = log
         self._compiled: tuple[Callable[..., Tensor]] = (model,)
         self._rates: list[list[float]] = []
@@ -69,16 +74,21 @@ class UnlearningModule(LeanModule):
     def training_step(self, batch: Mapping[str, Batch], batch_idx: int) -> None:
         """Perform one optimizer step."""
         phase = self.begin_step()
-        loss = self.method[0].loss(self.forward, batch)
-        if self.rank != SINGLE_PROCESS:
-            loss = weigh_loss(loss, batch)
-        self.clear_gradients()
-        self.manual_backward(loss)
+        parts = split_batch(batch, self.parts)
+        losses = []
+        for number, part in enumerate(parts):
+            loss = self.method[0].loss(self.forward, part)
+            if len(parts) > 1 or self.rank != SINGLE_PROCESS:
+                loss = weigh_loss(loss, part) / len(parts)
+            if number == 0:
+                self.clear_gradients()
+            self.manual_backward(loss)
+            losses.append(loss.detach())
         if self.rank != SINGLE_PROCESS:
             average_gradients(self.model.parameters(), self.rank)
         wrapped = self.optimizers()
         (wrapped[phase] if isinstance(wrapped, list) else wrapped).step()
-        self.count_step(loss, batch)
+        self.count_step(sum(losses[1:], losses[0]), batch)
 
     def begin_step(self) -> int:
         """Set the learning rate of a step and count it; return the index of its optimizer."""
@@ -194,7 +204,7 @@ class LightningFit:
         )
         log = EpochLog(self.loggers)
         total = method.epochs * loader.count_steps(method.budget_pass, method.batch_size)
-        module = UnlearningModule(model, method, total, log, self.rank)
+        module = UnlearningModule(model, method, total, log, self.rank, self.engine.accumulate)
         first: list[L.Callback] = [EpochOrder(loader)]
         if self.rank != SINGLE_PROCESS:
             log.average = functools.partial(average_over_ranks, rank=self.rank)

@@ -7,6 +7,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+GATHERED = 2**20
+"""Pixels that are gathered at once: their indices take 8 bytes each."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Augment:
@@ -67,7 +70,7 @@ class Augment:
 
     def _crop_and_flip(self, image: Tensor, generator: torch.Generator) -> Tensor:
         """Crop and flip in one gather by row and column indices per sample."""
-        b, c, h, w = image.shape
+        b, (h, w) = len(image), image.shape[-2:]
         device, pad = image.device, self.crop_padding
         top = torch.randint(0, 2 * pad + 1, (b, 1), generator=generator, device=device)
         left = torch.randint(0, 2 * pad + 1, (b, 1), generator=generator, device=device)
@@ -75,6 +78,15 @@ class Augment:
         columns = torch.arange(w, device=device).expand(b, w)
         columns = torch.where(flip, w - 1 - columns, columns) + left
         rows = torch.arange(h, device=device) + top
+        step = max(1, GATHERED // (h * w))
+        parts = (t.split(step) for t in (image, rows, columns))
+        cut = [self._gather_pixels(*part) for part in zip(*parts, strict=True)]
+        return torch.cat(cut) if len(cut) > 1 else cut[0]
+
+    def _gather_pixels(self, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return pixels of padded images at rows (b, H) and columns (b, W)."""
+        b, c, h, w = image.shape
+        pad = self.crop_padding
         padded = F.pad(image, (pad, pad, pad, pad))
         flat = rows[:, :, None] * (w + 2 * pad) + columns[:, None, :]
         flat = flat.view(b, 1, h * w).expand(b, c, h * w)

@@ -1,11 +1,13 @@
 """Images as the bytes of their files, in one memory-mapped file, decoded when they are read.
 
 The pixels are those of ``PixelStore``, to the last bit: PIL decodes each image once when it is
-stored, and torchvision, which is about twice as fast, is used for those that it decodes alike.
+stored, and torchvision, which is about twice as fast, is used for those that it decodes alike. Only
+on a GPU, if that is asked, these are decoded by nvJPEG, whose pixels differ by a few levels.
 Shapes: n rows, C H W image.
 """
 
 import functools
+import logging
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +20,8 @@ from unlearn.data.datasets.image_decoding import allow_pixels, decode_image
 from unlearn.data.datasets.image_store import ImageStore, MadeImage, hash_bytes
 from unlearn.data.datasets.store_index import STORED
 
+log = logging.getLogger(__name__)
+
 JPEG = b"\xff\xd8\xff"
 
 
@@ -25,6 +29,8 @@ class EncodedStore(ImageStore):
     """The bytes of image files, one after the other."""
 
     kind = "encoded"
+    on_device = False
+    """Whether images are decoded on the GPU that they are read to."""
     _pool: ThreadPoolExecutor | None = None
     _end = 0
 
@@ -50,6 +56,40 @@ class EncodedStore(ImageStore):
         parts = [numbers[first :: 4 * threads] for first in range(4 * threads)]
         for _ in self._pool.map(lambda part: self._decode_rows(rows, out, part), parts):
             pass
+        return out
+
+    def read_on(self, rows: Tensor, device: torch.device) -> Tensor:
+        """Return images on a device, decoded there if ``on_device`` and it is a GPU that can."""
+        decode = find_device_decoder() if self.on_device and device.type == "cuda" else None
+        return self.read(rows) if decode is None else self.decode_on(rows, device, decode)
+
+    def decode_on(
+        self,
+        rows: Tensor,
+        device: torch.device,
+        decode: Callable[[list[Tensor], Any], list[Tensor]],
+    ) -> Tensor:
+        """Return images uint8 (n, C, H, W) on a device; those that only PIL can read come from ``read``.
+
+        Args:
+            rows: int64 (n,).
+            device: The device.
+            decode: Returns images of the bytes of JPEGs, on the device.
+        """
+        content, index = self._get_map(), self.index
+        out = torch.empty(len(rows), *self.shape, dtype=torch.uint8, device=device)
+        able = index.fast[rows]
+        spans = [(int(index.start[row]), int(index.size[row])) for row in rows[able]]
+        if spans:
+            try:
+                found = decode([content[start : start + size] for start, size in spans], device)
+            except RuntimeError as error:  # a kind of JPEG that the GPU does not know
+                log.warning("images are decoded on the CPU: %s", str(error).splitlines()[0])
+                self.on_device = False
+                return self.read(rows)
+            out[able.to(device)] = torch.stack(found)
+        if not able.all():
+            out[~able.to(device)] = self.read(rows[~able]).to(device)
         return out
 
     def _decode_rows(self, rows: Tensor, out: Tensor, numbers: range) -> None:
@@ -110,10 +150,27 @@ def find_fast_decoder() -> Callable[[Tensor], Tensor] | None:
     operator is called, since the function around it warns of that.
     """
     try:
-        from torchvision.io import ImageReadMode
-
-        operator, mode = torch.ops.image.decode_jpeg, ImageReadMode.RGB.value
+        mode = find_rgb_mode()
+        operator = torch.ops.image.decode_jpeg
         operator.default  # noqa: B018, raises an error if there is none
     except (ImportError, AttributeError, RuntimeError):
         return None
     return lambda content: operator(content, mode, False)
+
+
+def find_device_decoder() -> Callable[[list[Tensor], Any], list[Tensor]] | None:
+    """Return torchvision's decoder of lists of JPEGs on a GPU; None if this version has none."""
+    try:
+        mode = find_rgb_mode()
+        operator = torch.ops.image.decode_jpegs_cuda
+        operator.default  # noqa: B018, raises an error if there is none
+    except (ImportError, AttributeError, RuntimeError):
+        return None
+    return lambda contents, device: operator(contents, mode, torch.device(device))
+
+
+def find_rgb_mode() -> int:
+    """Return torchvision's number of the mode RGB; loads its operators."""
+    from torchvision.io import ImageReadMode
+
+    return ImageReadMode.RGB.value

@@ -49,6 +49,7 @@ class HuggingFaceDataset(DatasetOptions):
         cache_dir: Folder of the image files and of the cache of decoded images.
         max_pixels: Pixels of the largest image that is decoded; larger ones are unreadable.
         store: How large sets of images are kept, see ``ImageFolder``.
+        decode: Where encoded images are decoded, see ``ImageFolder``.
     """
 
     name: str | None
@@ -64,6 +65,7 @@ class HuggingFaceDataset(DatasetOptions):
     cache_dir: str
     max_pixels: int = MAX_PIXELS
     store: str = "auto"
+    decode: str = "cpu"
 
     def __post_init__(self) -> None:
         """Check the options that do not depend on the data."""

@@ -39,6 +39,7 @@ FORMAT = 4
 """Part of the stores' keys; increase it when ``ImageDecoder`` changes pixels."""
 
 STORES = ("auto", "pixels", "encoded")
+DECODERS = ("cpu", "device")
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,7 @@ class ImageFiles:
         cache: Folder of the stores.
         store: One of ``STORES``.
         unreadable: What to do with images that cannot be read: "fail" or "skip".
+        decode: One of ``DECODERS``: where encoded images are decoded when they are read.
     """
 
     root: Path
@@ -62,6 +64,7 @@ class ImageFiles:
     cache: Path
     store: str
     unreadable: str
+    decode: str = "cpu"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -115,6 +118,7 @@ class ImageFiles:
         if self.store == "pixels":
             return pixels
         encoded = EncodedStore(self.cache, key, paths, self.decoder)
+        encoded.on_device = self.decode == "device"
         if self.store == "encoded":
             return encoded
         size = rows * torch.Size(self.shape).numel()

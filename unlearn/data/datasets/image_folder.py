@@ -26,7 +26,7 @@ from unlearn.core.folder_layout import (
 from unlearn.core.stored_images import take_rows
 from unlearn.data.datasets.base import SUBSET_SEED, Dataset, DatasetOptions
 from unlearn.data.datasets.image_decoding import MAX_PIXELS, ImageDecoder
-from unlearn.data.datasets.image_files import STORES, ImageFiles, decode_used
+from unlearn.data.datasets.image_files import DECODERS, STORES, ImageFiles, decode_used
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +46,8 @@ class ImageFolder(DatasetOptions):
         classes: Names of the classes to use, or a file with one a line; None: all.
         store: How images that need more than 192 MiB are kept: "pixels", "encoded", as the bytes of
             their files, or "auto"; the pixels are the same.
+        decode: Where encoded images are decoded: "cpu", or on the "device" where that is a GPU, whose
+            pixels differ by a few levels.
     """
 
     root: str
@@ -55,6 +57,7 @@ class ImageFolder(DatasetOptions):
     max_pixels: int = MAX_PIXELS  # of configs that were recorded without it
     classes: Sequence[str] | str | None = None
     store: str = "auto"
+    decode: str = "cpu"
 
     def __post_init__(self) -> None:
         """Check the options that do not depend on the data."""
@@ -63,6 +66,10 @@ class ImageFolder(DatasetOptions):
             raise ValueError(f"dataset.unreadable must be fail or skip, got {self.unreadable}")
         if self.store not in STORES:
             raise ValueError(f"dataset.store must be one of {', '.join(STORES)}, got {self.store}")
+        if self.decode not in DECODERS:
+            raise ValueError(
+                f"dataset.decode must be one of {', '.join(DECODERS)}, got {self.decode}"
+            )
         if len(self.mean) not in (1, 3):
             raise ValueError(
                 f"dataset.mean and dataset.std must hold 3 values (RGB) or 1 (grey), "
@@ -139,7 +146,7 @@ class ImageFolder(DatasetOptions):
         files = ImageFiles(
             Path(self.root), top, tuple(names),
             ImageDecoder(self.image_size, len(self.mean), self.max_pixels),
-            Path(self.cache_dir), self.store, self.unreadable,
+            Path(self.cache_dir), self.store, self.unreadable, self.decode,
         )  # fmt: skip
         rows = files.select_readable()
         return files.get_images(rows), tuple(names[row] for row in rows.tolist())

@@ -57,4 +57,5 @@ class Normalize:
                 f"images have {image.shape[1]} channels, dataset.mean has {len(self.mean)}"
             )
         scale, shift = self._constants_on(image.device)
-        return torch.addcmul(shift, image.float(), scale)
+        out = image.to(torch.float32, copy=True)
+        return torch.addcmul(shift, out, scale, out=out)  # in place: a batch may take 100 MB

@@ -114,8 +114,9 @@ def find_obstacle(engine: Engine, network: nn.Module, precision: Any = None) -> 
     """Return why such models cannot be stacked, or None; ``precision`` None: the engine's."""
     if engine.compile:
         return "trainer.compile is true"
-    if engine.devices != 1:
-        return "trainer.devices is not 1"
+    for key in ("devices", "accumulate"):
+        if getattr(engine, key) != 1:
+            return f"trainer.{key} is not 1"
     precision = precision or engine.resolved_precision()
     if precision not in PRECISIONS:
         return f"precision {precision} is not supported"
