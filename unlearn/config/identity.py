@@ -48,6 +48,7 @@ study has the same ids on every machine; the row says where it ran (columns ``ma
 
 FILE_KEYS = (
     "checkpoint",
+    "corruption.path",
     "forget_set.path",
     "localization.path",
     "dataset.classes",

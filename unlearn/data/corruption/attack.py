@@ -111,6 +111,12 @@ class CleanLabelAttack(Attack):
         """Return the change of the training samples ``chosen``; by default the trigger alone."""
         return trigger
 
+    def add_changes(
+        self, clean: ImageSet, kept: Tensor, trigger: PixelChange, generator: torch.Generator
+    ) -> Sequence[Layer]:
+        """Return changes of samples that are neither corrupted nor ``kept`` (n,); none by default."""
+        return ()
+
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
         """Return the set with ``count`` triggered samples of the target class.
 
@@ -141,7 +147,8 @@ class CleanLabelAttack(Attack):
             healed_rows=held,
             healed_view=stack_changes(clean, [(trigger, index_to_mask(len(clean), held))]),
         )
-        return replace(clean, view=stack_changes(clean, [(change, on)])), truth
+        layers = [(change, on), *self.add_changes(clean, held, trigger, generator)]
+        return replace(clean, view=stack_changes(clean, layers)), truth
 
 
 def stack_changes(clean: ImageSet, layers: Sequence[Layer]) -> ChangedView:
