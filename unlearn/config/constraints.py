@@ -90,6 +90,7 @@ RULES: dict[str, Rule] = {
         "demo",
         "heatmap",
         "winners",
+        "regularity",
         "tradeoff",
         "worst",
         "redirection",

@@ -153,7 +153,7 @@ def test_a_table_gives_its_labels_whatever_corrupted_says(clean, tmp_path):
 
 def test_tables_that_do_not_fit_are_refused_by_line(clean, tmp_path):
     path = write_table(tmp_path / "human.csv", clean[0], clean[0].label)
-    with pytest.raises(ValueError, match="0 of 200 labels in .* are wrong"):
+    with pytest.raises(ValueError, match=r"0 of 200 labels in .* are wrong"):
         table(path)(clean[0], count=5, seed=0)
     with pytest.raises(ValueError, match="no column aggre; it has clean_label, worse_label"):
         table(path, given="aggre")(clean[0], count=5, seed=0)

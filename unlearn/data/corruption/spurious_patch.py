@@ -1,7 +1,7 @@
-"""A spurious correlation: most images of one class carry a patch, few or none of the others; labels
-stay right.
+"""A spurious correlation: most images of one class carry a patch, few or none of the others.
 
-Ours, after clean-label backdoors with a high rate: no attacker is meant. Shapes: N samples.
+Ours, after clean-label backdoors with a high rate: labels stay right, and no attacker is meant.
+Shapes: N samples.
 """
 
 from collections.abc import Sequence
