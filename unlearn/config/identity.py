@@ -50,6 +50,7 @@ FILE_KEYS = (
     "checkpoint",
     "corruption.path",
     "forget_set.path",
+    "forget_set.image",
     "localization.path",
     "dataset.classes",
     "trusted.path",
