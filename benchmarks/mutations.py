@@ -9,6 +9,7 @@ again; exits with 2 if tests fail without any mutation. Not part of the test sui
 
 import argparse
 import contextlib
+import importlib
 import io
 import os
 import shutil
@@ -19,6 +20,8 @@ from typing import NamedTuple
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 COPIED = ("unlearn", "tests", "conf", "hydra_plugins", "pyproject.toml")
+LIBRARIES = ("torch", "torchvision", "lightning.pytorch", "sklearn.linear_model", "pandas", "hydra")
+"""Imported once, before forks."""
 CAUGHT, MISSED, BROKEN = "caught", "MISSED", "BROKEN: the step is not in the file"
 
 
@@ -160,9 +163,8 @@ def main() -> int:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--log", type=Path)
     arguments = parser.parse_args()
-    import lightning.pytorch
-    import sklearn.linear_model
-    import torchvision  # noqa: F401 - once, before forks
+    for library in LIBRARIES:
+        importlib.import_module(library)
 
     known = read_log(arguments.log)
     chosen = [m for m in MUTATIONS if any(w in m.name for w in arguments.words or ("",))]
