@@ -66,6 +66,12 @@ class DirtyLabelAttack(Attack):
         """Check the options that do not depend on the data."""
         check_choice("mapping", self.mapping, ("all_to_one", "all_to_all"))
 
+    def make_training_change(
+        self, clean: ImageSet, chosen: Tensor, trigger: PixelChange
+    ) -> PixelChange:
+        """Return the change of the training samples ``chosen``; by default the trigger."""
+        return trigger
+
     def add_changes(
         self, clean: ImageSet, chosen: Tensor, trigger: PixelChange, generator: torch.Generator
     ) -> Sequence[Layer]:
@@ -97,7 +103,8 @@ class DirtyLabelAttack(Attack):
         )
         label = clean.label.clone()
         label[chosen] = truth.find_targets(clean.label, clean.num_classes)[chosen]
-        layers = [(change, on), *self.add_changes(clean, chosen, change, generator)]
+        own = self.make_training_change(clean, chosen, change)
+        layers = [(own, on), *self.add_changes(clean, chosen, change, generator)]
         return replace(clean, label=label, view=stack_changes(clean, layers)), truth
 
 
