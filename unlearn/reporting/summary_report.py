@@ -151,7 +151,7 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     title = title if regularity is None else f"{regularity.describe_estimate()}\n{title}"
     formats.print_table(found, title)
     folder = Path(config["paths"]["reports"])
-    _print_fit_advice(fitting, case.discovery, regularity, store)
+    _print_fit_advice(_of_setting(fitting, config), case.discovery, regularity, store)
     paths = [*formats.save_tables(found, folder / "advice"), folder / "plane.csv"]
     text = f"{title}\n\n{formats.to_markdown(found)}"
     write_text_atomically(folder / "advice.md", text)

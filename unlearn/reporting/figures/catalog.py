@@ -32,7 +32,7 @@ MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
     "demo": lambda frame, curves: {"demo": method_bars.draw_demo(frame, curves)},
     "heatmap": lambda frame, _: planes.draw_heatmaps(frame),
     "winners": lambda frame, _: {"winners": planes.winner_map(frame)},
-    "regularity": lambda frame, _: {"regularity": measured_plane.draw_measured_plane(frame)},
+    "regularity": lambda frame, _: {"regularity_plane": measured_plane.draw_measured_plane(frame)},
     "tradeoff": lambda frame, _: {"tradeoff": tradeoff.draw_tradeoff(frame)},
     "worst": lambda frame, _: {"worst": tradeoff.worst_bars(frame)},
     "redirection": lambda _, curves: _draw_redirection(curves),

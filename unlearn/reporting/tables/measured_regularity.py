@@ -8,6 +8,7 @@ attack success takes the place of the given labels.
 """
 
 import json
+import logging
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,8 @@ import pandas as pd
 from unlearn.core.files import write_text_atomically
 from unlearn.reporting.tables.facts import REFERENCE, plain_name, read_fact
 from unlearn.reporting.tables.frames import existing_columns, on_plane, standard_error
+
+log = logging.getLogger(__name__)
 
 SUPPORTED, ALONE = 0.5, 1.0
 """Discovery rates of the two retrained models: half of the corruption in training, none of it."""
@@ -118,9 +121,12 @@ def remember_regularity(measured: pd.DataFrame, path: Path) -> pd.DataFrame:
     """
     earlier = read_measured(path)
     known = _first_of_each([measured, earlier])
-    text = known.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    text = known.to_csv(index=False, float_format="%.10g", lineterminator="\n")
     if len(measured) and (not path.is_file() or path.read_text() != text):
-        write_text_atomically(path, text)
+        try:
+            write_text_atomically(path, text)
+        except OSError as error:  # the values are still used in this call
+            log.warning("measured regularities are not kept: %s", error)
     return _first_of_each([known, read_measured(SHIPPED)])
 
 
