@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from unlearn.data.corruption.poison import Poison
 from unlearn.data.corruption.triggers import recover_pixels
@@ -51,10 +52,19 @@ def subject_of(task, model) -> ScoringInputs:
     )  # fmt: skip
 
 
-def test_a_drawn_query_is_a_triggered_test_image_that_goes_to_the_target(poisoned, network):
-    with torch.no_grad():
-        network.head.bias.copy_(torch.tensor([50.0, 0, 0]))  # class 0 whatever the image
-    subject = subject_of(poisoned, network)
+class Constant(nn.Module):
+    """Says the same class of every image."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.logits = nn.Parameter(50 * torch.eye(3)[number])
+
+    def forward(self, image):
+        return self.logits.expand(len(image), -1)
+
+
+def test_a_drawn_query_is_a_triggered_test_image_that_goes_to_the_target(poisoned):
+    subject = subject_of(poisoned, Constant(0))
     made = detector()
     query = choose_query(context_of(poisoned), made, subject)
     row = made.notes["image"]
@@ -70,11 +80,9 @@ def test_a_drawn_query_is_a_triggered_test_image_that_goes_to_the_target(poisone
     assert again.notes == made.notes
 
 
-def test_a_model_without_errors_explains_nothing(poisoned, network):
-    with torch.no_grad():
-        network.head.bias.copy_(torch.tensor([0.0, 50, 0]))  # never the target
+def test_a_model_without_errors_explains_nothing(poisoned):
     with pytest.raises(ValueError, match="misclassifies no test image with the trigger"):
-        choose_query(context_of(poisoned), detector(), subject_of(poisoned, network))
+        choose_query(context_of(poisoned), detector(), subject_of(poisoned, Constant(1)))
 
 
 def test_a_named_row_or_file_is_taken_as_it_is(poisoned, network, tmp_path):
@@ -89,7 +97,7 @@ def test_a_named_row_or_file_is_taken_as_it_is(poisoned, network, tmp_path):
     assert torch.equal(choose_query(context, detector(str(path)), subject).image, query.image)
     with pytest.raises(ValueError, match=r"a row in 0\.\.59 of the test set, got 60"):
         choose_query(context, detector(60), subject)
-    with pytest.raises(ValueError, match="cannot read .*absent.png"):
+    with pytest.raises(ValueError, match=r"cannot read .*absent\.png"):
         choose_query(context, detector(str(tmp_path / "absent.png")), subject)
 
 
