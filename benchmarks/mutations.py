@@ -159,7 +159,9 @@ def read_log(path: Path | None) -> dict[str, str]:
 
 def main() -> int:
     """Run the chosen mutations; return 1 if one is missed, else 0."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description="Remove one step of a method at a time and run its tests."
+    )
     parser.add_argument("words", nargs="*")
     parser.add_argument("--log", type=Path)
     arguments = parser.parse_args()

@@ -120,8 +120,9 @@ def plane() -> pd.DataFrame:
 
 
 def test_the_fit_says_where_a_method_is_below_doing_nothing():
-    table = fit.compare_with_nothing(fit.average_products(plane())).set_index("method")
-    npo, idle = table.loc["npo"], table.loc["original"]
+    table = fit.compare_with_nothing(fit.average_products(plane()))
+    found = {row["method"]: row for row in table.to_dict("records")}
+    npo, idle = found["npo"], found["original"]
     assert npo["n"] == 15 and npo["product"] == pytest.approx(0.5, abs=0.02)
     assert npo["below"] == pytest.approx(0.5, abs=0.06)
     assert 0 < npo["surely_below"] <= npo["below"]

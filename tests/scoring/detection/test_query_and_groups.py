@@ -77,7 +77,7 @@ def test_influence_is_the_gradient_product_under_the_curvature():
     score = influence.score_samples(logits[5:6], x[5:6].flatten(1), torch.tensor([2]))[0]
 
     def gradient(value):
-        parts = torch.autograd.grad(value, [layer.weight, layer.bias])
+        parts = torch.autograd.grad(value, list(layer.parameters()))
         return torch.cat([part.flatten() for part in parts]).double()
 
     z = model(x[5:6])[0]

@@ -40,7 +40,7 @@ def describe_options(frame: pd.DataFrame) -> pd.Series:
         str(c) for c in frame if str(c).startswith(OPTIONS) and not str(c).endswith("_target_")
     ]
 
-    def describe_row(row: Mapping[str, Any]) -> str:
+    def describe_row(row: Mapping[Any, Any]) -> str:
         known = {c.removeprefix(OPTIONS): row[c] for c in columns if _is_known(row[c])}
         return json.dumps({k: _simplify(known[k]) for k in sorted(known)})
 

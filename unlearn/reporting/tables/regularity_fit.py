@@ -7,7 +7,7 @@ small grid. "Doing nothing" is the fit of the original model. Shapes: n cells, g
 import itertools
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,6 @@ from unlearn.reporting.tables.facts import BASELINE, read_fact
 from unlearn.reporting.tables.frames import fill_collapsed, standard_error
 from unlearn.reporting.tables.measured_regularity import COLUMN
 from unlearn.reporting.tables.trusted import is_trusted
-
-if TYPE_CHECKING:
-    from sklearn.gaussian_process import GaussianProcessRegressor
 
 LENGTHS = (0.25, 0.5, 1.0, 2.0)
 """Length scales tried for either axis."""
@@ -41,12 +38,12 @@ class Surface:
     Attributes:
         count: Number of cells.
         center: Mean of their values.
-        model: The fitted process of the deviations.
+        model: The fitted ``GaussianProcessRegressor`` of the deviations.
     """
 
     count: int
     center: float
-    model: "GaussianProcessRegressor"
+    model: Any
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return mean in [0, 1] and standard deviation, (g,), at points (g, 2): rate, regularity."""
@@ -67,15 +64,16 @@ def fit_surface(points: np.ndarray, values: np.ndarray, errors: np.ndarray) -> S
 
     center = float(values.mean())
     noise = np.where(np.isnan(errors), NOISE, np.maximum(errors, NOISE / 2)) ** 2
-    best: GaussianProcessRegressor | None = None
+    process: Any = GaussianProcessRegressor  # its stubs name types of the defaults alone
+    radial: Any = RBF
+    best: Any = None
     for lengths in itertools.product(LENGTHS, LENGTHS):
-        kernel = ConstantKernel(SCALE**2) * RBF(lengths)
-        model = GaussianProcessRegressor(kernel, alpha=noise, optimizer=None)
+        kernel = ConstantKernel(SCALE**2) * radial(lengths)
+        model = process(kernel, alpha=noise, optimizer=None)
         model.fit(points, values - center)
         likelihood = model.log_marginal_likelihood_value_
         if best is None or likelihood > best.log_marginal_likelihood_value_ + 1e-9:
             best = model
-    assert best is not None
     return Surface(len(values), center, best)
 
 

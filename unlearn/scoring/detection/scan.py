@@ -7,6 +7,7 @@ Shapes: N samples, E features, n samples of a class, K classes, t trusted images
 
 import logging
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -80,7 +81,7 @@ class Scan(Detector):
         from sklearn.mixture import GaussianMixture
 
         values = place[:, None].numpy()
-        mixture = GaussianMixture(
+        mixture: Any = GaussianMixture(
             2, random_state=self.seed, means_init=[[place.min()], [place.max()]]
         )
         group = torch.from_numpy(mixture.fit(values).predict(values))
