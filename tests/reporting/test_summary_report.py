@@ -199,7 +199,7 @@ def test_regularity_is_measured_kept_and_read_by_the_advice(
             given = {"forget/accuracy_given": value if rate < 1 else 0.0}
             for method, healed in (("retrain", 0.1), ("original", 0.5), ("npo", value)):
                 write(
-                    store, method, 0, healed, run=f"{method}-{corruption}-{rate}",
+                    store, method, 0, healed, run=f"{method}-{corruption.replace('_', '-')}-{rate:.0%}".replace("%", ""),
                     corruption=corruption, discovery=rate, **given,
                 )  # fmt: skip
     plain = config | {"figure": "regularity", "where": {}}

@@ -175,7 +175,7 @@ def advise_at(cells: pd.DataFrame, regularity: float, discovery: float | None) -
         discovery: Discovery rate; None: the mean over all rates.
 
     Returns:
-        ``method``, ``product`` and ``product_sd`` of the fit, its distance ``gain`` to doing nothing,
+        ``method``, ``n`` cells, ``product`` and ``product_sd`` of the fit, its distance ``gain`` to doing nothing,
         and ``verdict``: "below doing nothing" (by two standard deviations: "surely below doing
         nothing") or empty. Empty without fits or without the original model.
     """
@@ -191,7 +191,7 @@ def advise_at(cells: pd.DataFrame, regularity: float, discovery: float | None) -
         sure = gain < -SURE * math.hypot(deviation, found[idle][1])
         verdict = "below doing nothing" if gain < 0 and method != idle else ""
         rows.append({
-            "method": method, "product": mean, "product_sd": deviation, "gain": gain,
+            "method": method, "n": surfaces[method].count, "product": mean, "product_sd": deviation, "gain": gain,
             "verdict": f"surely {verdict}" if verdict and sure else verdict,
         })  # fmt: skip
     out = pd.DataFrame(rows)
