@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SECTIONS = {
     "Guides": ("your_model.md", "auto.md", "heal_notebook.md", "discovery.md", "advice.md", "trusted.md",
                "tuning.md", "floors.md", "scale.md", "security.md"),
-    "Concepts": ("glossary.md", "architecture.md"),
+    "Concepts": ("glossary.md", "corruptions.md", "architecture.md"),
     "Results": ("gallery.md", "results.md", "refined.md", "localized.md", "speed.md", "reproduce.md"),
     "Development": ("extend.md", "api.md"),
 }  # fmt: skip

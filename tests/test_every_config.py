@@ -64,6 +64,7 @@ def test_every_option_builds(group, option, tmp_path):
     ids.write_text("[1, 2]")
     given = {"imagefolder": f"dataset.root={tmp_path}", "file": f"forget_set.path={ids}"}
     given |= {"csv": f"dataset.path={ids}", "huggingface": f"dataset.path={tmp_path}"}
+    given |= {"noisy_labels": f"corruption.path={ids}"}
     given |= {"imagenet100": "dataset.classes=[cat,dog]"}
     given |= {"timm": "model.name=test_resnet", "torchvision": "model.name=squeezenet1_1"}
     given |= {"import": "model.path=torchvision.models:squeezenet1_1"}

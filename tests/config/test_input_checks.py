@@ -27,6 +27,7 @@ FOLDER = ["dataset=imagefolder", "corruption=none", "forget_set=file"]
 REFUSED = [
     (["forget_set=file", "forget_set.path=nope.csv"], "must be a file, got nope.csv"),
     (["forget_set=file", "forget_set.path=utf16.csv"], "utf16.csv is UTF-16; save it as UTF-8"),
+    (["corruption=noisy_labels", "corruption.path=nope.csv"], "corruption.path must be a file, got"),
     (["localization=salun"], "unknown localization 'salun'; did you mean 'salloc'"),
     (["localization=salloc"], "method=rem changes the network's shape, so it cannot be localized"),
     (["localization=salloc", "method=npo"], "budget is missing: localization=salloc needs"),

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from unlearn.reporting import run_summary, summary_report
+from unlearn.scoring.regularity import Regularity
 from unlearn.storage.record import RunRecord
 from unlearn.storage.results_store import ResultsStore
 
@@ -20,14 +21,20 @@ def write(
     dataset: str = "digits",
     corruption: str = "poison",
     mode: str | None = None,
+    discovery: float = 0.5,
     **metrics: Any,
 ) -> None:
     store.write(
         RunRecord(
             run_id=run or f"{method}-{seed}-run",
             step=0,
-            names={"dataset": dataset, "corruption": corruption, "method": method},
-            config={"seed": seed, "discovery": 0.5, "corrupted": 0.05},
+            names={
+                "dataset": dataset,
+                "corruption": corruption,
+                "method": method,
+                "model": "resnet9",
+            },
+            config={"seed": seed, "discovery": discovery, "corrupted": 0.05},
             metrics={
                 "healed": healed,
                 "utility": 1.0,
@@ -42,6 +49,7 @@ def write(
             versions={},
             revision=None,
             created="",
+            role={"original": "baseline", "retrain": "reference"}.get(method, "unlearning"),
         )
     )
 
@@ -180,3 +188,37 @@ def test_the_line_of_a_run_shows_what_it_has():
     ) == ("healed 0.500, utility 1.000, product 0.500, 1.0 s")
     plain = {"healed": None, "tow": 0.5, "tow_mia": 0.25, "mia_gap": 0.0, "seconds": 1.0}
     assert run_summary.format_headline(plain) == "ToW 0.500, ToW-MIA 0.250, MIA gap 0.000, 1.0 s"
+
+
+def test_regularity_is_measured_kept_and_read_by_the_advice(
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store = ResultsStore(tmp_path / "results")
+    for corruption, value in (("poison", 1.0), ("subclass", 0.5), ("random_label", 0.0)):
+        for rate in (0.5, 1.0):
+            given = {"forget/accuracy_given": value if rate < 1 else 0.0}
+            for method, healed in (("retrain", 0.1), ("original", 0.5), ("npo", value)):
+                write(
+                    store, method, 0, healed, run=f"{method}-{corruption.replace('_', '-')}-{rate:.0%}".replace("%", ""),
+                    corruption=corruption, discovery=rate, **given,
+                )  # fmt: skip
+    plain = config | {"figure": "regularity", "where": {}}
+    paths = summary_report.write_summary(plain)
+    assert {"regularity.csv", "below_nothing.csv", "regularity_plane.png"} <= {
+        p.name for p in paths
+    }
+    table = pd.read_csv(tmp_path / "reports" / "regularity.csv").set_index("corruption")
+    assert table["regularity"].to_dict() == {"poison": 1.0, "subclass": 0.5, "random_label": 0.0}
+    below = pd.read_csv(tmp_path / "reports" / "below_nothing.csv").set_index("method")
+    assert below.loc["original", "below"] == 0 < below.loc["npo", "below"] < 1
+    assert (tmp_path / "regularity.csv").is_file()
+    capsys.readouterr()
+    names = {"dataset": "digits", "model": "resnet9", "corruption": "none"}
+    case = config | {"names": names, "checkpoint": None, "discovery": 0.5}
+    where = {"method": ["npo", "original"]}  # without the rows it was measured from
+    summary_report.print_advice(case | {"where": where}, Regularity(30, 0.5, 0.0))
+    out = capsys.readouterr().out
+    fit = out[out.index("fit at regularity 0.00 (consistency)") :]
+    assert "below doing nothing" in fit and fit.index("original") < fit.index("npo")
+    summary_report.print_advice(case | {"where": where})
+    assert "fit at regularity" not in capsys.readouterr().out

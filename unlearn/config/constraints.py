@@ -95,6 +95,7 @@ RULES: dict[str, Rule] = {
         "demo",
         "heatmap",
         "winners",
+        "regularity",
         "tradeoff",
         "worst",
         "redirection",

@@ -50,7 +50,9 @@ study has the same ids on every machine; the row says where it ran (columns ``ma
 FILE_KEYS = (
     "checkpoint",
     "init",
+    "corruption.path",
     "forget_set.path",
+    "forget_set.image",
     "localization.path",
     "dataset.classes",
     "trusted.path",

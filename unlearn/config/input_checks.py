@@ -29,6 +29,7 @@ def check_inputs(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
         ConfigError: At the first problem.
     """
     check_list(config)
+    check_label_table(config)
     check_class_folders(config)
     check_localization(config)
     check_devices(config, defaults)
@@ -57,6 +58,20 @@ def check_list(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"forget_set.path: cannot read {path}: {error.strerror}") from error
     if start in UTF_16_MARKS:
         raise ConfigError(f"forget_set.path: {path} is UTF-16; save it as UTF-8")
+
+
+def check_label_table(config: Mapping[str, Any]) -> None:
+    """Check that the table of a corruption that reads labels exists.
+
+    Raises:
+        ConfigError: If it does not.
+    """
+    node = config.get("corruption") or {}
+    path = node.get("path")
+    target = str(node.get("_target_"))
+    if not target.startswith("unlearn.") or path is None or Path(str(path)).is_file():
+        return
+    raise ConfigError(f"corruption.path must be a file, got {path}, which does not exist")
 
 
 def check_class_folders(config: Mapping[str, Any]) -> None:

@@ -250,8 +250,8 @@ class EvaluateConfig(Common):
     )
     figure: str = _make_option(
         "auto",
-        "comparison, corruptions, demo, heatmap, winners, tradeoff, worst, redirection, localization, "
-        "sequence, closeness; auto: "
+        "comparison, corruptions, demo, heatmap, winners, regularity, tradeoff, worst, redirection, "
+        "localization, sequence, closeness; auto: "
         "those that fit the rows; all; none",
     )
     title: str | None = _make_option(None, "title of the table")

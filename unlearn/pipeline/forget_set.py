@@ -11,6 +11,7 @@ from unlearn.core.job import Job, chosen_option
 from unlearn.data.forget_sets.base import ForgetSet, hash_indices
 from unlearn.data.task import Task
 from unlearn.pipeline.context import RunContext, add_false_alarms, load_context
+from unlearn.pipeline.detector_inputs import identify_detector_inputs
 from unlearn.pipeline.sample_scores import (
     _run_scorer,
     _scored_model_identity,
@@ -126,6 +127,7 @@ def detect_suspects(context: RunContext, detector: Detector) -> torch.Tensor:
         return TrainedModel({}, {"suspects": suspects}, {"seconds": seconds} | detector.notes)
 
     who = _scored_model_identity(context) | {"detector": node, "forget": []}
+    who |= identify_detector_inputs(context.job.config, detector)
     result, _ = checkpoint_cache(context.job).get_or_train(who, run_detector)
     suspects, total = result.records["suspects"], len(context.task.train)
     if not 0 < len(suspects) < total:

@@ -16,6 +16,7 @@ from unlearn.data.task import hide_view
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.models.inference import compute_embedding
 from unlearn.pipeline.context import RunContext, original_model_identity
+from unlearn.pipeline.detector_inputs import add_detector_inputs
 from unlearn.pipeline.trained_models import (
     build_spec_without,
     checkpoint_cache,
@@ -23,6 +24,7 @@ from unlearn.pipeline.trained_models import (
     train_without,
 )
 from unlearn.scoring.base import SampleScorer, Score, ScoringInputs
+from unlearn.scoring.detection.base import Detector
 from unlearn.storage.checkpoint_cache import TrainedModel
 
 
@@ -33,7 +35,10 @@ def _run_scorer(
     network, trained = load_original(context)
     started = time.perf_counter()
     spent: list[float] = []
-    said = judge(_scoring_inputs(context, network, trained.records, spent))
+    subject = _scoring_inputs(context, network, trained.records, spent)
+    if isinstance(judge, Detector):
+        subject = add_detector_inputs(context, judge, subject)
+    said = judge(subject)
     return said, trained, time.perf_counter() - started + sum(spent)
 
 

@@ -19,9 +19,11 @@ from unlearn.reporting.tables import (
     detectors,
     formats,
     frames,
+    measured_regularity,
     merged_planes,
     oracle_gaps,
     refined,
+    regularity_fit,
     summary,
     trusted,
 )
@@ -50,8 +52,10 @@ def write_summary(config: Mapping[str, Any]) -> list[Path]:
         raise ValueError(f"no results in {store.root} for where={dict(config['where'])}")
     rows = _select_rows(frames.drop_text_values(rows))
     frame = frames.prepare_rows(rows)
+    frame, measured = _measure_regularity(frame, store)
     corrupted, plain = (frame[~(none := refined.is_uncorrupted(frame))], frame[none])
-    made = _corrective_tables(corrupted, config) | _refined_tables(plain, config["by"])
+    made = _corrective_tables(corrupted, config) | _regularity_tables(corrupted, measured)
+    made |= _refined_tables(plain, config["by"])
     if len(gaps := oracle_gaps.gap_table(frame)):
         made["localization"] = gaps
     if wanted:
@@ -81,6 +85,27 @@ def write_summary(config: Mapping[str, Any]) -> list[Path]:
     log.info("in %s: %s", folder, ", ".join([*made, *drawn]))
     log.info("interactive report: %s", page)
     return [*paths, *(path for files in drawn.values() for path in files), page]
+
+
+def _measure_regularity(
+    frame: pd.DataFrame, store: ResultsStore
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the rows with their corruption's measured regularity, and what was measured in them."""
+    measured = measured_regularity.measure_regularity(frame)
+    known = measured_regularity.remember_regularity(measured, store.root.parent / "regularity.csv")
+    return measured_regularity.attach_regularity(frame, known), measured
+
+
+def _regularity_tables(frame: pd.DataFrame, measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the measured regularities, and where methods fall below doing nothing."""
+    if frame.empty:
+        return {}
+    cells = regularity_fit.average_products(frames.on_plane(frame))
+    tables = {
+        "regularity": measured_regularity.tabulate_regularity(measured),
+        "below_nothing": regularity_fit.compare_with_nothing(cells),
+    }
+    return {stem: table for stem, table in tables.items() if len(table)}
 
 
 def _select_rows(rows: pd.DataFrame) -> pd.DataFrame:
@@ -128,6 +153,7 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     title = title if regularity is None else f"{regularity.describe_estimate()}\n{title}"
     formats.print_table(advice.shorten_advice(found), title)
     folder = Path(config["paths"]["reports"])
+    _print_fit_advice(setting, case.discovery, regularity, store)
     paths = [*formats.save_tables(found, folder / "advice"), folder / "plane.csv"]
     text = f"{title}\n\n{formats.to_markdown(found)}"
     write_text_atomically(folder / "advice.md", text)
@@ -135,6 +161,25 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     plane.to_csv(paths[-1], index=False, float_format="%.4g", lineterminator="\n")
     log.info("in %s: advice, plane.csv (all measured cells)", folder)
     return paths
+
+
+def _print_fit_advice(
+    table: pd.DataFrame, discovery: float | None, regularity: Regularity | None, store: ResultsStore
+) -> None:
+    """Print the fitted products at a user's estimated regularity, if enough cells were measured.
+
+    The estimate's consistency is the first term of the measured regularity; images that any model
+    gets wrong raise it.
+    """
+    if regularity is None:
+        return
+    known = measured_regularity.remember_regularity(
+        measured_regularity.measure_regularity(pd.DataFrame()), store.root.parent / "regularity.csv"
+    )
+    cells = measured_regularity.attach_regularity(table, known)
+    found = regularity_fit.advise_at(cells, regularity.consistency, discovery)
+    if len(found):
+        formats.print_table(found, f"fit at regularity {regularity.consistency:.2f} (consistency)")
 
 
 def _corrective_tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
@@ -175,6 +220,13 @@ def _print_tables(
     if frame["corruption"].nunique() > 1 or frame["discovery"].nunique() > 1:
         heading = "healed x utility by region (± seeds: error over seeds alone)"
         formats.print_table(made["regions"], heading, errors=False)
+    if "regularity" in made:
+        shown = made["regularity"].drop(columns="by")
+        formats.print_table(shown, "measured regularity: given labels of a model that has half of "
+                            "the corruption, minus of one without (± over seeds)")  # fmt: skip
+    if "below_nothing" in made:
+        formats.print_table(made["below_nothing"], "fit over discovery rate and measured regularity: "
+                            "share of the plane below doing nothing")  # fmt: skip
     if "tests" in made and made["tests"]["p"].notna().any():
         formats.print_table(made["tests"], f"best method against each other: {comparisons.TEST}")
     if "refined" in made:

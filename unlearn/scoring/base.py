@@ -27,6 +27,10 @@ class ScoringInputs:
         test: Test images.
         subset_models: Called with pairs of sorted positions and a seed; yields for each pair a
             model trained with the original's recipe on only these samples, in eval mode.
+        query: One misclassified test image, labelled as the original model classifies it, for
+            detectors that declare ``needs_query``; else None.
+        trusted: Images known to be right, for detectors that declare ``uses_trusted``; None if
+            there are none.
     """
 
     data: ImageSet
@@ -35,6 +39,8 @@ class ScoringInputs:
     validation: ImageSet | None
     test: ImageSet
     subset_models: Callable[[Sequence[tuple[Tensor, int]]], Iterable[nn.Module]]
+    query: ImageSet | None = None
+    trusted: ImageSet | None = None
 
 
 class Recorder(L.Callback, ABC):

@@ -13,6 +13,7 @@ from hydra.utils import get_class
 
 from unlearn.config.registration import config_dir
 from unlearn.core.types import ImageSet
+from unlearn.data.corruption.several_triggers import SeveralTriggers
 from unlearn.data.corruption.triggers import apply_change
 from unlearn.data.datasets.normalization import Normalize
 from unlearn.data.forget_sets.discovered import Discovered
@@ -259,3 +260,45 @@ def test_a_change_clips_rounds_and_leaves_its_input_alone():
     out = apply_change(lambda pixel, index: pixel + 0.1, image, torch.zeros(1).long())
     assert out.flatten().tolist() == [26, 126, 255]  # 25.5 is rounded to even
     assert torch.equal(image, before)
+
+
+def several(**options):
+    parts = {"blended": make("blended"), "low_frequency": make("low_frequency")}
+    usual = {"target_class": 0, "mapping": "all_to_one", "exclude_target_class": False}
+    return SeveralTriggers(**usual | {"triggers": parts} | options)
+
+
+def test_each_sample_carries_one_of_several_triggers_in_equal_parts(clean):
+    train, truth = several()(clean[0], count=30, seed=0)
+    chosen = truth.corrupted.nonzero().flatten()
+    assert len(chosen) == 30 and (train.label[chosen] == 0).all()
+    change = train.view.change
+    alone = [apply_change(part, train.image[chosen], chosen) for part in change.changes]
+    shown = train.view(train.image[chosen], chosen)
+    hits = [
+        [torch.equal(image, clean[0].view(one[None], chosen[:1])[0])
+         for image, one in zip(shown, part, strict=True)]
+        for part in alone
+    ]  # fmt: skip
+    assert hits[0] == [True, False] * 15 and hits[1] == [False, True] * 15
+    rest = ~truth.corrupted
+    assert torch.equal(pixels(train)[rest], pixels(clean[0])[rest])
+
+
+def test_a_test_image_gets_a_trigger_by_its_content_whatever_the_batch(clean):
+    _, truth = several()(clean[0], count=30, seed=0)
+    image = clean[1].view(clean[1].image, clean[1].index)
+    whole = truth.trigger.stamp_trigger(image)
+    parts = torch.cat([truth.trigger.stamp_trigger(part) for part in image.split(7)])
+    assert torch.equal(whole, parts)
+    change = truth.trigger.change
+    by = [apply_change(part, clean[1].image, clean[1].index) for part in change.changes]
+    stamped = [(whole == clean[1].view(one, clean[1].index)).flatten(1).all(1) for one in by]
+    assert (stamped[0] ^ stamped[1]).all() and stamped[0].any() and stamped[1].any()
+
+
+def test_one_trigger_is_not_several():
+    with pytest.raises(
+        ValueError, match=r"triggers must be two attacks or more, got \['blended'\]"
+    ):
+        several(triggers={"blended": make("blended")})

@@ -58,6 +58,34 @@ def test_problems_name_their_line(tmp_path, text, message):
     assert "\n" not in str(caught.value)
 
 
+CLEANLAB = "is_label_issue,label_quality,given_label,predicted_label"
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        (f"{CLEANLAB}\nFalse,0.9,0,0\nTrue,0.1,0,1\nTrue,0.2,1,0\n", [1, 2]),
+        (f",{CLEANLAB}\n4,True,0.1,1,0\n0,False,0.9,0,0\n", [4]),
+        (f"filename,{CLEANLAB}\ncat/b.png,True,0.1,cat,dog\ndog/a.png,False,1,dog,dog\n", [1]),
+        ("index,outlier,nearest,distance,filename_outlier,filename_nearest\n"
+         "0,9,1,0.5,photos/cat/a.png,dog/a.png\n1,9,2,0.6,photos/cat/a.png,cat/b.png\n", [0]),
+        ("outlier,nearest,distance\ncat/b.png,cat/a.png,0.4\n", [1]),
+        ("filename,index,error_code,is_valid\ndog/sub/c.png,3,ERROR_CORRUPT_IMAGE,False\n", [3]),
+    ],
+)  # fmt: skip
+def test_tables_of_cleanlab_and_fastdup_name_suspects_without_true_labels(tmp_path, text, wanted):
+    assert rows(tmp_path, text) == dict.fromkeys(wanted)
+
+
+def test_what_a_table_of_label_issues_says_wrongly(tmp_path):
+    with pytest.raises(ValueError, match=r"bad\.csv, no row has is_label_issue=True"):
+        rows(tmp_path, f"{CLEANLAB}\nFalse,0.9,0,0\n")
+    with pytest.raises(
+        ValueError, match=r"line 3: is_label_issue must be True or False, got 'maybe'"
+    ):
+        rows(tmp_path, f"{CLEANLAB}\nTrue,0.9,0,0\nmaybe,0.9,0,0\n")
+
+
 def test_test_images_cannot_be_forgotten(tmp_path):
     names = ImageIndex(FILES, 5, test_folder=True)
     with pytest.raises(ValueError, match="is a test image"):

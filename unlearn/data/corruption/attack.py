@@ -66,6 +66,12 @@ class DirtyLabelAttack(Attack):
         """Check the options that do not depend on the data."""
         check_choice("mapping", self.mapping, ("all_to_one", "all_to_all"))
 
+    def make_training_change(
+        self, clean: ImageSet, chosen: Tensor, trigger: PixelChange
+    ) -> PixelChange:
+        """Return the change of the training samples ``chosen``; by default the trigger."""
+        return trigger
+
     def add_changes(
         self, clean: ImageSet, chosen: Tensor, trigger: PixelChange, generator: torch.Generator
     ) -> Sequence[Layer]:
@@ -97,7 +103,8 @@ class DirtyLabelAttack(Attack):
         )
         label = clean.label.clone()
         label[chosen] = truth.find_targets(clean.label, clean.num_classes)[chosen]
-        layers = [(change, on), *self.add_changes(clean, chosen, change, generator)]
+        own = self.make_training_change(clean, chosen, change)
+        layers = [(own, on), *self.add_changes(clean, chosen, change, generator)]
         return replace(clean, label=label, view=stack_changes(clean, layers)), truth
 
 
@@ -110,6 +117,12 @@ class CleanLabelAttack(Attack):
     ) -> PixelChange:
         """Return the change of the training samples ``chosen``; by default the trigger alone."""
         return trigger
+
+    def add_changes(
+        self, clean: ImageSet, kept: Tensor, trigger: PixelChange, generator: torch.Generator
+    ) -> Sequence[Layer]:
+        """Return changes of samples that are neither corrupted nor ``kept`` (n,); none by default."""
+        return ()
 
     def __call__(self, clean: ImageSet, *, count: int, seed: int) -> tuple[ImageSet, Truth]:
         """Return the set with ``count`` triggered samples of the target class.
@@ -141,7 +154,8 @@ class CleanLabelAttack(Attack):
             healed_rows=held,
             healed_view=stack_changes(clean, [(trigger, index_to_mask(len(clean), held))]),
         )
-        return replace(clean, view=stack_changes(clean, [(change, on)])), truth
+        layers = [(change, on), *self.add_changes(clean, held, trigger, generator)]
+        return replace(clean, view=stack_changes(clean, layers)), truth
 
 
 def stack_changes(clean: ImageSet, layers: Sequence[Layer]) -> ChangedView:

@@ -48,6 +48,14 @@ def apply_change(change: PixelChange, image: Tensor, index: Tensor) -> Tensor:
     return (pixel.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
+def recover_pixels(image: Tensor, view: InputView) -> Tensor:
+    """Return the uint8 images (B, C, H, W) of normalised ones; ``view`` normalises each channel."""
+    ends = torch.tensor([0, 255], dtype=torch.uint8, device=image.device)
+    ends = ends[:, None, None, None].expand(2, image.shape[1], 1, 1)
+    low, high = view(ends, torch.zeros(2, dtype=torch.long, device=image.device)).split(1)
+    return ((image - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
+
+
 @dataclass(frozen=True)
 class AddPattern:
     """``keep * x + pattern``: blended, additive and sinusoidal triggers.
@@ -116,10 +124,7 @@ class PixelTrigger:
         The same bits as for a stored image: 8-bit pixels are recovered first.
         """
         index = torch.zeros(len(image), dtype=torch.long, device=image.device)
-        ends = torch.tensor([0, 255], dtype=torch.uint8, device=image.device)
-        ends = ends[:, None, None, None].expand(2, image.shape[1], 1, 1)
-        low, high = self.view(ends, index.new_zeros(2)).split(1)
-        stored = ((image - low) / (high - low) * 255).round().clamp(0, 255).to(torch.uint8)
+        stored = recover_pixels(image, self.view)
         return self.view(apply_change(self.change, stored, index), index)
 
 

@@ -1,7 +1,7 @@
 """A user's list of bad training images: file names or ids, true labels where known.
 
 CSV or text, one image a line, ``name[,label]``, with or without a heading line; or a JSON list of
-ids. Errors name the line. Shapes: N training samples, n listed ones.
+ids; or a table of cleanlab or fastdup. Errors name the line. Shapes: N training samples, n listed ones.
 """
 
 import codecs
@@ -11,6 +11,8 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from unlearn.data.forget_sets.issue_tables import find_issues
 
 HEADINGS = {"file", "filename", "file_name", "name", "path", "id", "index", "image", "sample"}
 
@@ -47,11 +49,16 @@ def read_lines(path: Path, key: str = "forget_set.path") -> list[ListLine]:
         rows = list(csv.reader(text.splitlines(), delimiter=mark))
     except csv.Error as error:  # a field above csv's limit, a NUL
         raise ValueError(f"{key}: {path} is no list of images: {error}") from error
+    lines = [(number, [cell.strip() for cell in row]) for number, row in enumerate(rows, start=1)]
+    lines = [(number, cells) for number, cells in lines if any(cells) and cells[0][:1] != "#"]
+    try:
+        issues = find_issues(lines)
+    except ValueError as error:
+        raise ValueError(f"{key}: {path}, {error}") from error
+    if issues is not None:
+        return [ListLine(number, name, None) for number, name in issues]
     out = []
-    for number, row in enumerate(rows, start=1):
-        cells = [cell.strip() for cell in row]
-        if not any(cells) or cells[0].startswith("#"):
-            continue
+    for number, cells in lines:
         if not out and cells[0].lower() in HEADINGS:
             continue
         out.append(ListLine(number, cells[0], (cells[1] or None) if len(cells) > 1 else None))

@@ -6,8 +6,15 @@ from collections.abc import Callable
 import pandas as pd
 from matplotlib.figure import Figure
 
-from unlearn.reporting.figures import localization, method_bars, planes, tradeoff
+from unlearn.reporting.figures import (
+    localization,
+    measured_plane,
+    method_bars,
+    planes,
+    tradeoff,
+)
 from unlearn.reporting.figures import refined as refined_figures
+from unlearn.reporting.tables import measured_regularity as measured
 from unlearn.reporting.tables import refined
 from unlearn.reporting.tables.frames import TASK, existing_columns, on_plane
 from unlearn.reporting.tables.summary import summarize_metrics
@@ -25,6 +32,7 @@ MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
     "demo": lambda frame, curves: {"demo": method_bars.draw_demo(frame, curves)},
     "heatmap": lambda frame, _: planes.draw_heatmaps(frame),
     "winners": lambda frame, _: {"winners": planes.winner_map(frame)},
+    "regularity": lambda frame, _: {"regularity_plane": measured_plane.draw_measured_plane(frame)},
     "tradeoff": lambda frame, _: {"tradeoff": tradeoff.draw_tradeoff(frame)},
     "worst": lambda frame, _: {"worst": tradeoff.worst_bars(frame)},
     "redirection": lambda _, curves: _draw_redirection(curves),
@@ -32,7 +40,7 @@ MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
     "sequence": lambda frame, _: {"sequence": refined_figures.draw_sequence(frame)},
     "closeness": lambda frame, _: {"closeness": refined_figures.draw_closeness(frame)},
 }
-MAPS = ("heatmap", "winners")
+MAPS = ("heatmap", "winners", "regularity")
 PLANE = ("heatmap", "winners", "tradeoff", "worst")
 NAMES = (*MAKERS, "auto", "all", "none")
 
@@ -113,7 +121,8 @@ def choose_figures(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) 
     if name == "auto":
         return (*PLANE, *inside) if several else ("comparison", *inside)
     if name == "all":
-        return ("comparison", *PLANE, *inside)
+        known = measured.COLUMN in frame and frame[measured.COLUMN].nunique() > 1
+        return ("comparison", *PLANE, *(("regularity",) if known else ()), *inside)
     return () if name == "none" else (name,)
 
 

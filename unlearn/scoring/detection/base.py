@@ -20,9 +20,17 @@ class Detector(SampleScorer):
 
     Attributes:
         wrong_labels: True: samples are flagged because their labels seem wrong.
+        needs_query: Whether it starts from one misclassified test image.
+        uses_trusted: Whether it uses a trusted set if there is one.
+        image: Which test image that is: its row or a file; None: drawn.
+        seed: Seed of that draw.
     """
 
     wrong_labels: ClassVar[bool] = True
+    needs_query: bool = False
+    uses_trusted: bool = False
+    image: str | int | None = None
+    seed: int = 0
 
     @abstractmethod
     def __call__(self, subject: ScoringInputs) -> Tensor:
