@@ -3,10 +3,7 @@
 Shapes: N samples, C H W image, K classes.
 """
 
-import functools
-import json
 import logging
-import os
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -18,10 +15,7 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from unlearn.config.checkpoint_input import add_training_defaults
-from unlearn.config.command_line import Arguments
 from unlearn.config.composition import (
-    check_jobs,
     compose_config,
     enable_composition,
     resolve_config,
@@ -36,11 +30,12 @@ from unlearn.evaluation.predictions import Predictions, predict_task
 from unlearn.models.adapted import Adaptation, copy_network, restore_network, use_logits
 from unlearn.pipeline.context import RunContext, build_engine, build_method
 from unlearn.pipeline.healed_models import load_folder, load_from_hub
+from unlearn.pipeline.python_call import compose_call
 from unlearn.pipeline.run_record import make_record
 from unlearn.pipeline.trusted_set import draw_trusted_set
 from unlearn.pipeline.unlearn_job import run_method
 from unlearn.pipeline.user_arrays import find_accelerator, read_scale
-from unlearn.pipeline.user_data import build_user_data, complete_input, locate_data
+from unlearn.pipeline.user_data import build_user_data, complete_input
 from unlearn.pipeline.user_model import make_healing, warn_lost_classes
 from unlearn.pipeline.user_network import (
     build_user_network,
@@ -173,7 +168,7 @@ def heal(
     model, device = build_user_network(model, network), find_accelerator(device)
     mean, std, image_size = complete_input(model, retain, mean, std, image_size)
     begun = init is not None
-    config = _compose_call(
+    config = compose_call(
         retain, method, options, overrides, seed, device, image_size, mean, std, begun
     )
     job = _make_job(config, Path(tempfile.gettempdir()))
@@ -260,63 +255,6 @@ def load(
 
 def _instantiate_node(node: Any) -> Any:
     return instantiate(node, _convert_="all")
-
-
-def _compose_call(
-    retain: Any,
-    method: str,
-    options: Mapping[str, Any] | None,
-    overrides: Sequence[str],
-    seed: int,
-    device: str,
-    image_size: int | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-    begun: bool,
-) -> dict[str, Any]:
-    """Return the resolved and checked config of the call; ``begun``: initial weights are given."""
-    data = {"image_size": image_size, "mean": mean, "std": std}
-    kind, key = locate_data(retain)
-    place = str(retain) if key == "path" else "handed_over"
-    words = [
-        f"method={method}",
-        "corruption=none",
-        "evaluation=change",
-        f"dataset={kind}",
-        f"dataset.{key}={json.dumps(place)}",
-        "dataset.num_classes=2",  # known only from the data; not used by methods
-        "forget_set=file",
-        "forget_set.path=handed_over",
-        "model=import",
-        "model.path=handed:over",
-        "logger=none",
-        f"seed={seed}",
-        f"trainer.accelerator={device}",
-        "trainer.progress=false",
-        *(f"dataset.{k}={json.dumps(v)}" for k, v in data.items() if v is not None),
-        *(f"method.{k}={json.dumps(v)}" for k, v in (options or {}).items()),
-        *overrides,
-    ]
-    marked = ["init=handed_over", *words] if begun else words
-    words = [word for word in add_training_defaults(marked) if word != "init=handed_over"]
-    text = _resolve_words(tuple(words), os.environ.get("UNLEARN_HOME"), os.getcwd())
-    return json.loads(text)
-
-
-@functools.lru_cache(maxsize=8)
-def _resolve_words(words: tuple[str, ...], home: str | None, folder: str) -> str:
-    """Return the resolved and checked config of a command line as JSON; cached, which takes seconds.
-
-    Args:
-        words: The command line.
-        home: The variable that paths depend on, for the cache.
-        folder: The working directory, likewise.
-    """
-    check_jobs("unlearn", Arguments(list(words), False, False, None, [config_dir()]), files=False)
-    with enable_composition([config_dir()]):
-        config = resolve_config(compose_config("unlearn", list(words), [config_dir()]))
-    config.pop("tune")
-    return json.dumps(config)
 
 
 def _make_job(config: dict[str, Any], folder: Path) -> Job:

@@ -82,8 +82,7 @@ class REM(UnlearningMethod):
         self.stop = RemovalStop(
             self.options.gamma, force=self.options.force, per_sample=self.options.per_sample
         )
-        self.redirected = self.removals = self.removals_in_a_row = 0
-        self.repaired = 0
+        self.redirected = self.removals = self.removals_in_a_row = self.repaired = 0
         self.mode = REDIRECT
 
     def check_model(self, model: nn.Module, image: Tensor) -> None:
@@ -276,8 +275,8 @@ class REM(UnlearningMethod):
             return False
         if self.best.score is not None:
             self.repair.healed = self.best.score.measure_healed(model)
-            self.count_measured(len(self.request.forget))
-        self.count_measured(self.repair.start(model, self.request.retain, seed=self.seed))
+        images = self.repair.start(model, self.request.retain, seed=self.seed)
+        self.count_measured(images + len(self.request.forget))
         self.notes["agreeing"] = float(self.repair.agrees.sum()) / len(self.request.retain)
         self.mode = REPAIR
         return True

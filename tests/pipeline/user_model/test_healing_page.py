@@ -16,11 +16,10 @@ from unlearn.evaluation.predictions import Predictions
 from unlearn.reporting.pages.healing_page import (
     HealingReport,
     compute_set_shares,
-    describe_certainty,
     healing_page,
-    summarize_changes,
     write_healing,
 )
+from unlearn.reporting.pages.healing_sentences import describe_certainty, summarize_changes
 from unlearn.reporting.pages.thumbnails import to_viewable
 from unlearn.storage.compliance import ATLAS, NIST, make_compliance
 from unlearn.storage.record import RunRecord
