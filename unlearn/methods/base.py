@@ -166,6 +166,10 @@ class UnlearningMethod(L.Callback, ABC):
         """Return the maximum number of epochs; -1: the method stops the trainer itself."""
         return self.epochs
 
+    def get_extra_cost(self) -> float:
+        """Return the cost of training other than ``epochs``, in units of one retraining."""
+        return 0.0
+
     def needs_training(self) -> bool:
         """Return whether training is needed; called after ``prepare``."""
         return self.epochs > 0

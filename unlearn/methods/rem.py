@@ -26,11 +26,11 @@ from unlearn.methods.components.distillation import frozen_copy
 from unlearn.methods.components.losses import build_membership_table
 from unlearn.methods.components.removal_stop import RemovalStop
 from unlearn.methods.components.repair import Repair, RepairRecipe
+from unlearn.methods.rem_expansion import build_expanded_model
 from unlearn.methods.rem_objective import REMObjective
 from unlearn.methods.rem_options import REMOptions
 from unlearn.models.expansion.expanded import (
     Expanded,
-    expand_network,
     is_native,
     remove_extra_channels,
 )
@@ -98,7 +98,7 @@ class REM(UnlearningMethod):
         self.stop.start(remove_extra_channels(model), request, self.measure_accuracy, self.notes)
         if self.stop.nothing:
             return remove_extra_channels(model)
-        new = self._build_expanded_model(model, request)
+        new = build_expanded_model(model, request, o, self.seed)
         known = o.get_removal_indices(request)
         if isinstance(new, Expanded) and o.shared_mask:
             new.share_mask(known)
@@ -135,30 +135,15 @@ class REM(UnlearningMethod):
             self.count_measured(self.best.update(new, self.forget_accuracy, 0))
         return new
 
-    def _build_expanded_model(self, model: nn.Module, request: Request) -> nn.Module:
-        o = self.options
-        if not o.expand:
-            return remove_extra_channels(model)
-        if isinstance(model, Expanded):
-            model.check_indices(request.get_all_indices())
-            if not model.density:  # trained with inactive channels: activate them
-                model.redraw_masks(density=o.density, seed=self.seed)
-            return model
-        # Not their number: samples of earlier requests are gone, the others keep their indices.
-        samples = int(request.get_all_indices().max()) + 1
-        image = next(request.forget.batches(2)).image
-        options: Any = {"num_samples": samples, "density": o.density, "seed": self.seed}
-        if is_native(model):
-            return expand_network(model, ratio=o.ratio, **options)
-        from unlearn.models.expansion.any_architecture import grow_network
-
-        return grow_network(model, image, ratio=o.ratio, **options)
-
     def _update_mode(self, model: nn.Module) -> None:
         self.forget_accuracy = self.measure_accuracy(model, self.request.forget)
         wanted = not self.stop.is_reached(self.forget_accuracy)
         allowed = self.removals_in_a_row < self.options.max_removal_epochs
         self.mode = REMOVE if wanted and allowed else REDIRECT
+
+    def get_extra_cost(self) -> float:
+        """Return the cost of the repair."""
+        return self.recipe.epochs / self.recipe.pretraining_epochs if self.recipe else 0.0
 
     def needs_training(self) -> bool:
         """Return whether there is something to unlearn and ``epochs`` is above 0."""

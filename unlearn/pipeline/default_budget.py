@@ -35,7 +35,7 @@ class Budget:
 
 
 def compute_cost(method: UnlearningMethod, request: Request, retraining: int, epochs: int) -> float:
-    """Return the cost of a method in units of one retraining on the retain set.
+    """Return the cost of a method's epochs in units of one retraining on the retain set.
 
     Args:
         method: The method.
@@ -61,12 +61,12 @@ def fit_budget(method: UnlearningMethod, request: Request, retraining: int) -> B
     each = compute_cost(method, request, retraining, 1)
     epochs = method.epochs
     if epochs and each > 0:
-        epochs = max(1, min(epochs, math.floor(1 / each + 1e-9)))
+        epochs = max(1, min(epochs, math.floor((1 - method.get_extra_cost()) / each + 1e-9)))
     batch = method.batch_size
     if method.budget_pass in ("retain", "all"):
         total = len(request.forget) + len(request.retain)
         batch = min(batch, max(LEAST_BATCH, 2 ** math.floor(math.log2(max(1, total // STEPS)))))
-    return Budget(epochs, batch, epochs * each)
+    return Budget(epochs, batch, epochs * each + method.get_extra_cost())
 
 
 def apply_budget(context: RunContext, method: Any, request: Request) -> None:
@@ -80,7 +80,7 @@ def apply_budget(context: RunContext, method: Any, request: Request) -> None:
     if wanted is None or not simple or method.epochs == 0:
         return
     retraining = int(config["pretraining"]["epochs"])
-    given = compute_cost(method, request, retraining, method.epochs)
+    given = compute_cost(method, request, retraining, method.epochs) + method.get_extra_cost()
     budget = Budget(method.epochs, method.batch_size, given)
     if wanted:
         budget = fit_budget(method, request, retraining)
