@@ -17,6 +17,9 @@ DEFINITIONS: dict[str, str] = {
     "peak_bytes": "most memory that tensors held on the GPU, or that the process held",
     "images_seen": "images that the method read: passes times images per pass",
     "measured_images": "images that the method read to measure accuracies during unlearning",
+    "agreeing": "fraction of the retain set that the repair trained on: samples that the unlearned "
+    "network gives their label",
+    "repaired": "whether the repaired network was returned",
     "attack_success_rate": "fraction of test images with the trigger that are classified as the "
     "target class; 0 is best",
     "trigger/recovery": "fraction of test images of other classes than the target that are classified "
