@@ -25,7 +25,7 @@ from unlearn.methods.components.checkpoint_selection import BestCheckpoint
 from unlearn.methods.components.distillation import frozen_copy
 from unlearn.methods.components.losses import build_membership_table
 from unlearn.methods.components.removal_stop import RemovalStop
-from unlearn.methods.components.repair import Repair, RepairRecipe
+from unlearn.methods.components.repair import Removal, Repair, RepairRecipe
 from unlearn.methods.rem_expansion import build_expanded_model
 from unlearn.methods.rem_objective import REMObjective
 from unlearn.methods.rem_options import REMOptions
@@ -258,10 +258,7 @@ class REM(UnlearningMethod):
         self.best.restore_best_weights(model)
         if not self.repair or not self.best.epoch:
             return False
-        if self.best.score is not None:
-            self.repair.healed = self.best.score.measure_healed(model)
-        images = self.repair.start(model, self.request.retain, seed=self.seed)
-        self.count_measured(images + len(self.request.forget))
+        self.count_measured(self.repair.start(model, self.request.retain, seed=self.seed))
         self.notes["agreeing"] = float(self.repair.agrees.sum()) / len(self.request.retain)
         self.mode = REPAIR
         return True
@@ -269,11 +266,15 @@ class REM(UnlearningMethod):
     def _offer_repaired(self, model: nn.Module, repair: Repair) -> None:
         """Keep the repaired network if it is accepted."""
         self.forget_accuracy = self.measure_accuracy(model, self.request.forget)
+        before, after = (
+            Removal(accuracy=a, floor=self.stop.accuracy, samples=len(self.request.forget))
+            for a in (self.best.forget_accuracy, self.forget_accuracy)
+        )
         epoch = self.redirected + self.repaired
-        if self.best.score is None:
-            self.count_measured(self.best.update(model, self.forget_accuracy, epoch))
-        elif repair.is_accepted(model, self.request.retain, self.best.score):
+        last = self.options.select == "last"
+        if last or repair.is_accepted(model, self.request.retain, before, after):
             self.best.keep(model, self.forget_accuracy, epoch)
+        self.count_measured(int(repair.agrees.sum()))
         self.notes["repaired"] = self.best.epoch == epoch
 
     def finish(self, model: nn.Module) -> nn.Module:

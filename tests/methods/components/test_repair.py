@@ -7,9 +7,8 @@ import torch
 from torch import nn
 
 from unlearn.core.types import ImageSet
-from unlearn.methods.components.floors import Floors
-from unlearn.methods.components.healing_score import HealingScore
 from unlearn.methods.components.repair import (
+    Removal,
     Repair,
     RepairRecipe,
     find_agreeing_samples,
@@ -82,22 +81,19 @@ def test_weights_move_towards_new_ones() -> None:
         torch.testing.assert_close(weight, 0.75 * before[name] + 0.25 * fresh[name])
 
 
-def test_a_repair_that_undoes_the_healing_is_not_accepted() -> None:
-    listed = make_set([0.2] * 16, [1] * 16)
+def test_a_repair_that_undoes_the_removal_or_loses_a_class_is_not_accepted() -> None:
     retain = make_set([0.1, 0.9, 0.2, 0.8], [0, 1, 0, 1])
-    floors = Floors(
-        index=listed.index,
-        rate=torch.zeros(16),
-        guess=torch.tensor([[1.0, 0.0]]).repeat(16, 1),
-        images=0,
-    )
-    score = HealingScore(Threshold(0.5), listed=listed, retain=retain, floors=floors)
     repair = make_repair()
     repair.agrees[retain.index] = True
-    repair.healed = 1.0
-    assert repair.is_accepted(Threshold(0.5), retain, score)
-    assert not repair.is_accepted(Threshold(0.15), retain, score)  # the listed get class 1 again
-    assert not repair.is_accepted(Threshold(1.0), retain, score)  # class 1 is lost
+
+    def removal(accuracy: float) -> Removal:
+        return Removal(accuracy=accuracy, floor=0.1, samples=16)
+
+    good, lost = Threshold(0.5), Threshold(1.0)  # the second never predicts class 1
+    assert repair.is_accepted(good, retain, removal(0.0), removal(0.1))
+    assert repair.is_accepted(good, retain, removal(0.1), removal(0.2))  # within the error
+    assert not repair.is_accepted(good, retain, removal(0.1), removal(0.5))
+    assert not repair.is_accepted(lost, retain, removal(0.1), removal(0.0))
 
 
 @pytest.mark.parametrize("key", ["share", "shrink"])

@@ -19,7 +19,6 @@ from unlearn.core.types import Batch, Forward, ImageSet
 from unlearn.methods.components.floors import DRAWS, compute_shifted_probabilities
 from unlearn.methods.components.healing_score import (
     LEAST,
-    HealingScore,
     measure_class_accuracies,
 )
 from unlearn.methods.components.losses import sample_losses, share_weighted_mean
@@ -68,11 +67,35 @@ class RepairRecipe:
         return max(1, round(self.share * self.pretraining_epochs))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Removal:
+    """How far the listed samples were removed.
+
+    Attributes:
+        accuracy: Fraction that gets its listed label, in [0, 1].
+        floor: The fraction below which removal is no gain.
+        samples: Number of listed samples.
+    """
+
+    accuracy: float
+    floor: float
+    samples: int
+
+    @property
+    def lost(self) -> float:
+        """Fraction that lost its listed label, at most 1 - ``floor``."""
+        return 1 - max(self.accuracy, self.floor)
+
+    @property
+    def error(self) -> float:
+        """Standard error of that fraction."""
+        return math.sqrt(self.lost * (1 - self.lost) / self.samples)
+
+
 class Repair(nn.Module):
     """A repair in progress: its samples, its loss and its learning rate.
 
     Attributes:
-        healed: Agreement with the expected predictions before the repair, see ``HealingScore``.
         steps: Number of steps taken.
     """
 
@@ -83,7 +106,6 @@ class Repair(nn.Module):
         super().__init__()
         self.recipe = recipe
         self.steps = self.total = 0
-        self.healed = 0.0
         self.register_buffer("agrees", torch.zeros(size, dtype=torch.bool))
 
     def start(self, model: nn.Module, retain: ImageSet, *, seed: int) -> int:
@@ -108,23 +130,27 @@ class Repair(nn.Module):
         """Return the learning-rate factor of the next step."""
         return self.recipe.schedule(min(self.steps, self.total - 1), self.total)
 
-    def is_accepted(self, model: nn.Module, retain: ImageSet, score: HealingScore) -> bool:
+    def is_accepted(
+        self, model: nn.Module, retain: ImageSet, before: Removal, after: Removal
+    ) -> bool:
         """Return whether the repaired network replaces the one before the repair.
 
-        It does unless its score is significantly below that before (one-sided, at the level 0.05). Kept
-        accuracy is measured on the samples that it was trained on, where it was 1 before.
+        It does unless it is significantly worse (one-sided, at the level 0.05) in the product of the share
+        of listed samples that lost their label, down to the floor, and of the accuracy on the samples
+        that the repair trained on, which was 1 before. What the listed samples are predicted as instead is
+        not compared: removal leads to the second choice of the original, which of a trigger is often wrong.
 
         Args:
             model: The repaired network.
             retain: The retain set.
-            score: The score of listed samples.
+            before: Removal of the listed samples before the repair.
+            after: Removal after it.
         """
         trained = retain.rows(self.agrees[retain.index.to(self.agrees.device)].cpu())
         classes = trained.label.unique().cpu()
         accuracies = measure_class_accuracies(model, trained)[classes]
         kept = float(accuracies.clamp(min=LEAST).log().mean().exp())
-        error = math.sqrt(self.healed * (1 - self.healed) / len(score.listed))
-        return kept * score.measure_healed(model) >= self.healed - QUANTILE * error
+        return kept * after.lost >= before.lost - QUANTILE * before.error
 
     def compute_loss(self, forward: Forward, batch: Batch) -> Tensor:
         """Return the cross-entropy of the selected samples, summed and divided by B, a scalar."""
