@@ -25,7 +25,7 @@ from unlearn.methods.components.checkpoint_selection import BestCheckpoint
 from unlearn.methods.components.distillation import frozen_copy
 from unlearn.methods.components.losses import build_membership_table
 from unlearn.methods.components.removal_stop import RemovalStop
-from unlearn.methods.components.repair import Removal, Repair, RepairRecipe
+from unlearn.methods.components.repair import Repair, RepairRecipe
 from unlearn.methods.rem_expansion import build_expanded_model
 from unlearn.methods.rem_objective import REMObjective
 from unlearn.methods.rem_options import REMOptions
@@ -266,13 +266,10 @@ class REM(UnlearningMethod):
     def _offer_repaired(self, model: nn.Module, repair: Repair) -> None:
         """Keep the repaired network if it is accepted."""
         self.forget_accuracy = self.measure_accuracy(model, self.request.forget)
-        before, after = (
-            Removal(accuracy=a, floor=self.stop.accuracy, samples=len(self.request.forget))
-            for a in (self.best.forget_accuracy, self.forget_accuracy)
-        )
+        given = self.stop.forget_accuracy, self.best.forget_accuracy, self.forget_accuracy
         epoch = self.redirected + self.repaired
         last = self.options.select == "last"
-        if last or repair.is_accepted(model, self.request.retain, before, after):
+        if last or repair.is_accepted(model, self.request.retain, given):
             self.best.keep(model, self.forget_accuracy, epoch)
         self.count_measured(int(repair.agrees.sum()))
         self.notes["repaired"] = self.best.epoch == epoch

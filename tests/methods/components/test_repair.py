@@ -8,7 +8,6 @@ from torch import nn
 
 from unlearn.core.types import ImageSet
 from unlearn.methods.components.repair import (
-    Removal,
     Repair,
     RepairRecipe,
     find_agreeing_samples,
@@ -86,14 +85,10 @@ def test_a_repair_that_undoes_the_removal_or_loses_a_class_is_not_accepted() -> 
     repair = make_repair()
     repair.agrees[retain.index] = True
 
-    def removal(accuracy: float) -> Removal:
-        return Removal(accuracy=accuracy, floor=0.1, samples=16)
-
     good, lost = Threshold(0.5), Threshold(1.0)  # the second never predicts class 1
-    assert repair.is_accepted(good, retain, removal(0.0), removal(0.1))
-    assert repair.is_accepted(good, retain, removal(0.1), removal(0.2))  # within the error
-    assert not repair.is_accepted(good, retain, removal(0.1), removal(0.5))
-    assert not repair.is_accepted(lost, retain, removal(0.1), removal(0.0))
+    assert repair.is_accepted(good, retain, (0.9, 0.1, 0.5))
+    assert not repair.is_accepted(good, retain, (0.9, 0.1, 0.51))
+    assert not repair.is_accepted(lost, retain, (0.9, 0.1, 0.1))
 
 
 @pytest.mark.parametrize("key", ["share", "shrink"])
