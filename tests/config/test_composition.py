@@ -28,6 +28,6 @@ def test_bad_input_is_one_sentence(arguments: list[str], expected: str):
 
 def test_a_glob_finds_options(tmp_path):
     (tmp_path / "method").mkdir()
-    (tmp_path / "method" / "mine.yaml").write_text("_target_: unlearn.methods.original.Original\n")
-    usual = checked("--multirun", "method=glob(*)")
-    assert checked("--multirun", "--config-dir", str(tmp_path), "method=glob(*)") == usual + 1
+    (tmp_path / "method" / "our.yaml").write_text("_target_: unlearn.methods.original.Original\n")
+    usual = checked("--multirun", "method=glob(o*)")
+    assert checked("--multirun", "--config-dir", str(tmp_path), "method=glob(o*)") == usual + 1

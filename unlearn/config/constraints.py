@@ -81,7 +81,6 @@ RULES: dict[str, Rule] = {
     "color_jitter": (lambda v: is_number(v) and 0 <= v < 1, "in [0, 1)"),
     "decode": one_of("cpu", "device"),
     "devices": COUNT,
-    "accumulate": COUNT,
     "threads": COUNT_OR_NULL,
     "accelerator": one_of("auto", "cpu", "gpu"),
     "precision": one_of("auto", "32-true", "bf16-mixed", "16-mixed"),
@@ -148,6 +147,13 @@ RULES: dict[str, Rule] = {
 }
 
 
+PATH_RULES: dict[str, Rule] = {
+    "method.budget": (lambda v: v is None or POSITIVE[0](v), "a number above 0, or null"),
+    "trainer.accumulate": COUNT,
+}
+"""Rules of options whose name another option has with another meaning."""
+
+
 def get_rule(path: str) -> Rule | None:
     """Return the rule for a leaf by its dotted path."""
     leaf = path.rpartition(".")[2]
@@ -155,8 +161,8 @@ def get_rule(path: str) -> Rule | None:
         return None
     if path.startswith("seeds."):
         return FROM_ZERO
-    if path == "method.budget":  # in units of one retraining
-        return POSITIVE
+    if path in PATH_RULES:
+        return PATH_RULES[path]
     if leaf in RULES:
         return RULES[leaf]
     if leaf.endswith(("_rate", "_fraction")):

@@ -153,7 +153,8 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
     title = title if regularity is None else f"{regularity.describe_estimate()}\n{title}"
     formats.print_table(advice.shorten_advice(found), title)
     folder = Path(config["paths"]["reports"])
-    _print_fit_advice(setting, case.discovery, regularity, store)
+    if regularity is not None:
+        _print_fit_advice((own, setting), case.discovery, regularity, store)
     paths = [*formats.save_tables(found, folder / "advice"), folder / "plane.csv"]
     text = f"{title}\n\n{formats.to_markdown(found)}"
     write_text_atomically(folder / "advice.md", text)
@@ -164,22 +165,28 @@ def print_advice(config: Mapping[str, Any], regularity: Regularity | None = None
 
 
 def _print_fit_advice(
-    table: pd.DataFrame, discovery: float | None, regularity: Regularity | None, store: ResultsStore
+    tables: Sequence[pd.DataFrame],
+    discovery: float | None,
+    regularity: Regularity,
+    store: ResultsStore,
 ) -> None:
-    """Print the fitted products at a user's estimated regularity, if enough cells were measured.
+    """Print the fitted products at a user's estimated regularity, of the first table with enough cells.
 
     The estimate's consistency is the first term of the measured regularity; images that any model
     gets wrong raise it.
     """
-    if regularity is None:
-        return
     known = measured_regularity.remember_regularity(
         measured_regularity.measure_regularity(pd.DataFrame()), store.root.parent / "regularity.csv"
     )
-    cells = measured_regularity.attach_regularity(table, known)
-    found = regularity_fit.advise_at(cells, regularity.consistency, discovery)
-    if len(found):
-        formats.print_table(found, f"fit at regularity {regularity.consistency:.2f} (consistency)")
+    for table in tables:
+        if table.empty:
+            continue
+        cells = measured_regularity.attach_regularity(table, known)
+        found = regularity_fit.advise_at(cells, regularity.consistency, discovery)
+        if len(found):
+            title = f"fit at regularity {regularity.consistency:.2f} (consistency)"
+            formats.print_table(found, title)
+            return
 
 
 def _corrective_tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
