@@ -36,7 +36,7 @@ METHODS = {
     "npo": ["method.epochs=2", "method.batch_size=5"],
     "neggrad_plus": [*SMALL, "method.forget_batch_size=5", "method.stop=false"],
     "scrub": [*SMALL, "method.forget_batch_size=5"],
-    "rem": [*SMALL, "method.removal_batch_size=5", "method.max_removal_epochs=1"],
+    "rem": [*SMALL, "method.removal_batch_size=5", "method.max_removal_epochs=1", "method.select=last"],
 }  # fmt: skip
 """Batches of odd sizes: the parts of two processes have different weights. None has a last batch of
 fewer than two images per process, which would be merged into the one before."""
