@@ -102,6 +102,14 @@ def test_a_budget_in_retrainings_may_exceed_one():
         checked("method=auto", "method.budget=0")
 
 
+@pytest.mark.parametrize("key", ["share", "shrink"])
+def test_fractions_of_the_repair_are_checked(key: str):
+    with pytest.raises(
+        errors.ConfigError, match=rf"method.repair.{key} must be in \(0, 1\], got 2"
+    ):
+        checked("method=rem", f"method.repair.{key}=2")
+
+
 def test_own_defaults_are_found(tmp_path: Path):
     path = tmp_path / "method_defaults" / "npo" / "mine.yaml"
     path.parent.mkdir(parents=True)

@@ -148,7 +148,9 @@ RULES: dict[str, Rule] = {
 
 
 PATH_RULES: dict[str, Rule] = {
-    "method.budget": (lambda v: v is None or POSITIVE[0](v), "a number above 0, or null"),
+    "method.budget": (lambda v: v is None or POSITIVE[0](v), "a number above 0"),  # null: del's own
+    "method.repair.share": (lambda v: is_number(v) and 0 < v <= 1, "in (0, 1]"),
+    "method.repair.shrink": (lambda v: is_number(v) and 0 < v <= 1, "in (0, 1]"),
     "trainer.accumulate": COUNT,
 }
 """Rules of options whose name another option has with another meaning."""

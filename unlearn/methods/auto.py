@@ -85,7 +85,7 @@ class Auto:
         default: str,
         force: bool,
         seed: int,
-        budget: float,
+        budget: float | None,
         retraining_epochs: int,
         factors: Sequence[float],
         rates: Mapping[str, Sequence[float]],
@@ -116,7 +116,7 @@ class Auto:
             raise ValueError(
                 f"method.candidates must not need a trusted set, got {', '.join(with_set)}"
             )
-        if budget <= 0:
+        if budget is None or budget <= 0:
             raise ValueError(f"method.budget must be above 0, got {budget}")
         self.candidates = dict(candidates)
         self.default = default
