@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from unlearn.core.words import count_noun
 from unlearn.reporting.tables.facts import BASELINE, REFERENCE, read_fact
 from unlearn.reporting.tables.frames import existing_columns
 
@@ -113,9 +114,14 @@ def describe_sources(cells: pd.DataFrame, table: pd.DataFrame, place: str, revis
         revision: Revision of the package's rows.
     """
     own, total = int(cells["own"].sum()), int(cells["n"].sum())
-    told = [f"{own} rows of {place}"] if own else []
+    told = [f"{count_noun(own, 'row')} of {place}"] if own else []
     if total > own:
-        told.append(f"{total - own} rows of the package's own table (revision {revision})")
+        told.append(
+            f"{count_noun(total - own, 'row')} of the package's own table (revision {revision})"
+        )
     text = " and ".join(told)
     elsewhere = int(table["own"].sum()) - own
-    return text + (f"; {elsewhere} rows of {place} are of other cells" if elsewhere else "")
+    if not elsewhere:
+        return text
+    verb = "is" if elsewhere == 1 else "are"
+    return f"{text}; {count_noun(elsewhere, 'row')} of {place} {verb} of other cells"
