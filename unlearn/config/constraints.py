@@ -28,6 +28,7 @@ SHARE_OR_AUTO: Rule = (
     lambda v: v == "auto" or (is_number(v) and 0 <= v <= 1),
     "in [0, 1], or auto",
 )
+POSITIVE_SHARE: Rule = (lambda v: is_number(v) and 0 < v <= 1, "in (0, 1]")
 COUNT: Rule = (lambda v: is_integer(v) and v >= 1, "a whole number of at least 1")
 COUNT_OR_NULL: Rule = (
     lambda v: v is None or (is_integer(v) and v >= 1),
@@ -77,7 +78,7 @@ RULES: dict[str, Rule] = {
     "growth": (lambda v: is_number(v) and v > 1, "a number above 1"),
     "tries": COUNT,
     "seed": FROM_ZERO,
-    "resized_crop": (lambda v: is_number(v) and 0 < v <= 1, "in (0, 1]"),
+    "resized_crop": POSITIVE_SHARE,
     "color_jitter": (lambda v: is_number(v) and 0 <= v < 1, "in [0, 1)"),
     "decode": one_of("cpu", "device"),
     "devices": COUNT,
@@ -149,8 +150,8 @@ RULES: dict[str, Rule] = {
 
 PATH_RULES: dict[str, Rule] = {
     "method.budget": (lambda v: v is None or POSITIVE[0](v), "a number above 0"),  # null: del's own
-    "method.repair.share": (lambda v: is_number(v) and 0 < v <= 1, "in (0, 1]"),
-    "method.repair.shrink": (lambda v: is_number(v) and 0 < v <= 1, "in (0, 1]"),
+    "method.repair.share": POSITIVE_SHARE,
+    "method.repair.shrink": POSITIVE_SHARE,
     "trainer.accumulate": COUNT,
 }
 """Rules of options whose name another option has with another meaning."""

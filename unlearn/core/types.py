@@ -191,6 +191,13 @@ class Request:
         """Return the index of every sample, (N,), unordered, without copying images."""
         return torch.cat([self.forget.index, self.retain.index])
 
+    def get_table_size(self) -> int:
+        """Return the size of a table of values by index: one more than the highest index.
+
+        Not the number of samples: those of earlier requests are gone, the others keep their indices.
+        """
+        return int(self.get_all_indices().max()) + 1
+
     def get_all_samples(self) -> ImageSet:
         """Return forget and retain set as one set, ordered by index: the data as received."""
         return join_sets(self.forget, self.retain)

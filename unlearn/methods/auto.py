@@ -6,15 +6,13 @@ samples that nobody found. Candidates unlearn the other half and are scored on t
 unlearns the whole forget set; the original is a candidate as well.
 """
 
-import copy
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from unlearn.core.errors import CollapsedError
 from unlearn.core.types import Fit, Request, Unlearner
 from unlearn.methods.base import find_spread_obstacle
 from unlearn.methods.components.floors import Floors
@@ -40,13 +38,13 @@ from unlearn.methods.components.trials import (
     TrialStore,
     check_trial,
     count_images,
-    count_read,
     get_rate,
     hold_out,
     prepare_arm,
     run_trial,
     run_unstored,
     split_list,
+    unlearn_counted,
 )
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.models.inference import compute_accuracy, compute_logits
@@ -183,11 +181,18 @@ class Auto:
             ranked = [Arm(self.default)]
         else:
             ranked = self._choose(model, request, stop.floors, fit, unit)
+        if not ranked:
+            return original
+        score = build_healing_score(original, _limit_retain(request), stop.floors)
+        least = score.measure(original).value
+
+        def is_better(healed: nn.Module) -> bool:
+            return score.measure(healed).value > least
+
         for arm in ranked:
-            healed = self._heal(arm, model, request, stop.floors, fit, unit)
+            healed = self._heal(arm, model, request, is_better, fit, unit)
             if healed is not None:
                 return healed
-        self.notes["auto/method"] = ORIGINAL
         return original
 
     def _heal(
@@ -195,26 +200,16 @@ class Auto:
         arm: Arm,
         model: nn.Module,
         request: Request,
-        floors: Floors,
+        is_better: Callable[[nn.Module], bool],
         fit: Fit,
         unit: float,
     ) -> nn.Module | None:
         """Return the model that an arm makes with the whole list; None if the original scores more."""
         most = MAX_SHARE * self.budget * unit
         method = prepare_arm(self.candidates[arm.name], arm, request, most)
-        before = getattr(fit, "images_seen", 0)
-        original = remove_extra_channels(model)
-        score = build_healing_score(original, _limit_retain(request), floors)
-        least = score.measure(original).value
-        try:
-            healed = remove_extra_channels(
-                method.unlearn(copy.deepcopy(model), request, fit)
-            ).eval()
-        except CollapsedError:
-            healed = None
-        images = getattr(fit, "images_seen", 0) - before + count_read(method)
+        healed, images = unlearn_counted(method, model, request, fit)
         self.notes["auto/heal_cost"] = self.notes.get("auto/heal_cost", 0.0) + images / unit
-        if healed is None or score.measure(healed).value <= least:
+        if healed is None or not is_better(healed):
             log.warning(
                 "method=auto: %s with the whole list leaves a model that is no better than the original",
                 arm.label,

@@ -78,7 +78,7 @@ class NegGradPlus(UnlearningMethod):
         self.limits = None
         if self.stop:
             self.target.start(model, request, self.measure_accuracy, self.notes)
-            self.limits = self.target.make_limits(int(request.get_all_indices().max()) + 1)
+            self.limits = self.target.make_limits(request.get_table_size())
         own = can_use_batch_statistics("train", request, self.forget_batch_size)
         self.joint = self.joint or not own
         return model

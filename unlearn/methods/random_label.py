@@ -80,10 +80,8 @@ class RandomLabelling(UnlearningMethod):
         """Draw the labels; return the model."""
         model = super().prepare(model, request)
         self.forget = request.forget.to(next(model.parameters()).device)
-        highest = int(request.get_all_indices().max())
-        self.held = BufferDict(
-            new_label=torch.full((highest + 1,), -1, device=self.forget.label.device)
-        )
+        size = request.get_table_size()
+        self.held = BufferDict(new_label=torch.full((size,), -1, device=self.forget.label.device))
         self._draw_labels(0)
         return model
 

@@ -109,7 +109,7 @@ class REM(UnlearningMethod):
             for part in (request.forget.index, known)
         ]
         total = len(request.get_all_indices())
-        size = int(request.get_all_indices().max()) + 1
+        size = request.get_table_size()
         limits = self.stop.make_limits(size)
         terms = REMObjective(
             o, frozen_copy(new), *tables, share=len(request.forget) / total, limits=limits

@@ -32,8 +32,7 @@ def build_expanded_model(
         if not model.density:  # trained with inactive channels: activate them
             model.redraw_masks(density=options.density, seed=seed)
         return model
-    # Not their number: samples of earlier requests are gone, the others keep their indices.
-    samples = int(request.get_all_indices().max()) + 1
+    samples = request.get_table_size()
     image = next(request.forget.batches(2)).image
     how: Any = {"num_samples": samples, "density": options.density, "seed": seed}
     if is_native(model):

@@ -92,8 +92,12 @@ def _measure_regularity(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the rows with their corruption's measured regularity, and what was measured in them."""
     measured = measured_regularity.measure_regularity(frame)
-    known = measured_regularity.remember_regularity(measured, store.root.parent / "regularity.csv")
+    known = measured_regularity.remember_regularity(measured, _regularity_file(store))
     return measured_regularity.attach_regularity(frame, known), measured
+
+
+def _regularity_file(store: ResultsStore) -> Path:
+    return store.root.parent / "regularity.csv"
 
 
 def _regularity_tables(frame: pd.DataFrame, measured: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -175,9 +179,7 @@ def _print_fit_advice(
     The estimate's consistency is the first term of the measured regularity; images that any model
     gets wrong raise it.
     """
-    known = measured_regularity.remember_regularity(
-        measured_regularity.measure_regularity(pd.DataFrame()), store.root.parent / "regularity.csv"
-    )
+    known = measured_regularity.read_known(_regularity_file(store))
     for table in tables:
         if table.empty:
             continue

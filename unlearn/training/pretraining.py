@@ -184,10 +184,7 @@ def _train_rank(
     module = ClassifierModule(model, recipe, recipe.epochs * steps, log)
     if engine.accumulate > 1:
         log.steps, module.parts = steps, engine.accumulate
-    if module.objective is not None:
-        module.objective.start(model, data, seed=seed)
-        module.objective.augment = augment
-        module.objective.to(engine.device).train()
+    _start_objective(module, data, augment, engine, seed)
     module.sharded = sharded
     module._compiled = (engine.compile_if_enabled(model),)
     module.recorded = bool(recorders)
@@ -218,6 +215,21 @@ def _train_rank(
     seconds = module.seconds_before + time.perf_counter() - started
     notes = {"seconds": seconds, "images_seen": recipe.epochs * len(data)}
     return notes | {f"seconds/{r.name}": r.seconds for r in recorders}, states
+
+
+def _start_objective(
+    module: ClassifierModule,
+    data: ImageSet,
+    augment: Augmentation | None,
+    engine: Engine,
+    seed: int,
+) -> None:
+    """Start the recipe's objective, if it has one."""
+    if module.objective is None:
+        return
+    module.objective.start(module.model, data, seed=seed)
+    module.objective.augment = augment
+    module.objective.to(engine.device).train()
 
 
 def _on_cpu(state: dict[str, Any]) -> dict[str, Any]:

@@ -149,24 +149,31 @@ def find_fast_decoder() -> Callable[[Tensor], Tensor] | None:
     None if this version has none: torchvision 0.29 announces that its decoders will be removed. The
     operator is called, since the function around it warns of that.
     """
-    try:
-        mode = find_rgb_mode()
-        operator = torch.ops.image.decode_jpeg
-        operator.default  # noqa: B018, raises an error if there is none
-    except (ImportError, AttributeError, RuntimeError):
+    found = _find_operator("decode_jpeg")
+    if found is None:
         return None
+    operator, mode = found
     return lambda content: operator(content, mode, False)
 
 
 def find_device_decoder() -> Callable[[list[Tensor], Any], list[Tensor]] | None:
     """Return torchvision's decoder of lists of JPEGs on a GPU; None if this version has none."""
+    found = _find_operator("decode_jpegs_cuda")
+    if found is None:
+        return None
+    operator, mode = found
+    return lambda contents, device: operator(contents, mode, torch.device(device))
+
+
+def _find_operator(name: str) -> tuple[Callable[..., Any], int] | None:
+    """Return an operator of torchvision and its number of the mode RGB; None if there is none."""
     try:
         mode = find_rgb_mode()
-        operator = torch.ops.image.decode_jpegs_cuda
+        operator = getattr(torch.ops.image, name)
         operator.default  # noqa: B018, raises an error if there is none
     except (ImportError, AttributeError, RuntimeError):
         return None
-    return lambda contents, device: operator(contents, mode, torch.device(device))
+    return operator, mode
 
 
 def find_rgb_mode() -> int:

@@ -66,7 +66,7 @@ class RemovalMethod(UnlearningMethod):
         """Measure the forget accuracy; the original is the first candidate checkpoint."""
         model = super().prepare(model, request)
         self.stop.start(model, request, self.measure_accuracy, self.notes)
-        self.limits = self.stop.make_limits(int(request.get_all_indices().max()) + 1)
+        self.limits = self.stop.make_limits(request.get_table_size())
         self.best = BestCheckpoint(
             request,
             mode=self.select,

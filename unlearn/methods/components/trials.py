@@ -153,6 +153,24 @@ def prepare_arm(candidate: Unlearner, arm: Arm, request: Request, most: float) -
     return own
 
 
+def unlearn_counted(
+    method: Any, model: nn.Module, request: Request, fit: Fit
+) -> tuple[nn.Module | None, float]:
+    """Return what a method makes of a copy of ``model``, and its cost in trained images.
+
+    Returns:
+        The network without extra channels, in eval mode, None if its loss became NaN; images of its
+        batches, and those it measured at a third.
+    """
+    before = getattr(fit, "images_seen", 0)
+    try:
+        healed = method.unlearn(copy.deepcopy(model), request, fit)
+        healed = remove_extra_channels(healed).eval()
+    except CollapsedError:
+        healed = None
+    return healed, getattr(fit, "images_seen", 0) - before + count_read(method)
+
+
 def run_trial(
     method: Any, model: nn.Module, half: Request, score: HealingScore, held: Tensor, fit: Fit
 ) -> Trial:
@@ -166,16 +184,11 @@ def run_trial(
         held: Their positions in the forget set, int64 (m,).
         fit: Trains; counts the images of its batches.
     """
-    before, started = getattr(fit, "images_seen", 0), time.perf_counter()
-    collapsed = False
-    try:
-        healed = method.unlearn(copy.deepcopy(model), half, fit)
-    except CollapsedError:
-        healed, collapsed = model, True
+    started = time.perf_counter()
+    healed, images = unlearn_counted(method, model, half, fit)
     seconds = time.perf_counter() - started
-    images = getattr(fit, "images_seen", 0) - before + count_read(method)
-    plain = remove_extra_channels(healed).eval()
-    return measure_trial(plain, score, held, images, seconds, collapsed)
+    plain = remove_extra_channels(model).eval() if healed is None else healed
+    return measure_trial(plain, score, held, images, seconds, collapsed=healed is None)
 
 
 def measure_trial(
