@@ -22,6 +22,7 @@ from unlearn.methods.components.floors import (
     compute_covered_probabilities,
     estimate_floors,
     exceeds_floor,
+    get_side,
 )
 from unlearn.methods.components.healing_score import LEAST, HealingScore
 from unlearn.methods.components.removal_stop import RemovalLimits, RemovalStop
@@ -80,10 +81,45 @@ def test_the_floor_is_the_confusion_of_the_likely_true_class_with_the_given_one(
     # No image of class 3 is taken for class 1: what remains is that the label is right by chance.
     assert floors.rate.tolist() == pytest.approx([0.3, 1 / CLASSES])
     assert floors.mean == pytest.approx(0.275)
-    assert floors.guess.sum(1).tolist() == pytest.approx([1, 1])
-    assert floors.guess[0].tolist() == pytest.approx([0.7 * 0.75, 0.3, 0.7 * 0.25, 0], abs=1e-6)
-    assert floors.images == DRAWS * 42 + COVERS**2 * 2
+    assert floors.other[0].tolist() == pytest.approx([0.75, 0, 0.25, 0], abs=1e-6)
+    assert floors.images == DRAWS * 42 + COVERS**2 * (2 + 40)
     assert floors.make_table(43).tolist() == pytest.approx([0.0] * 40 + [0.3, 0.25, 0.0])
+
+
+def test_packed_images_have_the_floors_of_plain_ones(confused):
+    model, request = confused
+
+    def pack(data):
+        image = data.image.repeat_interleave(
+            4, dim=-1
+        )  # as float32 pixels are stored: four bytes each
+        return replace(data, image=image, view=lambda image, _: image[..., ::4].float() / 255)
+
+    packed = estimate_floors(
+        model, replace(request, forget=pack(request.forget), retain=pack(request.retain))
+    )
+    assert get_side(pack(request.forget)) == get_side(request.forget)
+    assert packed.rate.equal(estimate_floors(model, request).rate)
+
+
+class Gray(nn.Module):
+    """Predicts class 2 for an image with a gray pixel, as covered ones have; else class 0, then 1."""
+
+    def __init__(self):
+        super().__init__()
+        self.logits = nn.Parameter(torch.tensor([[3.0, 1.0, -5.0], [0.0, 0.0, 10.0]]))
+
+    def forward(self, image):
+        gray = ((image > 0.1) & (image < 0.9)).flatten(1).any(1)
+        return self.logits[gray.long()]
+
+
+def test_a_change_that_the_network_does_not_cope_with_says_nothing():
+    retain, forget = make_set([0] * 8, [0] * 8), make_set([0, 0], [0, 0], 40)
+    forget.image[..., ::2] = retain.image[..., ::2] = 255
+    sets = [replace(data, num_classes=3) for data in (forget, retain)]
+    floors = estimate_floors(Gray(), Request(*sets))
+    assert floors.other.argmax(1).tolist() == [1, 1]  # of covered copies: 2
 
 
 class Corner(nn.Module):
@@ -224,8 +260,8 @@ def test_what_was_memorized_is_unlearned_to_the_floor(name, resnet, task, engine
 
 @pytest.fixture
 def floors():
-    guess = torch.tensor([[0.7, 0.2, 0.1, 0.0], [0.0, 0.2, 0.2, 0.6]])
-    return Floors(torch.tensor([40, 41]), torch.tensor([0.2, 0.2]), guess, 0)
+    other = torch.tensor([[0.875, 0.0, 0.125, 0.0], [0.0, 0.0, 0.25, 0.75]])
+    return Floors(torch.tensor([40, 41]), torch.tensor([0.2, 0.2]), other, 0)
 
 
 def predict(classes):
@@ -247,8 +283,8 @@ def test_a_healed_prediction_is_the_expected_one_not_any_other(confused, floors)
     score = score_of(request, floors, predict(RIGHT))
     found = [score.measure(predict(RIGHT | {10: a, 11: b})) for a, b in ((0, 3), (2, 2), (1, 1))]
     assert [part.kept for part in found] == pytest.approx([1, 1, 1])
-    assert [part.healed for part in found] == pytest.approx([1, 0.3 / 1.3, 0.4 / 1.3])
-    assert found[1].value == pytest.approx(0.3 / 1.3)
+    assert [part.healed for part in found] == pytest.approx([1, 0.375 / 1.625, 0.2])
+    assert found[1].value == pytest.approx(0.375 / 1.625)
 
 
 def test_the_loss_of_one_class_does_not_hide_in_the_mean(confused, floors):
@@ -284,7 +320,7 @@ def test_the_best_score_is_kept_and_the_original_counts(confused):
         measure=compute_accuracy,
     )  # fmt: skip
     images = best.start(model, None)
-    assert images == DRAWS * 42 + COVERS**2 * 2 + 40
+    assert images == DRAWS * 42 + COVERS**2 * (2 + 40) + 40
     assert best.update(model, 1.0, 0) == 2 + 40
     healed = predict({c: c for c in range(CLASSES)} | {10: 0, 11: 3})
     best.update(healed, 0.0, 1)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unlearn.core.types import ImageSet, Request
+from unlearn.methods.components.agreement import drop_listed
 from unlearn.methods.components.samples import select_evenly_spaced
 from unlearn.models.inference import compute_logits
 
@@ -30,6 +31,8 @@ COVERS = 3
 """Covers per side: squares with 1 / COVERS of the image side, evenly spaced."""
 MAX_IMAGES = 2_000
 """Number of retain samples from which confusions are counted, at most."""
+MAX_COVERED = 256
+"""Number of retain samples on which covered copies are measured, at most."""
 SIGNIFICANCE = 0.05
 
 
@@ -40,13 +43,13 @@ class Floors:
     Attributes:
         index: Indices of the forget set, int64 (F,).
         rate: Probability that a network which never saw the sample predicts its given label, (F,).
-        guess: Distribution of that network's prediction, (F, K).
+        other: Its distribution over the other classes, 0 at the given label, (F, K).
         images: Number of images that were measured.
     """
 
     index: Tensor
     rate: Tensor
-    guess: Tensor
+    other: Tensor
     images: int
 
     @property
@@ -56,7 +59,7 @@ class Floors:
 
     def rows(self, keep: Tensor) -> "Floors":
         """Return the estimates of the samples at positions ``keep``, int64 (n,)."""
-        return replace(self, index=self.index[keep], rate=self.rate[keep], guess=self.guess[keep])
+        return replace(self, index=self.index[keep], rate=self.rate[keep], other=self.other[keep])
 
     def make_table(self, size: int) -> Tensor:
         """Return the rates by index, float (size,); 0 for samples outside the forget set."""
@@ -69,7 +72,8 @@ def estimate_floors(model: nn.Module, request: Request) -> Floors:
     """Return the floors of a request's forget set.
 
     The true class of a sample with a wrong label is taken to be the most probable other class over
-    shifted copies and copies of which a part is covered: a covered trigger shows the true class. Any
+    shifted copies and copies of which a part is covered: a covered trigger shows the true class. Each
+    kind of copy is weighted by the squared mean probability of the labels of retain samples under it. Any
     label is right by chance with probability 1 / K, as on images of a backdoor's target class, so no
     rate is below the accuracy of the given class divided by K.
 
@@ -78,26 +82,26 @@ def estimate_floors(model: nn.Module, request: Request) -> Floors:
         request: Its forget set has wrong labels if ``request.wrong_labels``, else right ones.
     """
     retain = select_evenly_spaced(request.retain, MAX_IMAGES)
-    classes = request.forget.num_classes
-    confusion = _count_confusions(compute_shifted_probabilities(model, retain), retain)
-    own = compute_shifted_probabilities(model, request.forget)
-    own += compute_covered_probabilities(model, request.forget)
-    given = request.forget.label.cpu()
-    other = own.scatter(1, given[:, None], 0)
-    other = other / other.sum(1, keepdim=True).clamp(min=1e-12)
+    some = select_evenly_spaced(request.retain, MAX_COVERED)
+    shifted = compute_shifted_probabilities(model, retain)
+    confusion = _count_confusions(shifted, retain)
+    own = compute_shifted_probabilities(model, request.forget) * _rate_change(shifted, retain)
+    trust = _rate_change(compute_covered_probabilities(model, some), some)
+    own += compute_covered_probabilities(model, request.forget) * trust
+    given, classes = request.forget.label.cpu(), request.forget.num_classes
+    other = drop_listed(own, given)
     right = confusion[given, given]
     rate = torch.maximum(confusion[other.argmax(1), given], right / classes)
     rate = rate if request.wrong_labels else right
-    guess = ((1 - rate)[:, None] * other).scatter(1, given[:, None], rate[:, None])
-    images = DRAWS * len(retain) + (DRAWS + COVERS**2) * len(request.forget)
-    return Floors(request.forget.index.cpu(), rate, guess, images)
+    images = DRAWS * len(retain) + COVERS**2 * len(some)
+    images += (DRAWS + COVERS**2) * len(request.forget)
+    return Floors(request.forget.index.cpu(), rate, other, images)
 
 
 def compute_shifted_probabilities(model: nn.Module, data: ImageSet) -> Tensor:
     """Return the mean predicted distribution over shifted copies of each image, float32 (N, K)."""
     draw = torch.Generator().manual_seed(0)
-    side = data.image.shape[-1]
-    most = max(MIN_SHIFT, int(SHIFT * side))
+    most = max(MIN_SHIFT, int(SHIFT * get_side(data)))
     total = torch.zeros(len(data), data.num_classes)
     for _ in range(DRAWS):
         down, right = torch.randint(0, 2 * most + 1, (2,), generator=draw).tolist()
@@ -116,7 +120,7 @@ def compute_covered_probabilities(model: nn.Module, data: ImageSet) -> Tensor:
 
     Each copy has one square of the image's mean color; the squares are evenly spaced.
     """
-    side = data.image.shape[-1]
+    side = get_side(data)
     width = -(-side // COVERS)
     starts = [k * (side - width) // (COVERS - 1) for k in range(COVERS)]
     total = torch.zeros(len(data), data.num_classes)
@@ -129,6 +133,16 @@ def compute_covered_probabilities(model: nn.Module, data: ImageSet) -> Tensor:
 
         total += compute_logits(model, data, change=cover).softmax(1).cpu()
     return total / COVERS**2
+
+
+def _rate_change(predicted: Tensor, data: ImageSet) -> float:
+    """Return the squared mean probability of the given labels on changed images, in [0, 1]."""
+    return float(predicted.gather(1, data.label.cpu()[:, None]).mean()) ** 2
+
+
+def get_side(data: ImageSet) -> int:
+    """Return the width of the images as networks see them, in pixels; stored ones may be packed."""
+    return next(data.batches(1)).image.shape[-1] if len(data) else MIN_SHIFT
 
 
 def _count_confusions(predicted: Tensor, data: ImageSet) -> Tensor:

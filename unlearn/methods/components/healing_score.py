@@ -2,8 +2,9 @@
 
 score = kept * healed. kept: geometric mean over the classes of the accuracy on retained samples
 relative to the original's, so that the loss of one class cannot hide in the mean. healed: agreement of
-the predictions for listed samples with what a network that never saw them is expected to predict; a
-prediction that is merely another class does not count. docs/tuning.md compares it to the truth.
+the predictions for listed samples with what a network that never saw them is expected to predict
+(``rate_predictions``); a prediction that is merely another class counts little. docs/floors.md
+compares it to the truth.
 
 Shapes: N samples, K classes.
 """
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from unlearn.core.types import ImageSet, Request
+from unlearn.methods.components.agreement import rate_predictions
 from unlearn.methods.components.floors import Floors
 from unlearn.models.inference import compute_logits
 
@@ -78,9 +80,8 @@ class HealingScore:
         if not self.wrong_labels:
             given = (predicted == self.listed.label.cpu()).float().mean()
             return float(1 - (given - self.floors.mean).clamp(min=0))
-        guess = self.floors.guess
-        found = guess.gather(1, predicted[:, None]).mean()
-        return float(found / guess.max(1).values.mean())
+        floors, label = self.floors, self.listed.label.cpu()
+        return float(rate_predictions(predicted, label, floors.rate, floors.other).mean())
 
 
 def build_healing_score(original: nn.Module, request: Request, floors: Floors) -> HealingScore:

@@ -16,6 +16,7 @@ from scipy.stats import betabinom
 from torch import Tensor
 
 from unlearn.core.types import ImageSet
+from unlearn.methods.components.agreement import drop_listed, rate_predictions
 from unlearn.methods.components.floors import Floors
 from unlearn.methods.components.trials import Trial
 
@@ -87,23 +88,23 @@ class HealedRate:
 def expect_classes(
     floors: Floors, label: Tensor, trials: Sequence[Trial], left_out: Sequence[Trial] = ()
 ) -> Tensor:
-    """Return the distribution that is expected without the listed labels, (F, K).
+    """Return the distribution over the other classes that is expected without the listed labels, (F, K).
 
     The original and each trial that did not see a sample vote, by what they find probable besides its
     listed label. Votes are weighted by how well the voter agrees with all, to the power ``SHARPNESS``,
     so that networks which a method has damaged count little.
 
     Args:
-        floors: Of the whole forget set; their guesses are the original's.
+        floors: Of the whole forget set; the original's vote.
         label: Listed labels, int64 (F,).
         trials: Trials of any arms; each votes on its held-out samples.
         left_out: Trials that do not vote.
     """
     label = label.cpu()
     skipped = {id(one) for one in left_out}
-    votes = [(torch.arange(len(label)), _drop_listed(floors.guess, label))]
+    votes = [(torch.arange(len(label)), floors.other)]
     votes += [
-        (trial.held, _drop_listed(trial.shifted, label[trial.held]))
+        (trial.held, drop_listed(trial.shifted, label[trial.held]))
         for trial in trials
         if id(trial) not in skipped and not trial.collapsed
     ]
@@ -115,13 +116,7 @@ def expect_classes(
             total[held] += weight * vote
         total = total / total.sum(1, keepdim=True).clamp(min=1e-12)
         weights = [float((v * total[held]).sum(1).mean()) ** SHARPNESS for held, v in votes]
-    return ((1 - floors.rate)[:, None] * total).scatter(1, label[:, None], floors.rate[:, None])
-
-
-def _drop_listed(probability: Tensor, label: Tensor) -> Tensor:
-    """Return the distributions (n, K) without the classes ``label`` (n,)."""
-    other = probability.scatter(1, label[:, None], 0)
-    return other / other.sum(1, keepdim=True).clamp(min=1e-12)
+    return total
 
 
 def score_arm(
@@ -138,7 +133,7 @@ def score_arm(
     Args:
         trials: Its trials, at least one.
         before: Predictions of the original for the forget set, int64 (F,).
-        expected: Distribution expected without the listed labels, (F, K).
+        expected: As from ``expect_classes``, (F, K).
         listed: The forget set.
         floors: Its floors.
         wrong_labels: Whether it is listed for wrong labels; else only given labels above the floor
@@ -178,8 +173,7 @@ def _rate_predictions(
     if not wrong_labels:
         given = (predicted == label[held]).float()
         return (1 - (given - floors.rate[held])).clamp(max=1)
-    own = expected[held]
-    return own.gather(1, predicted[:, None])[:, 0] / own.max(1).values.mean()
+    return rate_predictions(predicted, label[held], floors.rate[held], expected[held])
 
 
 def _standard_error(values: Tensor) -> float:
@@ -198,7 +192,7 @@ def estimate_healed_rate(
 
     Args:
         trials: Trials of the arm, at least one.
-        expected: Distribution expected without the listed labels, without the arm's votes, (F, K).
+        expected: As from ``expect_classes``, without the arm's votes, (F, K).
         floors: Of the whole forget set.
         label: Listed labels, int64 (F,).
     """
@@ -207,19 +201,10 @@ def estimate_healed_rate(
 
 
 def _count_healed(trial: Trial, expected: Tensor, floors: Floors, label: Tensor) -> float:
-    """Return how many held-out samples of a trial count as healed.
-
-    A sample that lost its listed label counts by the agreement of its prediction with the expected
-    one; of those that kept it, as many as would get it by chance.
-    """
+    """Return how many held-out samples of a trial count as healed, by agreement and chance."""
     held, said = trial.held, trial.predicted
-    lost = said != label[held]
-    by_chance = min(float((~lost).sum()), float(floors.rate[held].sum()))
-    if not lost.any():
-        return by_chance
-    own = _drop_listed(expected[held], label[held])[lost]
-    agreement = own.gather(1, said[lost][:, None]).mean() / own.max(1).values.mean()
-    return by_chance + float(lost.sum()) * float(agreement)
+    agreement = rate_predictions(said, label[held], floors.rate[held], expected[held])
+    return min(float(len(held)), float(agreement.sum()))
 
 
 def make_interval(

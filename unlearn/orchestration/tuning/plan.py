@@ -24,7 +24,7 @@ STUDY_KEYS = {
     "seed": "tune.seed",
 }
 STUDY_KEYS |= {"discovery_rate": "tune.discoveries", "seeds": "tune.seed"}
-SCORE_VERSION = 2
+SCORE_VERSION = 3
 """Increased whenever the same setting gets another score, since a study keeps its trials."""
 DROPPED_KEYS = ("method_defaults", "tune", "force")
 
