@@ -460,6 +460,7 @@ def test_a_study_writes_a_file_that_later_runs_find_and_is_not_repeated(tmp_path
     lines = study(tmp_path, "tune.trials=2")
     assert len(re.findall(r"(?m)^synthetic_resnet9_finetune trial [12]/2: 0\.", lines)) == 2
     assert f"add --config-dir {tmp_path}/tuning" in lines
+    assert (tmp_path / "tuning/studies/progress.png").read_bytes().startswith(b"\x89PNG")
     path = tmp_path / "tuning/method_defaults/finetune/synthetic_resnet9.yaml"
     content = path.read_text()
     assert content.startswith("# @package method\n# tuned: python unlearn.py dataset=synthetic")

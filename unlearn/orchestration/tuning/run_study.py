@@ -29,7 +29,7 @@ from unlearn.orchestration.tuning.study import (
 log = logging.getLogger(__name__)
 
 
-class ScorePartsr:
+class SettingScorer:
     """Scores settings; cells are loaded on first use and cached."""
 
     def __init__(self, job: Job, plan: StudyPlan) -> None:
@@ -90,7 +90,7 @@ def _run_trials(job: Job) -> float | None:
     if job.config["force"]:
         shutil.rmtree(folder, ignore_errors=True)
     study = open_study(folder, prune=tune["prune"])
-    scorer = ScorePartsr(job, plan)
+    scorer = SettingScorer(job, plan)
     for done in run_free_trials(
         folder, study, plan.search_ranges, scorer, trials=trials, seed=tune["seed"]
     ):
@@ -138,12 +138,22 @@ def _save_winner(
         "best of %d settings, score %.3f: %s",
         len(everything), winner.score, " ".join(winner.overrides),
     )  # fmt: skip
+    _draw_progress(plan.study_folder.parent)
     log.info(
         "%s (all trials: %s)%s",
         path,
         plan.study_folder / "trials.csv",
         _explain_use(plan, home, path),
     )
+
+
+def _draw_progress(studies: Path) -> None:
+    """Draw the best score so far of all studies of a folder."""
+    from unlearn.reporting.figures.canvas import save_figure
+    from unlearn.reporting.figures.search_progress import draw_search_progress, read_studies
+
+    paths = save_figure(draw_search_progress(read_studies(studies)), studies / "progress")
+    log.info("best score so far of each study: %s", ", ".join(map(str, paths)))
 
 
 def _explain_use(plan: StudyPlan, home: Path, path: Path) -> str:
