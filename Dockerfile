@@ -1,5 +1,6 @@
-# The package from its source, for CPU (default) or CUDA:
-#   docker build -t unlearn .
+# The package from its source, for CPU (default) or CUDA. CPU_INDEX is PyTorch's index of CPU wheels (about 1 GB);
+# without it the ordinary wheels are installed, which bring CUDA libraries (about 6.5 GB):
+#   docker build -t unlearn --build-arg CPU_INDEX=... .
 #   docker build -t unlearn:cuda --build-arg TORCH=cuda .
 #   docker run --rm -v "$PWD/outputs:/home/user/outputs" unlearn unlearn-run method=rem corruption=poison
 ARG PYTHON=3.12

@@ -156,7 +156,10 @@ def _shown(key: str, values: dict[str, Any]) -> str:
         node = node.get(part) if isinstance(node, dict) else None
     if isinstance(node, dict):
         return ""
-    return f"`{node}`" if isinstance(node, str) else f"`{json.dumps(node)}`"
+    if isinstance(node, str):
+        group, _, name = node.removeprefix("${").removesuffix("}").rpartition(".")
+        return f"`{name}` of `{group}`" if group and node.startswith("${") else f"`{node}`"
+    return f"`{json.dumps(node)}`"
 
 
 def _measured(name: str, plane: pd.DataFrame, verdicts: dict[str, pd.DataFrame]) -> str:
@@ -261,10 +264,10 @@ def render_notebook(path: Path) -> str:
         parts.append(source if cell["cell_type"] == "markdown" else f"```python\n{source}\n```")
         said = "".join("".join(part.get("text", ())) for part in cell.get("outputs", ()))
         if said:
-            parts.append(f"```text\n{said.rstrip()}\n```")
+            parts.append(f"``` {{.text .printed}}\n{said.rstrip()}\n```")
     note = (
-        f"This page is the notebook [{path.name}]({path.name}), which runs on Colab as it is. Its "
-        "numbers vary by a few hundredths between CPUs."
+        f"This page is the notebook [{path.name}]({path.name}). On Colab its first cell installs the "
+        "package from a clone or a wheel. Its numbers vary by a few hundredths between CPUs."
     )
     title, _, rest = "\n\n".join(parts).partition("\n")
     return f"{title}\n\n{note}\n{rest}\n"

@@ -27,6 +27,7 @@ FOLDER = ["dataset=imagefolder", "corruption=none", "forget_set=file"]
 REFUSED = [
     (["forget_set=file", "forget_set.path=nope.csv"], "must be a file, got nope.csv"),
     (["forget_set=file", "forget_set.path=utf16.csv"], "utf16.csv is UTF-16; save it as UTF-8"),
+    (["forget_set=file", "forget_set.path=blank.csv"], "forget_set.path: blank.csv names no image"),
     (["corruption=noisy_labels", "corruption.path=nope.csv"], "corruption.path must be a file, got"),
     (["localization=salun"], "unknown localization 'salun'; did you mean 'salloc'"),
     (["localization=salloc"], "method=rem changes the network's shape, so it cannot be localized"),
@@ -61,6 +62,7 @@ REFUSED = [
 def test_is_refused_in_one_line_without_torch(tmp_path: Path, words: list[str], expected: str):
     (tmp_path / "bad.csv").write_text("1\n2\n")
     (tmp_path / "utf16.csv").write_text("1\n2\n", encoding="utf-16")
+    (tmp_path / "blank.csv").write_text("\n")
     for name in ("train/ant", "train/bee", "test/ant", "test/bee", "train/cat"):
         (tmp_path / "photos" / name).mkdir(parents=True)
         if name != "train/cat":

@@ -40,10 +40,10 @@ def check_inputs(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
 
 
 def check_list(config: Mapping[str, Any]) -> None:
-    """Check that the list of a forget set from a file exists and is not UTF-16.
+    """Check that the list of a forget set from a file exists, is not UTF-16 and not empty.
 
     Raises:
-        ConfigError: If it does not exist, or cannot be read as UTF-8.
+        ConfigError: If it does not exist, cannot be read as UTF-8, or holds nothing.
     """
     node = config.get("forget_set") or {}
     if str(node.get("_target_")).rpartition(".")[2] != FROM_FILE or config.get("advise"):
@@ -53,11 +53,13 @@ def check_list(config: Mapping[str, Any]) -> None:
         raise ConfigError(f"forget_set.path must be a file, got {path}, which does not exist")
     try:
         with path.open("rb") as file:
-            start = file.read(2)
+            start = file.read(4096)
     except OSError as error:
         raise ConfigError(f"forget_set.path: cannot read {path}: {error.strerror}") from error
-    if start in UTF_16_MARKS:
+    if start.startswith(UTF_16_MARKS):
         raise ConfigError(f"forget_set.path: {path} is UTF-16; save it as UTF-8")
+    if not start.strip():
+        raise ConfigError(f"forget_set.path: {path} names no image")
 
 
 def check_label_table(config: Mapping[str, Any]) -> None:
