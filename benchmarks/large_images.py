@@ -17,17 +17,15 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from benchmarks.bare_loop import BATCH, SIZE, make_network
 from benchmarks.first_step import measure_listing, stop_at_first_step, time_command
+from benchmarks.loaders import compare_loaders
 from benchmarks.measuring import Table, machine
-from unlearn.core.types import ImageSet
 
 METHODS = {
     "finetune": ["method.epochs=1"],
@@ -180,78 +178,6 @@ def measure_start(root: Path, home: Path, store: str, counts: list[str], rounds:
     return Table(f"start, store={store}", ("until", "seconds", "CPU seconds"), rows)
 
 
-def load_training_set(root: Path, home: Path, store: str) -> ImageSet:
-    """Return the training images of a folder, kept in a store."""
-    from unlearn.data.datasets.augmentation import Augment
-    from unlearn.data.datasets.image_folder import ImageFolder
-
-    folder = ImageFolder(
-        root=str(root), image_size=SIZE, mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=None,
-        num_train=None, num_test=None, test_fraction=0.2, unreadable="fail",
-        cache_dir=str(home / "data_cache"), augment=Augment(crop_padding=0, flip_rate=0.0, cutout=0),
-        store=store,
-    )  # fmt: skip
-    return folder.load().train
-
-
-def measure_loader(root: Path, home: Path, threads: int, rounds: int) -> Table:
-    """Return images per second of reading, against the limits."""
-    from unlearn.core.stored_images import StoredImages, read_batches
-    from unlearn.data.datasets.encoded_store import find_fast_decoder
-    from unlearn.training.loader import ResidentLoader
-
-    torch.set_num_threads(threads)
-    sets = {store: load_training_set(root, home, store) for store in ("pixels", "encoded")}
-    images, files = sets["pixels"].image, sets["encoded"].image
-    assert isinstance(images, StoredImages) and isinstance(files, StoredImages)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    parts = order.split(128)
-    decode, paths = find_fast_decoder(), files.source.paths  # type: ignore[attr-defined]
-    contents = [torch.frombuffer(bytearray(Path(paths[row]).read_bytes()), dtype=torch.uint8)
-                for row in files.rows[order].tolist()]  # fmt: skip
-    assert decode is not None
-    mapped = images.source._get_map().view(-1, 3, SIZE, SIZE)  # type: ignore[attr-defined]
-    rows = [images.rows[part] for part in parts]
-
-    def decode_all() -> None:
-        with ThreadPoolExecutor(threads) as pool:
-            chunks = [contents[i :: 4 * threads] for i in range(4 * threads)]
-            for _ in pool.map(lambda chunk: [decode(one).shape for one in chunk], chunks):
-                pass
-
-    device = torch.device("cpu")
-    sides: dict[str, Callable[[], object]] = {
-        "plain indexing of the map": lambda: [mapped[part].shape for part in rows],
-        "pixels": lambda: [b.shape for b in read_batches(images, parts, device)],  # type: ignore[arg-type]
-        "decoding alone": decode_all,
-        "encoded": lambda: [files.read(part).shape for part in parts],
-        "encoded, read ahead": lambda: [b.shape for b in read_batches(files, parts, device)],  # type: ignore[arg-type]
-        "encoded, network input": lambda: [
-            b.image.shape
-            for b in ResidentLoader(sets["encoded"], batch_size=128, augment=None, seed=0)
-        ],
-    }
-    taken = {name: list[tuple[float, float]]() for name in sides}
-    for _ in range(rounds + 1):
-        for name, side in sides.items():
-            started, spent = time.perf_counter(), time.process_time()
-            side()
-            taken[name].append((time.perf_counter() - started, time.process_time() - spent))
-    best = {name: [min(one) for one in zip(*v[1:], strict=True)] for name, v in taken.items()}
-    limits = {"pixels": "plain indexing of the map"}
-    table = []
-    for name, (wall, cpu) in best.items():
-        limit = best[limits.get(name, "decoding alone" if "encoded" in name else name)]
-        ratios = (f"{limit[0] / wall:.2f}", f"{limit[1] / cpu:.2f}")
-        table.append([name, f"{len(images) / wall:,.0f}", f"{len(images) / cpu:,.0f}", *ratios])
-    return Table(
-        "loader",
-        ("what", "images/s", "images per CPU second", "of the limit", "by CPU time"),
-        table,
-        f"{len(images)} images, {threads} threads",
-    )
-
-
 def main() -> None:
     """Make images, or print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large_images", description=__doc__)
@@ -277,7 +203,7 @@ def main() -> None:
         how = (asked.store, asked.options, asked.rounds)
         print(measure_start(root, home, *how).markdown())
     elif asked.part == "loader":
-        print(measure_loader(root, home, asked.threads, asked.rounds).markdown())
+        print(compare_loaders(root, home, asked.threads, asked.rounds).markdown())
     else:
         print(measure_listing(root, int(asked.places[1])).markdown())
 
