@@ -28,15 +28,17 @@ from unlearn.training.engine import Engine
 from unlearn.training.unlearning import LightningFit
 
 SMALL = ("method.epochs=2", "method.batch_size=35")
-# Without force, the original is returned: its random labels are not memorized.
-FORGET = ("method.epochs=2", "method.batch_size=5", "method.force=true")
+# A fixed stop and the last network: with an estimated one, or by score, the original is returned, since
+# random labels are not worth unlearning.
+REMOVAL = ("method.gamma=0.0", "method.select=last")
+FORGET = ("method.epochs=2", "method.batch_size=5", *REMOVAL)
 METHODS = {
     "finetune": SMALL, "rft": SMALL, "cf_k": SMALL, "eu_k": SMALL, "retrain": SMALL, "badt": SMALL,
     "l1_sparse": SMALL, "random_label": SMALL, "salun": SMALL, "del": SMALL,
     "gradient_ascent": FORGET, "npo": FORGET,
     "neggrad_plus": (*SMALL, "method.forget_batch_size=5", "method.stop=false"),
     "scrub": (*SMALL, "method.forget_batch_size=5"),
-    "rem": (*SMALL, "method.removal_batch_size=5", "method.max_removal_epochs=1", "method.force=true"),
+    "rem": (*SMALL, "method.removal_batch_size=5", "method.max_removal_epochs=1", *REMOVAL),
 }  # fmt: skip
 PLAN: Mapping[str, Any] = {"augment": None, "seed": 3, "title": "", "oracle": False}
 
