@@ -2,7 +2,8 @@
 
 The limit of pixels is plain indexing of a memory map, that of encoded images is decoding alone, both in
 batches of the same rows and as many threads. Each round measures all, so that other work on the machine
-meets all of them alike: the median of the rounds' ratios counts.
+meets all of them alike: the median of the rounds' ratios counts. Commands use huge pages; here they need
+``THP_MEM_ALLOC_ENABLE=1`` before the start, since torch reads it once.
 """
 
 import statistics

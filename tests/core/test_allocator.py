@@ -1,5 +1,6 @@
 """Freed buffers are given back to the system."""
 
+import os
 import subprocess
 import sys
 
@@ -33,3 +34,18 @@ def measure_kept(option: str) -> int:
 
 def test_freed_buffers_are_given_back():
     assert measure_kept("yes") < 4096
+
+
+def test_huge_pages_can_be_switched_off():
+    code = (
+        "import os, sys\n"
+        "os.environ.update(dict([sys.argv[1].split('=')]))\n"
+        "from unlearn.core.allocator import use_huge_pages\n"
+        "use_huge_pages()\n"
+        "print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    )
+    for given, used in (("OTHER=0", "1"), ("THP_MEM_ALLOC_ENABLE=0", "0")):
+        command = [sys.executable, "-c", code, given]
+        env = {k: v for k, v in os.environ.items() if k != "THP_MEM_ALLOC_ENABLE"}
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=env)
+        assert done.stdout.strip() == used
