@@ -17,33 +17,41 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from benchmarks.bare_loop import BATCH, SIZE, make_network
 from benchmarks.first_step import measure_listing, stop_at_first_step, time_command
+from benchmarks.loaders import compare_loaders
 from benchmarks.measuring import Table, machine
-from unlearn.core.types import ImageSet
 
-SIZE = 224
-METHODS = ("finetune", "rem", "badt", "salun", "ssd", "del")
+METHODS = {
+    "finetune": ["method.epochs=1"],
+    # A fixed stop instead of four passes that estimate it, and no repair: about one pass.
+    "rem": [
+        "method.epochs=1",
+        "method.max_removal_epochs=1",
+        "method.gamma=0.2",
+        "method.repair=null",
+    ],
+    "badt": ["method.epochs=1"],
+    "salun": ["method.epochs=1"],
+    "ssd": [],
+    "del": ["method.epochs=1"],
+}
+ALLOWED = 600
+"""MB of a run beyond the network and one batch."""
+
 REPOSITORY = Path(__file__).resolve().parent.parent
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.01
 IMPORTS = "import torch, lightning.pytorch, torchvision, hydra"
 
 
 def small_network(in_channels: int, num_classes: int, width: int = 16) -> nn.Module:
-    """Return a network that is fast at 224 px: the data are measured, not the network."""
-    network = nn.Sequential(
-        nn.AvgPool2d(8),
-        nn.Conv2d(in_channels, width, 3, bias=False), nn.BatchNorm2d(width), nn.ReLU(),
-        nn.Conv2d(width, 2 * width, 3, stride=2, bias=False), nn.BatchNorm2d(2 * width), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, num_classes),
-    )  # fmt: skip
-    return stop_at_first_step(network)
+    """Return the network of ``bare_loop``."""
+    return stop_at_first_step(make_network(in_channels, num_classes, width))
 
 
 def make_images(source: Path, root: Path, count: int) -> None:
@@ -72,15 +80,13 @@ def get_options(root: Path, store: str) -> list[str]:
     return [
         "dataset=imagefolder", f"dataset.root={root}", f"dataset.image_size={SIZE}",
         f"dataset.store={store}", "model=import", "model.path=benchmarks.large_images:small_network",
-        "pretraining.epochs=1", "pretraining.batch_size=128", "trainer.accelerator=cpu",
+        "pretraining.epochs=1", f"pretraining.batch_size={BATCH}", "trainer.accelerator=cpu",
         "logger=none", "corruption=poison", "save_model=false",
     ]  # fmt: skip
 
 
-def watch_command(home: Path, words: list[str], limit: float | None) -> dict[str, float]:
-    """Run a command; return its peaks of private memory in MB, by method as rows are recorded.
-
-    The peak before the first row, or of a command without rows, is that of its method or "".
+def watch_command(home: Path, words: list[str], limit: float | None) -> list[float]:
+    """Run a command; return its peaks of RssAnon and VmData in MB.
 
     Raises:
         RuntimeError: With the end of its output, if it fails.
@@ -92,33 +98,30 @@ def watch_command(home: Path, words: list[str], limit: float | None) -> dict[str
             resource.setrlimit(resource.RLIMIT_DATA, (most, most))
 
     env = os.environ | {"UNLEARN_HOME": str(home), "PYTHONPATH": str(REPOSITORY)}
-    seen, peaks, peak = set(home.glob("results/*/row-0.json")), dict[str, float](), 0
+    peaks = [0.0, 0.0]
     with (home / "said").open("w+") as said:
         process = subprocess.Popen(
             [sys.executable, *words], cwd=REPOSITORY, env=env, stdout=said, stderr=said,
             preexec_fn=bound,
         )  # fmt: skip
         while process.poll() is None:
-            peak = max(peak, read_private_kilobytes(process.pid))
-            for path in set(home.glob("results/*/row-0.json")) - seen:
-                seen.add(path)
-                peaks[json.loads(path.read_text())["method"]] = peak / 1e3
-                peak = 0
+            now = (read_megabytes(process.pid, name) for name in ("RssAnon", "VmData"))
+            peaks = [max(pair) for pair in zip(peaks, now, strict=True)]
             time.sleep(POLL_SECONDS)
         said.seek(0)
         text = said.read()
     if process.returncode:
         raise RuntimeError(f"{' '.join(words)}: {text[-2000:]}")
-    return peaks or {"": peak / 1e3}
+    return peaks
 
 
-def read_private_kilobytes(pid: int) -> int:
-    """Return the private memory of a process (RssAnon) in kB; 0 if it has ended."""
+def read_megabytes(pid: int, name: str) -> float:
+    """Return a value of a process's status in MB; 0 if it has ended."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0)
+    return next((int(line.split()[1]) / 1e3 for line in lines if line.startswith(name)), 0)
 
 
 def measure_memory(
@@ -127,25 +130,40 @@ def measure_memory(
     store: str,
     limit: float | None,
     counts: list[str],
-    methods: Sequence[str] = METHODS,
+    methods: Sequence[str] = tuple(METHODS),
 ) -> Table:
-    """Return the peaks of private memory of a training and of each method with its evaluation."""
+    """Return the peaks of private memory of a training and of each method with its evaluation.
+
+    Peaks of earlier calls, kept in the home, are in the table as well.
+    """
     home.mkdir(parents=True, exist_ok=True)
     options = [*get_options(root, store), *counts]
     train = [word for word in options if word != "save_model=false"]
-    own = ["force=true", *options]
-    peaks = {"imports alone": watch_command(home, ["-c", IMPORTS], limit)[""]}
-    peaks["decoding and training"] = watch_command(home, ["train.py", *train], limit)[""]
-    for method in methods:
-        epochs = [] if method == "del" else ["method.batch_size=128"]
-        epochs += [] if method in ("ssd", "del") else ["method.epochs=1"]
-        epochs += ["method.max_removal_epochs=1"] * (method == "rem")
-        more = [*own, *epochs]
-        peaks |= watch_command(home, ["unlearn.py", f"method={method}", *more], limit)
-    disk = sum(p.stat().st_blocks * 512 for p in home.glob("data_cache/*.*"))
-    rows = [[name, f"{peak:,.0f}"] for name, peak in peaks.items()]
-    note = f"{disk / 1e6:,.0f} MB in the cache; {' '.join(counts)}; RLIMIT_DATA {limit} GiB."
-    return Table(f"store={store}", ("command", "peak private MB"), rows, note)
+    commands = {
+        "bare loop, imports": ["-m", "benchmarks.bare_loop", "imports"],
+        "bare loop": ["-m", "benchmarks.bare_loop", "loop"],
+        "training": ["train.py", *train],
+    }
+    for name in methods:
+        own = [f"method={name}", f"method.batch_size={BATCH}", *METHODS[name]]
+        commands[name] = ["unlearn.py", *own, "force=true", *options]
+    file = home / f"peaks-{store}.json"
+    peaks = json.loads(file.read_text()) if file.exists() else {}
+    for name, words in commands.items():
+        if name in methods or name not in peaks:
+            started = time.time()
+            peaks[name] = [*watch_command(home, words, limit), time.time() - started]
+            file.write_text(json.dumps(peaks))
+    batch = peaks["bare loop"][0] - peaks["bare loop, imports"][0]
+    most = ALLOWED + batch
+    rows = [[name, *(f"{value:,.0f}" for value in values)] for name, values in peaks.items()]
+    disk = sum(p.stat().st_blocks * 512 for p in home.glob(f"data_cache/*.{store}"))
+    note = (
+        f"Allowed: {ALLOWED} MB + network and one batch of the bare loop ({batch:,.0f}) = {most:,.0f} MB. "
+        f"Store: {disk / 1e6:,.0f} MB on disk. {' '.join(counts)} RLIMIT_DATA {limit} GiB."
+    )
+    columns = ("command", "peak private MB (RssAnon)", "peak of VmData", "seconds")
+    return Table(f"store={store}", columns, rows, note)
 
 
 def measure_start(root: Path, home: Path, store: str, counts: list[str], rounds: int) -> Table:
@@ -160,78 +178,6 @@ def measure_start(root: Path, home: Path, store: str, counts: list[str], rounds:
     return Table(f"start, store={store}", ("until", "seconds", "CPU seconds"), rows)
 
 
-def load_training_set(root: Path, home: Path, store: str) -> ImageSet:
-    """Return the training images of a folder, kept in a store."""
-    from unlearn.data.datasets.augmentation import Augment
-    from unlearn.data.datasets.image_folder import ImageFolder
-
-    folder = ImageFolder(
-        root=str(root), image_size=SIZE, mean=(0.5,) * 3, std=(0.25,) * 3, num_classes=None,
-        num_train=None, num_test=None, test_fraction=0.2, unreadable="fail",
-        cache_dir=str(home / "data_cache"), augment=Augment(crop_padding=0, flip_rate=0.0, cutout=0),
-        store=store,
-    )  # fmt: skip
-    return folder.load().train
-
-
-def measure_loader(root: Path, home: Path, threads: int, rounds: int) -> Table:
-    """Return images per second of reading, against the limits."""
-    from unlearn.core.stored_images import StoredImages, read_batches
-    from unlearn.data.datasets.encoded_store import find_fast_decoder
-    from unlearn.training.loader import ResidentLoader
-
-    torch.set_num_threads(threads)
-    sets = {store: load_training_set(root, home, store) for store in ("pixels", "encoded")}
-    images, files = sets["pixels"].image, sets["encoded"].image
-    assert isinstance(images, StoredImages) and isinstance(files, StoredImages)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
-    parts = order.split(128)
-    decode, paths = find_fast_decoder(), files.source.paths  # type: ignore[attr-defined]
-    contents = [torch.frombuffer(bytearray(paths[row].read_bytes()), dtype=torch.uint8)
-                for row in files.rows[order].tolist()]  # fmt: skip
-    assert decode is not None
-    mapped = images.source._get_map().view(-1, 3, SIZE, SIZE)  # type: ignore[attr-defined]
-    rows = [images.rows[part] for part in parts]
-
-    def decode_all() -> None:
-        with ThreadPoolExecutor(threads) as pool:
-            chunks = [contents[i :: 4 * threads] for i in range(4 * threads)]
-            for _ in pool.map(lambda chunk: [decode(one).shape for one in chunk], chunks):
-                pass
-
-    device = torch.device("cpu")
-    sides: dict[str, Callable[[], object]] = {
-        "plain indexing of the map": lambda: [mapped[part].shape for part in rows],
-        "pixels": lambda: [b.shape for b in read_batches(images, parts, device)],  # type: ignore[arg-type]
-        "decoding alone": decode_all,
-        "encoded": lambda: [files.read(part).shape for part in parts],
-        "encoded, read ahead": lambda: [b.shape for b in read_batches(files, parts, device)],  # type: ignore[arg-type]
-        "encoded, network input": lambda: [
-            b.image.shape
-            for b in ResidentLoader(sets["encoded"], batch_size=128, augment=None, seed=0)
-        ],
-    }
-    taken = {name: list[tuple[float, float]]() for name in sides}
-    for _ in range(rounds + 1):
-        for name, side in sides.items():
-            started, spent = time.perf_counter(), time.process_time()
-            side()
-            taken[name].append((time.perf_counter() - started, time.process_time() - spent))
-    best = {name: [min(one) for one in zip(*v[1:], strict=True)] for name, v in taken.items()}
-    limits = {"pixels": "plain indexing of the map"}
-    table = []
-    for name, (wall, cpu) in best.items():
-        limit = best[limits.get(name, "decoding alone" if "encoded" in name else name)]
-        ratios = (f"{limit[0] / wall:.2f}", f"{limit[1] / cpu:.2f}")
-        table.append([name, f"{len(images) / wall:,.0f}", f"{len(images) / cpu:,.0f}", *ratios])
-    return Table(
-        "loader",
-        ("what", "images/s", "images per CPU second", "of the limit", "by CPU time"),
-        table,
-        f"{len(images)} images, {threads} threads",
-    )
-
-
 def main() -> None:
     """Make images, or print a table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.large_images", description=__doc__)
@@ -241,7 +187,7 @@ def main() -> None:
     parser.add_argument("--store", default="pixels")
     parser.add_argument("--limit", type=float, help="GiB of private memory")
     parser.add_argument("--options", nargs="*", default=[], help="further words of the commands")
-    parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--methods", nargs="*", default=list(METHODS))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     asked = parser.parse_args()
@@ -257,7 +203,7 @@ def main() -> None:
         how = (asked.store, asked.options, asked.rounds)
         print(measure_start(root, home, *how).markdown())
     elif asked.part == "loader":
-        print(measure_loader(root, home, asked.threads, asked.rounds).markdown())
+        print(compare_loaders(root, home, asked.threads, asked.rounds).markdown())
     else:
         print(measure_listing(root, int(asked.places[1])).markdown())
 

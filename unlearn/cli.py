@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from omegaconf import DictConfig
 
+from unlearn.core.allocator import use_huge_pages
 from unlearn.core.errors import ConfigError, is_interruption
 from unlearn.core.streams import describe_lost_output, protect_streams
 from unlearn.core.words import count_noun
@@ -41,6 +42,7 @@ def _raise_terminated(signum: int, frame: object) -> NoReturn:
 
 def _run_command(name: str, job: str) -> None:
     protect_streams()
+    use_huge_pages()
     signal.signal(signal.SIGTERM, _raise_terminated)
     try:
         outcomes = _check_command(name, sys.argv[1:])

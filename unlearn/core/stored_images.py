@@ -193,8 +193,10 @@ def read_batches(
         rows = images.read_on(part, device) if isinstance(images, StoredImages) else images[part]
         return rows.pin_memory() if pin and rows.device.type == "cpu" else rows
 
-    for rows in prefetch(map(read_part, parts)):
-        yield rows.to(device, non_blocking=True).contiguous()
+    def move_part(rows: Tensor) -> Tensor:
+        return rows.to(device, non_blocking=True).contiguous()
+
+    yield from map(move_part, prefetch(map(read_part, parts)))  # keeps no batch, as a loop would
 
 
 def _view_bytes(tensor: Tensor) -> memoryview:

@@ -135,9 +135,12 @@ class ImageSet:
         """Yield a batch of the samples at each list of positions, without augmentation."""
         device = self.label.device if device is None else device
         images = read_batches(self.image, parts, device)
-        for part, image in zip(parts, images, strict=True):
-            index = self.index[part].to(device)
-            yield Batch(self.view(image, index), self.label[part].to(device), index)
+        for part in parts:  # without a variable for the batch, which would keep it
+            yield self._make_batch(next(images), part, device)
+
+    def _make_batch(self, image: Tensor, part: Tensor | slice, device: torch.device) -> Batch:
+        index = self.index[part].to(device)
+        return Batch(self.view(image, index), self.label[part].to(device), index)
 
 
 def join_sets(first: ImageSet, second: ImageSet) -> ImageSet:

@@ -7,7 +7,6 @@ of K classes is looked for. Shapes: n compared samples, K classes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from scipy import stats
 from torch import Tensor
 
 from unlearn.data.task import Task
@@ -98,6 +97,8 @@ def measure_losses(
         images: What the samples are.
     """
     classes = label.unique().tolist()
+    from scipy import stats  # here, since it takes 36 MB
+
     z = float(stats.norm.ppf(1 - 0.025 / max(1, len(classes))))
     out = []
     for k in classes:

@@ -4,7 +4,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 from torch import Tensor
 
 Z = 1.959964  # quantile of a two-sided 95 % interval
@@ -43,6 +42,8 @@ def paired_interval(before: Tensor, after: Tensor, z: float = Z) -> tuple[float,
 
 def confidence_half_width(values: Sequence[float]) -> float:
     """Return half of the 95 % Student-t interval of a mean; NaN for fewer than two values."""
+    from scipy import stats  # here, since it takes 36 MB
+
     n = len(values)
     if n < 2:
         return math.nan

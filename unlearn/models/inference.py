@@ -144,6 +144,7 @@ def _map_batches(
             for batch in data.batches(size, done, device):
                 out = forward(batch)
                 done += len(batch.label)
+                del batch  # before the next one is read
                 yield out
         except Exception as error:
             if size == 1 or not is_out_of_memory(error):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from unlearn.core.errors import format_user_error
+from unlearn.core.imports import import_quickly
 from unlearn.core.job import Job, describe_discovery
 from unlearn.orchestration.messages import log_to_stderr, print_error
 from unlearn.orchestration.outcomes import JobCounts
@@ -221,7 +222,8 @@ def _format_progress(outcomes: JobCounts) -> str:
 def _call_job(job: Job, function: str, outcomes: JobCounts) -> Any:
     try:
         package = "unlearn.orchestration.tuning" if function == "tune_job" else "unlearn.pipeline"
-        call: Callable[[Job], Any] = getattr(import_module(f"{package}.{function}"), function)
+        with import_quickly():
+            call: Callable[[Job], Any] = getattr(import_module(f"{package}.{function}"), function)
         return call(job)
     except Exception as error:
         problem = format_user_error(error)

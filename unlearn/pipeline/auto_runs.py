@@ -31,10 +31,8 @@ log = logging.getLogger(__name__)
 TENSORS = ("held", "predicted", "shifted")
 
 
-def equip_auto(method: Any, context: RunContext, model: nn.Module) -> None:
-    """Give ``method=auto`` its store and its evidence; other methods are left as they are."""
-    if not isinstance(method, Auto):
-        return
+def equip_auto(method: Auto, context: RunContext, model: nn.Module) -> None:
+    """Give ``method=auto`` its store and its evidence."""
     method.store = make_trial_store(context, model)
     method.evidence = collect_evidence(context.job)
 

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -134,6 +133,8 @@ def best_order(predicted: Tensor, given: Tensor, num_classes: int) -> list[int]:
         given: Class, (n,).
         num_classes: K.
     """
+    from scipy.optimize import linear_sum_assignment  # here, since it takes 20 MB
+
     pairs = torch.bincount(predicted * num_classes + given, minlength=num_classes**2)
     _, columns = linear_sum_assignment(-pairs.view(num_classes, num_classes).numpy())
     return [int(c) for c in columns]

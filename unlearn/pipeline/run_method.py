@@ -15,6 +15,7 @@ from unlearn.core.errors import CollapsedError
 from unlearn.core.types import Request
 from unlearn.evaluation.monitor import Monitor
 from unlearn.evaluation.predictions import Predictions
+from unlearn.methods.auto import Auto
 from unlearn.methods.base import UnlearningMethod
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline.context import RunContext, build_method
@@ -90,12 +91,15 @@ def run_method(
     context: RunContext, model: nn.Module, *, seed: int, loggers: Sequence[Logger]
 ) -> UnlearningResult:
     """Run the method on a copy of ``model``, timed without evaluation."""
-    from unlearn.pipeline import auto_runs, spread_run
+    from unlearn.pipeline import spread_run
 
     if spread_run.is_spread(context.job, build_method(context.job)):
         return spread_run.run_spread(context, model, seed=seed)
     method, monitor, fit, request = build_run(context, seed=seed, loggers=loggers)
-    auto_runs.equip_auto(method, context, model)
+    if isinstance(method, Auto):
+        from unlearn.pipeline.auto_runs import equip_auto  # its tables need pandas
+
+        equip_auto(method, context, model)
     return run_timed(method, copy.deepcopy(model), request, monitor, fit, context.engine)
 
 

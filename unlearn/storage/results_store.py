@@ -14,9 +14,7 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from unlearn.core.files import write_text_atomically
 from unlearn.core.job import ID_FORMAT
@@ -31,6 +29,9 @@ from unlearn.storage.row_files import (
     unseal_row,
 )
 from unlearn.storage.run_errors import read_last_line
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class ResultsStore:
         """Return the rows of one run by step, without broken ones; see ``row_files``."""
         return [unseal_row(row) for row in read_rows(self.run_folder(run_id))]
 
-    def load(self, **equal_to: object) -> pd.DataFrame:
+    def load(self, **equal_to: object) -> "pd.DataFrame":
         """Return all rows whose columns equal the given values, and repair the mirror if possible.
 
         Args:
@@ -121,6 +122,8 @@ class ResultsStore:
         Raises:
             ValueError: If a column does not exist.
         """
+        import pandas as pd  # 22 MB that a run does not need
+
         rows = [row for folder in self._list_folders() for row in read_rows(folder)]
         self._repair_mirror(rows)
         older = len({row["run_id"] for row in rows if OLDER_ID.fullmatch(row["run_id"])})

@@ -4,6 +4,7 @@ Order and augmentation of an epoch depend only on (seed, epoch), so that a resum
 exactly as an uninterrupted one. Shapes: N samples, B batch, C H W image.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -95,32 +96,42 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         """Yield the batches of the epoch; each sample occurs once."""
+        for number, make in enumerate(self.iterate_lazily()):
+            if self.parts == 1:
+                yield make()  # kept by no variable
+            else:
+                yield from make().split(self._count_parts(number), self.parts)
+
+    def iterate_lazily(self) -> Iterator[Callable[[], Batch]]:
+        """Yield functions that return the whole batches; to be called once each, in order."""
         # Ranks must use the same order, so with several ranks it is drawn on the CPU.
         source = self.data.label.device if self.rank == SINGLE_PROCESS else torch.device("cpu")
         generator = epoch_generator(self.seed, self.epoch, source)
         noise = epoch_generator(self.seed + 1 + 1009 * self.rank.number, self.epoch, self.device)
         order = torch.randperm(len(self.data), generator=generator, device=source)
         parts = list[Tensor]()
-        count, augment = self.count_batches(), self.augment
+        count = self.count_batches()
         for number in range(count):
             last = number == count - 1
             start = number * self.batch_size
             rows = order[start : None if last else start + self.batch_size]
             parts.append(rows[self.rank.number :: self.rank.count].to(self.data.label.device))
         images = read_batches(self.data.image, parts, self.device)
-        for number, (rows, image) in enumerate(zip(parts, images, strict=True)):
-            label, index = (
-                t[rows].to(self.device, non_blocking=True)
-                for t in (self.data.label, self.data.index)
-            )
-            if augment is not None:
-                image = augment(image, noise)
+        for number, rows in enumerate(parts):
             weight = 1.0 if self.rank == SINGLE_PROCESS else self.batch_weight(number)
-            batch = Batch(self.data.view(image, index), label, index, weight)
-            if self.parts == 1:
-                yield batch
-            else:
-                yield from batch.split(self._count_parts(number), self.parts)
+            yield functools.partial(self._make_batch, images, rows, noise, weight)
+
+    def _make_batch(
+        self, images: Iterator[Tensor], rows: Tensor, noise: torch.Generator, weight: float
+    ) -> Batch:
+        """Return the batch of the next images, which are those of ``rows``."""
+        image = next(images)
+        label, index = (
+            t[rows].to(self.device, non_blocking=True) for t in (self.data.label, self.data.index)
+        )
+        if self.augment is not None:
+            image = self.augment(image, noise)
+        return Batch(self.data.view(image, index), label, index, weight)
 
 
 class RequestLoader:
@@ -197,6 +208,11 @@ class RequestLoader:
 
     def __iter__(self) -> Iterator[dict[str, Batch]]:
         """Yield the epoch's batches."""
+        for make in self.iterate_lazily():
+            yield make()
+
+    def iterate_lazily(self) -> Iterator[Callable[[], dict[str, Batch]]]:
+        """Yield functions that return the epoch's batches; to be called once each, in order."""
         names = self.uses(self.epoch)
         loaders = {name: self.get_loader(name) for name in names}
         longest = max(
@@ -206,16 +222,36 @@ class RequestLoader:
         for name, loader in loaders.items():
             loader.set_epoch(self.epoch)
             repeat = longest and name != longest
-            streams[name] = self._repeat_batches(loader) if repeat else iter(loader)
+            streams[name] = self._repeat_batches(loader) if repeat else loader.iterate_lazily()
         while True:
-            batch = {name: next(stream, None) for name, stream in streams.items()}
-            if any(part is None for part in batch.values()):
+            makes = {name: next(stream, None) for name, stream in streams.items()}
+            if any(make is None for make in makes.values()):
                 return
-            yield {name: part for name, part in batch.items() if part is not None}
+            yield functools.partial(_make_all, makes)
 
-    def _repeat_batches(self, loader: ResidentLoader) -> Iterator[Batch]:
+    def _repeat_batches(self, loader: ResidentLoader) -> Iterator[Callable[[], Batch]]:
         round_ = 0
         while True:
             loader.set_epoch(self.epoch + 10_007 * round_)
-            yield from loader
+            yield from loader.iterate_lazily()
             round_ += 1
+
+
+def _make_all(makes: Mapping[str, Callable[[], Batch] | None]) -> dict[str, Batch]:
+    return {name: make() for name, make in makes.items() if make is not None}
+
+
+class DeferredBatches:
+    """Iterable over functions that make the batches of a ``RequestLoader``.
+
+    Lightning takes one item ahead of iterables without a length: of this one, it holds a function
+    instead of a second batch.
+    """
+
+    def __init__(self, loader: RequestLoader) -> None:
+        """Store the loader."""
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[Callable[[], dict[str, Batch]]]:
+        """Yield functions, to be called once each, in order."""
+        return self.loader.iterate_lazily()

@@ -17,7 +17,7 @@ from unlearn.methods.base import UnlearningMethod
 from unlearn.training.callbacks import EpochLog, EpochOrder
 from unlearn.training.distributed import SINGLE_PROCESS, Rank
 from unlearn.training.engine import Engine, LeanModule, silence_lightning, use_torch_seed
-from unlearn.training.loader import Augmentation, RequestLoader
+from unlearn.training.loader import Augmentation, DeferredBatches, RequestLoader
 from unlearn.training.optimizers import use_fast_step
 from unlearn.training.spreading import (
     SharedStatistics,
@@ -113,8 +113,8 @@ class UnlearningModule(LeanModule):
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Return the batch, which the loader has already moved to the device."""
-        return batch
+        """Return the batch, made on the device by the loader's function."""
+        return batch()
 
 
 class LightningFit:
@@ -177,7 +177,7 @@ class LightningFit:
         )
         try:
             with use_torch_seed(self.seed + self.rank.number), silence_lightning():
-                trainer.fit(module, train_dataloaders=loader)
+                trainer.fit(module, train_dataloaders=DeferredBatches(loader))
         finally:
             self.images_seen += module.epoch_log.images
         if self.rank != SINGLE_PROCESS:

@@ -79,9 +79,13 @@ class Augment:
         columns = torch.where(flip, w - 1 - columns, columns) + left
         rows = torch.arange(h, device=device) + top
         step = max(1, GATHERED // (h * w))
-        parts = (t.split(step) for t in (image, rows, columns))
-        cut = [self._gather_pixels(*part) for part in zip(*parts, strict=True)]
-        return torch.cat(cut) if len(cut) > 1 else cut[0]
+        if b <= step:
+            return self._gather_pixels(image, rows, columns)
+        out = torch.empty_like(image, memory_format=torch.contiguous_format)
+        parts = (t.split(step) for t in (out, image, rows, columns))
+        for place, *part in zip(*parts, strict=True):
+            place.copy_(self._gather_pixels(*part))
+        return out
 
     def _gather_pixels(self, image: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Return pixels of padded images at rows (b, H) and columns (b, W)."""

@@ -39,14 +39,12 @@ class EncodedStore(ImageStore):
         return super().__getstate__() | {"_pool": None}
 
     def read(self, rows: Tensor) -> Tensor:
-        """Return images uint8 (n, C, H, W) of rows int64 (n,), in channels_last.
+        """Return images uint8 (n, C, H, W) of rows int64 (n,), contiguous.
 
         Decoded by as many threads as torch uses.
         """
         allow_pixels(self.decoder.max_pixels)
-        out = torch.empty(
-            len(rows), *self.shape, dtype=torch.uint8, memory_format=torch.channels_last
-        )
+        out = torch.empty(len(rows), *self.shape, dtype=torch.uint8)
         threads, numbers = torch.get_num_threads(), range(len(rows))
         if threads == 1:
             self._decode_rows(rows, out, numbers)
@@ -95,11 +93,11 @@ class EncodedStore(ImageStore):
     def _decode_rows(self, rows: Tensor, out: Tensor, numbers: range) -> None:
         """Decode some of the rows into their places."""
         content, index, decode_fast = self._get_map(), self.index, find_fast_decoder()
-        for number in numbers:
-            row = int(rows[number])
-            start = int(index.start[row])
-            part = content[start : start + int(index.size[row])]
-            if decode_fast is not None and index.fast[row]:
+        own = rows[numbers.start : numbers.stop : numbers.step]
+        values = (t[own].tolist() for t in (index.start, index.size, index.fast))
+        for number, start, size, fast in zip(numbers, *values, strict=True):
+            part = content[start : start + size]
+            if decode_fast is not None and fast:
                 image = decode_fast(part)
             else:
                 image = decode_image(part.numpy().tobytes(), self.decoder.size, self.decoder.mode)

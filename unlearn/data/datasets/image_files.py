@@ -92,9 +92,9 @@ class ImageFiles:
         """Return name and reason of images that cannot be read."""
         return [self.names[row] + f" ({why})" * bool(why) for row, why in reasons.items()]
 
-    def list_paths(self) -> tuple[Path, ...]:
-        """Return the path of each file."""
-        return tuple(self.top / name for name in self.names)
+    def list_paths(self) -> tuple[str, ...]:
+        """Return the path of each file; a ``Path`` takes several times the memory."""
+        return tuple(os.path.join(self.top, name) for name in self.names)
 
     def compute_key(self) -> str:
         """Return a hash of the files and of everything that affects their decoding."""
@@ -105,7 +105,7 @@ class ImageFiles:
         how += f" {decoder.max_pixels}" * (decoder.max_pixels != MAX_PIXELS)
         digest = hashlib.blake2b(how.encode(), digest_size=16)
         known = FileDigests(self.root, self.cache, max_file_bytes(decoder.max_pixels))
-        contents = known.hash_files([os.path.join(self.top, name) for name in self.names])
+        contents = known.hash_files(self.list_paths())
         for name, content in zip(self.names, contents, strict=True):
             named = os.fsencode(name)
             digest.update(b"%d %s %s" % (len(named), named, content.encode()))
@@ -253,7 +253,7 @@ def _decode_in_memory(files: ImageFiles, rows: Tensor) -> DecodedImages:
     reasons = {}
 
     def decode_place(place: int, row: int) -> None:
-        image = files.decoder.decode_file(paths[row])
+        image = files.decoder.decode_file(Path(paths[row]))
         if isinstance(image, str):
             reasons[row] = image
         else:

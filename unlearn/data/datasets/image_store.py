@@ -26,6 +26,7 @@ import torch
 from filelock import FileLock, Timeout
 from torch import Tensor
 
+from unlearn.core.allocator import return_large_buffers
 from unlearn.core.console import make_console
 from unlearn.core.files import write_text_atomically
 from unlearn.core.verified_files import BrokenFileError, set_aside
@@ -60,7 +61,7 @@ class ImageStore(ABC):
     kind: ClassVar[str]
 
     def __init__(
-        self, folder: Path, key: str, paths: tuple[Path, ...], decoder: ImageDecoder
+        self, folder: Path, key: str, paths: tuple[str, ...], decoder: ImageDecoder
     ) -> None:
         """Read the index, if there is one.
 
@@ -249,7 +250,7 @@ class ImageStore(ABC):
         for block in blocks:
             yield from zip(
                 block,
-                pool.map(self._make_image, [self.paths[row] for row in block]),
+                pool.map(self._make_image, [Path(self.paths[row]) for row in block]),
                 strict=True,
             )
             yield None, None
@@ -277,6 +278,7 @@ class ImageStore(ABC):
     def _get_map(self) -> Tensor:
         """Return the bytes of the file, read-only, from the pages that all processes share."""
         if self._map is None:
+            return_large_buffers()
             with warnings.catch_warnings():  # torch warns of tensors that must not be written
                 warnings.simplefilter("ignore", UserWarning)
                 self._map = torch.from_numpy(np.memmap(self.path, mode="r"))

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import betabinom
 from torch import Tensor
 
 from unlearn.core.types import ImageSet
@@ -222,6 +221,8 @@ def make_interval(
         sizes: Held-out samples by trial, above 0.
         dispersion: Correlation of samples within an unlearning, in [0, 1).
     """
+    from scipy.stats import betabinom  # here, since it takes 36 MB
+
     counts = [n / (1 + (n - 1) * dispersion) for n in sizes]  # effective numbers of samples
     healed = sum(c * h / n for c, h, n in zip(counts, hits, sizes, strict=True))
     a, b = PRIOR + healed, PRIOR + sum(counts) - healed
