@@ -41,7 +41,7 @@ CELL = [
     "trainer.precision=32-true",
 ]
 CELL += ["trainer.unlearning_precision=32-true", "save_model=false"]
-SMALL = ["dataset=synthetic", "model.width=4", "pretraining.epochs=8", "pretraining.batch_size=32"]
+SMALL = ["model.width=4", "pretraining.epochs=8", "pretraining.batch_size=32"]
 SMALL += ["trainer.threads=1", "pretraining.optimizer.lr=0.1"]
 TOLERANCE = {"healed": 0.1, "utility": 0.03}
 PLANE = ["sweep=task_space", "corrupted=1000", "pretraining=capacity", "clean_only=true"]
@@ -128,7 +128,7 @@ def compare_cell(asked: Options, seconds: float) -> list[list[str]]:
     Raises:
         RuntimeError: If a run fails.
     """
-    words = [*CELL, *(SMALL if asked.small else ["dataset=digits"])]
+    words = [*CELL, *(["dataset=synthetic", *SMALL] if asked.small else ["dataset=digits"])]
     found = {}
     for name in ("cpu", asked.device):
         home = asked.home / f"cell_{name}"

@@ -12,7 +12,7 @@ from unlearn.config.composition import (
     check_jobs,
     compose_config,
     enable_composition,
-    expand_overrides,
+    make_config_cache,
     resolve_config,
 )
 from unlearn.core.errors import ConfigError
@@ -89,7 +89,7 @@ def expand_runs(config: Mapping[str, Any], arguments: Arguments) -> list[NeededR
     """
     shared = [word for word in arguments.overrides if word.startswith(CARRIED)]
     own = [f"--config-dir={folder}" for folder in arguments.folders[1:]]
-    found = []
+    found, bases = [], None
     for line in config["runs"]:
         said = [*shlex.split(str(line)), *config["run_options"], *shared]
         last = {word.partition("=")[0]: number for number, word in enumerate(said)}
@@ -97,10 +97,11 @@ def expand_runs(config: Mapping[str, Any], arguments: Arguments) -> list[NeededR
         words = ["--multirun", *own, *kept]
         try:
             asked = parse_command_line(words, "unlearn")
-            check_jobs("unlearn", asked)
+            bases = bases or make_config_cache("unlearn", asked)
+            jobs = check_jobs("unlearn", asked, bases)
         except ConfigError as error:
             raise ConfigError(f"runs: '{line}': {error}") from error
-        cells = expand_cells("unlearn", expand_overrides("unlearn", asked), asked)
+        cells = expand_cells("unlearn", jobs, asked, bases)
         found.append(NeededRuns(tuple(words), tuple(cells)))
     return found
 

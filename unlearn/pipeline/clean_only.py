@@ -171,6 +171,8 @@ def _measure_group(job: Job, row: Mapping[str, Any]) -> dict[str, float]:
     """Return the facts of the task of a row."""
     config = restore_config(row)
     config["paths"] = {**config.get("paths", {}), **job.config["paths"]}
+    if "cache_dir" in config["dataset"]:  # of the home of that run, maybe of another machine
+        config["dataset"]["cache_dir"] = job.config["paths"]["data_cache"]
     here = {key: job.config["trainer"][key] for key in ("accelerator", "threads")}
     here["progress"] = "false"
     config["trainer"] = {**job.config["trainer"], **config.get("trainer", {}), **here}

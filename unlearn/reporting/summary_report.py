@@ -35,11 +35,6 @@ from unlearn.storage.results_store import ResultsStore
 
 log = logging.getLogger(__name__)
 
-TASKS_TITLE = (
-    "what there is to unlearn: given labels of corrupted samples under the original, minus under a "
-    "network without them"
-)
-
 
 def write_summary(config: Mapping[str, Any]) -> list[Path]:
     """Print the summary of all recorded rows and write tables and figures.
@@ -232,7 +227,7 @@ def _print_tables(
     """Print the tables that add information, and warnings."""
     left_out = memorized.describe_left_out(frame)
     if "tasks" in made:
-        formats.print_table(made["tasks"], TASKS_TITLE)
+        formats.print_table(made["tasks"], memorized.TITLE)
     frame = frame[~memorized.has_nothing(frame)]
     if "summary" in made:
         usual = f"{count_noun(len(frame), 'run')}, mean ± standard error over cells"

@@ -14,6 +14,10 @@ LEAST = 0.3
 """Least ``memorized`` of a cell that counts."""
 
 NOTHING = "nothing to unlearn"
+TITLE = (
+    "what there is to unlearn: given labels of corrupted samples under the original, minus under a "
+    "network without them"
+)
 FACTS = (MEMORIZED, "ceiling", "healed_original")
 
 
