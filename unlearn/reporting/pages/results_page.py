@@ -202,7 +202,7 @@ def _is_numeric(column: pd.Series) -> bool:
 
 def _metric_directions(rows: pd.DataFrame) -> dict[str, str]:
     """Return the direction ("max" or "min") of the columns of our metrics."""
-    out: dict[str, str] = dict(DIRECTIONS)
+    out = {name: best for name, best in DIRECTIONS.items() if name in rows}
     for column in rows:
         name = str(column)
         if not (name.startswith("config/evaluation.") and name.endswith("._target_")):
