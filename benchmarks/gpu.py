@@ -77,7 +77,7 @@ def read_options(words: Sequence[str]) -> Options:
     Raises:
         ValueError: If one is unknown or wrong, or there is no GPU.
     """
-    given = dict(word.partition("=")[::2] for word in words)
+    given = {key: value for key, _, value in (word.partition("=") for word in words)}
     unknown = sorted(set(given) - set(DEFAULTS))
     if unknown:
         raise ValueError(f"unknown option {unknown[0]}; allowed: {', '.join(DEFAULTS)}")

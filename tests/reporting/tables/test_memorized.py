@@ -27,8 +27,8 @@ def test_rows_without_the_measurement_count(rows: pd.DataFrame):
 def test_the_table_of_tasks(measured: pd.DataFrame):
     table = memorized.tabulate_tasks(measured).set_index("corruption")
     assert table["task"].to_dict() == {"poison": "yes", "random_label": "nothing to unlearn"}
-    assert table.loc["poison", ["n", "memorized", "ceiling"]].tolist() == [2, 0.9, 0.95]
-    assert table.loc["poison", "memorized_sem"] == 0.0
+    columns = ["n", "memorized", "ceiling", "memorized_sem"]
+    assert table[columns].to_numpy(float)[0].tolist() == [2, 0.9, 0.95, 0.0]
 
 
 def test_what_is_left_out_is_said_in_the_table(measured: pd.DataFrame):
@@ -39,8 +39,8 @@ def test_what_is_left_out_is_said_in_the_table(measured: pd.DataFrame):
     table = summary.summarize_methods(kept)
     assert table["n"].tolist() == [4, 4]
     assert list(table.columns).index("recovered") < list(table.columns).index("seconds")
-    npo = table.set_index("method").loc["npo_fast"]
-    assert npo["recovered"] == pytest.approx((0.4 - 0.1) / 0.85)
+    recovered = dict(zip(table["method"], table["recovered"], strict=True))
+    assert recovered["npo_fast"] == pytest.approx((0.4 - 0.1) / 0.85)
     plain = formats.to_markdown(table), formats.to_latex(table)
     table.attrs[formats.NOTE] = line
     assert formats.to_markdown(table) == f"{plain[0]}\n{line}.\n"

@@ -70,6 +70,6 @@ def tabulate_tasks(frame: pd.DataFrame) -> pd.DataFrame:
         for column in originals:
             row |= {column: originals[column].mean()}
             row |= {f"{column}_sem": standard_error(originals[column])}
-        row["task"] = NOTHING if row[MEMORIZED] < LEAST else "yes"
+        row["task"] = NOTHING if originals[MEMORIZED].mean() < LEAST else "yes"
         rows.append(row)
     return pd.DataFrame(rows)
