@@ -106,7 +106,7 @@ def test_one_command_runs_what_is_missing_and_compares(home):
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert (f"command 1 of 1: {count} cells to run" in result.stderr) == bool(count)
-        assert "1 numbers: 1 inside, 0 outside, 0 missing" in result.stdout
+        assert "1 number: 1 inside, 0 outside, 0 missing" in result.stdout
     table = (home / "reports" / "claims.csv").read_text().splitlines()
     assert table[1].split(",")[2] == "2"  # two cells, not three
     assert len(list(home.glob("results/*/row-0.json"))) == 3

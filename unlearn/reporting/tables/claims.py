@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn.core.words import count_noun
 from unlearn.reporting.tables.frames import TASK, existing_columns, fill_collapsed, standard_error
 
 ORDER = re.compile(r"\s+(>=|>|~)\s+")
@@ -187,4 +188,4 @@ def count_verdicts(table: pd.DataFrame) -> str:
     """Return how many claims are inside, outside and missing, as a line."""
     counts = table["verdict"].value_counts()
     parts = [f"{counts.get(v, 0)} {v}" for v in ("inside", "outside", "missing")]
-    return f"{len(table)} numbers: {', '.join(parts)}"
+    return f"{count_noun(len(table), 'number')}: {', '.join(parts)}"
