@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-numeric test-all lint format bench stories docs clean
+.PHONY: demo test test-numeric test-all lint format bench gpu stories docs clean
 
 demo: $(STAMP)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh sweeps/demo.sh
@@ -31,6 +31,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python -m benchmarks
+
+# Nine minutes of one GPU; the next call goes on. GPU="device=cpu scale=small" shows the same steps anywhere.
+gpu: $(STAMP)
+	@$(BIN)/python -m benchmarks.gpu $(GPU)
 
 # Hours: users' stories with planted truth; STORY_DATA names a folder of images per class.
 stories: $(STAMP)

@@ -27,7 +27,8 @@ SECTIONS = {
     "Guides": ("your_model.md", "auto.md", "heal_notebook.md", "discovery.md", "advice.md", "trusted.md",
                "tuning.md", "floors.md", "scale.md", "security.md"),
     "Concepts": ("glossary.md", "corruptions.md", "architecture.md"),
-    "Results": ("gallery.md", "results.md", "refined.md", "localized.md", "speed.md", "reproduce.md"),
+    "Results": ("gallery.md", "results.md", "refined.md", "localized.md", "speed.md", "reproduce.md",
+                "claims.md"),
     "Development": ("extend.md", "api.md"),
 }  # fmt: skip
 """Pages of the navigation; the methods follow the guides, and unnamed pages come last."""

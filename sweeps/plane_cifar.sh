@@ -8,4 +8,4 @@ space() {
 }
 space method=original,retrain,finetune,npo,scrub,potion,rem "$@"
 space pretraining=etd method=etd,rem "$@"
-python evaluate.py
+python evaluate.py clean_only=true  # of runs from before, too

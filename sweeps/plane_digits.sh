@@ -7,4 +7,4 @@ export UNLEARN_HOME="${UNLEARN_HOME:-outputs/plane_digits}"
 space() { python unlearn.py sweep=task_space seed=0,1,2 "$@"; }
 space method=original,retrain,finetune,cf_k,eu_k,gradient_ascent,neggrad_plus,npo,random_label,scrub,badt,salun,ssd,assd,lfssd,potion,rem "$@" || true
 space pretraining=etd method=etd,npo,scrub,badt,rem "$@" || true
-python evaluate.py
+python evaluate.py clean_only=true  # of runs from before, too

@@ -98,6 +98,11 @@ def _check_command(name: str, argv: list[str]) -> JobCounts | None:
         else:
             print(help.format_config(name, first, resolve="--resolve" in argv))
         return None
+    if name == "evaluate" and "scale=small" in arguments.overrides:
+        from unlearn.orchestration.reproduction import add_small_overrides
+
+        before, arguments = arguments.overrides, add_small_overrides(arguments)
+        argv = [*argv, *arguments.overrides[: len(arguments.overrides) - len(before)]]
     bases = composition.make_config_cache(name, arguments)
     jobs = composition.check_jobs(name, arguments, bases)
     launcher: list[str] = []
@@ -107,6 +112,8 @@ def _check_command(name: str, argv: list[str]) -> JobCounts | None:
         launcher = choose_launcher(name, arguments, jobs)
     sys.argv[1:] = [*flags_first(argv, arguments), *launcher]
     outcomes = JobCounts(jobs)
+    if name == "evaluate":
+        return outcomes if len(jobs) > 1 or _run_needed(arguments, outcomes) else None
     return outcomes if name != "unlearn" or _expand_sweep(arguments, outcomes, bases) else None
 
 
@@ -121,6 +128,27 @@ def _fetch_checkpoint(word: str) -> str:
     except ValueError as error:
         raise ConfigError(str(error)) from error
     return f"checkpoint={path}"
+
+
+def _run_needed(arguments: Any, outcomes: JobCounts) -> bool:
+    """Run what a published experiment needs, or print its cost; return whether to evaluate."""
+    keys = {word.partition("=")[0] for word in arguments.overrides}
+    if not keys & {"experiment", "runs", "plan"}:
+        return True
+    from unlearn.orchestration import reproduction
+
+    config = reproduction.read_experiment(arguments)
+    found = reproduction.expand_runs(config, arguments)
+    if config["plan"]:
+        print("\n".join(reproduction.describe_cost(config, found)))
+        return False
+    if found:
+        if config["run_missing"] and (failed := reproduction.run_missing(found)):
+            print_error(
+                f"{count_noun(failed, 'command')} ended with an error; comparing what is recorded"
+            )
+        outcomes.run_ids = [cell.run_id for cell in reproduction.list_cells(found)]
+    return True
 
 
 def _expand_sweep(arguments: Any, outcomes: JobCounts, bases: Any) -> bool:

@@ -256,3 +256,11 @@ def test_a_broken_identity_is_named_and_not_counted(home, caplog, content):
     assert list_trained_originals(home / "checkpoints") == set()
     (line,) = caplog.messages
     assert line.startswith(f"{folder / 'identity.json'} is broken and not counted: ")
+
+
+def test_a_plan_counts_networks_without_corrupted_samples(home):
+    plan = progress.describe_plan(cells("clean_only=true"))
+    assert "networks without corrupted samples: 2 needed, 0 cached, 2 to train" in plan
+    assert not any("without corrupted" in line for line in progress.describe_plan(cells()))
+    found = cells("clean_only=true", "corruption=none", "forget_set=random")
+    assert not any("without corrupted" in line for line in progress.describe_plan(found))

@@ -130,7 +130,9 @@ def test_claims_are_printed_and_saved_with_the_ends_of_curves(
     table = pd.read_csv(paths[-3])
     assert table["verdict"].tolist() == ["outside", "inside", "inside", "missing"]
     out = capsys.readouterr().out
-    assert out.count("inside") == 2 and "outside" in out and "missing" in out
+    assert (
+        out.count("inside") == 3
+    )  # two claims and the count of verdicts and "outside" in out and "missing" in out
     with pytest.raises(ValueError, match="must end in /first or /last, got middle"):
         summary_report.write_summary(
             config | {"expected": [expected[1] | {"column": f"{curve}/middle"}]}
@@ -222,3 +224,39 @@ def test_regularity_is_measured_kept_and_read_by_the_advice(
     assert "below doing nothing" in fit and fit.index("original") < fit.index("npo")
     summary_report.print_advice(case | {"where": where})
     assert "fit at regularity" not in capsys.readouterr().out
+
+
+def test_cells_with_nothing_to_unlearn_are_left_out_and_named(
+    config: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    store = ResultsStore(tmp_path / "results")
+    facts = {"ceiling": 0.9, "healed_original": 0.1}
+    for method, healed in (("original", 0.1), ("rem", 0.8)):
+        write(store, method, 0, healed, memorized=0.8, recovered=(healed - 0.1) / 0.8, **facts)
+        write(store, method, 1, 0.95, corruption="random_label", memorized=0.02, **facts)
+    paths = summary_report.write_summary(config | {"figure": "all"})
+    assert {"tasks.csv", "heatmap.png"} <= {p.name for p in paths}
+    table = pd.read_csv(tmp_path / "reports" / "summary.csv").set_index("method")
+    assert table["n"].to_dict() == {"rem": 1, "original": 1}
+    assert table["recovered"].to_dict() == pytest.approx({"rem": 0.875, "original": 0.0})
+    out = capsys.readouterr().out
+    assert "nothing to unlearn" in out and "1 cell of random_label left out of means" in out
+    assert "left out of means" in (tmp_path / "reports" / "summary.md").read_text()
+    assert '"least":0.3' in (tmp_path / "reports" / "report.html").read_text()
+
+
+def test_a_plane_without_anything_to_unlearn_has_no_means(config: dict[str, Any], tmp_path: Path):
+    store = ResultsStore(tmp_path / "results")
+    for discovery in (0.1, 0.5):
+        write(
+            store,
+            "rem",
+            0,
+            0.9,
+            run=f"rem-{discovery * 10:g}-run",
+            discovery=discovery,
+            memorized=0.1,
+        )
+    paths = summary_report.write_summary(config | {"figure": "all"})
+    names = {p.name for p in paths}
+    assert "tasks.csv" in names and "heatmap.png" in names and "summary.csv" not in names

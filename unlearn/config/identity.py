@@ -29,6 +29,7 @@ KEYS_OUTSIDE_IDENTITY = (
     "dashboard",
     "tune",
     "stack",
+    "clean_only",
     "chosen",
     "trainer.accelerator",
     "trainer.threads",

@@ -212,6 +212,11 @@ class UnlearnConfig(Common):
         default=None, metadata=_make_help("further trainable parameters by name, with *")
     )
     evaluation: Any = MISSING
+    clean_only: bool = _make_option(
+        False,
+        "also train a network without any corrupted sample, once per original: columns memorized, "
+        "ceiling, recovered",
+    )
     logger: Any = MISSING
 
 
@@ -234,6 +239,11 @@ class EvaluateConfig(Common):
         metadata=_make_help("diagnose the original model layer by layer: layers, masks, all"),
     )
     evaluation: Any = MISSING
+    clean_only: bool = _make_option(
+        False,
+        "add the columns memorized, ceiling and recovered to recorded rows that lack them: trains one "
+        "network per original, runs no method again",
+    )
     checkpoint: str | None = _make_option(
         None, "checkpoint to evaluate, or to advise on; null: summarize all recorded rows"
     )
@@ -261,6 +271,24 @@ class EvaluateConfig(Common):
     expected: list[Any] = field(
         default_factory=list, metadata=_make_help("published claims to compare the results with")
     )
+    runs: list[str] = field(
+        default_factory=list,
+        metadata=_make_help(
+            "command lines of unlearn.py whose rows are compared; missing ones are run"
+        ),
+    )
+    run_options: list[str] = field(
+        default_factory=list, metadata=_make_help("further options of all of these command lines")
+    )
+    run_missing: bool = _make_option(True, "false: compare recorded rows alone, run nothing")
+    plan: bool = _make_option(False, "print the cost of these runs without running anything")
+    scale: str = _make_option(
+        "full", "recipe of a published experiment: full, or its small variant"
+    )
+    small: dict[str, Any] = field(
+        default_factory=dict, metadata=_make_help("what scale=small replaces; to read, not to set")
+    )
+    cost: str | None = _make_option(None, "stated cost of these runs; printed by plan=true")
     logger: Any = MISSING
 
 

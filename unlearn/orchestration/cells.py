@@ -5,7 +5,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from unlearn.config.composition import enable_composition, make_config_cache
 from unlearn.config.identity import compute_run_id
 from unlearn.config.resolved_cache import ConfigCache
 from unlearn.core.job import identify_code, original_identity
+from unlearn.storage.checkpoint_marks import CLEAN_ONLY_MARK
 from unlearn.storage.row_files import read_row
 from unlearn.storage.run_errors import read_last_line
 
@@ -64,6 +65,12 @@ class Cell:
     def is_running(self) -> bool:
         """Return whether a process is running this cell."""
         return is_locked(self.folder)
+
+    def needs_clean_only(self) -> bool:
+        """Return whether the cell needs a network that never saw a corrupted sample."""
+        corruption = self.content.get("corruption") or {}
+        none = str(corruption.get("_target_", "")).endswith(".Clean")
+        return bool(self.content.get("clean_only")) and not none
 
     def read_row(self) -> dict[str, Any] | None:
         """Return the row of the first request; None if absent or broken."""
@@ -167,12 +174,26 @@ def _make_cell(overrides: tuple[str, ...], content: dict[str, Any]) -> Cell:
 
 def list_trained_originals(checkpoints: Path) -> set[str]:
     """Return the keys of the original models in the cache; broken entries cause a warning."""
+    return _list_cached_keys(checkpoints, lambda folder, who: "forget" not in who)
+
+
+def list_trained_clean_only(checkpoints: Path) -> set[str]:
+    """Return the keys of the originals whose network without corrupted samples is in the cache."""
+    return _list_cached_keys(
+        checkpoints, lambda folder, who: "forget" in who and (folder / CLEAN_ONLY_MARK).exists()
+    )
+
+
+def _list_cached_keys(
+    checkpoints: Path, is_wanted: Callable[[Path, Mapping[str, Any]], bool]
+) -> set[str]:
+    """Return the originals' keys of cached models; called with a model's folder and identity."""
     keys = set()
     for path in checkpoints.glob("*/identity.json"):
         if (path.parent / "model.pt").exists():
             try:
                 content = json.loads(path.read_text(encoding="utf-8"))
-                if "forget" not in content:  # not a retrained reference
+                if is_wanted(path.parent, content):
                     keys.add(compute_original_key(content))
             except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
                 log.warning(

@@ -22,6 +22,7 @@ class JobCounts:
         locked: Run ids of the jobs that did not run because another process runs them.
         submitted: Number of jobs submitted to a cluster without waiting.
         suppress_announcements: Whether another process announces the jobs.
+        run_ids: Runs that an evaluation is restricted to; None: all rows.
     """
 
     jobs: list[list[str]]
@@ -32,6 +33,7 @@ class JobCounts:
     locked: list[str] = field(default_factory=list)
     submitted: int = 0
     suppress_announcements: bool = False
+    run_ids: list[str] | None = None
 
     @property
     def is_sweep(self) -> bool:

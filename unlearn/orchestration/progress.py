@@ -11,7 +11,12 @@ from typing import Any
 
 from unlearn.core.console import make_console
 from unlearn.core.words import count_noun
-from unlearn.orchestration.cells import STATES, Cell, list_trained_originals
+from unlearn.orchestration.cells import (
+    STATES,
+    Cell,
+    list_trained_clean_only,
+    list_trained_originals,
+)
 
 log = logging.getLogger(__name__)
 
@@ -97,18 +102,35 @@ def count_untrained(cells: Iterable[Cell]) -> int:
     return sum(len(keys - list_trained_originals(folder)) for folder, keys in wanted.items())
 
 
+def count_clean_only(cells: Iterable[Cell]) -> tuple[int, int]:
+    """Return how many networks without corrupted samples are needed, and how many are not cached."""
+    wanted: dict[Path, set[str]] = defaultdict(set)
+    for cell in cells:
+        if cell.needs_clean_only():
+            wanted[cell.checkpoints].add(cell.original_key)
+    there = {folder: list_trained_clean_only(folder) for folder in wanted}
+    absent = sum(len(keys - there[folder]) for folder, keys in wanted.items())
+    return sum(map(len, wanted.values())), absent
+
+
 def describe_plan(cells: Sequence[Cell]) -> list[str]:
     """Return lines that describe the cost of a sweep, without running anything."""
     states = group_by_state(cells)
     recorded = states["done"] + states["collapsed"]
     missing = states["missing"] + states["failed"]
     models, needed = len({c.original_key for c in missing}), count_untrained(missing)
-    guess = estimate_time(missing, recorded, needed)
+    clean = count_clean_only(missing)
+    guess = estimate_time(missing, recorded, needed + clean[1])
     lines = [
         f"{count_noun(len(cells), 'cell')}: {len(recorded)} recorded, "
         f"{len(states['running'])} running, {len(missing)} to run",
         f"original models: {models} needed, {models - needed} cached, {needed} to train",
     ]
+    if clean[0]:
+        lines.append(
+            f"networks without corrupted samples: {clean[0]} needed, {clean[0] - clean[1]} cached, "
+            f"{clean[1]} to train"
+        )
     methods = Counter(method_name(c) for c in missing)
     lines += [
         f"  {method}: {count_noun(count, 'cell')}" for method, count in sorted(methods.items())

@@ -178,6 +178,8 @@ def _run_job(config: DictConfig, task: JobRunner) -> Any:
         from hydra.core.hydra_config import HydraConfig
 
         _print_start(outcomes, HydraConfig.get().overrides.task)
+    if outcomes.run_ids is not None:
+        job.config["where"] = {**job.config["where"], "run_id": outcomes.run_ids}
     if task.name != "unlearn":
         return _call_job(job, task.function, outcomes)
     if job.config["tune"]["trials"]:

@@ -1,6 +1,7 @@
 """Compute and compare memorization scores: agreement with one of them, and cost."""
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from unlearn.core.job import Job
 from unlearn.pipeline.context import RunContext, load_context
 from unlearn.pipeline.sample_scores import compute_sample_scores
 from unlearn.reporting.figures import canvas, refined
-from unlearn.reporting.tables import formats
+from unlearn.reporting.tables import claims, formats
 from unlearn.scoring.memorization.agreement import (
     group_overlap,
     kendall_correlation,
@@ -51,11 +52,25 @@ def score_job(job: Job) -> float | None:
     folder = Path(job.config["paths"]["reports"])
     formats.save_tables(text, folder / "scores")
     _write_scores(context, values, folder / "score_values.csv")
+    _compare_with_claims(table, job.config, folder)
     rank = {row["score"]: float(row["Spearman"]) for row in rows}
     figure = refined.draw_scores_against({k: v.numpy() for k, v in values.items()}, reference, rank)
     canvas.save_figure(figure, folder / "scores")
     log.info("in %s: scores, score_values.csv", folder)
     return None
+
+
+def _compare_with_claims(table: pd.DataFrame, config: Mapping[str, Any], folder: Path) -> None:
+    """Print and write the published claims about scores, if there are any: the score is the method."""
+    wanted = [claim for node in config["expected"] for claim in claims.parse_claims(node)]
+    if not wanted:
+        return
+    frame = table.rename(columns={"score": "method"}).assign(seed=config["seed"], status="ok")
+    found = claims.compare_claims(frame, wanted)
+    title = config["title"] or "published claims and measured values"
+    formats.print_table(found.drop(columns="source"), title)
+    formats.print_notes([claims.count_verdicts(found)])
+    formats.save_tables(found, folder / "claims", latex=False)
 
 
 def _score_row(

@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from unlearn.core.job import Job
+from unlearn.core.scale import select_scale
 from unlearn.evaluation.predictions import predict_task
 from unlearn.pipeline import reference_models
+from unlearn.pipeline.clean_only import add_clean_only_columns
 from unlearn.pipeline.compare_scores_job import score_job
 from unlearn.pipeline.diagnose_job import diagnose_job
 from unlearn.pipeline.estimate_regularity import estimate_list_regularity
@@ -18,6 +20,7 @@ from unlearn.storage.user_checkpoint import match_checkpoint
 
 def evaluate_job(job: Job) -> float | None:
     """Evaluate a checkpoint on a task, or turn all recorded rows into a table and figures."""
+    job = replace(job, config=select_scale(job.config))
     if job.config["compare_scores"] is not None:
         return score_job(job)
     if job.config["diagnosis"] is not None:
@@ -32,6 +35,8 @@ def evaluate_job(job: Job) -> float | None:
         summary_report.print_advice(job.config, estimate_list_regularity(job))
         return None
     if job.config["checkpoint"] is None:
+        if job.config["clean_only"]:
+            add_clean_only_columns(job)
         summary_report.write_summary(job.config)
         return None
     context = load_with_forget_set(job)

@@ -13,6 +13,7 @@ from unlearn.core.job import Job, chosen_option, describe_discovery
 from unlearn.evaluation.class_losses import compare_classes, summarize_worst_class
 from unlearn.evaluation.evaluator import Row, evaluate_metrics, find_collapse, get_metric
 from unlearn.evaluation.predictions import REFERENCE_NEEDS, Predictions
+from unlearn.evaluation.recovery import CEILING, RECOVERED, compute_recovered
 from unlearn.pipeline.context import RunContext
 from unlearn.pipeline.run_method import UnlearningResult, run_method
 from unlearn.pipeline.trained_models import predict_retrained
@@ -88,6 +89,8 @@ def make_record(
         row = evaluate_run(context, predictions) | _compare_classes(context, said)
         reason = find_collapse(row, context.task.train.num_classes)
     row |= {"images_seen": outcome.images_seen} | facts
+    if CEILING in row:
+        row[RECOVERED] = compute_recovered(row, row.get("healed"))
     row["wall_seconds"] = time.perf_counter() - started
     row |= describe_trusted_set(context)
     row |= {k if k.startswith("auto/") else f"method/{k}": v for k, v in outcome.notes.items()}

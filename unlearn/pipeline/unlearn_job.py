@@ -16,6 +16,7 @@ from unlearn.data.task import Task
 from unlearn.evaluation.predictions import REFERENCE_NEEDS, Predictions, predict_task
 from unlearn.models.expansion.expanded import remove_extra_channels
 from unlearn.pipeline import sequential_requests
+from unlearn.pipeline.clean_only import check_clean_only, measure_clean_only
 from unlearn.pipeline.context import RunContext, build_method, load_context
 from unlearn.pipeline.forget_set import add_forget_set, needs_original_model
 from unlearn.pipeline.healed_models import publish_model
@@ -49,6 +50,7 @@ def unlearn_job(job: Job) -> float | None:
     environment.check_torchvision()
     method = build_method(job)  # checks options before any training
     is_spread(job, method)
+    check_clean_only(job)
     for node in ("pretraining", "forget_set"):
         job.node(node)
     compares = is_needed(job, *REFERENCE_NEEDS)
@@ -63,6 +65,7 @@ def unlearn_job(job: Job) -> float | None:
     check_method(context, method)
     training = time.perf_counter()
     model, trained = load_original(context)
+    measured = measure_clean_only(context, model) if job.config.get("clean_only") else {}
     started += time.perf_counter() - training  # recorded with the original model
     context = add_forget_set(context) if late else context
     if compares:
@@ -74,7 +77,7 @@ def unlearn_job(job: Job) -> float | None:
         )
     if given and context.original_predictions is not None:
         check_agreement(context, model, context.original_predictions)
-    facts |= {"original_seconds": trained.notes["seconds"], **context.forget_set_facts}
+    facts |= {"original_seconds": trained.notes["seconds"], **context.forget_set_facts, **measured}
     if is_needed(job, "embedding"):
         context = replace(context, embedding=compute_features(context))
     steps: list[_Step] = []

@@ -20,6 +20,7 @@ from unlearn.reporting.tables import (
     formats,
     frames,
     measured_regularity,
+    memorized,
     merged_planes,
     oracle_gaps,
     refined,
@@ -54,7 +55,9 @@ def write_summary(config: Mapping[str, Any]) -> list[Path]:
     frame = frames.prepare_rows(rows)
     frame, measured = _measure_regularity(frame, store)
     corrupted, plain = (frame[~(none := refined.is_uncorrupted(frame))], frame[none])
-    made = _corrective_tables(corrupted, config) | _regularity_tables(corrupted, measured)
+    tasks = memorized.tabulate_tasks(corrupted)
+    made = {"tasks": tasks} if len(tasks) else {}
+    made |= _corrective_tables(corrupted, config) | _regularity_tables(corrupted, measured)
     made |= _refined_tables(plain, config["by"])
     if len(gaps := oracle_gaps.gap_table(frame)):
         made["localization"] = gaps
@@ -193,6 +196,8 @@ def _print_fit_advice(
 
 def _corrective_tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[str, pd.DataFrame]:
     """Return the tables of corrupted data by the stem of their files."""
+    left_out = memorized.describe_left_out(frame)
+    frame = frame[~memorized.has_nothing(frame)]
     if frame.empty:
         return {}
     alone = list(config["by"]) == ["method"]
@@ -204,6 +209,8 @@ def _corrective_tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[s
     made = {"summary": main, "regions": comparisons.compare_regions(frame)}
     tested = comparisons.compare_with_best(frame)
     made |= {} if tested.empty else {"tests": tested}
+    for table in made.values():
+        table.attrs |= {} if left_out is None else {formats.NOTE: left_out}
     found = detectors.tabulate_detectors(frame)
     return made if found.empty else made | {"detectors": found}
 
@@ -218,15 +225,22 @@ def _print_tables(
     made: Mapping[str, pd.DataFrame], frame: pd.DataFrame, plain: int, title: str | None
 ) -> None:
     """Print the tables that add information, and warnings."""
+    left_out = memorized.describe_left_out(frame)
+    if "tasks" in made:
+        formats.print_table(made["tasks"], memorized.TITLE)
+    frame = frame[~memorized.has_nothing(frame)]
     if "summary" in made:
         usual = f"{count_noun(len(frame), 'run')}, mean ± standard error over cells"
         formats.print_table(made["summary"], title or usual)
+    if left_out is not None:
+        formats.print_notes([left_out])
     if "trusted" in made.get("summary", ()):
         formats.print_notes(trusted.RULES)
     gap = None if frame.empty else trusted.find_gap(frame)
     if gap is not None:
         log.warning("%s", gap)
-    if frame["corruption"].nunique() > 1 or frame["discovery"].nunique() > 1:
+    several = frame["corruption"].nunique() > 1 or frame["discovery"].nunique() > 1
+    if several and "regions" in made:
         heading = "healed x utility by region (± seeds: error over seeds alone)"
         formats.print_table(made["regions"], heading, errors=False)
     if "regularity" in made:
@@ -251,6 +265,7 @@ def _print_tables(
         formats.print_table(
             made["claims"].drop(columns="source"), "published claims and measured values"
         )
+        formats.print_notes([claims.count_verdicts(made["claims"])])
     if frame.empty:
         return
     mixed, several = comparisons.count_settings(frame), comparisons.count_repeats(frame)

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -95,6 +96,23 @@ class ResultsStore:
                 if grows and self.mirror.exists():
                     os.truncate(self.mirror, len(before))
                 raise
+
+    def add_columns(
+        self, values: Mapping[tuple[str, int], Mapping[str, float | int | bool | str | None]]
+    ) -> None:
+        """Add columns to recorded rows; other columns stay as they are.
+
+        Args:
+            values: New columns by run id and step; a row that is not recorded is left out.
+        """
+        with lock_store(self.root, "add columns to recorded rows"):
+            for (run_id, step), columns in values.items():
+                folder = self.run_folder(run_id)
+                rows = {row["step"]: row for row in settle_rows(folder)}
+                if step in rows:
+                    row = seal_row(unseal_row(rows[step]) | dict(columns))
+                    write_text_atomically(folder / f"row-{step}.json", format_row(row))
+            self._rebuild_mirror()
 
     def write_failure(self, run_id: str, message: str) -> Path:
         """Store the traceback of a failed run; a later success removes it.

@@ -111,3 +111,20 @@ def test_the_winner_map_names_each_cells_best(frame: Frame):
     assert np.allclose(image[1, 1], 0xE6 / 0xFF)  # nobody ran there
     title = axes.get_title(loc="left").replace("\N{NO-BREAK SPACE}", " ").replace("\n", " ")
     assert title.endswith("Cells won: gradient ascent 2, rem 1")
+
+
+def test_cells_with_nothing_to_unlearn_are_hatched_and_not_in_the_mean(plane):
+    frame = plane(("random_label", 0.1), ("poison", 0.1))
+    low = frame["corruption"] == "random_label"
+    frame = frame.assign(memorized=0.9).assign(memorized=lambda f: f["memorized"].mask(low, 0.1))
+    frame.loc[low, "healed_utility"] = 0.2
+    fig = planes.draw_heatmap(frame)
+    best = fig.axes[0]
+    assert best.get_title(loc="left") == "rem   mean 0.86"
+    assert texts(best) == ["0.86", "0.20"]
+    (hatched,) = best.patches
+    assert hatched.get_hatch() == "////" and hatched.get_xy() == (-0.5, 0.5)
+    assert "nothing to unlearn, memorized < 0.3" in fig.get_supxlabel()
+    assert list(planes.find_winners(frame).index) == [("poison", 0.1)]
+    plain = planes.draw_heatmap(plane(("poison", 0.1)))
+    assert not plain.axes[0].patches and plain.get_supxlabel() == "discovery rate"

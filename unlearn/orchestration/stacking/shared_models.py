@@ -1,4 +1,4 @@
-"""Trains the models that the cells of a sweep share: originals, then retrained references."""
+"""Trains the models that the cells of a sweep share: originals, clean-only networks, retrained references."""
 
 import itertools
 import json
@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from unlearn.core.job import Job, original_identity
+from unlearn.pipeline.clean_only import build_clean_only_spec
 from unlearn.pipeline.context import RunContext, load_context
 from unlearn.pipeline.forget_set import load_with_forget_set
 from unlearn.pipeline.stacked_training import must_train, stack_width, train_missing_stacked
@@ -35,11 +36,22 @@ def train_shared_models(jobs: Sequence[Job]) -> None:
             where = job.config["paths"]["checkpoints"]
             groups[json.dumps([same, where], sort_keys=True)].append(job)
     for group in groups.values():
-        for wanted in (_iterate_original_specs(group), _iterate_reference_specs(group)):
+        for wanted in (
+            _iterate_original_specs(group),
+            _iterate_clean_only_specs(group),
+            _iterate_reference_specs(group),
+        ):
             lacks = ((s, t) for s, t in wanted if must_train(group[0], t))
             # A few at a time: every model holds its own data.
             while some := list(itertools.islice(lacks, stack_width(group[0].config))):
                 train_missing_stacked(group[0], some)
+
+
+def _iterate_clean_only_specs(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:
+    wanted = [job for job in jobs if job.config.get("clean_only")]
+    for context, _ in _iterate_original_specs(wanted):
+        if context.task.truth.corrupted.any():
+            yield context, build_clean_only_spec(context)
 
 
 def _iterate_original_specs(jobs: Sequence[Job]) -> Iterator[tuple[RunContext, TrainingSpec]]:

@@ -17,6 +17,7 @@ from unlearn.reporting.figures import refined as refined_figures
 from unlearn.reporting.tables import measured_regularity as measured
 from unlearn.reporting.tables import refined
 from unlearn.reporting.tables.frames import TASK, existing_columns, on_plane
+from unlearn.reporting.tables.memorized import has_nothing
 from unlearn.reporting.tables.summary import summarize_metrics
 from unlearn.storage.results_store import ResultsStore
 
@@ -41,6 +42,8 @@ MAKERS: dict[str, Callable[[pd.DataFrame, pd.DataFrame | None], Figures]] = {
     "closeness": lambda frame, _: {"closeness": refined_figures.draw_closeness(frame)},
 }
 MAPS = ("heatmap", "winners", "regularity")
+MARKING = ("heatmap", "redirection", "closeness", "sequence")
+"""Figures that show cells with nothing to unlearn, or no means of healing."""
 PLANE = ("heatmap", "winners", "tradeoff", "worst")
 NAMES = (*MAKERS, "auto", "all", "none")
 
@@ -143,5 +146,10 @@ def draw_figures(name: str, frame: pd.DataFrame, curves: pd.DataFrame | None) ->
     for each in choose_figures(name, frame, curves):
         healing = each not in ("closeness", "sequence", name)  # chosen for the corrupted rows
         rows = frame[~refined.is_uncorrupted(frame)] if healing else frame
+        if each not in MARKING:
+            rows = rows[~has_nothing(rows)]
+            if rows.empty:
+                log.warning("figure=%s: no cell with anything to unlearn", each)
+                continue
         out |= MAKERS[each](on_plane(rows) if each in MAPS else rows, curves)
     return out

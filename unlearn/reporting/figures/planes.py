@@ -12,10 +12,12 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from unlearn.reporting.figures.canvas import file_name, new_figure
 from unlearn.reporting.tables.facts import is_upper_bound, order_corruptions, regularity_levels
 from unlearn.reporting.tables.frames import by_cell
+from unlearn.reporting.tables.memorized import LEAST, NOTHING, has_nothing
 from unlearn.reporting.tables.summary import TITLES, average_cells, summarize_metrics
 from unlearn.reporting.tables.trusted import is_trusted
 
@@ -66,9 +68,10 @@ def draw_heatmap(
         grid = table.loc[method].unstack("discovery")
         grid = pd.DataFrame(grid).reindex(index=order, columns=rates)
         values = np.ma.masked_invalid(grid.to_numpy(float))
+        counted = ~_mark_cells(axes, frame, method, grid)
         image = axes.imshow(values, vmin=0, vmax=1, cmap=colours, aspect="auto")
         _label_plane(axes, order, rates, levels if len(methods) == 1 else {})
-        known = values.compressed()
+        known = values[counted].compressed()
         text = f"mean {known.mean():.2f}" if len(known) else "failed"
         axes.set_title(f"{method.replace('_', ' ')}   {text}", fontsize=10, loc="left")
         _write_cells(axes, grid)
@@ -78,8 +81,24 @@ def draw_heatmap(
         label = TITLES.get(value, value.replace("_", " "))
         share = min(1.0, 3.2 / fig.get_size_inches()[1])
         fig.colorbar(image, ax=panels.tolist(), label=label, shrink=max(share, 0.35))
-    fig.supxlabel("discovery rate", fontsize=10)
+    marked = bool(has_nothing(frame).any())
+    note = f"   (hatched: {NOTHING}, memorized < {LEAST:g}; not in means)" if marked else ""
+    fig.supxlabel(f"discovery rate{note}", fontsize=10)
     return fig
+
+
+def _mark_cells(axes: Axes, frame: pd.DataFrame, method: str, grid: pd.DataFrame) -> np.ndarray:
+    """Hatch the cells of a grid with nothing to unlearn; return which they are, as ``grid``."""
+    own = frame[(frame["method"] == method) & has_nothing(frame)]
+    cells = set(zip(own["corruption"], own["discovery"], strict=True))
+    marked = np.array([[(row, rate) in cells for rate in grid] for row in grid.index], dtype=bool)
+    for i, j in np.argwhere(marked):
+        axes.add_patch(
+            Rectangle(
+                (j - 0.5, i - 0.5), 1, 1, fill=False, hatch="////", edgecolor="#ffffff90", lw=0
+            )
+        )
+    return marked.reshape(grid.shape)
 
 
 def _label_plane(
@@ -100,7 +119,7 @@ def _write_cells(axes: Axes, grid: pd.DataFrame) -> None:
 def find_winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataFrame:
     """Return the best method of each cell, and how often it wins.
 
-    Oracles and methods with a trusted set are excluded.
+    Oracles, methods with a trusted set and cells with nothing to unlearn are excluded.
 
     Args:
         frame: Rows, prepared.
@@ -110,7 +129,7 @@ def find_winners(frame: pd.DataFrame, value: str = "healed_utility") -> pd.DataF
         Indexed by corruption and discovery rate: ``winner``; ``mean``; ``won``, the number of seeds
         in which no other is better; ``seeds``, those in which the winner ran.
     """
-    own = frame[~is_upper_bound(frame) & ~is_trusted(frame)]
+    own = frame[~is_upper_bound(frame) & ~is_trusted(frame) & ~has_nothing(frame)]
     table = by_cell(own, value).dropna(how="all")
     rows = {}
     for task, seeds in table.groupby(level=["corruption", "discovery"]):

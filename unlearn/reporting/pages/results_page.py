@@ -21,6 +21,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from unlearn.core.files import write_text_atomically
+from unlearn.evaluation.recovery import DIRECTIONS
 from unlearn.reporting.pages.run_folders import (
     FILES,
     NAMES,
@@ -42,7 +43,8 @@ from unlearn.reporting.tables.frames import (
     label_pretraining,
     spread_rates,
 )
-from unlearn.reporting.tables.summary import HEADLINE, TITLES, summarize_metrics
+from unlearn.reporting.tables.memorized import LEAST
+from unlearn.reporting.tables.summary import HEADLINE, RECOVERED, TITLES, summarize_metrics
 from unlearn.reporting.tables.trusted import is_trusted
 from unlearn.storage.record import OWN, to_json_value
 from unlearn.storage.results_store import ResultsStore
@@ -117,6 +119,7 @@ def collect_content(store: ResultsStore, frame: pd.DataFrame, folder: Path) -> d
         "oracles": [m for m in methods if m in unranked],
         "regularity": levels,
         "metrics": metrics,
+        "least": LEAST,
         "folder": f"./{quote(start)}/",
         **_collect_runs(store, rows, _run_rates(rows), [m["key"] for m in metrics], lists),
         "broken": [{k: run[k] for k in ("id", "reason", "command")} for run in lost],
@@ -186,6 +189,8 @@ def _list_metrics(rows: pd.DataFrame) -> list[dict[str, Any]]:
         entry["best"] = better.get(key, "min" if unbounded else None)
         # Collapsed models count as in the tables; a rate that is better low must not get a 0.
         entry |= {"fraction": bounded, "counted": bounded and key.startswith(HEADLINE[:2])}
+        if key.startswith(("healed", RECOVERED)):  # means leave out cells with nothing to unlearn
+            entry["healing"] = True
         out.append(entry)
     return out
 
@@ -197,7 +202,7 @@ def _is_numeric(column: pd.Series) -> bool:
 
 def _metric_directions(rows: pd.DataFrame) -> dict[str, str]:
     """Return the direction ("max" or "min") of the columns of our metrics."""
-    out: dict[str, str] = {}
+    out = {name: best for name, best in DIRECTIONS.items() if name in rows}
     for column in rows:
         name = str(column)
         if not (name.startswith("config/evaluation.") and name.endswith("._target_")):

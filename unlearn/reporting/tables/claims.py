@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn.core.words import count_noun
 from unlearn.reporting.tables.frames import TASK, existing_columns, fill_collapsed, standard_error
 
 ORDER = re.compile(r"\s+(>=|>|~)\s+")
@@ -181,3 +182,10 @@ def _measure_difference(frame: pd.DataFrame, claim: Claim, values: pd.Series) ->
 def compare_claims(frame: pd.DataFrame, claims: Sequence[Claim]) -> pd.DataFrame:
     """Return all claims with their measurements, one row each; the rows must be prepared."""
     return pd.DataFrame([measure_claim(frame, claim) for claim in claims])
+
+
+def count_verdicts(table: pd.DataFrame) -> str:
+    """Return how many claims are inside, outside and missing, as a line."""
+    counts = table["verdict"].value_counts()
+    parts = [f"{counts.get(v, 0)} {v}" for v in ("inside", "outside", "missing")]
+    return f"{count_noun(len(table), 'number')}: {', '.join(parts)}"

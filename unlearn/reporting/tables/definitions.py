@@ -9,6 +9,13 @@ DEFINITIONS: dict[str, str] = {
     "utility": "accuracy on clean test images; for interclass confusion, without the two confused "
     "classes; 1 is best",
     "utility_full": "accuracy on the whole clean test set; 1 is best",
+    "memorized": "fraction of the corrupted training images that the original model classifies as their "
+    "given label, minus the same of a network trained without any of them; below 0.3 there is nothing to "
+    "unlearn; if an attack leaves labels right, of the attack's success on test images",
+    "ceiling": "healed accuracy of a network trained like the original, without any corrupted image",
+    "recovered": "healed minus that of the original, divided by the ceiling minus that of the original: 0 "
+    "is doing nothing, 1 is a network that never saw a corrupted image",
+    "healed_original": "healed accuracy of the original model: of doing nothing",
     "healed_utility": "healed times utility, the main figure of merit for corrupted data; 1 is best",
     "seconds": "time of the unlearning, without the training of the original model and evaluation",
     "wall_seconds": "time of the whole run, without the training of the original model",

@@ -25,6 +25,8 @@ DIGITS |= {
 DIGITS |= {"relearn_steps_retrained": "{:.1f}"}
 DIGITS |= {"gradient/forget": "{:.2e}", "gradient/retain": "{:.2e}"}
 DIGITS |= {"p": "{:.2g}", "p_holm": "{:.2g}", "found": "{:.0f}"}
+NOTE = " note"
+"""Key in ``attrs`` of a table: a sentence below it. It is no name of a column."""
 MARK = {1: r"\textbf{%s}", 2: r"\textcolor{blue}{%s}"}
 LATEX = str.maketrans(
     {char: "\\" + char for char in "&%$#_{}"}
@@ -125,7 +127,8 @@ def to_markdown(table: pd.DataFrame) -> str:
     rules = ["---" if c in left else "--:" for c in text]
     rows = [list(text.columns), rules, *text.itertuples(index=False)]
     cell = {ord("|"): r"\|"}
-    return "".join("| " + " | ".join(str(v).translate(cell) for v in r) + " |\n" for r in rows)
+    lines = ["| " + " | ".join(str(v).translate(cell) for v in r) + " |\n" for r in rows]
+    return "".join(lines) + (f"\n{table.attrs[NOTE]}.\n" if NOTE in table.attrs else "")
 
 
 def to_latex(table: pd.DataFrame) -> str:
@@ -142,7 +145,11 @@ def to_latex(table: pd.DataFrame) -> str:
             for column, value in row.items()
         ]
         lines.append(" & ".join(cells) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+    lines.append(r"\bottomrule")
+    if NOTE in table.attrs:
+        note = _escape_latex(table.attrs[NOTE])
+        lines.append(rf"\multicolumn{{{len(text.columns)}}}{{l}}{{\footnotesize {note}.}} \\")
+    return "\n".join([*lines, r"\end{tabular}"]) + "\n"
 
 
 def _escape_latex(text: str) -> str:

@@ -16,12 +16,15 @@ from unlearn.reporting.tables.facts import REFERENCE, UPPER_BOUND, labels_of_rol
 from unlearn.reporting.tables.frames import fill_collapsed, is_failed, standard_error
 from unlearn.reporting.tables.trusted import count_images, is_trusted
 
+RECOVERED = "recovered"
 HEADLINE = ("healed", "utility", "healed_utility", "seconds")
 SEED_ERROR = "healed_utility_seed_sem"
 COUNTS = ("collapsed", "failed", "missing")
 TITLES = {
     "healed_utility": "healed x utility",
     "n": "cells",
+    "healed_original": "healed by nothing",
+    "task": "a task",
     "trusted": "trusted images",
     "worst_cell": "worst cell",
     "time": "time / retrain",
@@ -124,7 +127,9 @@ def summarize_methods(frame: pd.DataFrame) -> pd.DataFrame:
         ``worst_cell``, the task with the lowest mean over seeds; ``time``, seconds relative to
         retraining; ``missing``, the cells that others have.
     """
-    out = summarize_metrics(frame)
+    known = RECOVERED in frame and bool(frame[RECOVERED].notna().any())
+    metrics = (*HEADLINE[:3], RECOVERED, *HEADLINE[3:]) if known else HEADLINE
+    out = summarize_metrics(frame, metrics=metrics)
     worst = worst_cells(frame)
     last = [out.pop(c) for c in ("role", "collapsed", "failed")]
     out["rank"] = out["method"].map(mean_ranks(frame))
@@ -181,7 +186,7 @@ def rank_best(table: pd.DataFrame) -> dict[str, dict[int, int]]:
     if "tow" in table:  # closeness to retraining: another retrained model is not ranked
         unranked |= named.isin(labels_of_role(table, REFERENCE))
     won = ("tow", "tow_mia", "mia_gap")
-    won += ("healed", "utility", "healed_utility", "worst", "rank")
+    won += ("healed", "utility", "healed_utility", RECOVERED, "worst", "rank")
     won += ("high", "medium", "low", "rate_low", "rate_mid", "rate_high")
     out: dict[str, dict[int, int]] = {}
     for name in won:

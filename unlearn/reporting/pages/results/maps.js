@@ -38,6 +38,12 @@ const collapsed = (run) => run.status === "collapsed";
 const failed = (run) => run.status === "failed"
   || Object.keys(run.notes ?? {}).some((key) => key.startsWith("failed/"));
 
+const MEMORIZED = data.metrics.findIndex((metric) => metric.key === "memorized");
+const nothing = (run) => MEMORIZED >= 0 && run.values[MEMORIZED] !== null
+  && run.values[MEMORIZED] < data.least;
+// Means of healing leave out cells with nothing to unlearn.
+const meanOf = (runs, m) => stats(data.metrics[m].healing ? runs.filter((run) => !nothing(run)) : runs, m);
+
 // A collapsed model counts as 0 where the tables do so too; a failed run has no value.
 function valueOf(run, m) {
   const value = run.values[m] ?? null;
@@ -127,7 +133,8 @@ function drawCell(which, c, r, range, span) {
   const runs = methodsOf(which).flatMap((method) => runsIn(method, c, r));
   const own = stats(runs, m), value = which === "difference" ? difference(c, r) : own.mean;
   const write = which === "difference" && value !== null ? signed : number;
-  const marks = [["▼", "collapsed", collapsed], ["✕", "failed", failed]]
+  const marks = [["▼", "collapsed", collapsed], ["✕", "failed", failed],
+    ["∅", "with nothing to unlearn", nothing]]
     .map(([sign, word, test]) => [sign, word, runs.filter(test).length]).filter(([, , n]) => n);
   const said = !runs.length ? "no runs" : [
     value === null ? "no value" : which === "difference" ? signed(value, m) : withError(own, m),
@@ -161,7 +168,7 @@ function drawMap(which, range, span) {
       el("h2", {}, el("span", {}, which === "difference" ? "A − B" : which.toUpperCase()),
         ` ${nameOf(which)}`),
       which === "difference" ? null
-        : el("p", { class: "note" }, `mean ${withError(stats(runsOf(state[which]), m), m)}`)),
+        : el("p", { class: "note" }, `mean ${withError(meanOf(runsOf(state[which]), m), m)}`)),
     el("div", { class: "scroll" }, grid));
 }
 
@@ -179,6 +186,7 @@ function drawLegend(range, span) {
     hint(true, el("i", { class: "key missing" }), "no runs"), hint(true, "– no value"),
     hint(data.runs.some(collapsed), counted ? "▼ collapsed, counted as 0" : "▼ collapsed"),
     hint(data.runs.some(failed), "✕ failed, excluded"),
+    hint(data.runs.some(nothing), `∅ nothing to unlearn: memorized below ${data.least}, not in means of healing`),
   ].filter(Boolean));
 }
 

@@ -1,6 +1,6 @@
 // The table of all methods, the controls, and the address that remembers them
 
-const HEADLINE = ["healed", "utility", "healed_utility", "seconds"];
+const HEADLINE = ["healed", "utility", "healed_utility", "recovered", "seconds"];
 const sorted = { key: null, down: null }; // null: by the chosen metric, the best first
 const index = (key) => data.metrics.findIndex((metric) => metric.key === key);
 
@@ -11,9 +11,9 @@ function columns() {
     text: (row) => String(value(row)) });
   const means = [...shown].map((m) => ({ key: data.metrics[m].key, title: data.metrics[m].title, about: data.metrics[m].about,
     down: data.metrics[m].best !== "min", best: data.metrics[m].fraction && data.metrics[m].best,
-    value: ({ runs }) => stats(runs, m).mean, text: ({ runs }) => withError(stats(runs, m), m) }));
+    value: ({ runs }) => meanOf(runs, m).mean, text: ({ runs }) => withError(meanOf(runs, m), m) }));
   const worst = ({ method }) => data.corruptions.flatMap((_, c) => data.rates
-    .map((_, r) => stats(runsIn(method, c, r), product).mean)).filter((v) => v !== null)
+    .map((_, r) => meanOf(runsIn(method, c, r), product).mean)).filter((v) => v !== null)
     .reduce((least, v) => least === null || v < least ? v : least, null);
   return [
     { key: "method", title: "method", down: false }, ...means,
