@@ -14,6 +14,7 @@ from unlearn.reporting.figures import canvas, catalog
 from unlearn.reporting.pages.results_page import write_report
 from unlearn.reporting.tables import (
     advice,
+    best_settings,
     claims,
     comparisons,
     detectors,
@@ -211,8 +212,11 @@ def _corrective_tables(frame: pd.DataFrame, config: Mapping[str, Any]) -> dict[s
     made |= {} if tested.empty else {"tests": tested}
     for table in made.values():
         table.attrs |= {} if left_out is None else {formats.NOTE: left_out}
-    found = detectors.tabulate_detectors(frame)
-    return made if found.empty else made | {"detectors": found}
+    more = {
+        "best_settings": best_settings.tabulate_best_settings(frames.on_plane(frame)),
+        "detectors": detectors.tabulate_detectors(frame),
+    }
+    return made | {stem: table for stem, table in more.items() if len(table)}
 
 
 def _refined_tables(frame: pd.DataFrame, by: Sequence[str]) -> dict[str, pd.DataFrame]:
@@ -250,6 +254,8 @@ def _print_tables(
     if "below_nothing" in made:
         formats.print_table(made["below_nothing"], "fit over discovery rate and measured regularity: "
                             "share of the plane below doing nothing")  # fmt: skip
+    if "best_settings" in made:
+        formats.print_table(made["best_settings"].drop(columns="options"), best_settings.TITLE)
     if "tests" in made and made["tests"]["p"].notna().any():
         formats.print_table(made["tests"], f"best method against each other: {comparisons.TEST}")
     if "refined" in made:
