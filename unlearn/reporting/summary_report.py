@@ -274,18 +274,8 @@ def _print_tables(
         formats.print_notes([claims.count_verdicts(made["claims"])])
     if frame.empty:
         return
-    mixed, several = comparisons.count_settings(frame), comparisons.count_repeats(frame)
-    if mixed > 1:
-        log.warning(
-            "averaging over %d settings of data, model and amount; select one by where=", mixed
-        )
-    if several:
-        plural = "s" * (several > 1)
-        log.warning("%d cell%s with several runs of different options", several, plural)
-    missing = comparisons.missing_cells(frame)
-    if missing.any():
-        text = ", ".join(f"{method} {n}" for method, n in missing[missing > 0].items())
-        log.warning("cells without a value, excluded from ranks and tests: %s", text)
+    for line in comparisons.list_cautions(frame):
+        log.warning("%s", line)
 
 
 def _with_curves(

@@ -62,13 +62,13 @@ def _choose_by_truth(frame: pd.DataFrame, varied: list[str]) -> dict[str, Any]:
     values = frame.assign(setting=names, product=frame["healed_utility"].astype(float).fillna(0.0))
     means = values.groupby(["setting", "corruption"])["product"].mean().unstack()
     means = means[order_corruptions(means.columns, regularity_levels(frame))]
-    best = means.idxmax()
+    best = {str(kind): (values.max(), values.idxmax()) for kind, values in means.items()}
     return {
         "settings": len(means),
-        **{str(kind): float(means.loc[best[kind], kind]) for kind in means},
+        **{kind: float(value) for kind, (value, _) in best.items()},
         "ideal": float(means.max().mean()),
         "one": float(means.dropna().mean(axis=1).max()),
-        "options": "; ".join(f"{kind}: {best[kind]}" for kind in means),
+        "options": "; ".join(f"{kind}: {setting}" for kind, (_, setting) in best.items()),
     }
 
 

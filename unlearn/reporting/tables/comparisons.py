@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from unlearn.core.words import count_noun
 from unlearn.reporting.tables.facts import (
     LEVELS,
     REFERENCE,
@@ -229,3 +230,19 @@ def count_repeats(frame: pd.DataFrame) -> int:
     """Return the number of cells with several runs, which are averaged: their options differ."""
     cell = existing_columns(frame, (*TASK, "method", "seed"))
     return int((frame.groupby(cell, dropna=False).size() > 1).sum())
+
+
+def list_cautions(frame: pd.DataFrame) -> list[str]:
+    """Return a line for each reason why means over the rows may mislead."""
+    lines, mixed, several = [], count_settings(frame), count_repeats(frame)
+    if mixed > 1:
+        lines.append(
+            f"averaging over {mixed} settings of data, model and amount; select one by where="
+        )
+    if several:
+        lines.append(f"{count_noun(several, 'cell')} with several runs of different options")
+    missing = missing_cells(frame)
+    if missing.any():
+        text = ", ".join(f"{method} {n}" for method, n in missing[missing > 0].items())
+        lines.append(f"cells without a value, excluded from ranks and tests: {text}")
+    return lines
