@@ -121,8 +121,8 @@ def write_page() -> str:
             lines.append(f"| {claim['claim']} | {' | '.join(cells)} | {full} |")
         lines.append("")
     lines += ["## Sources", "", *_describe_sources(scales, frames)]
-    lines += ["", "In brackets: number of cells. Full recipes: `python evaluate.py experiment=<name>`; "
-              "with `plan=true` the cost, with `scale=small` a variant for two CPU cores."]  # fmt: skip
+    lines += ["", "In brackets: number of cells. Full recipes: experiments of `evaluate.py`, "
+              "such as `experiment=reproduce_rem_table`; with `plan=true` the cost, with `scale=small` a variant for two CPU cores."]  # fmt: skip
     return "\n".join(lines) + "\n"
 
 

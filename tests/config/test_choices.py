@@ -69,7 +69,7 @@ def test_what_is_chosen_by_name_is_merged():
     usual = content("method=npo")
     assert content("method=npo", "method_defaults=npo/digits_resnet9") == usual
     assert content("method=npo", "~method_defaults")["method"]["optimizer"]["lr"] == 0.005
-    assert usual["method"]["optimizer"]["lr"] == 0.0952
+    assert usual["method"]["optimizer"]["lr"] == 0.0273
     etd = content("method=npo", "pretraining=etd")
     assert etd["method"]["optimizer"]["lr"] == 0.00136
     assert content("~pretraining_defaults")["pretraining"]["epochs"] == 41
@@ -199,7 +199,7 @@ def test_a_simulated_discovery_is_known_by_its_option_not_by_its_class(own: list
 
 def test_images_held_out_of_a_training_need_a_training(tmp_path: Path):
     model = tmp_path / "model.pt"
-    model.write_bytes(b"")
+    model.write_bytes(b"0\n")
     words = [f"checkpoint={model}", "forget_set=file", f"forget_set.path={model}", "method=anp"]
     words += ["corruption=none"]
     assert checked(*words, "trusted=clean_rows") == 1
