@@ -31,13 +31,7 @@ from unlearn.core.console import make_console
 from unlearn.core.files import write_text_atomically
 from unlearn.core.verified_files import BrokenFileError, set_aside
 from unlearn.data.datasets.image_decoding import ImageDecoder, limit_pixels
-from unlearn.data.datasets.store_index import (
-    ABSENT,
-    DIGEST_BYTES,
-    STORED,
-    UNREADABLE,
-    StoreIndex,
-)
+from unlearn.data.datasets.store_index import ABSENT, DIGEST_BYTES, STORED, UNREADABLE, StoreIndex
 
 log = logging.getLogger(__name__)
 
