@@ -155,12 +155,10 @@ def _shown(key: str, values: dict[str, Any]) -> str:
     node: Any = values
     for part in key.split("."):
         node = node.get(part) if isinstance(node, dict) else None
-    if isinstance(node, dict):
-        return ""
-    if isinstance(node, str):
-        group, _, name = node.removeprefix("${").removesuffix("}").rpartition(".")
-        return f"`{name}` of `{group}`" if group and node.startswith("${") else f"`{node}`"
-    return f"`{json.dumps(node)}`"
+    if not isinstance(node, str):
+        return "" if isinstance(node, dict) else f"`{json.dumps(node)}`"
+    group, _, name = node.removeprefix("${").removesuffix("}").rpartition(".")
+    return f"`{name}` of `{group}`" if group and node.startswith("${") else f"`{node}`"
 
 
 def _measured(name: str, plane: pd.DataFrame, verdicts: dict[str, pd.DataFrame]) -> str:
@@ -292,13 +290,11 @@ def on_files(files: Files, config: Any) -> Files:
     verdicts = judged(plane)
     conf = ROOT / "conf"
     names = sorted(p.stem for p in (conf / "method").glob("*.yaml"))
-    for name in names:
-        text = page(name, conf, plane, verdicts)
-        files.append(File.generated(config, f"methods/{name}.md", content=text))
-    files.append(File.generated(config, "methods/index.md", content=index(names, conf, plane)))
-    text = render_notebook(ROOT / "docs" / "heal.ipynb")
-    files.append(File.generated(config, "heal_notebook.md", content=text))
+    pages = {f"methods/{name}.md": page(name, conf, plane, verdicts) for name in names}
+    pages["methods/index.md"] = index(names, conf, plane)
+    pages["heal_notebook.md"] = render_notebook(ROOT / "docs" / "heal.ipynb")
+    for path, text in pages.items():
+        files.append(File.generated(config, path, content=text))
     own = [file.src_uri for file in files.documentation_pages() if "/" not in file.src_uri]
-    methods = ["methods/index.md", *(f"methods/{name}.md" for name in names)]
-    config["nav"] = navigation(own, methods)
+    config["nav"] = navigation(own, ["methods/index.md", *(f"methods/{name}.md" for name in names)])
     return files

@@ -8,6 +8,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from unlearn.core.scale import SCALES
+
 
 def is_number(value: Any) -> bool:
     """Return whether a value is a finite number; a bool is not."""
@@ -114,7 +116,7 @@ RULES: dict[str, Rule] = {
         lambda v: str(v).lower() in ("auto", "off", "false") or (str(v).isdigit() and int(v) > 1),
         "auto, off, or how many models to train at once, 2 or more",
     ),
-    "scale": one_of("full", "small"),
+    "scale": one_of(*SCALES),
     "status": one_of("true", "false", "watch"),
     "budget": (lambda v: v is None or (is_number(v) and 0 < v <= 1), "in (0, 1]"),
     "mask_batch_norm": null_or("update", "freeze", "recalibrate"),

@@ -9,13 +9,11 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from unlearn.core.recovery_columns import BASELINE, CEILING, MEMORIZED, RECOVERED
 from unlearn.data.task import Task
 from unlearn.evaluation.metrics import accuracy, find_hits
 from unlearn.models.inference import compute_logits
 
-MEMORIZED, CEILING, RECOVERED = "memorized", "ceiling", "recovered"
-BASELINE = "healed_original"
-COLUMNS = (MEMORIZED, CEILING, BASELINE, RECOVERED)
 DIRECTIONS = {MEMORIZED: "max", CEILING: "max", RECOVERED: "max"}
 
 

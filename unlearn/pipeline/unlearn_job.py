@@ -50,13 +50,7 @@ def unlearn_job(job: Job) -> float | None:
     environment.check_torchvision()
     method = build_method(job)  # checks options before any training
     is_spread(job, method)
-    check_clean_only(job)
-    for node in ("pretraining", "forget_set"):
-        job.node(node)
-    compares = is_needed(job, *REFERENCE_NEEDS)
-    if compares:
-        _check_references(job)
-    sequential_requests.check_requests(job)
+    compares = _check_options(job)
     job, facts = _choose_methods(job)
     started = time.perf_counter()
     context = load_context(job, forget=False)
@@ -107,6 +101,18 @@ def unlearn_job(job: Job) -> float | None:
         if saved and job.config.get("hub"):
             publish_model(job.config, read_card(job.folder), cpu_state(model))
     return steps[-1].record.metrics.get("healed_utility")  # type: ignore[return-value]
+
+
+def _check_options(job: Job) -> bool:
+    """Check the options before any training; return whether the model is compared with references."""
+    check_clean_only(job)
+    for node in ("pretraining", "forget_set"):
+        job.node(node)
+    compares = is_needed(job, *REFERENCE_NEEDS)
+    if compares:
+        _check_references(job)
+    sequential_requests.check_requests(job)
+    return compares
 
 
 @dataclass(frozen=True)

@@ -170,14 +170,14 @@ def _train_rank(
     engine.place_model(model).train()
     if sharded:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    shared = {"rank": rank, "parts": engine.accumulate}
     loader = ResidentLoader(
         data,
         batch_size=recipe.batch_size,
         augment=augment,
         seed=seed,
         device=engine.device,
-        rank=rank,
-        parts=engine.accumulate,
+        **shared,
     )
     log = EpochLog(loggers)
     steps = loader.count_batches()
@@ -200,8 +200,7 @@ def _train_rank(
         loggers=loggers,
         title=title,
         total=recipe.epochs,
-        rank=rank,
-        parts=engine.accumulate,
+        **shared,
     )
     start = str(resume) if resume is not None and resume.exists() else None
     with use_torch_seed(seed + rank.number), silence_lightning():

@@ -21,6 +21,7 @@ from urllib.parse import quote
 import pandas as pd
 
 from unlearn.core.files import write_text_atomically
+from unlearn.core.recovery_columns import RECOVERED
 from unlearn.evaluation.recovery import DIRECTIONS
 from unlearn.reporting.pages.run_folders import (
     FILES,
@@ -44,7 +45,7 @@ from unlearn.reporting.tables.frames import (
     spread_rates,
 )
 from unlearn.reporting.tables.memorized import LEAST
-from unlearn.reporting.tables.summary import HEADLINE, RECOVERED, TITLES, summarize_metrics
+from unlearn.reporting.tables.summary import HEADLINE, TITLES, summarize_metrics
 from unlearn.reporting.tables.trusted import is_trusted
 from unlearn.storage.record import OWN, to_json_value
 from unlearn.storage.results_store import ResultsStore

@@ -6,10 +6,10 @@ that never saw them measures no unlearning. It is marked, and left out of means.
 
 import pandas as pd
 
+from unlearn.core.recovery_columns import BASELINE, CEILING, MEMORIZED
 from unlearn.core.words import count_noun
 from unlearn.reporting.tables.frames import TASK, existing_columns, standard_error
 
-MEMORIZED = "memorized"
 LEAST = 0.3
 """Least ``memorized`` of a cell that counts."""
 
@@ -18,7 +18,7 @@ TITLE = (
     "what there is to unlearn: given labels of corrupted samples under the original, minus under a "
     "network without them"
 )
-FACTS = (MEMORIZED, "ceiling", "healed_original")
+FACTS = (MEMORIZED, CEILING, BASELINE)
 
 
 def has_nothing(frame: pd.DataFrame) -> pd.Series:

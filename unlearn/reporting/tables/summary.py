@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from unlearn.core.recovery_columns import RECOVERED
 from unlearn.reporting.tables.comparisons import (
     mean_ranks,
     missing_cells,
@@ -16,7 +17,6 @@ from unlearn.reporting.tables.facts import REFERENCE, UPPER_BOUND, labels_of_rol
 from unlearn.reporting.tables.frames import fill_collapsed, is_failed, standard_error
 from unlearn.reporting.tables.trusted import count_images, is_trusted
 
-RECOVERED = "recovered"
 HEADLINE = ("healed", "utility", "healed_utility", "seconds")
 SEED_ERROR = "healed_utility_seed_sem"
 COUNTS = ("collapsed", "failed", "missing")
